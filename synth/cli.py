@@ -1,0 +1,140 @@
+"""`synth ...`: parse, call, print; no logic. torch and ray are loaded by the commands that need them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from synth.console import ClassList, Console, settings_flags, settings_from_flags
+from synth.settings import SYNTHESIS_PRESETS, SYNTHESIS_SETTINGS
+
+FROM_ENVIRONMENT = {"auto_envvar_prefix": "SYNTH", "show_default": True, "max_content_width": 110}
+
+
+@click.group(cls=Console, context_settings=FROM_ENVIRONMENT)
+@click.version_option(package_name="data-free-unlearning")
+def main() -> None:
+    """Make training images from a checkpoint alone, as WebDataset shards.
+
+    Every option can also come from the environment: SYNTH_TEACHER for --teacher, and so on.
+    """
+
+
+@main.command(context_settings=FROM_ENVIRONMENT)
+@click.option("--teacher", type=click.Path(path_type=Path), default="teacher.safetensors", help="the checkpoint")
+@click.option("--arch", help="module:function of the checkpoint's architecture, if it is your own code")
+@click.option("--per-class", type=int, required=True, help="images for each class")
+@click.option("--classes", type=ClassList(), help="such as 1-9 or 3,8  [default: all]")
+@click.option("--out", default="shards", help="folder that the run is published in")
+@click.option("--method", type=click.Choice(list(SYNTHESIS_SETTINGS)), default="deepinversion")
+@click.option(
+    "--preset",
+    type=click.Choice(["tuned", "published"]),
+    default="tuned",
+    help="whose settings to start from",
+)
+@click.option("--shard-size", type=int, default=1000, help="images a shard at most")
+@click.option("--seed", type=int, default=0)
+@click.option("--resume", is_flag=True, help="make only what the run still lacks")
+@click.option("--overwrite", is_flag=True, help="replace the run that is there")
+@click.option(
+    "--address",
+    default="auto",
+    help="auto (RAY_ADDRESS, a Ray running here, or one of its own), local, HOST:PORT, ray://HOST:PORT, or none (no Ray)",
+)
+@click.option("--workers", type=click.IntRange(min=1), help="how many at once  [default: all that fit]")
+@click.option("--threads", type=click.IntRange(min=1), default=1, help="CPU threads of each worker")
+@click.option(
+    "--gpus-per-worker",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    help="share of a GPU, on cuda",
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto")
+@settings_flags(*SYNTHESIS_SETTINGS.values())
+def generate(
+    teacher: Path,
+    arch: str | None,
+    per_class: int,
+    classes: tuple[int, ...] | None,
+    out: str,
+    method: str,
+    preset: str,
+    shard_size: int,
+    seed: int,
+    resume: bool,
+    overwrite: bool,
+    address: str,
+    workers: int | None,
+    threads: int,
+    gpus_per_worker: float,
+    device: str,
+    **flags: Any,
+) -> None:
+    """Make images of every class and publish them as shards.
+
+    The same teacher, settings and seed give the same bytes, whatever the number of workers or interruptions.
+    """
+    base = SYNTHESIS_PRESETS.get((method, preset), SYNTHESIS_SETTINGS[method]())
+    settings = settings_from_flags(base, flags, f"--method {method}")
+    from synth.generate import Request, generate_run
+
+    request = Request(
+        teacher=teacher,
+        trusted_architecture=arch,
+        method=method,
+        settings=settings,
+        classes=classes,
+        per_class=per_class,
+        shard_size=shard_size,
+        seed=seed,
+        out=out,
+        resume=resume,
+        overwrite=overwrite,
+        address=address,
+        workers=workers,
+        threads=threads,
+        gpus_per_worker=gpus_per_worker,
+        device=device,
+    )
+    generate_run(request, say=lambda line: click.echo(line, err=True))
+
+
+@main.command(context_settings=FROM_ENVIRONMENT)
+@click.argument("uri")
+def verify(uri: str) -> None:
+    """Check every hash, count, key and value of a run."""
+    from synth.run import verify as verify_run
+    from synth.store import open_store
+
+    index, problems = verify_run(open_store(uri))
+    for problem in problems:
+        click.echo(f"error: {problem}", err=True)
+    if problems:
+        raise SystemExit(1)
+    click.echo(f"{uri}: {len(index.entries)} shards, {index.samples:,} images, all as the index says")
+
+
+@main.command(context_settings=FROM_ENVIRONMENT)
+@click.argument("uri")
+def status(uri: str) -> None:
+    """What is published, what is missing, rate and time left."""
+    from synth.store import open_store
+    from synth.view import describe
+
+    click.echo(describe(open_store(uri)))
+
+
+@main.command(context_settings=FROM_ENVIRONMENT)
+@click.argument("uri")
+@click.option("-o", "--out", type=click.Path(path_type=Path), default="grid.png", help="PNG to write")
+@click.option("--columns", type=click.IntRange(1, 100), default=10, help="images a class")
+def preview(uri: str, out: Path, columns: int) -> None:
+    """A labelled grid of a run's first images, one class a row, with the teacher's confidence."""
+    from synth.store import open_store
+    from synth.view import draw_grid
+
+    draw_grid(open_store(uri), columns, out)
+    click.echo(f"wrote {out}")

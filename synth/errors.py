@@ -1,0 +1,13 @@
+"""Errors that a person can cause and cure. The command lines print them as one line, without a traceback."""
+
+
+class UserError(Exception):
+    """Something went wrong that its message names, together with the cure. Exit code 1."""
+
+    exit_code = 1
+
+
+class UsageError(UserError):
+    """A request that cannot be right whatever the state of the world. Exit code 2."""
+
+    exit_code = 2

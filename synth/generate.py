@@ -1,0 +1,162 @@
+"""`synth generate` as a function: a request checked, a run opened, its shards made on Ray or here, and published."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from synth import methods
+from synth.console import InterruptedRunError, check_classes
+from synth.errors import UsageError, UserError
+from synth.index import Index, RunCard
+from synth.plan import Plan
+from synth.produce import Recipe
+from synth.progress import Progress, format_seconds
+from synth.run import Executor, in_process, open_run, package_versions, publish, refuse_existing
+from synth.shards import PIXEL_MODES
+from synth.store import Folder, open_store
+from synth.teacher import Classifier, parse_checkpoint, read_checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What `synth generate` was asked for; the fields are its options."""
+
+    teacher: Path
+    trusted_architecture: str | None
+    method: str
+    settings: Any
+    classes: tuple[int, ...] | None
+    per_class: int
+    shard_size: int
+    seed: int
+    out: str
+    resume: bool
+    overwrite: bool
+    address: str
+    workers: int | None
+    threads: int
+    gpus_per_worker: float
+    device: str
+
+
+def generate_run(request: Request, say: Callable[[str], None]) -> Index:
+    """Make the run that was asked for, or what is missing of it. `say` gets lines for a person.
+
+    Raises:
+        UserError: with the cause and the cure; what was published until then stays valid.
+    """
+    if request.resume and request.overwrite:
+        raise UsageError("--resume and --overwrite exclude each other: choose one")
+    checkpoint = read_checkpoint(request.teacher)
+    teacher = parse_checkpoint(checkpoint, str(request.teacher), request.trusted_architecture)
+    plan = plan_for(request, teacher)
+    methods.find(request.method).check(teacher, request.settings)
+    store = open_store(request.out)
+    refuse_existing(store, request.resume or request.overwrite)
+    with executor(request) as (execute, device, where):
+        card = card_for(request, teacher, plan, device)
+        index = open_run(store, card, request.resume, request.overwrite)
+        if index.complete:
+            say(f"{store} is complete already: {len(index.entries)} shards, {index.samples:,} images")
+            return index
+        say(f"{plan.samples:,} images of {len(plan.classes)} classes in {plan.shards} shards, on {where} ({device})")
+        recipe = Recipe(
+            checkpoint,
+            request.trusted_architecture,
+            request.method,
+            request.settings,
+            device,
+            request.threads,
+        )
+        return publish_with_progress(store, index, recipe, execute, say)
+
+
+def publish_with_progress(
+    store: Folder, index: Index, recipe: Recipe, execute: Executor, say: Callable[[str], None]
+) -> Index:
+    progress = Progress(index.card.plan.samples, done=index.samples)
+    started = time.monotonic()
+    try:
+        whole = publish(store, index, recipe, execute, progress.advance)
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            f"interrupted: the shards published in {store} are valid; go on with the same command and --resume"
+        ) from None
+    finally:
+        progress.close()
+    say(
+        f"{store} is complete: {len(whole.entries)} shards, {whole.samples:,} images, {format_seconds(time.monotonic() - started)}"
+    )
+    return whole
+
+
+def plan_for(request: Request, teacher: Classifier) -> Plan:
+    num_classes = teacher.card.num_classes
+    classes = request.classes if request.classes is not None else tuple(range(num_classes))
+    check_classes(classes, num_classes, "class")
+    if teacher.card.input_shape[0] not in PIXEL_MODES:
+        raise UserError(
+            f"shards hold grey or colour PNGs, but the teacher takes {teacher.card.input_shape[0]} channels"
+        )
+    try:
+        return Plan(classes=classes, per_class=request.per_class, shard_size=request.shard_size, seed=request.seed)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def card_for(request: Request, teacher: Classifier, plan: Plan, device: str) -> RunCard:
+    assert teacher.digest is not None
+    return RunCard(
+        teacher_sha256=teacher.digest,
+        architecture=teacher.card.architecture,
+        width=teacher.card.width,
+        image_shape=teacher.card.input_shape,
+        class_names=teacher.card.class_names,
+        mean=teacher.card.mean,
+        std=teacher.card.std,
+        method=request.method,
+        settings=dataclasses.asdict(request.settings),
+        plan=plan,
+        device=f"{device}, {request.threads} threads" if device == "cpu" else device,
+        versions=package_versions(),
+    )
+
+
+@contextmanager
+def executor(request: Request) -> Iterator[tuple[Executor, str, str]]:
+    """The executor that the address names, the device its workers use, and words for where that is."""
+    if request.address == "none":
+        yield in_process, local_device(request.device), "this process"
+        return
+    try:
+        from synth import cluster
+    except ImportError:
+        raise UserError(
+            "Ray is not installed: install it with pip install '.[cluster]', or make the shards without it by --address none"
+        ) from None
+    cpu_workers = cluster.Workers(count=request.workers, cpus=request.threads)
+    with cluster.connected(request.address, cpu_workers) as where:
+        device = request.device
+        if device == "auto":
+            device = "cuda" if cluster.cluster_has_gpu() else "cpu"
+        gpus = request.gpus_per_worker if device == "cuda" else 0.0
+        workers = dataclasses.replace(cpu_workers, gpus=gpus)
+        yield cluster.on_ray(workers), device, where
+
+
+def local_device(device: str) -> str:
+    """`auto` resolved for this machine. Raises UserError where the device is not there."""
+    import torch
+
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if there[name])
+    if not there[device]:
+        raise UserError(f"this machine has no {device} device: use --device cpu")
+    return device

@@ -1,0 +1,224 @@
+"""A run's index: which shards there are, their hashes, and everything that determined their content.
+
+`index.json` is a valid wids index with fields of our own, written last; `index.part.json` is the same and grows while the
+run goes on. Neither holds a time, so equal runs have equal indexes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from synth.errors import UserError
+from synth.plan import Plan, ShardJob
+from synth.shards import PIXEL_MODES, DamagedShardError, Samples, decode_shard
+from synth.store import Folder
+
+FORMAT_VERSION = 1
+INDEX, PART = "index.json", "index.part.json"
+SHARD_NAME = re.compile(r"shard-([0-9]{6,9})\.tar")
+LARGEST_INDEX = 2**30  # bytes
+
+
+def shard_name(number: int) -> str:
+    return f"shard-{number:06d}.tar"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunCard:
+    """What determines a run's content, and where it came from. Versions are informative: they may differ on resume."""
+
+    teacher_sha256: str
+    architecture: str
+    width: float
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    method: str
+    settings: Mapping[str, Any]
+    plan: Plan
+    device: str
+    versions: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        channels, height, width = self.image_shape
+        if channels not in PIXEL_MODES or not (1 <= height <= 4096 and 1 <= width <= 4096):
+            raise ValueError(f"image shape {list(self.image_shape)} is not (1 or 3, height, width)")
+        if not 2 <= len(self.class_names) <= 100_000 or not all(
+            isinstance(name, str) and name.isprintable() for name in self.class_names
+        ):
+            raise ValueError("class names are not a list of printable text")
+        if max(self.plan.classes) >= len(self.class_names):
+            raise ValueError(f"class {max(self.plan.classes)} has no name")
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> RunCard:
+        """Raises KeyError, TypeError or ValueError where `raw` is no card."""
+        plan = raw["plan"]
+        return cls(
+            teacher_sha256=str(raw["teacher_sha256"]),
+            architecture=str(raw["architecture"]),
+            width=float(raw["width"]),
+            image_shape=tuple(int(n) for n in raw["image_shape"]),  # type: ignore[arg-type]
+            class_names=tuple(raw["class_names"]),
+            mean=tuple(float(v) for v in raw["mean"]),
+            std=tuple(float(v) for v in raw["std"]),
+            method=str(raw["method"]),
+            settings=dict(raw["settings"]),
+            plan=Plan(
+                classes=tuple(int(c) for c in plan["classes"]),
+                per_class=int(plan["per_class"]),
+                shard_size=int(plan["shard_size"]),
+                seed=int(plan["seed"]),
+            ),
+            device=str(raw["device"]),
+            versions=dict(raw["versions"]),
+        )
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One published shard."""
+
+    number: int
+    samples: int
+    size: int  # bytes
+    sha256: str
+    class_counts: Mapping[int, int]
+
+    @property
+    def name(self) -> str:
+        return shard_name(self.number)
+
+    @classmethod
+    def of(cls, job: ShardJob, data: bytes) -> ShardEntry:
+        return cls(job.number, job.stop - job.start, len(data), hashlib.sha256(data).hexdigest(), job.class_counts)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "url": self.name,
+            "nsamples": self.samples,
+            "filesize": self.size,
+            "sha256": self.sha256,
+            "class_counts": {str(c): n for c, n in self.class_counts.items()},
+        }
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> ShardEntry:
+        match = SHARD_NAME.fullmatch(raw["url"])
+        if match is None:
+            raise ValueError(f"shard url {str(raw['url'])[:80]!r} is not a file of the run")
+        counts = {int(c): int(n) for c, n in raw["class_counts"].items()}
+        return cls(int(match[1]), int(raw["nsamples"]), int(raw["filesize"]), str(raw["sha256"]), counts)
+
+
+@dataclass(frozen=True)
+class Index:
+    """A run as its index tells it; `complete` once every planned shard is there."""
+
+    card: RunCard
+    entries: Mapping[int, ShardEntry]
+    complete: bool
+
+    @property
+    def samples(self) -> int:
+        return sum(entry.samples for entry in self.entries.values())
+
+    def to_bytes(self) -> bytes:
+        raw = {
+            "__kind__": "wids-shard-index-v1",
+            "wids_version": 1,
+            "name": f"{self.card.method}-{self.card.teacher_sha256[:12]}",
+            "format_version": FORMAT_VERSION,
+            "complete": self.complete,
+            "run": dataclasses.asdict(self.card),
+            "shardlist": [self.entries[number].to_json() for number in sorted(self.entries)],
+        }
+        return (json.dumps(raw, indent=1, sort_keys=True) + "\n").encode()
+
+    @classmethod
+    def parse(cls, data: bytes, name: str) -> Index:
+        """The index in `data`. Raises UserError where it isn't one, or is of a newer format."""
+        try:
+            raw = json.loads(data)
+            version = int(raw["format_version"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(f"{name} is not an index that 'synth generate' wrote: make the run again") from error
+        if version > FORMAT_VERSION:
+            raise UserError(f"{name} has format version {version}, newer than {FORMAT_VERSION}: update this package")
+        try:
+            card = RunCard.from_json(raw["run"])
+            listed = [ShardEntry.from_json(entry) for entry in raw["shardlist"]]
+            complete = bool(raw["complete"])
+            check_entries(card.plan, listed, complete)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise UserError(f"{name} is damaged ({str(error)[:200]}): make the run again") from error
+        return cls(card, {entry.number: entry for entry in listed}, complete)
+
+
+def check_entries(plan: Plan, listed: list[ShardEntry], complete: bool) -> None:
+    """Raise ValueError where the listed shards are not the plan's."""
+    numbers = [entry.number for entry in listed]
+    if len(set(numbers)) != len(numbers):
+        raise ValueError("a shard is listed twice")
+    if complete and len(numbers) != plan.shards:
+        raise ValueError(f"{plan.shards} shards are planned, {len(numbers)} listed")
+    for entry in listed:
+        if entry.number >= plan.shards:
+            raise ValueError(f"{entry.name} is listed, but only {plan.shards} shards are planned")
+        job = plan.job(entry.number)
+        if entry.samples != job.stop - job.start or not 0 < entry.size <= LARGEST_INDEX:
+            raise ValueError(f"{entry.name} is listed with {entry.samples} samples and {entry.size} bytes")
+
+
+def find_index(store: Folder) -> Index | None:
+    """The run's index, complete or growing; None where the store holds no run."""
+    for name in (INDEX, PART):
+        try:
+            if store.size(name) > LARGEST_INDEX:
+                raise UserError(f"{store}/{name} is too large for an index: make the run again")
+            return Index.parse(store.read(name), f"{store}/{name}")
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+    return None
+
+
+def read_index(store: Folder) -> Index:
+    index = find_index(store)
+    if index is None:
+        raise UserError(
+            f"there is no run in {store}: make one with 'synth generate --teacher T --per-class 100 --out {store}'"
+        )
+    return index
+
+
+def read_shard(store: Folder, index: Index, entry: ShardEntry) -> Samples:
+    """A shard's samples, once its size, hash, keys and labels are found to be those of the index and the plan."""
+    where = f"{store}/{entry.name}"
+    cure = "make it again with the run's own 'synth generate' options and --resume"
+    try:
+        size = store.size(entry.name)
+        data = store.read(entry.name) if size == entry.size else b""
+    except FileNotFoundError:
+        raise DamagedShardError(f"{where} is missing: {cure}") from None
+    if size != entry.size:
+        raise DamagedShardError(f"{where} has {size:,} bytes instead of {entry.size:,}: {cure}")
+    if hashlib.sha256(data).hexdigest() != entry.sha256:
+        raise DamagedShardError(f"{where} is damaged (its sha256 is not the index's): {cure}")
+    samples = decode_shard(data, where, index.card.image_shape, index.card.num_classes)
+    job = index.card.plan.job(entry.number)
+    if len(samples) != job.stop - job.start or samples.keys != [f"{key:09d}" for key in range(job.start, job.stop)]:
+        raise DamagedShardError(f"{where} holds other keys than its plan: {cure}")
+    if samples.labels.tolist() != job.labels:
+        raise DamagedShardError(f"{where} holds other classes than its plan: {cure}")
+    return samples

@@ -1,0 +1,190 @@
+"""A run: the plan's shards made by an executor and published, with resume. The driver holds one shard at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from typing import NoReturn
+
+from synth.errors import UsageError, UserError
+from synth.index import INDEX, PART, Index, RunCard, ShardEntry, find_index, read_index, read_shard
+from synth.plan import ShardJob
+from synth.produce import Recipe, make_shard
+from synth.shards import DamagedShardError
+from synth.store import Folder
+
+PART_INTERVAL = 1.0  # seconds between two writings of the growing index
+
+
+@dataclass(frozen=True)
+class Made:
+    """What an executor yields for a job: the shard's bytes, or why there are none."""
+
+    job: ShardJob
+    data: bytes | None
+    error: str = ""
+
+
+Executor = Callable[[Iterable[ShardJob], Recipe], Iterator[Made]]
+
+
+def in_process(jobs: Iterable[ShardJob], recipe: Recipe) -> Iterator[Made]:
+    """The executor without Ray: one shard after the other, here."""
+    for job in jobs:
+        yield Made(job, make_shard(job, recipe))
+
+
+def open_run(store: Folder, card: RunCard, resume: bool, overwrite: bool) -> Index:
+    """Make the store ready for the run and return what is published of it already.
+
+    Raises:
+        UsageError: the store holds a run and neither resume nor overwrite was asked for, or resume of another run.
+    """
+    index = find_index(store)
+    if index is not None and overwrite:
+        clear(store)
+        index = None
+    if index is None:
+        begin(store, card)
+        return Index(card, {}, complete=False)
+    if not resume:
+        refuse(store, index)
+    difference = first_difference(index.card, card)
+    if difference:
+        raise UsageError(f"{store} holds another run ({difference}): use its options, or choose another --out")
+    intact = {number: entry for number, entry in index.entries.items() if is_intact(store, entry)}
+    store.remove_temporaries()
+    index = Index(card=index.card, entries=intact, complete=index.complete and len(intact) == len(index.entries))
+    if not index.complete:
+        # The complete index goes only after the partial one is there, so the run is never without one.
+        store.write(PART, index.to_bytes())
+        store.remove(INDEX)
+    return index
+
+
+def refuse_existing(store: Folder, allowed: bool) -> None:
+    """Raise UsageError where the store holds a run that nobody said to touch."""
+    index = None if allowed else find_index(store)
+    if index is not None:
+        refuse(store, index)
+
+
+def refuse(store: Folder, index: Index) -> NoReturn:
+    state = (
+        "a complete run" if index.complete else f"a run with {len(index.entries)} of {index.card.plan.shards} shards"
+    )
+    raise UsageError(
+        f"{store} already holds {state}: go on with --resume, replace it with --overwrite, or choose another --out"
+    )
+
+
+def begin(store: Folder, card: RunCard) -> None:
+    store.create()
+    foreign = sorted(store.names())
+    if foreign:
+        raise UsageError(f"{store} already holds other files ({foreign[0]}, ...): choose a new folder with --out")
+    store.write(PART, Index(card, {}, complete=False).to_bytes())
+
+
+def clear(store: Folder) -> None:
+    """Remove a run's own files, and nothing else."""
+    for name in sorted(store.names()):
+        if name in (INDEX, PART) or (name.startswith("shard-") and name.endswith(".tar")):
+            store.remove(name)
+
+
+def first_difference(published: RunCard, wanted: RunCard) -> str:
+    """Where two runs' cards differ, in words; empty where they don't."""
+    for part in ("teacher_sha256", "method", "plan", "settings", "device"):
+        old, new = getattr(published, part), getattr(wanted, part)
+        if old == new:
+            continue
+        if part == "plan":
+            old, new = vars(old), vars(new)
+        if isinstance(old, dict):
+            key = next(k for k in {**old, **new} if old.get(k) != new.get(k))
+            return f"its {key} is {old.get(key)}, not {new.get(key)}"
+        return f"its {part} is {old}, not {new}"
+    return ""
+
+
+def is_intact(store: Folder, entry: ShardEntry) -> bool:
+    try:
+        return store.size(entry.name) == entry.size and sha256(store.read(entry.name)).hexdigest() == entry.sha256
+    except FileNotFoundError:
+        return False
+
+
+def publish(store: Folder, index: Index, recipe: Recipe, execute: Executor, report: Callable[[int], None]) -> Index:
+    """Make and publish the missing shards; `report` hears of each one's sample count.
+
+    Whatever ends it early, the published shards stay valid and the growing index lists them.
+
+    Raises:
+        UserError: shards that failed after all retries, named; the others are published first.
+    """
+    entries = dict(index.entries)
+    missing = (job for job in index.card.plan.jobs() if job.number not in index.entries)
+    failed: list[Made] = []
+    written = 0.0
+    try:
+        for made in execute(missing, recipe):
+            if made.data is None:
+                failed.append(made)
+                continue
+            entry = ShardEntry.of(made.job, made.data)
+            store.write(entry.name, made.data)
+            entries[entry.number] = entry
+            if time.monotonic() - written >= PART_INTERVAL:
+                store.write(PART, replace(index, entries=entries).to_bytes())
+                written = time.monotonic()
+            report(entry.samples)
+    finally:
+        if len(entries) > len(index.entries):
+            store.write(PART, replace(index, entries=entries).to_bytes())
+    if failed:
+        numbers = ", ".join(str(made.job.number) for made in failed)
+        raise UserError(
+            f"{len(failed)} of {index.card.plan.shards} shards failed: {numbers}; first error: {failed[0].error}"
+        )
+    whole = Index(index.card, entries, complete=True)
+    store.write(INDEX, whole.to_bytes())
+    store.remove(PART)
+    return whole
+
+
+def verify(store: Folder) -> tuple[Index, list[str]]:
+    """Check every hash, count, key and value of a run, and return its index with what is wrong, a line each."""
+    index = read_index(store)
+    problems = []
+    for number in sorted(index.entries):
+        entry = index.entries[number]
+        try:
+            samples = read_shard(store, index, entry)
+        except DamagedShardError as error:
+            problems.append(str(error))
+            continue
+        found = dict(sorted(index.card.plan.job(number).class_counts.items()))
+        if dict(entry.class_counts) != found:
+            problems.append(
+                f"{store}/{entry.name}: the index counts other classes than its {len(samples)} samples have"
+            )
+    if not index.complete:
+        problems.append(
+            f"{store} is not complete: {len(index.entries)} of {index.card.plan.shards} shards are published"
+        )
+    return index, problems
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that content depends on."""
+    found = {}
+    for package in ("torch", "torchvision", "numpy", "pillow", "webdataset", "ray"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found

@@ -1,0 +1,194 @@
+"""The shard format, version 1: samples to tar bytes and back, and nothing but png, cls, npy and json is ever decoded.
+
+A shard is a plain tar. Each sample has one 9-digit key and four members: `KEY.cls` (class index), `KEY.json` (method,
+seed, confidence, entropy in nats), `KEY.logits.npy` (the teacher's logits on the decoded PNG, shape (K,)) and `KEY.png`.
+Its bytes are a function of the samples alone. A shard from elsewhere is hostile until checked.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from webdataset import TarWriter
+
+from synth.errors import UserError
+
+MEMBER_NAME = re.compile(r"([0-9]{9})\.(cls|json|logits\.npy|png)")
+MEMBERS = ("cls", "json", "logits.npy", "png")
+LARGEST_MEMBER = 64 * 2**20  # bytes
+PIXEL_MODES = {1: "L", 3: "RGB"}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples in the order of their keys."""
+
+    keys: list[str]
+    images: np.ndarray  # uint8 (N, C, H, W)
+    labels: np.ndarray  # int64 (N,)
+    logits: np.ndarray  # float32 (N, K)
+    records: list[dict[str, Any]]  # each sample's json
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+class DamagedShardError(UserError):
+    """A shard that is not what the format allows."""
+
+
+def encode_shard(samples: Samples) -> bytes:
+    """The shard's tar, the same bytes for the same samples."""
+    buffer = io.BytesIO()
+    with TarWriter(buffer, mtime=0, encoder=False) as tar:
+        for key, image, label, logits, record in zip(
+            samples.keys, samples.images, samples.labels, samples.logits, samples.records, strict=True
+        ):
+            tar.write(
+                {
+                    "__key__": key,
+                    "cls": str(int(label)).encode(),
+                    "json": json.dumps(record, sort_keys=True).encode(),
+                    "logits.npy": encode_npy(logits),
+                    "png": encode_png(image),
+                }
+            )
+    return buffer.getvalue()
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """A uint8 image (C, H, W), C = 1 or 3, without loss."""
+    buffer = io.BytesIO()
+    pixels = image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def encode_npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, array.astype(np.float32), version=(1, 0), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def decode_shard(data: bytes, name: str, image_shape: tuple[int, int, int], num_classes: int) -> Samples:
+    """The samples in a shard's bytes.
+
+    Raises:
+        DamagedShardError: a member, name, type, size or value that the format doesn't allow; `name` is what it is called.
+    """
+    members = read_members(data, name)
+    keys = sorted(members)
+    images = np.empty((len(keys), *image_shape), dtype=np.uint8)
+    labels = np.empty(len(keys), dtype=np.int64)
+    logits = np.empty((len(keys), num_classes), dtype=np.float32)
+    records = []
+    for row, key in enumerate(keys):
+        sample = members[key]
+        where = f"{name}, sample {key}"
+        missing = [kind for kind in MEMBERS if kind not in sample]
+        if missing:
+            raise DamagedShardError(f"{where}: its {missing[0]} is missing")
+        labels[row] = decode_label(sample["cls"], where, num_classes)
+        records.append(decode_record(sample["json"], where))
+        logits[row] = decode_logits(sample["logits.npy"], where, num_classes)
+        images[row] = decode_png(sample["png"], where, image_shape)
+    return Samples(keys, images, labels, logits, records)
+
+
+def read_members(data: bytes, name: str) -> dict[str, dict[str, bytes]]:
+    """The tar's members by key and kind."""
+    members: dict[str, dict[str, bytes]] = {}
+    for info, content in tar_files(data, name):
+        match = MEMBER_NAME.fullmatch(info.name)
+        if match is None:
+            raise DamagedShardError(
+                f"{name}: member {info.name[:80]!r} is not allowed; only {', '.join(MEMBERS)} are read"
+            )
+        key, kind = match.groups()
+        if kind in members.setdefault(key, {}):
+            raise DamagedShardError(f"{name}: member {info.name} is there twice")
+        members[key][kind] = content
+    return members
+
+
+def tar_files(data: bytes, name: str) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+            for info in tar:
+                if not info.isreg() or info.issparse():
+                    raise DamagedShardError(f"{name}: member {info.name[:80]!r} is not a plain file")
+                if not 0 <= info.size <= min(LARGEST_MEMBER, len(data)):
+                    raise DamagedShardError(f"{name}: member {info.name[:80]!r} claims {info.size:,} bytes")
+                file = tar.extractfile(info)
+                assert file is not None
+                content = file.read()
+                if len(content) != info.size:
+                    raise DamagedShardError(f"{name}: member {info.name[:80]!r} is cut short")
+                yield info, content
+    except (tarfile.TarError, ValueError, OverflowError, EOFError, RecursionError) as error:
+        raise DamagedShardError(f"{name} is not a readable tar ({error})") from error
+
+
+def decode_label(content: bytes, where: str, num_classes: int) -> int:
+    if not re.fullmatch(rb"[0-9]{1,6}", content) or int(content) >= num_classes:
+        raise DamagedShardError(f"{where}: its class {content[:20]!r} is not within 0 and {num_classes - 1}")
+    return int(content)
+
+
+def decode_record(content: bytes, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(content) if len(content) <= 65536 else None
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        raise DamagedShardError(f"{where}: its json is not one small object")
+    for name in ("confidence", "entropy"):
+        value = record.get(name)
+        if not isinstance(value, float | int) or not math.isfinite(value):
+            raise DamagedShardError(f"{where}: its {name} is not a finite number")
+    return record
+
+
+def decode_logits(content: bytes, where: str, num_classes: int) -> np.ndarray:
+    stream = io.BytesIO(content)
+    try:
+        if np.lib.format.read_magic(stream) != (1, 0):
+            raise ValueError("npy version is not 1.0")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        raise DamagedShardError(f"{where}: its logits are not a plain npy array ({str(error)[:80]})") from error
+    if dtype not in (np.dtype("<f2"), np.dtype("<f4")) or shape != (num_classes,):
+        raise DamagedShardError(
+            f"{where}: its logits are {dtype} {shape}, expected float16 or float32 ({num_classes},)"
+        )
+    body = content[stream.tell() :]
+    if len(body) != dtype.itemsize * num_classes:
+        raise DamagedShardError(f"{where}: its logits have {len(body)} bytes, not {dtype.itemsize * num_classes}")
+    logits = np.frombuffer(body, dtype=dtype).astype(np.float32)
+    if not np.isfinite(logits).all():
+        raise DamagedShardError(f"{where}: its logits hold NaN or infinity")
+    return logits
+
+
+def decode_png(content: bytes, where: str, image_shape: tuple[int, int, int]) -> np.ndarray:
+    channels, height, width = image_shape
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            if image.size != (width, height) or image.mode != PIXEL_MODES[channels]:
+                raise DamagedShardError(
+                    f"{where}: its PNG is {image.size[0]}x{image.size[1]} {image.mode}, "
+                    f"expected {width}x{height} {PIXEL_MODES[channels]}"
+                )
+            pixels = np.asarray(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DamagedShardError(f"{where}: its PNG can't be decoded ({str(error)[:80]})") from error
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)

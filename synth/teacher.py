@@ -1,0 +1,239 @@
+"""Checkpoints: one safetensors file that holds a classifier's weights and everything needed to run it.
+
+The file's metadata has one entry, `model_card`, in JSON: architecture, class names, input shape, normalisation, and the
+facts of the training run. A checkpoint from elsewhere is hostile until checked: no pickle is read, the card's values are
+bounded, shapes are compared before anything large is built, and code of the user's own runs only where the user names it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from synth.errors import UserError
+from synth.models import build
+
+CARD_KEY = "model_card"
+CARD_VERSION = 1
+LARGEST_HEADER = 16 * 2**20  # bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What a checkpoint says about its network. `mean` and `std` are per channel, for images in [0, 1]."""
+
+    architecture: str
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, int, int]  # (C, H, W)
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    width: float = 1.0
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        channels, height, side = self.input_shape
+        if not (1 <= channels <= 64 and 1 <= height <= 4096 and height == side):
+            raise ValueError(f"input shape {list(self.input_shape)} is not (channels, side, side)")
+        if not 2 <= len(self.class_names) <= 100_000:
+            raise ValueError(f"a classifier needs 2 classes or more, not {len(self.class_names)}")
+        if not all(isinstance(name, str) and name.isprintable() and len(name) <= 200 for name in self.class_names):
+            raise ValueError("class names must be printable text of at most 200 characters")
+        if len(self.mean) != channels or len(self.std) != channels:
+            raise ValueError(f"mean and std need {channels} values, one a channel")
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+            raise ValueError("mean and std must be finite, std above 0")
+        if not 0 < self.width <= 16:
+            raise ValueError(f"width {self.width} is not within (0, 16]")
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def to_json(self) -> str:
+        return json.dumps({"version": CARD_VERSION, **dataclasses.asdict(self)}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelCard:
+        """The card in `text`. Raises ValueError, KeyError or TypeError where it isn't one."""
+        raw = json.loads(text)
+        if raw["version"] > CARD_VERSION:
+            raise ValueError(f"model card version {raw['version']} is newer than {CARD_VERSION}: update this package")
+        return cls(
+            architecture=str(raw["architecture"]),
+            class_names=tuple(raw["class_names"]),
+            input_shape=tuple(int(n) for n in raw["input_shape"]),  # type: ignore[arg-type]
+            mean=tuple(float(v) for v in raw["mean"]),
+            std=tuple(float(v) for v in raw["std"]),
+            width=float(raw["width"]),
+            training=dict(raw["training"]),
+        )
+
+
+class Classifier(nn.Module):
+    """A network with its card. Takes images in [0, 1], (N, C, H, W), normalises them itself, returns logits (N, K)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, net: nn.Module, card: ModelCard, digest: str | None = None) -> None:
+        super().__init__()
+        self.net = net
+        self.card = card
+        self.digest = digest
+        self.register_buffer("mean", torch.tensor(card.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(card.std).view(1, -1, 1, 1), persistent=False)
+
+    @classmethod
+    def untrained(cls, card: ModelCard, seed: int) -> Classifier:
+        """A freshly initialised network of the card's shape, a function of the seed alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(build_for(card), card)
+
+    def forward(self, x_unit: Tensor) -> Tensor:
+        return self.net((x_unit - self.mean) / self.std)
+
+    def freeze(self) -> Classifier:
+        """Evaluation mode, and no gradients towards the weights."""
+        return self.eval().requires_grad_(False)
+
+
+def build_for(card: ModelCard) -> nn.Module:
+    return build(card.architecture, card.input_shape[0], card.num_classes, card.input_shape[1], card.width)
+
+
+def checkpoint_bytes(model: Classifier) -> bytes:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.net.state_dict().items()}
+    return save_tensors(tensors, metadata={CARD_KEY: model.card.to_json()})
+
+
+def save_checkpoint(model: Classifier, path: Path) -> str:
+    """Write the checkpoint, complete or not at all, and return its sha256."""
+    data = checkpoint_bytes(model)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write the checkpoint {path}: {error.strerror or error}") from error
+    return hashlib.sha256(data).hexdigest()
+
+
+def load_checkpoint(path: Path, trusted_architecture: str | None = None) -> Classifier:
+    """The classifier in the file, frozen.
+
+    `trusted_architecture` is the `module:function` that the user allows to run; a checkpoint alone can't choose code.
+    Raises UserError where the file is missing, damaged, or not a checkpoint of ours.
+    """
+    return parse_checkpoint(read_checkpoint(path), str(path), trusted_architecture)
+
+
+def read_checkpoint(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(
+            f"there is no checkpoint {path}: train one with 'unlearn train --arch lenet5 --data digits --out {path}', "
+            f"or bring your own with 'unlearn import model.pt --out {path} ...'"
+        ) from None
+    except OSError as error:
+        raise UserError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
+
+
+def parse_checkpoint(data: bytes, name: str, trusted_architecture: str | None = None) -> Classifier:
+    """The classifier in a checkpoint's bytes, frozen. `name` is what errors call it."""
+    card = parse_card(data, name)
+    if ":" in card.architecture and card.architecture != trusted_architecture:
+        raise UserError(
+            f"{name} wants to run the code {card.architecture}: if you trust it, say so with --arch {card.architecture}"
+        )
+    try:
+        tensors = load_tensors(data)
+    except SafetensorError as error:
+        raise UserError(f"{name} is damaged ({error}): get it again from where it was made") from error
+    with torch.device("meta"):
+        expected = {key: value.shape for key, value in build_for(card).state_dict().items()}
+    check_shapes(expected, {key: value.shape for key, value in tensors.items()}, name, card.architecture)
+    for key, value in tensors.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise UserError(
+                f"{name} holds NaN or infinite weights in {key}: the training run diverged, use an earlier one"
+            )
+    net = build_for(card)
+    net.load_state_dict(tensors)
+    return Classifier(net, card, hashlib.sha256(data).hexdigest()).freeze()
+
+
+def parse_card(data: bytes, name: str) -> ModelCard:
+    """The model card in a checkpoint's header, read without touching the weights."""
+    if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
+        raise UserError(
+            f"{name} is a pickled PyTorch file, which can run code when loaded: "
+            f"turn it into a checkpoint with 'unlearn import {name} --arch ... --out teacher.safetensors'"
+        )
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or length > min(LARGEST_HEADER, len(data) - 8):
+        raise UserError(f"{name} is truncated or not a safetensors file: get it again from where it was made")
+    try:
+        header = json.loads(data[8 : 8 + length])
+        text = header["__metadata__"][CARD_KEY]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{name} has no model card: make it a checkpoint with 'unlearn import {name} --arch ... --out teacher.safetensors'"
+        ) from None
+    try:
+        return ModelCard.from_json(text)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{name} has a broken model card: {error}") from error
+
+
+def check_shapes(
+    expected: Mapping[str, torch.Size], found: Mapping[str, torch.Size], name: str, architecture: str
+) -> None:
+    """Raise UserError where a state dict is not one of the architecture's."""
+    for key, shape in expected.items():
+        if key not in found:
+            raise UserError(f"{name} is no {architecture}: it lacks the weights {key}")
+        if found[key] != shape:
+            raise UserError(
+                f"{name} is no {architecture} of this width and number of classes: "
+                f"{key} has shape {list(found[key])} where {list(shape)} is expected"
+            )
+    for key in found:
+        if key not in expected:
+            raise UserError(f"{name} is no {architecture}: it has the unknown weights {key}")
+
+
+@torch.no_grad()
+def predict(model: nn.Module, x_unit: Tensor, batch_size: int = 1000) -> Tensor:
+    """Logits (N, K), float32 on the CPU, for float images in [0, 1] or uint8 images, made batch by batch."""
+    device = next(model.parameters()).device
+    logits = [model(to_unit(batch.to(device))).float().cpu() for batch in x_unit.split(batch_size)]
+    return torch.cat(logits)
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """uint8 images as floats in [0, 1]; floats pass unchanged."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+def to_uint8(x_unit: Tensor) -> Tensor:
+    """Images in [0, 1] rounded to the 8-bit pixels that a PNG can hold."""
+    return (x_unit.detach().clamp(0, 1) * 255).round().to(torch.uint8)

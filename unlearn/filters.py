@@ -1,0 +1,69 @@
+"""Filters: which synthetic samples a student may learn from. Each maps the teacher's view of N samples to a mask (N,).
+
+`apply` runs them in order and counts what each one dropped, by the first that refused a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class View:
+    """What a filter sees: the teacher's logits (N, K) and the classes the samples were made for (N,)."""
+
+    logits: Tensor
+    labels: Tensor
+
+    @property
+    def probabilities(self) -> Tensor:
+        return self.logits.double().softmax(1)
+
+
+Filter = Callable[[View], Tensor]
+
+
+def retain_label(forget: tuple[int, ...]) -> Filter:
+    """Pass samples that were not made for a forget class, whatever the teacher thinks of them."""
+    return lambda view: ~torch.isin(view.labels, torch.tensor(forget, dtype=view.labels.dtype))
+
+
+def forget_gate(forget: tuple[int, ...], epsilon: float) -> Filter:
+    """Pass where p_f(x) < ε for every forget class f (the gate of Chundawat et al. 2023, GKT)."""
+    return lambda view: (view.probabilities[:, list(forget)] < epsilon).all(1)
+
+
+def entropy_below(threshold: float) -> Filter:
+    """Pass where the teacher's entropy H(p) = -Σ p log p, in nats, is below the threshold."""
+    return lambda view: entropy(view.logits) < threshold
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """H(softmax(logits)) in nats, (N, K) to (N,)."""
+    log_p = logits.double().log_softmax(1)
+    return -(log_p.exp() * log_p).sum(1)
+
+
+def apply(filters: Mapping[str, Filter], view: View) -> tuple[Tensor, dict[str, int]]:
+    """The samples that pass every filter, and how many each one dropped."""
+    passed = torch.ones(len(view.labels), dtype=torch.bool)
+    dropped = {}
+    for name, accept in filters.items():
+        accepted = accept(view)
+        dropped[name] = int((passed & ~accepted).sum())
+        passed &= accepted
+    return passed, dropped
+
+
+def without_forget_classes(logits: Tensor, forget: tuple[int, ...], temperature: float = 1.0) -> Tensor:
+    """The teacher's distribution (N, K) with the forget classes removed and the rest renormalised:
+
+    q_c = exp(z_c / τ) / Σ_{r ∉ F} exp(z_r / τ) for c ∉ F, and 0 for c ∈ F.
+    """
+    masked = logits.clone()
+    masked[:, list(forget)] = float("-inf")
+    return (masked / temperature).softmax(1)

@@ -1,0 +1,71 @@
+"""A plain PyTorch state dict, weights only, made into a checkpoint."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from synth.errors import UsageError, UserError
+from synth.teacher import Classifier, ModelCard, build_for, check_shapes, save_checkpoint
+
+
+def parse_card_options(
+    architecture: str, width: float, input_shape: str, classes: str, mean: str, std: str
+) -> ModelCard:
+    """The card that the command line describes. Raises UsageError where a value is malformed."""
+    names = tuple(map(str, range(int(classes)))) if classes.isdigit() else tuple(n.strip() for n in classes.split(","))
+    try:
+        channels, height, side = (int(n) for n in input_shape.split(","))
+        return ModelCard(
+            architecture=architecture,
+            width=width,
+            class_names=names,
+            input_shape=(channels, height, side),
+            mean=tuple(float(v) for v in mean.split(",")),
+            std=tuple(float(v) for v in std.split(",")),
+            training={"imported": True},
+        )
+    except ValueError as error:
+        raise UsageError(f"--input-shape, --classes, --mean or --std is malformed: {error}") from error
+
+
+def import_state_dict(path: Path, card: ModelCard, out: Path) -> str:
+    """Write the checkpoint and return its sha256. No code in the file is run.
+
+    Raises:
+        UserError: the file is missing, holds more than weights, or holds another architecture's.
+    """
+    state = unwrap(read_weights(path), path)
+    net = build_for(card)
+    expected = {key: value.shape for key, value in net.state_dict().items()}
+    check_shapes(expected, {key: value.shape for key, value in state.items()}, str(path), card.architecture)
+    net.load_state_dict(state)
+    return save_checkpoint(Classifier(net, card), out)
+
+
+def read_weights(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}") from None
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} holds more than weights (pickled objects can run code, so they are not loaded): "
+            "save it anew where it was made, with torch.save(model.state_dict(), path)"
+        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise UserError(f"{path} is truncated or not a PyTorch file: get it again from where it was made") from error
+
+
+def unwrap(content: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict itself, out of a `state_dict` or `model` entry and without DataParallel's `module.` prefix."""
+    for entry in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(entry), dict):
+            content = content[entry]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()) or not content:
+        raise UserError(f"{path} holds no state dict: save it with torch.save(model.state_dict(), path)")
+    return {key.removeprefix("module."): value for key, value in content.items()}

@@ -1,0 +1,1 @@
+"""Unlearning methods, one a file. None of them reads a real image."""

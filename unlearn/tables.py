@@ -1,0 +1,60 @@
+"""Evaluations as text: tables for a terminal, JSON for a program."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+
+from unlearn.evaluate import Evaluation
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns set flush right, the first one flush left."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = []
+    for row in (header, *rows):
+        cells = [
+            row[0].ljust(widths[0]),
+            *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)),
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def evaluation_tables(evaluations: Mapping[str, Evaluation], class_names: Sequence[str], forget: Sequence[int]) -> str:
+    """The accuracy pair of every model, accuracy per class, and the unlearned model's confusion matrix."""
+    names = list(evaluations)
+    pairs = table(
+        ["accuracy %", "retain", "forget"],
+        [[name, shown(e.retain), shown(e.forget)] for name, e in evaluations.items()],
+    )
+    per_class = table(
+        ["class", *names],
+        [
+            [
+                class_names[c] + (" (forget)" if c in forget else ""),
+                *(shown(evaluations[n].per_class[c]) for n in names),
+            ]
+            for c in range(len(class_names))
+        ],
+    )
+    confusion = table(
+        ["true \\ called", *(name[:6] for name in class_names)],
+        [[class_names[c], *map(str, counts)] for c, counts in enumerate(evaluations["unlearned"].confusion)],
+    )
+    images = evaluations["unlearned"].images
+    return f"{images:,} real test images\n\n{pairs}\n\n{per_class}\n\nconfusion of the unlearned model\n{confusion}"
+
+
+def evaluation_json(evaluations: Mapping[str, Evaluation], class_names: Sequence[str], forget: Sequence[int]) -> str:
+    content = {
+        "forget": list(forget),
+        "class_names": list(class_names),
+        "models": {name: dataclasses.asdict(e) for name, e in evaluations.items()},
+    }
+    return json.dumps(content, indent=1)

@@ -1,0 +1,161 @@
+"""The commands as functions: load what is named, check it together, call the method, write what comes out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from synth.console import check_classes
+from synth.errors import UsageError
+from synth.generate import local_device
+from synth.index import INDEX, read_index
+from synth.progress import Progress
+from synth.run import package_versions
+from synth.store import open_store
+from synth.teacher import load_checkpoint, save_checkpoint
+from unlearn.data import LabelledImages, load_images
+from unlearn.evaluate import Evaluation
+from unlearn.evaluate import evaluate as evaluate_model
+from unlearn.folder import PROVENANCE, SETTINGS, RunFolder
+from unlearn.methods import distill as method
+from unlearn.settings import DistillSettings, TrainSettings
+from unlearn.stream import follow, load_complete, wait_for_run
+from unlearn.train import train_classifier
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A data set as the command line names it."""
+
+    name: str
+    root: Path | None
+    download: bool
+    image_size: int
+
+    def load(self, split: str) -> LabelledImages:
+        return load_images(self.name, split, self.root, self.download, self.image_size)
+
+
+def machine(device: str, threads: int | None) -> str:
+    """Set this process's CPU threads and resolve `auto` to the device that is there."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return local_device(device)
+
+
+def train(
+    architecture: str,
+    width: float,
+    source: DataSource,
+    without: tuple[int, ...],
+    out: Path,
+    seed: int,
+    device: str,
+    settings: TrainSettings,
+    say: Say,
+) -> None:
+    data = source.load("train")
+    check_classes(without, len(data.class_names), "class", "the data")
+    if len(set(without)) == len(data.class_names):
+        raise UsageError("--without leaves no class to train on: leave at least one out of it")
+    model = train_classifier(
+        data,
+        architecture,
+        settings,
+        width=width,
+        without=without,
+        seed=seed,
+        device=device,
+        data_name=source.name,
+        log=lambda epoch, values: say(f"epoch {epoch} of {settings.epochs}: loss {values['loss']:.4f}"),
+    )
+    digest = save_checkpoint(model, out)
+    result = evaluate_model(model, source.load("test"), without)
+    forgotten = "" if result.forget is None else f", the classes left out {result.forget:.2f} %"
+    say(f"wrote {out} (sha256 {digest[:12]}): test accuracy {result.retain:.2f} %{forgotten}")
+
+
+def distill(
+    shards: str,
+    forget: tuple[int, ...],
+    settings: DistillSettings,
+    out: Path,
+    architecture: str | None,
+    width: float | None,
+    follow_timeout: float | None,
+    overwrite: bool,
+    seed: int,
+    device: str,
+    say: Say,
+) -> None:
+    """`follow_timeout` None means that the run has to be complete."""
+    store = open_store(shards)
+    filters = method.filters_for(forget, settings)
+    if follow_timeout is None:
+        card = read_index(store).card
+        method.check_forget(forget, card)
+        pools = iter([load_complete(store, filters)])
+    else:
+        card = wait_for_run(store, filters, follow_timeout).index.card
+        method.check_forget(forget, card)
+        pools = follow(store, filters, follow_timeout)
+    student_card = method.student_card(card, forget, settings, seed, architecture, width)
+    folder = RunFolder(out, overwrite)
+    folder.write_json(SETTINGS, {"method": "distill", "forget": forget, "seed": seed, **dataclasses.asdict(settings)})
+    progress = Progress(settings.steps, unit="steps")
+    student, counts = method.distill(
+        pools,
+        student_card,
+        forget,
+        settings,
+        seed=seed,
+        device=device,
+        log=folder.log,
+        report=progress.advance,
+    )
+    progress.close()
+    path = folder.save_student(student)
+    folder.write_json(
+        PROVENANCE,
+        {
+            "shards": str(store),
+            "index_sha256": hashlib.sha256(store.read(INDEX)).hexdigest(),
+            "teacher_sha256": card.teacher_sha256,
+            "student_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "samples": counts,
+            "real_images_read": 0,
+            "device": device,
+            "versions": package_versions(),
+        },
+    )
+    dropped = ", ".join(f"{count:,} by {name}" for name, count in counts.items() if name != "kept")
+    say(f"wrote {path}: trained on {counts['kept']:,} samples; dropped {dropped}")
+
+
+def evaluate(
+    checkpoints: Mapping[str, Path],
+    source: DataSource,
+    forget: tuple[int, ...],
+    trusted_architecture: str | None,
+    device: str,
+) -> tuple[dict[str, Evaluation], tuple[str, ...]]:
+    """Each named checkpoint's evaluation on the same test images, and the class names."""
+    models = {name: load_checkpoint(path, trusted_architecture).to(device) for name, path in checkpoints.items()}
+    data = source.load("test")
+    for name, model in models.items():
+        if model.card.num_classes != len(data.class_names) or model.card.input_shape != tuple(data.images.shape[1:]):
+            raise UsageError(
+                f"{checkpoints[name]} takes images {list(model.card.input_shape)} of {model.card.num_classes} classes, but "
+                f"{source.name} has {list(data.images.shape[1:])} of {len(data.class_names)}: name the data it was made for"
+            )
+    check_classes(forget, len(data.class_names), "forget class", "the data")
+    if len(set(forget)) == len(data.class_names):
+        raise UsageError("every class is to be forgotten: leave at least one to retain")
+    return {name: evaluate_model(model, data, forget) for name, model in models.items()}, data.class_names

@@ -115,6 +115,12 @@ def build_for(card: ModelCard) -> nn.Module:
     return build(card.architecture, card.input_shape[0], card.num_classes, card.input_shape[1], card.width)
 
 
+def expected_shapes(card: ModelCard) -> dict[str, torch.Size]:
+    """The shapes of the card's weights, found without memory for them. Raises UsageError where it can't be built."""
+    with torch.device("meta"):
+        return {key: value.shape for key, value in build_for(card).state_dict().items()}
+
+
 def checkpoint_bytes(model: Classifier) -> bytes:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.net.state_dict().items()}
     return save_tensors(tensors, metadata={CARD_KEY: model.card.to_json()})
@@ -168,8 +174,7 @@ def parse_checkpoint(data: bytes, name: str, trusted_architecture: str | None = 
         tensors = load_tensors(data)
     except SafetensorError as error:
         raise UserError(f"{name} is damaged ({error}): get it again from where it was made") from error
-    with torch.device("meta"):
-        expected = {key: value.shape for key, value in build_for(card).state_dict().items()}
+    expected = expected_shapes(card)
     check_shapes(expected, {key: value.shape for key, value in tensors.items()}, name, card.architecture)
     for key, value in tensors.items():
         if value.is_floating_point() and not torch.isfinite(value).all():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from synth.errors import UsageError, UserError
-from synth.teacher import Classifier, ModelCard, build_for, check_shapes, save_checkpoint
+from synth.teacher import Classifier, ModelCard, build_for, check_shapes, expected_shapes, save_checkpoint
 
 
 def parse_card_options(
@@ -40,9 +40,10 @@ def import_state_dict(path: Path, card: ModelCard, out: Path) -> str:
         UserError: the file is missing, holds more than weights, or holds another architecture's.
     """
     state = unwrap(read_weights(path), path)
+    check_shapes(
+        expected_shapes(card), {key: value.shape for key, value in state.items()}, str(path), card.architecture
+    )
     net = build_for(card)
-    expected = {key: value.shape for key, value in net.state_dict().items()}
-    check_shapes(expected, {key: value.shape for key, value in state.items()}, str(path), card.architecture)
     net.load_state_dict(state)
     return save_checkpoint(Classifier(net, card), out)
 
@@ -57,7 +58,7 @@ def read_weights(path: Path) -> Any:
             f"{path} holds more than weights (pickled objects can run code, so they are not loaded): "
             "save it anew where it was made, with torch.save(model.state_dict(), path)"
         ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except Exception as error:  # damaged bytes make the unpickler raise anything
         raise UserError(f"{path} is truncated or not a PyTorch file: get it again from where it was made") from error
 
 

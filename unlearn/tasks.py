@@ -10,14 +10,14 @@ from pathlib import Path
 
 import torch
 
-from synth.console import check_classes
+from synth.console import InterruptedRunError, check_classes
 from synth.errors import UsageError
 from synth.generate import local_device
 from synth.index import INDEX, read_index
 from synth.progress import Progress
 from synth.run import package_versions
 from synth.store import open_store
-from synth.teacher import load_checkpoint, save_checkpoint
+from synth.teacher import expected_shapes, load_checkpoint, save_checkpoint
 from unlearn.data import LabelledImages, load_images
 from unlearn.evaluate import Evaluation
 from unlearn.evaluate import evaluate as evaluate_model
@@ -107,20 +107,18 @@ def distill(
         method.check_forget(forget, card)
         pools = follow(store, filters, follow_timeout)
     student_card = method.student_card(card, forget, settings, seed, architecture, width)
+    expected_shapes(student_card)  # an architecture that doesn't exist is refused before anything is written
     folder = RunFolder(out, overwrite)
     folder.write_json(SETTINGS, {"method": "distill", "forget": forget, "seed": seed, **dataclasses.asdict(settings)})
     progress = Progress(settings.steps, unit="steps")
-    student, counts = method.distill(
-        pools,
-        student_card,
-        forget,
-        settings,
-        seed=seed,
-        device=device,
-        log=folder.log,
-        report=progress.advance,
-    )
-    progress.close()
+    try:
+        student, counts = method.distill(
+            pools, student_card, forget, settings, seed=seed, device=device, log=folder.log, report=progress.advance
+        )
+    except KeyboardInterrupt:
+        raise InterruptedRunError(f"interrupted: {out} has no student yet; start again with --overwrite") from None
+    finally:
+        progress.close()
     path = folder.save_student(student)
     folder.write_json(
         PROVENANCE,

@@ -106,7 +106,8 @@ def distill(
                 log(step, {"loss": loss.item(), "samples": len(samples), "lr": float(schedule.get_last_lr()[0])})
                 report(step - since)
                 since = step
-        report(step - since)
+        if step > since:
+            report(step - since)
     return student.freeze().cpu(), counts
 
 

@@ -1,0 +1,47 @@
+"""Shared parts: one small teacher and one small complete run a session. A test that changes the run copies it first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from synth.plan import Plan
+from synth.teacher import Classifier, load_checkpoint, save_checkpoint
+from tests.runs import QUICK, digits_card, make_run, recipe_for, train_on_digits
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quiet_machine() -> Iterator[None]:
+    """One thread here and in child processes, and no option from the caller's environment."""
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        for name in [n for n in os.environ if n == "RAY_ADDRESS" or n.startswith(("SYNTH_", "UNLEARN_"))]:
+            patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher_path(tmp_path_factory: pytest.TempPathFactory, _quiet_machine: None) -> Path:
+    """A checkpoint of a half-width LeNet5, briefly trained on digits."""
+    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    save_checkpoint(train_on_digits(digits_card()), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tiny_teacher_path: Path) -> Classifier:
+    """The classifier in `tiny_teacher_path`, frozen. A test that changes it loads its own."""
+    return load_checkpoint(tiny_teacher_path)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_teacher: Classifier) -> Path:
+    """A complete run of 100 images of ten classes in 4 shards. Read only: copy it (shutil.copytree) to change it."""
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    make_run(path, recipe_for(tiny_teacher, QUICK), Plan(classes=tuple(range(10)), per_class=10, shard_size=25))
+    return path

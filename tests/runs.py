@@ -1,0 +1,90 @@
+"""Small teachers and small runs, made the way the product makes them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+
+from synth.index import Index, RunCard
+from synth.plan import Plan
+from synth.produce import Recipe
+from synth.run import Executor, in_process, open_run, package_versions, publish
+from synth.settings import DeepInversionSettings
+from synth.store import Folder
+from synth.teacher import Classifier, ModelCard, checkpoint_bytes, parse_checkpoint
+
+QUICK = DeepInversionSettings(steps=30, batch_size=25, coarse_steps=0)
+QUICKEST = dataclasses.replace(QUICK, steps=2)
+
+
+def digits_card(**changes: Any) -> ModelCard:
+    """A card of a half-width LeNet5 for 28x28 digits."""
+    facts: dict[str, Any] = {
+        "architecture": "lenet5",
+        "width": 0.5,
+        "class_names": tuple(str(c) for c in range(10)),
+        "input_shape": (1, 28, 28),
+        "mean": (0.3,),
+        "std": (0.35,),
+    }
+    return ModelCard(**{**facts, **changes})
+
+
+def train_on_digits(card: ModelCard, steps: int = 60, seed: int = 0) -> Classifier:
+    """A classifier of the card's kind after a few steps on scikit-learn's digits, frozen. A second at 60 steps."""
+    pixels, targets = load_digits(return_X_y=True)
+    small = torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8) / 16
+    x_unit = F.interpolate(small, size=card.input_shape[1:], mode="bilinear", align_corners=False)
+    labels = torch.tensor(targets)
+    model = Classifier.untrained(card, seed).train()
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        rows = torch.randint(len(labels), (128,), generator=generator)
+        optimiser.zero_grad()
+        F.cross_entropy(model(x_unit[rows]), labels[rows]).backward()
+        optimiser.step()
+    return model.freeze()
+
+
+def recipe_for(model: Classifier, settings: Any = QUICKEST) -> Recipe:
+    return Recipe(checkpoint_bytes(model), None, "deepinversion", settings, "cpu", threads=1)
+
+
+def card_for(recipe: Recipe, plan: Plan) -> RunCard:
+    """The run card that `synth generate --address none --threads 1` would write."""
+    teacher = parse_checkpoint(recipe.checkpoint, "the teacher")
+    assert teacher.digest is not None
+    return RunCard(
+        teacher_sha256=teacher.digest,
+        architecture=teacher.card.architecture,
+        width=teacher.card.width,
+        image_shape=teacher.card.input_shape,
+        class_names=teacher.card.class_names,
+        mean=teacher.card.mean,
+        std=teacher.card.std,
+        method=recipe.method,
+        settings=dataclasses.asdict(recipe.settings),
+        plan=plan,
+        device="cpu, 1 threads",
+        versions=package_versions(),
+    )
+
+
+def make_run(
+    path: Path, recipe: Recipe, plan: Plan, execute: Executor = in_process, resume: bool = False
+) -> tuple[Folder, Index]:
+    """A complete run in `path`."""
+    store = Folder(path)
+    index = open_run(store, card_for(recipe, plan), resume=resume, overwrite=False)
+    return store, publish(store, index, recipe, execute, lambda samples: None)
+
+
+def file_bytes(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder by its name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -1,0 +1,38 @@
+import torch
+
+from unlearn.augment import mixup, shift_and_flip
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_each_image_is_a_shift_of_itself() -> None:
+    x = torch.zeros(64, 2, 9, 9)
+    x[:, :, 4, 4] = 1
+    moved = shift_and_flip(x, 2, flip=False, generator=generator())
+    places = [tuple((image[0] == 1).nonzero()[0].tolist()) for image in moved]
+    assert moved.sum() == x.sum()
+    assert torch.equal(moved[:, 0], moved[:, 1])
+    assert set(places) <= {(r, c) for r in range(2, 7) for c in range(2, 7)}
+    assert len(set(places)) > 15
+
+
+def test_flips_mirror_about_half_of_the_images() -> None:
+    x = torch.arange(4.0).expand(100, 1, 4, 4)
+    mirrored = shift_and_flip(x, 0, flip=True, generator=generator())[:, 0, 0, 0] == 3
+    assert 30 < int(mirrored.sum()) < 70
+
+
+def test_nothing_asked_changes_nothing() -> None:
+    x = torch.rand(4, 1, 8, 8)
+    assert torch.equal(shift_and_flip(x, 0, flip=False, generator=generator()), x)
+    assert mixup(x, torch.eye(4), 0.0, generator())[0] is x
+
+
+def test_mixup_blends_images_and_targets_alike() -> None:
+    targets = torch.eye(8)
+    x, blended = mixup(targets[:, None, None, :].clone(), targets, 1.0, generator())
+    assert torch.allclose(x[:, 0, 0], blended)
+    assert torch.allclose(blended.sum(1), torch.ones(8))
+    assert not torch.equal(blended, targets)

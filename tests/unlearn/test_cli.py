@@ -1,0 +1,117 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from synth.store import Folder
+from unlearn.folder import METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder
+
+
+def unlearn(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "unlearn", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment})
+
+
+def refused(result: subprocess.CompletedProcess[str], code: int) -> str:
+    """The one line of an error, once it is found to be one."""
+    assert result.returncode == code, result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def test_a_student_from_shards_alone_then_its_evaluation(
+    tiny_run: Path, tiny_teacher_path: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    done = unlearn("distill", "--shards", tiny_run, "--forget", "0", "--out", out, "--steps", 120, "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    assert "dropped 10 by forget label" in done.stdout
+    assert {path.name for path in out.iterdir()} == {SETTINGS, METRICS, STUDENT, PROVENANCE}
+    assert [json.loads(line)["step"] for line in (out / METRICS).read_text().splitlines()] == [100, 120]
+    assert json.loads((out / PROVENANCE).read_text())["real_images_read"] == 0
+
+    options = ["--data", "digits", "--forget", "0", "--teacher", tiny_teacher_path, "--json"]
+    shown = unlearn("evaluate", out / STUDENT, *options)
+    models = json.loads(shown.stdout)["models"]
+    assert models["unlearned"]["forget"] == 0
+    assert models["original"]["forget"] > 50
+    assert models["unlearned"]["retain"] > 11.2  # chance
+
+
+def test_following_a_run_that_starts_later(tiny_run: Path, tmp_path: Path) -> None:
+    command = ["distill", "--shards", tmp_path / "late", "--forget", "0", "--out", tmp_path / "run"]
+    arguments = [*command, "--steps", "20", "--follow", "--follow-timeout", "60", "--threads", "1"]
+    trainer = subprocess.Popen([sys.executable, "-m", "unlearn", *map(str, arguments)])
+    time.sleep(3)
+    shutil.copytree(tiny_run, tmp_path / "copy")
+    (tmp_path / "copy").rename(tmp_path / "late")
+    assert trainer.wait(timeout=120) == 0
+    assert (tmp_path / "run" / STUDENT).exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--forget", "12"], "forget class 12 is out of range: the teacher has 10 classes (0-9)"),
+        (["--forget", "0-9"], "every class is to be forgotten"),
+        (["--forget", "zero"], "'zero' is no list of classes"),
+        (["--forget", "0", "--gate", "2"], "gate must be within 0 and 1"),
+        (["--forget", "0", "--student-arch", "lenet6"], "unknown architecture 'lenet6'"),
+    ],
+)
+def test_bad_requests_are_usage_errors(tiny_run: Path, tmp_path: Path, options: list[str], words: str) -> None:
+    result = unlearn("distill", "--shards", tiny_run, "--out", tmp_path / "run", *options)
+    assert words in refused(result, 2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_shards_and_a_filter_that_drops_all_are_failures(tiny_run: Path, tmp_path: Path) -> None:
+    nothing = unlearn("distill", "--shards", tmp_path / "none", "--forget", "0", "--out", tmp_path / "a")
+    assert "there is no run" in refused(nothing, 1)
+    options = ["--gate", "1e-12", "--out", tmp_path / "b"]
+    dropped = unlearn("distill", "--shards", tiny_run, "--forget", "0", *options)
+    assert "dropped (forget label 10, forget probability 90)" in refused(dropped, 1)
+
+
+def test_an_existing_student_is_not_overwritten_untold(tiny_run: Path, tmp_path: Path) -> None:
+    command = ["distill", "--shards", tiny_run, "--forget", "0", "--out", tmp_path / "run", "--steps", "2"]
+    assert unlearn(*command).returncode == 0
+    assert "--overwrite" in refused(unlearn(*command), 2)
+    assert unlearn(*command, "--overwrite").returncode == 0
+
+
+def test_a_folder_of_other_files_is_never_emptied(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(Exception, match=r"thesis\.tex"):
+        RunFolder(tmp_path, overwrite=True)
+    assert Folder(tmp_path).names() == {"thesis.tex"}
+
+
+def test_evaluating_on_other_data_names_the_mismatch(tiny_teacher_path: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for name in ("cat", "dog"):
+        (tmp_path / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "test" / name / "a.png")
+    result = unlearn("evaluate", tiny_teacher_path, "--data", tmp_path, "--forget", "0")
+    assert "takes images [1, 28, 28] of 10 classes" in refused(result, 2)
+
+
+def test_options_come_from_the_environment(tiny_teacher_path: Path) -> None:
+    result = unlearn("evaluate", tiny_teacher_path, "--json", UNLEARN_DATA="digits", UNLEARN_FORGET="3,8")
+    assert json.loads(result.stdout)["forget"] == [3, 8]
+
+
+def test_training_then_importing_what_is_no_state_dict(tmp_path: Path) -> None:
+    out = tmp_path / "teacher.safetensors"
+    trained = unlearn("train", "--arch", "lenet5", "--width", "0.5", "--data", "digits", "--epochs", "1", "--out", out)
+    assert "test accuracy" in trained.stdout
+    shape = ["--input-shape", "1,28,28", "--classes", "10", "--mean", "0", "--std", "1"]
+    result = unlearn("import", out, "--arch", "lenet5", *shape, "--out", tmp_path / "x")
+    refused(result, 1)

@@ -1,0 +1,74 @@
+import gzip
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from synth.errors import UsageError, UserError
+from unlearn.data import load_images, normalisation
+
+SHARED = Path(os.environ.get("UNLEARN_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
+
+
+def test_digits_have_fixed_disjoint_splits_of_every_class() -> None:
+    train, test = load_images("digits", "train"), load_images("digits", "test")
+    assert (len(train), len(test)) == (1347, 450)
+    assert train.images.shape[1:] == (1, 28, 28)
+    assert train.images.dtype == torch.uint8
+    assert test.labels.unique().tolist() == list(range(10))
+    assert torch.equal(load_images("digits", "test").images, test.images)
+
+
+def test_without_leaves_out_exactly_the_classes() -> None:
+    data = load_images("digits", "train")
+    kept = data.without((3, 8))
+    assert kept.labels.unique().tolist() == [0, 1, 2, 4, 5, 6, 7, 9]
+    assert len(kept) == len(data) - int(((data.labels == 3) | (data.labels == 8)).sum())
+
+
+@pytest.mark.skipif(not (SHARED / "mnist").is_dir(), reason=f"no MNIST files in {SHARED} (set UNLEARN_TEST_DATA)")
+def test_mnist_is_read_from_torchvision_layout(tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for file in (SHARED / "mnist").glob("*.gz"):
+        (raw / file.stem).write_bytes(gzip.decompress(file.read_bytes()))
+    test = load_images("mnist", "test", tmp_path)
+    assert test.images.shape == (10_000, 1, 28, 28)
+    assert test.labels[:4].tolist() == [7, 2, 1, 0]
+    assert not test.natural
+
+
+def test_an_image_folder_is_read_and_resized(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for name, colour in (("cat", "red"), ("dog", "blue")):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", (20, 10), colour).save(tmp_path / split / name / "a.png")
+    data = load_images(str(tmp_path), "train", image_size=16)
+    assert data.class_names == ("cat", "dog")
+    assert data.images.shape == (2, 3, 16, 16)
+    assert data.images[0, :, 8, 8].tolist() == [255, 0, 0]
+
+
+def test_missing_data_names_the_cure(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--download"):
+        load_images("mnist", "train", tmp_path)
+    with pytest.raises(UserError, match="class folders"):
+        load_images(str(tmp_path), "train")
+    with pytest.raises(UsageError, match="choose digits, mnist"):
+        load_images("imagenet", "train")
+
+
+def test_a_broken_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train" / "cat").mkdir(parents=True)
+    (tmp_path / "train" / "cat" / "a.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"a\.png"):
+        load_images(str(tmp_path), "train")
+
+
+def test_normalisation_is_per_channel_in_unit_range() -> None:
+    images = torch.stack([torch.zeros(2, 4, 4), torch.full((2, 4, 4), 255)]).to(torch.uint8)
+    mean, std = normalisation(images)
+    assert mean == (0.5, 0.5)
+    assert std == pytest.approx((0.508, 0.508), abs=1e-3)

@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from synth.errors import UsageError
+from synth.index import read_index
+from synth.store import Folder
+from synth.teacher import Classifier, predict, to_unit
+from unlearn.methods.distill import check_forget, distill, distillation_loss, endless_rows, filters_for, student_card
+from unlearn.settings import DistillSettings
+from unlearn.stream import Batch, ShardPool, load_complete
+
+QUICK = DistillSettings(steps=150, batch_size=32, mixup=0.0)
+
+
+def learn(run: Path, forget: tuple[int, ...] = (0,), seed: int = 0) -> tuple[Classifier, ShardPool]:
+    pool = load_complete(Folder(run), filters_for(forget, QUICK))
+    card = student_card(pool.index.card, forget, QUICK, seed, None, None)
+    student, _ = distill([pool], card, forget, QUICK, seed=seed)
+    return student, pool
+
+
+def test_the_student_learns_the_retain_classes_and_never_the_forgotten(tiny_run: Path) -> None:
+    student, pool = learn(tiny_run, forget=(3, 8))
+    everything = load_complete(Folder(tiny_run), {}).samples()
+    kept = pool.samples()
+    assert set(kept.labels.tolist()) & {3, 8} == set()
+    agreement = (predict(student, kept.images).argmax(1) == kept.logits.argmax(1)).float().mean()
+    assert agreement > 0.9
+    assert not torch.isin(predict(student, everything.images).argmax(1), torch.tensor([3, 8])).any()
+
+
+def test_the_same_seed_gives_the_same_student(tiny_run: Path) -> None:
+    once, again, other = (learn(tiny_run, seed=seed)[0].state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(once[name], again[name]) for name in once)
+    assert any(not torch.equal(once[name], other[name]) for name in once)
+
+
+def test_the_loss_is_the_mean_kl_divergence_of_its_equation(tiny_run: Path) -> None:
+    settings = DistillSettings(mixup=0.0, shift=0, temperature=2.0)
+    samples = load_complete(Folder(tiny_run), filters_for((0,), settings)).samples()
+    card = student_card(read_index(Folder(tiny_run)).card, (0,), settings, 0, None, None)
+    student = Classifier.untrained(card, 0).eval()
+    rows = torch.arange(8)
+    loss = distillation_loss(student, samples, rows, (0,), settings, torch.Generator())
+    expected = 0.0
+    for row in rows.tolist():
+        q = (samples.logits[row, 1:] / 2).softmax(0)
+        p = (student(to_unit(samples.images[row : row + 1]))[0] / 2).softmax(0)
+        expected += 4 * sum(q[c] * (q[c].log() - p[c + 1].log()) for c in range(9)).item() / len(rows)
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_each_shard_buys_its_share_of_the_steps(tiny_run: Path) -> None:
+    pool = ShardPool(Folder(tiny_run), filters_for((0,), QUICK))
+    entries = pool.index.entries
+    seen: list[tuple[float, int]] = []
+
+    def grow():  # type: ignore[no-untyped-def]
+        for count in (1, 2, 4):
+            pool.loaded = list(entries)[:count]
+            if not pool.parts:
+                pool.parts = [load_complete(Folder(tiny_run), {}).samples()]
+            yield pool
+            seen.append((pool.share_loaded, sum(done)))
+
+    done: list[int] = []
+    distill(grow(), student_card(pool.index.card, (0,), QUICK, 0, None, None), (0,), QUICK, report=done.append)
+    assert seen == [(0.25, 38), (0.5, 75), (1.0, 150)]
+
+
+def test_a_student_of_another_architecture(tiny_run: Path) -> None:
+    run = read_index(Folder(tiny_run)).card
+    assert student_card(run, (0,), QUICK, 0, None, None).width == run.width
+    other = student_card(run, (0,), QUICK, 0, "resnet20", 0.5)
+    assert (other.architecture, other.width) == ("resnet20", 0.5)
+    assert Classifier.untrained(other, 0)(torch.rand(2, *run.image_shape)).shape == (2, 10)
+
+
+def test_forgetting_nothing_there_or_everything_is_a_usage_error(tiny_run: Path) -> None:
+    run = read_index(Folder(tiny_run)).card
+    with pytest.raises(UsageError, match=r"forget class 12 is out of range: the teacher has 10 classes \(0-9\)"):
+        check_forget((12,), run)
+    with pytest.raises(UsageError, match="every class"):
+        check_forget(tuple(range(10)), run)
+
+
+def test_rows_cover_the_samples_in_each_pass() -> None:
+    rows = endless_rows(10, 5, torch.Generator().manual_seed(0))
+    assert sorted(torch.cat([next(rows), next(rows)]).tolist()) == list(range(10))
+
+
+def test_a_batch_keeps_its_parts_together(tiny_run: Path) -> None:
+    samples = load_complete(Folder(tiny_run), {}).samples()
+    assert isinstance(samples, Batch)
+    assert len(samples.images) == len(samples.labels) == len(samples.logits) == 100

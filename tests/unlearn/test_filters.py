@@ -1,0 +1,36 @@
+import math
+
+import torch
+
+from unlearn.filters import View, apply, entropy, entropy_below, forget_gate, retain_label, without_forget_classes
+
+
+def view(probabilities: list[list[float]], labels: list[int]) -> View:
+    return View(torch.tensor(probabilities).log(), torch.tensor(labels))
+
+
+def test_entropy_is_in_nats() -> None:
+    assert torch.allclose(entropy(torch.zeros(1, 10)), torch.tensor([math.log(10)], dtype=torch.double))
+    assert entropy(torch.tensor([[100.0, 0.0, 0.0]])).item() < 1e-6
+
+
+def test_the_gate_closes_on_any_forget_class() -> None:
+    seen = view([[0.98, 0.01, 0.01], [0.009, 0.982, 0.009], [0.002, 0.5, 0.498]], [0, 1, 2])
+    assert forget_gate((0,), 0.01)(seen).tolist() == [False, True, True]
+    assert forget_gate((0, 2), 0.01)(seen).tolist() == [False, True, False]
+
+
+def test_a_sample_is_counted_by_the_first_filter_that_drops_it() -> None:
+    seen = view([[0.98, 0.01, 0.01], [0.4, 0.3, 0.3], [0.001, 0.5, 0.499], [0.001, 0.998, 0.001]], [0, 1, 1, 1])
+    filters = {"label": retain_label((0,)), "gate": forget_gate((0,), 0.01), "entropy": entropy_below(0.1)}
+    passed, dropped = apply(filters, seen)
+    assert passed.tolist() == [False, False, False, True]
+    assert dropped == {"label": 1, "gate": 1, "entropy": 1}
+
+
+def test_forget_classes_get_no_mass_and_the_rest_keeps_its_ratios() -> None:
+    logits = torch.tensor([[3.0, 1.0, 2.0, 0.0]])
+    target = without_forget_classes(logits, (0,))
+    expected = torch.tensor([0.0, math.e, math.e**2, 1.0])
+    assert torch.allclose(target, expected / expected.sum())
+    assert torch.equal(logits, torch.tensor([[3.0, 1.0, 2.0, 0.0]]))

@@ -1,0 +1,99 @@
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from synth.errors import UserError
+from synth.index import INDEX, PART, Index, read_index, read_shard
+from synth.store import Folder
+from unlearn.filters import forget_gate, retain_label
+from unlearn.stream import follow, load_complete
+
+
+class Growing:
+    """A run that gains a shard each time somebody waits for it."""
+
+    def __init__(self, source: Path, target: Path) -> None:
+        self.source, self.store = source, Folder(target)
+        self.whole = read_index(Folder(source))
+        self.published = 0
+        self.store.create()
+
+    def publish_next(self, _seconds: float) -> None:
+        entries = dict(list(self.whole.entries.items())[: self.published])
+        if self.published <= len(self.whole.entries):
+            for entry in entries.values():
+                shutil.copy(self.source / entry.name, self.store.path)
+            self.store.write(PART, replace(self.whole, entries=entries, complete=False).to_bytes())
+            self.published += 1
+        else:
+            self.store.write(INDEX, self.whole.to_bytes())
+            self.store.remove(PART)
+
+
+def test_a_finished_run_is_loaded_once_each_and_filtered(tiny_run: Path) -> None:
+    pool = load_complete(Folder(tiny_run), {"label": retain_label((0,))})
+    samples = pool.samples()
+    assert pool.dropped == {"label": 10}
+    assert sorted(samples.labels.tolist()) == sorted(list(range(1, 10)) * 10)
+    assert samples.images.dtype == torch.uint8
+
+
+def test_following_a_growing_run_sees_every_sample_once(tiny_run: Path, tmp_path: Path) -> None:
+    growing = Growing(tiny_run, tmp_path / "run")
+    sizes = []
+    for pool in follow(growing.store, {}, timeout=60, wait=growing.publish_next):
+        sizes.append(len(pool))
+        followed = pool
+    whole = load_complete(Folder(tiny_run), {}).samples()
+    assert sizes == [25, 50, 75, 100]
+    assert torch.equal(followed.samples().images, whole.images)
+    assert torch.equal(followed.samples().logits, whole.logits)
+
+
+def test_following_gives_up_when_nothing_comes(tiny_run: Path, tmp_path: Path) -> None:
+    growing = Growing(tiny_run, tmp_path / "run")
+    growing.publish_next(0)
+    growing.publish_next(0)
+    with pytest.raises(UserError, match="1 of 4 shards"):
+        list(follow(growing.store, {}, timeout=0.01, wait=lambda _: None))
+
+
+def test_a_part_of_a_run_is_refused_without_follow(tiny_run: Path, tmp_path: Path) -> None:
+    growing = Growing(tiny_run, tmp_path / "run")
+    growing.publish_next(0)
+    with pytest.raises(UserError, match="0 of 4 shards: train while they are made with --follow"):
+        load_complete(growing.store, {})
+
+
+def test_dropping_everything_says_by_what(tiny_run: Path) -> None:
+    with pytest.raises(UserError, match=r"every one of the 100 samples .* \(gate 100\)"):
+        load_complete(Folder(tiny_run), {"gate": forget_gate((0,), 1e-12)})
+
+
+def test_a_flipped_byte_stops_the_training(tiny_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    shard = run / "shard-000002.tar"
+    content = bytearray(shard.read_bytes())
+    content[5000] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(UserError, match=r"shard-000002\.tar is damaged"):
+        load_complete(Folder(run), {})
+
+
+def test_a_run_larger_than_memory_is_refused(tiny_run: Path, tmp_path: Path) -> None:
+    index = read_index(Folder(tiny_run))
+    plan = replace(index.card.plan, per_class=99_000_000, shard_size=1_000_000)
+    store = Folder(tmp_path)
+    store.write(PART, Index(replace(index.card, plan=plan), {}, complete=False).to_bytes())
+    with pytest.raises(UserError, match="GiB decoded"):
+        load_complete(store, {})
+
+
+def test_stored_logits_are_read_as_written(tiny_run: Path) -> None:
+    store = Folder(tiny_run)
+    index = read_index(store)
+    first = read_shard(store, index, index.entries[0])
+    assert torch.equal(load_complete(store, {}).samples().logits[:25], torch.from_numpy(first.logits))

@@ -1,0 +1,45 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from synth.errors import UsageError, UserError
+from unlearn.data import LabelledImages, load_images
+from unlearn.evaluate import evaluate
+from unlearn.settings import TrainSettings
+from unlearn.train import train_classifier
+
+QUICK = TrainSettings(epochs=3, batch_size=64)
+
+
+@pytest.fixture(scope="module")
+def digits() -> LabelledImages:
+    return load_images("digits", "train")
+
+
+def test_a_reference_never_sees_the_classes_left_out(digits: LabelledImages) -> None:
+    reference = train_classifier(digits, "lenet5", QUICK, without=(0, 7), width=0.5)
+    result = evaluate(reference, load_images("digits", "test"), (0, 7))
+    assert result.forget == 0
+    assert result.retain > 80
+    assert reference.card.num_classes == 10
+    assert reference.card.training["without"] == [0, 7]
+
+
+def test_the_same_seed_gives_the_same_weights(digits: LabelledImages) -> None:
+    once, again, other = (
+        train_classifier(digits, "lenet5", replace(QUICK, epochs=1), width=0.5, seed=seed).state_dict()
+        for seed in (1, 1, 2)
+    )
+    assert all(torch.equal(once[name], again[name]) for name in once)
+    assert any(not torch.equal(once[name], other[name]) for name in once)
+
+
+def test_no_images_left_is_a_usage_error(digits: LabelledImages) -> None:
+    with pytest.raises(UsageError, match="only 0 training images"):
+        train_classifier(digits, "lenet5", QUICK, without=tuple(range(10)))
+
+
+def test_divergence_is_named(digits: LabelledImages) -> None:
+    with pytest.raises(UserError, match="diverged in epoch 1"):
+        train_classifier(digits, "lenet5", replace(QUICK, lr=1e12), width=0.5)

@@ -14,10 +14,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class View:
-    """What a filter sees: the teacher's logits (N, K) and the classes the samples were made for (N,)."""
+    """What a filter sees: the teacher's logits (N, K), and the classes (N,) that the samples were made for.
+
+    `partners` are the classes (N,) of what blends hold the smaller share of, and the labels again for other samples.
+    """
 
     logits: Tensor
     labels: Tensor
+    partners: Tensor
 
     @property
     def probabilities(self) -> Tensor:
@@ -28,8 +32,9 @@ Filter = Callable[[View], Tensor]
 
 
 def retain_label(forget: tuple[int, ...]) -> Filter:
-    """Pass samples that were not made for a forget class, whatever the teacher thinks of them."""
-    return lambda view: ~torch.isin(view.labels, torch.tensor(forget, dtype=view.labels.dtype))
+    """Pass samples that hold no image made for a forget class, whatever the teacher thinks of them."""
+    classes = torch.tensor(forget, dtype=torch.long)
+    return lambda view: ~(torch.isin(view.labels, classes) | torch.isin(view.partners, classes))
 
 
 def forget_gate(forget: tuple[int, ...], epsilon: float) -> Filter:

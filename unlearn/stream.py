@@ -59,7 +59,7 @@ class ShardPool:
         new = [number for number in sorted(self.index.entries) if number not in set(self.loaded)]
         for number in new:
             samples = read_shard(self.store, self.index, self.index.entries[number])
-            view = View(torch.from_numpy(samples.logits), torch.from_numpy(samples.labels))
+            view = View(*map(torch.from_numpy, (samples.logits, samples.labels, samples.partners)))
             passed, dropped = apply(self.filters, view)
             self.dropped.update(dropped)
             images = torch.from_numpy(np.ascontiguousarray(samples.images))

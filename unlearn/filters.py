@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,10 +14,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class View:
-    """What a filter sees: the teacher's logits (N, K) and the classes the samples were made for (N,)."""
+    """What a filter sees: the teacher's logits (N, K), the classes the samples were made for (N,), their keys (N,)."""
 
     logits: Tensor
     labels: Tensor
+    keys: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
 
     @property
     def probabilities(self) -> Tensor:
@@ -25,6 +26,7 @@ class View:
 
 
 Filter = Callable[[View], Tensor]
+GOLDEN_RATIO = 0.6180339887498949
 
 
 def retain_label(forget: tuple[int, ...]) -> Filter:
@@ -40,6 +42,19 @@ def forget_gate(forget: tuple[int, ...], epsilon: float) -> Filter:
 def entropy_below(threshold: float) -> Filter:
     """Pass where the teacher's entropy H(p) = -Σ p log p, in nats, is below the threshold."""
     return lambda view: entropy(view.logits) < threshold
+
+
+def kept_for_training(share: float) -> Filter:
+    """Pass all but the hold-out, a fixed `share` of the keys: the fractional part of key / golden ratio decides.
+
+    Keys of one class are an arithmetic progression, which that sequence spreads evenly, so every class gives its share.
+    """
+    return lambda view: (view.keys.double() * GOLDEN_RATIO) % 1 >= share
+
+
+def held_out(share: float) -> Filter:
+    """Pass the samples that `kept_for_training` of the same share refuses."""
+    return lambda view: (view.keys.double() * GOLDEN_RATIO) % 1 < share
 
 
 def entropy(logits: Tensor) -> Tensor:

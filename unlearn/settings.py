@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from synth.settings import require, setting
 
@@ -51,3 +52,45 @@ class DistillSettings:
         require(self.temperature > 0, f"temperature must be above 0, not {self.temperature}")
         require(self.mixup >= 0, f"mixup must be 0 or more, not {self.mixup}")
         require(0 <= self.shift <= 64, f"shift must be within 0 and 64 pixels, not {self.shift}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopSettings:
+    """What every method's loop shares: how often it looks up from its work, and the monitor that stops it."""
+
+    every: int = setting(50, "steps between two checks: a line of metrics, a checkpoint, a look by the monitor")
+    monitor: bool = setting(True, "stop before the forget class comes back, by synthetic hold-outs from --shards")
+    holdout: float = setting(0.1, "share of the shards that is never trained on, for the monitor")
+    forget_bound: float = setting(1.0, "the forget class is back where more than this % of its hold-outs are called it")
+    patience: int = setting(2, "checks in a row above the bound before the run stops")
+
+    def __post_init__(self) -> None:
+        require(self.every >= 1, f"every must be 1 or more, not {self.every}")
+        require(0 < self.holdout < 1, f"holdout must be within 0 and 1, not {self.holdout}")
+        require(0 <= self.forget_bound < 100, f"forget bound must be within 0 and 100 %, not {self.forget_bound}")
+        require(self.patience >= 1, f"patience must be 1 or more, not {self.patience}")
+
+
+BASELINES = ("masked-logit", "last-layer", "finetune", "random-relabel")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineSettings:
+    """What every comparison needs. All start from the teacher's weights; the defaults are ours."""
+
+    kind: str = setting("finetune", "which baseline", choices=BASELINES)
+    steps: int = setting(500, "training steps; masking the logit takes none")
+    batch_size: int = setting(128, "images a step")
+    lr: float = setting(0.01, "learning rate of SGD with momentum 0.9")
+    shift: int = setting(2, "largest random shift in pixels")
+
+    def __post_init__(self) -> None:
+        require(self.kind in BASELINES, f"kind is one of {', '.join(BASELINES)}, not {self.kind}")
+        require(self.steps >= 1, f"steps must be 1 or more, not {self.steps}")
+        require(self.batch_size >= 2, f"batch size must be 2 or more, not {self.batch_size}")
+        require(self.lr > 0, f"lr must be above 0, not {self.lr}")
+        require(0 <= self.shift <= 64, f"shift must be within 0 and 64 pixels, not {self.shift}")
+
+
+METHOD_SETTINGS = {"baseline": BaselineSettings}
+METHOD_PRESETS: dict[tuple[str, str], Any] = {}

@@ -9,7 +9,14 @@ from typing import Any
 import click
 
 from synth.console import ClassList, Console, settings_flags, settings_from_flags
-from unlearn.settings import METHOD_PRESETS, BaselineSettings, DistillSettings, LoopSettings, TrainSettings
+from unlearn.settings import (
+    METHOD_PRESETS,
+    BaselineSettings,
+    DistillSettings,
+    EMMNSettings,
+    LoopSettings,
+    TrainSettings,
+)
 
 FROM_ENVIRONMENT = {"auto_envvar_prefix": "UNLEARN", "show_default": True, "max_content_width": 110}
 PATH = click.Path(path_type=Path)
@@ -215,6 +222,14 @@ def distill(
 def baseline(**options: Any) -> None:
     """What a method has to beat: a masked logit, the last layer, fine-tuning, random labels. Needs --shards."""
     run_method("baseline", BaselineSettings(), options)
+
+
+@main.command(context_settings=FROM_ENVIRONMENT)
+@method_options
+@settings_flags(EMMNSettings)
+def emmn(**options: Any) -> None:
+    """Impair and repair the teacher by error-maximising and error-minimising noise. Needs no shards."""
+    run_method("emmn", EMMNSettings(), options)
 
 
 @main.command(context_settings=FROM_ENVIRONMENT)

@@ -92,5 +92,31 @@ class BaselineSettings:
         require(0 <= self.shift <= 64, f"shift must be within 0 and 64 pixels, not {self.shift}")
 
 
-METHOD_SETTINGS = {"baseline": BaselineSettings}
+@dataclass(frozen=True, kw_only=True)
+class EMMNSettings:
+    """Error-minimising and -maximising noise. The defaults are those of UNSIR, its predecessor, which publishes more."""
+
+    noise_per_class: int = setting(256, "noise images optimised for each class")
+    noise_steps: int = setting(40, "Adam steps for a class's noise")
+    noise_lr: float = setting(0.1, "Adam's learning rate for the noise, in normalised pixels")
+    l2: float = setting(0.1, "weight of the noise's squared norm")
+    impair_steps: int = setting(20, "training steps on the noise of all classes")
+    impair_lr: float = setting(0.02, "learning rate of SGD while impairing")
+    repair_steps: int = setting(20, "training steps on the noise of the retain classes")
+    repair_lr: float = setting(0.01, "learning rate of SGD while repairing")
+    momentum: float = setting(0.0, "momentum of SGD")
+    batch_size: int = setting(256, "noise images a training step")
+
+    def __post_init__(self) -> None:
+        for name in ("noise_per_class", "noise_steps", "impair_steps"):
+            require(getattr(self, name) >= 1, f"{name} must be 1 or more, not {getattr(self, name)}")
+        for name in ("noise_lr", "impair_lr", "repair_lr"):
+            require(getattr(self, name) > 0, f"{name} must be above 0, not {getattr(self, name)}")
+        require(self.l2 >= 0, f"l2 must be 0 or more, not {self.l2}")
+        require(self.repair_steps >= 0, f"repair steps must be 0 or more, not {self.repair_steps}")
+        require(0 <= self.momentum < 1, f"momentum must be within 0 and 1, not {self.momentum}")
+        require(self.batch_size >= 2, f"batch size must be 2 or more, not {self.batch_size}")
+
+
+METHOD_SETTINGS = {"baseline": BaselineSettings, "emmn": EMMNSettings}
 METHOD_PRESETS: dict[tuple[str, str], Any] = {}

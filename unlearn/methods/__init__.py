@@ -11,7 +11,10 @@ Besides `distill`, which reads shards as they come, a method's file has
 from importlib import import_module
 from typing import Any
 
-METHODS = {"baseline": "unlearn.methods.baseline"}
+METHODS = {
+    "baseline": "unlearn.methods.baseline",
+    "emmn": "unlearn.methods.emmn",
+}
 
 
 def find(name: str) -> Any:

@@ -14,6 +14,7 @@ from unlearn.settings import (
     BaselineSettings,
     DistillSettings,
     EMMNSettings,
+    GKTSettings,
     LoopSettings,
     TrainSettings,
 )
@@ -230,6 +231,15 @@ def baseline(**options: Any) -> None:
 def emmn(**options: Any) -> None:
     """Impair and repair the teacher by error-maximising and error-minimising noise. Needs no shards."""
     run_method("emmn", EMMNSettings(), options)
+
+
+@main.command(context_settings=FROM_ENVIRONMENT)
+@method_options
+@preset_option("gkt")
+@settings_flags(GKTSettings)
+def gkt(preset: str | None, **options: Any) -> None:
+    """Gated knowledge transfer: a generator and a student from scratch. Shards are for the monitor alone."""
+    run_method("gkt", GKTSettings(), options, preset)
 
 
 @main.command(context_settings=FROM_ENVIRONMENT)

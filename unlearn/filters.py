@@ -74,6 +74,23 @@ def apply(filters: Mapping[str, Filter], view: View) -> tuple[Tensor, dict[str, 
     return passed, dropped
 
 
+def post_filter(logits: Tensor, forget: tuple[int, ...], threshold: float = 0.01) -> Tensor:
+    """The teacher's logits (N, K) with the forget classes pushed down where p_f > threshold for any f (ISPF).
+
+    There, z_f becomes the sample's smallest logit, and what was taken away is spread evenly over the retain logits:
+
+        z'_f = min_c z_c,   z'_r = z_r + Σ_f (z_f - z'_f) / |R|.
+
+    No sample is thrown away, and the order of the retain classes stays.
+    """
+    rows = (logits.softmax(1)[:, list(forget)] > threshold).any(1, keepdim=True)
+    lowest = logits.min(1, keepdim=True).values
+    removed = (logits[:, list(forget)] - lowest).sum(1, keepdim=True)
+    pushed = logits + removed / (logits.shape[1] - len(set(forget)))
+    pushed[:, list(forget)] = lowest
+    return torch.where(rows, pushed, logits)
+
+
 def without_forget_classes(logits: Tensor, forget: tuple[int, ...], temperature: float = 1.0) -> Tensor:
     """The teacher's distribution (N, K) with the forget classes removed and the rest renormalised:
 

@@ -35,6 +35,7 @@ class Inputs:
     seed: int
     device: str
     samples: Batch | None = None  # training samples from shards, on the device
+    say: Callable[[str], None] = lambda line: None  # for what a person should hear at once
 
     @property
     def retain(self) -> tuple[int, ...]:
@@ -129,15 +130,22 @@ def run_method(
 
 
 def check(method: Method, values: Mapping[str, Tensor], done: Progression) -> dict[str, float]:
-    """The values as floats, and a copy of the student; StuckError where a value or a weight is no longer a number."""
+    """The values as floats, and a copy of the student; StuckError where a value or a network is no longer a number."""
     record = {name: float(value) for name, value in values.items()}
-    weights = weights_of(method.student)
-    unsound = [name for name, value in record.items() if not math.isfinite(value)]
-    unsound += [name for name, value in weights.items() if not torch.isfinite(value).all()]
+    networks = {name: part for name, part in method.parts.items() if isinstance(part, nn.Module)}
+    unsound = [f"its {name}" for name, value in record.items() if not math.isfinite(value)]
+    unsound += [f"the network '{name}'" for name, network in networks.items() if not is_finite(network)]
     if unsound:
-        raise StuckError(f"the training diverged by step {done.step} ({unsound[0]} is not a number): lower its --lr")
+        raise StuckError(
+            f"the training diverged by step {done.step} ({unsound[0]} is not a number): lower the learning rate"
+        )
+    weights = weights_of(method.student)
     done.good, done.good_step = weights, done.step
     return record
+
+
+def is_finite(network: nn.Module) -> bool:
+    return all(bool(torch.isfinite(value).all()) for value in network.state_dict().values())
 
 
 def outcome(

@@ -15,7 +15,8 @@ def divergence(targets: Tensor, logits: Tensor, temperature: float = 1.0, reduct
         reduction: `batchmean` is the equation. `mean`, the default of `F.kl_div`, divides by K as well; published weights
             of other terms are tied to it.
     """
-    return temperature**2 * F.kl_div((logits / temperature).log_softmax(1), targets, reduction=reduction)
+    loss = temperature**2 * F.kl_div((logits / temperature).log_softmax(1), targets, reduction="batchmean")
+    return loss / targets.shape[1] if reduction == "mean" else loss
 
 
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:

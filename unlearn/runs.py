@@ -71,7 +71,7 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
     if monitor is None:
         say("no --shards to hold out from, or --no-monitor: nothing will stop the run if the forget class comes back")
     training = shards.training.to(request.device) if shards.training else None
-    inputs = Inputs(teacher, card, request.forget, request.seed, request.device, training)
+    inputs = Inputs(teacher, card, request.forget, request.seed, request.device, training, say)
     method = module.start(inputs, request.settings)  # checks what it is given
 
     folder = RunFolder(request.out, request.overwrite, request.resume)

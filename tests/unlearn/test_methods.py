@@ -16,12 +16,24 @@ from synth.teacher import load_checkpoint
 from unlearn import losses, runs
 from unlearn.folder import CHECKPOINT, METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder
 from unlearn.methods import METHODS
-from unlearn.settings import BASELINES, METHOD_PRESETS, METHOD_SETTINGS, BaselineSettings, EMMNSettings, LoopSettings
+from unlearn.settings import (
+    BASELINES,
+    METHOD_PRESETS,
+    METHOD_SETTINGS,
+    BaselineSettings,
+    EMMNSettings,
+    GKTSettings,
+    LoopSettings,
+)
 
 LOOP = LoopSettings(every=3, holdout=0.3, patience=100)
+SMALL: dict[str, Any] = {"rounds": 7, "student_steps": 2, "batch_size": 16, "z": 8, "channels": 4}
 CASES: dict[str, Any] = {
     **{f"baseline {kind}": BaselineSettings(kind=kind, steps=7, batch_size=16) for kind in BASELINES},
     "emmn": EMMNSettings(noise_per_class=8, noise_steps=3, impair_steps=4, repair_steps=4, batch_size=16),
+    "gkt": GKTSettings(**SMALL, gate=0.2),
+    "gkt published, entropy": dataclasses.replace(METHOD_PRESETS["gkt", "published"], **SMALL, gate=0.2, entropy=2.2),
+    "gkt with ISPF's parts": GKTSettings(**SMALL, inhibit=True, mask=True, gate=1.0, bn=1.0, mixup=True),
 }
 ALL = pytest.mark.parametrize("case", CASES)
 FORGET = (0, 3)

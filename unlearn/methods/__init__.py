@@ -14,6 +14,7 @@ from typing import Any
 METHODS = {
     "baseline": "unlearn.methods.baseline",
     "emmn": "unlearn.methods.emmn",
+    "gkt": "unlearn.methods.gkt",
 }
 
 

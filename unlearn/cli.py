@@ -15,6 +15,7 @@ from unlearn.settings import (
     DistillSettings,
     EMMNSettings,
     GKTSettings,
+    ISPFSettings,
     LoopSettings,
     TrainSettings,
 )
@@ -240,6 +241,14 @@ def emmn(**options: Any) -> None:
 def gkt(preset: str | None, **options: Any) -> None:
     """Gated knowledge transfer: a generator and a student from scratch. Shards are for the monitor alone."""
     run_method("gkt", GKTSettings(), options, preset)
+
+
+@main.command(context_settings=FROM_ENVIRONMENT)
+@method_options
+@settings_flags(ISPFSettings)
+def ispf(**options: Any) -> None:
+    """Inhibited synthesis and post-filter: as gkt, but no image is thrown away. Shards are for the monitor alone."""
+    run_method("ispf", ISPFSettings(), options)
 
 
 @main.command(context_settings=FROM_ENVIRONMENT)

@@ -179,7 +179,29 @@ class GKTSettings:
         require(not (self.mask and self.post_filter), "mask and post-filter exclude each other: choose one")
 
 
-METHOD_SETTINGS = {"baseline": BaselineSettings, "emmn": EMMNSettings, "gkt": GKTSettings}
+@dataclass(frozen=True, kw_only=True)
+class ISPFSettings(GKTSettings):
+    """Inhibited synthesis and post-filter: GKT's loop with the paper's defaults for it. A round is one of its epochs."""
+
+    rounds: int = setting(200, "rounds of generator and student steps")
+    generator_steps: int = setting(5, "generator steps a round")
+    student_steps: int = setting(50, "student steps a round")
+    z: int = setting(256, "length of the generator's noise")
+    gate: float = setting(1.0, "images pass where every forget class's probability is below this (ε); 1 lets all pass")
+    attention: float = setting(0.0, "weight of attention transfer (β); 0 leaves it out")
+    inhibit: bool = setting(True, "turn the sign of the forget classes in the generator's loss")
+    post_filter: bool = setting(True, "push the forget classes down in the teacher's logits")
+    bn: float = setting(1.0, "weight of the batch-norm statistics in the generator's loss")
+    one_hot: float = setting(1.0, "weight of the teacher's certainty in the generator's loss")
+    balance: float = setting(1.0, "weight of equally frequent classes in the generator's loss")
+    generator_beta1: float = setting(0.5, "Adam's first momentum for the generator")
+    clip: float = setting(0.0, "largest gradient norm of the generator; 0 is none")
+    optimiser: str = setting("sgd", "the student's optimiser; sgd has momentum 0.9", choices=("adam", "sgd"))
+    student_lr: float = setting(0.05, "the student's learning rate")
+    schedule: str = setting("cosine", "the student's learning rate over the rounds", choices=("constant", "cosine"))
+
+
+METHOD_SETTINGS = {"baseline": BaselineSettings, "emmn": EMMNSettings, "gkt": GKTSettings, "ispf": ISPFSettings}
 METHOD_PRESETS: dict[tuple[str, str], Any] = {
     # The published code, with its accidents (see unlearn/methods/gkt.py).
     ("gkt", "published"): GKTSettings(batch_norm="initial", kl_reduction="mean", fresh_noise=False),

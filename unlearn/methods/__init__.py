@@ -15,6 +15,7 @@ METHODS = {
     "baseline": "unlearn.methods.baseline",
     "emmn": "unlearn.methods.emmn",
     "gkt": "unlearn.methods.gkt",
+    "ispf": "unlearn.methods.ispf",
 }
 
 

@@ -11,6 +11,7 @@ import click
 from synth.console import ClassList, Console, settings_flags, settings_from_flags
 from unlearn.settings import (
     METHOD_PRESETS,
+    AdaptiveSettings,
     BaselineSettings,
     DistillSettings,
     EMMNSettings,
@@ -249,6 +250,14 @@ def gkt(preset: str | None, **options: Any) -> None:
 def ispf(**options: Any) -> None:
     """Inhibited synthesis and post-filter: as gkt, but no image is thrown away. Shards are for the monitor alone."""
     run_method("ispf", ISPFSettings(), options)
+
+
+@main.command(context_settings=FROM_ENVIRONMENT)
+@method_options
+@settings_flags(AdaptiveSettings)
+def adaptive(**options: Any) -> None:
+    """Rounds of synthesis and distillation, the student's disagreement steering the images. Needs no shards."""
+    run_method("adaptive", AdaptiveSettings(), options)
 
 
 @main.command(context_settings=FROM_ENVIRONMENT)

@@ -201,7 +201,46 @@ class ISPFSettings(GKTSettings):
     schedule: str = setting("cosine", "the student's learning rate over the rounds", choices=("constant", "cosine"))
 
 
-METHOD_SETTINGS = {"baseline": BaselineSettings, "emmn": EMMNSettings, "gkt": GKTSettings, "ispf": ISPFSettings}
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveSettings:
+    """Adaptive DeepInversion in the loop. The weight of competition is the paper's; sizes and student are ours."""
+
+    rounds: int = setting(5, "rounds of synthesis and distillation")
+    per_class: int = setting(20, "images of each retain class that a round adds")
+    compete: float = setting(
+        10.0, "weight of the student's disagreement in the synthesis (the paper's alpha_c); 0 leaves it out"
+    )
+    synthesis_steps: int = setting(100, "Adam steps for a round's images")
+    synthesis_batch: int = setting(500, "images optimised together")
+    round_steps: int = setting(400, "the student's training steps a round")
+    batch_size: int = setting(128, "images a step")
+    lr: float = setting(0.1, "peak learning rate of SGD with momentum, one cycle over all rounds")
+    weight_decay: float = setting(5e-4, "L2 penalty on the weights")
+    temperature: float = setting(4.0, "softens the teacher's and the student's probabilities")
+    mixup: float = setting(1.0, "blend pairs of images by Beta(m, m) before the teacher labels them; 0 is off")
+    shift: int = setting(2, "largest random shift in pixels")
+    flip: bool = setting(False, "mirror images at random; right for natural images, wrong for digits")
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "per_class", "synthesis_steps", "round_steps"):
+            require(getattr(self, name) >= 1, f"{name} must be 1 or more, not {getattr(self, name)}")
+        require(self.compete >= 0, f"compete must be 0 or more, not {self.compete}")
+        require(self.synthesis_batch >= 2, f"synthesis batch must be 2 or more, not {self.synthesis_batch}")
+        require(self.batch_size >= 2, f"batch size must be 2 or more, not {self.batch_size}")
+        require(self.lr > 0, f"lr must be above 0, not {self.lr}")
+        require(self.weight_decay >= 0, f"weight decay must be 0 or more, not {self.weight_decay}")
+        require(self.temperature > 0, f"temperature must be above 0, not {self.temperature}")
+        require(self.mixup >= 0, f"mixup must be 0 or more, not {self.mixup}")
+        require(0 <= self.shift <= 64, f"shift must be within 0 and 64 pixels, not {self.shift}")
+
+
+METHOD_SETTINGS = {
+    "adaptive": AdaptiveSettings,
+    "baseline": BaselineSettings,
+    "emmn": EMMNSettings,
+    "gkt": GKTSettings,
+    "ispf": ISPFSettings,
+}
 METHOD_PRESETS: dict[tuple[str, str], Any] = {
     # The published code, with its accidents (see unlearn/methods/gkt.py).
     ("gkt", "published"): GKTSettings(batch_norm="initial", kl_reduction="mean", fresh_noise=False),

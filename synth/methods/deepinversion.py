@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,10 @@ from synth.errors import UserError
 from synth.settings import DeepInversionSettings
 from synth.statistics import batch_norm_layers, watch_batch_norm
 from synth.teacher import Classifier, to_uint8
+
+ExtraLoss = Callable[
+    [Tensor, Tensor], Tensor
+]  # of the images, normalised (B, C, H, W), and of the teacher's logits (B, K)
 
 
 def check(teacher: Classifier, settings: DeepInversionSettings) -> None:
@@ -25,7 +30,11 @@ def check(teacher: Classifier, settings: DeepInversionSettings) -> None:
 
 
 def synthesise(
-    teacher: Classifier, labels_B: Tensor, settings: DeepInversionSettings, generator: torch.Generator
+    teacher: Classifier,
+    labels_B: Tensor,
+    settings: DeepInversionSettings,
+    generator: torch.Generator,
+    extra_loss: ExtraLoss | None = None,
 ) -> Tensor:
     """One image a label: argmin_x CE(T(x), y) + α_tv TV(x) + α_l2 ||x|| + α_bn R_bn(x) (equations 1 to 4).
 
@@ -33,6 +42,7 @@ def synthesise(
         teacher: frozen, on the device to work on.
         labels_B: wanted class indices (B,).
         generator: a CPU generator; the same state gives the same images on one kind of device.
+        extra_loss: added to the loss, such as the student's agreement in Adaptive DeepInversion.
 
     Returns:
         uint8 images (B, C, H, W) on the CPU.
@@ -41,12 +51,16 @@ def synthesise(
         UserError: the loss is no longer a number.
     """
     batches = max(1, math.ceil(len(labels_B) / settings.batch_size))
-    images = [invert(teacher, labels, settings, generator) for labels in labels_B.tensor_split(batches)]
+    images = [invert(teacher, labels, settings, generator, extra_loss) for labels in labels_B.tensor_split(batches)]
     return torch.cat(images)
 
 
 def invert(
-    teacher: Classifier, labels_B: Tensor, settings: DeepInversionSettings, generator: torch.Generator
+    teacher: Classifier,
+    labels_B: Tensor,
+    settings: DeepInversionSettings,
+    generator: torch.Generator,
+    extra_loss: ExtraLoss | None = None,
 ) -> Tensor:
     """One batch of images, optimised in normalised pixels and held inside the range that real pixels have."""
     device = teacher.mean.device
@@ -79,6 +93,8 @@ def invert(
                     )
                     loss = loss + settings.bn * bn_loss
                 loss = loss + image_prior(seen, settings)
+                if extra_loss is not None:
+                    loss = loss + extra_loss(seen, logits_BK)
                 loss.backward()
                 optimiser.step()
                 with torch.no_grad():

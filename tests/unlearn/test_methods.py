@@ -20,6 +20,7 @@ from unlearn.settings import (
     BASELINES,
     METHOD_PRESETS,
     METHOD_SETTINGS,
+    AdaptiveSettings,
     BaselineSettings,
     EMMNSettings,
     GKTSettings,
@@ -34,6 +35,9 @@ CASES: dict[str, Any] = {
     "emmn": EMMNSettings(noise_per_class=8, noise_steps=3, impair_steps=4, repair_steps=4, batch_size=16),
     "gkt": GKTSettings(**SMALL, gate=0.2),
     "gkt published, entropy": dataclasses.replace(METHOD_PRESETS["gkt", "published"], **SMALL, gate=0.2, entropy=2.2),
+    "adaptive": AdaptiveSettings(
+        rounds=2, round_steps=4, per_class=2, synthesis_steps=3, synthesis_batch=16, batch_size=16
+    ),
     "ispf": ISPFSettings(**SMALL, generator_steps=1),
     "gkt with ISPF's parts": GKTSettings(**SMALL, inhibit=True, mask=True, gate=1.0, bn=1.0, mixup=True),
 }

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any
 
 METHODS = {
+    "adaptive": "unlearn.methods.adaptive",
     "baseline": "unlearn.methods.baseline",
     "emmn": "unlearn.methods.emmn",
     "gkt": "unlearn.methods.gkt",

@@ -64,12 +64,16 @@ def label_samples(
     confidence = log_p.gather(1, labels[:, None])[:, 0].exp()
     records = [
         {"method": method, "seed": job.seed, "confidence": round(c, 6), "entropy": round(h, 6)}
-        | ({} if share == 1 else {"share": round(share, 6), "partner_class": image_labels[partner]})
+        | (blend_record(job, partner, image_labels[partner], share) if share < 1 else {})
         for c, h, partner, share in zip(
             confidence.tolist(), entropy.tolist(), partners.tolist(), shares.tolist(), strict=True
         )
     ]
     return Samples(job.keys, pixels.numpy(), labels.numpy().astype(np.int64), logits.numpy(), records)
+
+
+def blend_record(job: ShardJob, partner: int, partner_class: int, share: float) -> dict[str, Any]:
+    return {"share": round(share, 6), "partner": job.start + partner, "partner_class": partner_class}
 
 
 def blend(images: Tensor, blends: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """The shard format, version 1: samples to tar bytes and back, and nothing but png, cls, npy and json is ever decoded.
 
 A shard is a plain tar. Each sample has one 9-digit key and four members: `KEY.cls` (class index), `KEY.json` (method,
-seed, confidence, entropy in nats; of a blend also its share and its partner's class), `KEY.logits.npy` (the teacher's
+seed, confidence, entropy in nats; of a blend also its share, and its partner's number and class), `KEY.logits.npy` (the teacher's
 logits on the decoded PNG, shape (K,)) and `KEY.png`.
 Its bytes are a function of the samples alone. A shard from elsewhere is hostile until checked.
 """
@@ -23,6 +23,7 @@ from PIL import Image
 from webdataset import TarWriter
 
 from synth.errors import UserError
+from synth.plan import LARGEST_RUN
 
 MEMBER_NAME = re.compile(r"([0-9]{9})\.(cls|json|logits\.npy|png)")
 MEMBERS = ("cls", "json", "logits.npy", "png")
@@ -47,6 +48,11 @@ class Samples:
         """int64 (N,): the class of the image that a blend holds the smaller share of; the sample's own elsewhere."""
         pairs = zip(self.records, self.labels.tolist(), strict=True)
         return np.array([record.get("partner_class", label) for record, label in pairs], dtype=np.int64)
+
+    @property
+    def partner_images(self) -> np.ndarray:
+        """int64 (N,): the number of the image that a blend holds the smaller share of; -1 elsewhere."""
+        return np.array([record.get("partner", -1) for record in self.records], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -176,9 +182,10 @@ def decode_record(content: bytes, where: str, num_classes: int) -> dict[str, Any
         value = record.get(name)
         if not isinstance(value, float | int) or not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
             raise DamagedShardError(f"{where}: its {name} is not a finite number")
-    partner = record.get("partner_class", 0)
-    if not isinstance(partner, int) or not 0 <= partner < num_classes:
-        raise DamagedShardError(f"{where}: its partner's class is not within 0 and {num_classes - 1}")
+    for name, bound in (("partner_class", num_classes), ("partner", LARGEST_RUN)):
+        value = record.get(name, 0)
+        if not isinstance(value, int) or not 0 <= value < bound:
+            raise DamagedShardError(f"{where}: its {name} is not within 0 and {bound - 1}")
     return record
 
 

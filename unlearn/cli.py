@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import click
 
 from synth.console import ClassList, Console, settings_flags, settings_from_flags
-from unlearn.settings import DistillSettings, TrainSettings
+from unlearn.settings import (
+    METHOD_PRESETS,
+    AdaptiveSettings,
+    BaselineSettings,
+    DistillSettings,
+    EMMNSettings,
+    GKTSettings,
+    ISPFSettings,
+    LoopSettings,
+    TrainSettings,
+)
 
 FROM_ENVIRONMENT = {"auto_envvar_prefix": "UNLEARN", "show_default": True, "max_content_width": 110}
 PATH = click.Path(path_type=Path)
@@ -38,6 +49,54 @@ def data_options(command: Any) -> Any:
     ):
         command = option(command)
     return command
+
+
+def method_options(command: Any) -> Any:
+    """What every method that has the teacher at hand takes, apart from its own settings."""
+    for option in reversed(
+        (
+            click.option("--teacher", type=PATH, default="teacher.safetensors", help="checkpoint to unlearn from"),
+            click.option(
+                "--shards", help="run of synth generate: for baselines to train on, for the monitor to hold out"
+            ),
+            click.option("--forget", type=ClassList(), required=True, help="classes to forget, such as 0 or 3,8"),
+            click.option("--out", type=PATH, required=True, help="folder for the student, its metrics and settings"),
+            click.option("--student-arch", help="architecture of the student  [default: the teacher's]"),
+            click.option("--student-width", type=click.FloatRange(0, 16, min_open=True), help="scales its channels"),
+            click.option("--resume", is_flag=True, help="go on from the last check of an interrupted run"),
+            click.option("--overwrite", is_flag=True, help="replace an earlier run in --out"),
+            settings_flags(LoopSettings),
+            code_option,
+            seed_option,
+            device_option,
+            threads_option,
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def preset_option(method: str) -> Any:
+    names = [preset for owner, preset in METHOD_PRESETS if owner == method]
+    return click.option("--preset", type=click.Choice(names), help="settings to start from, instead of the defaults")
+
+
+def run_method(method: str, base: Any, options: dict[str, Any], preset: str | None = None) -> None:
+    """The request that the options spell, carried out."""
+    loop_names = {field.name for field in dataclasses.fields(LoopSettings)}
+    own_names = {field.name for field in dataclasses.fields(base)}
+    start = METHOD_PRESETS[method, preset] if preset else base
+    settings = settings_from_flags(start, {n: v for n, v in options.items() if n in own_names}, method)
+    loop = settings_from_flags(LoopSettings(), {n: v for n, v in options.items() if n in loop_names}, method)
+    others = {n: v for n, v in options.items() if n not in own_names | loop_names}
+    from unlearn import runs, tasks
+
+    device = tasks.machine(others.pop("device"), others.pop("threads"))
+    arch = others.pop("arch")
+    request = runs.Request(
+        method=method, settings=settings, loop=loop, device=device, trusted_architecture=arch, **others
+    )
+    runs.unlearn(request, click.echo)
 
 
 @click.group(cls=Console, context_settings=FROM_ENVIRONMENT)
@@ -158,6 +217,47 @@ def distill(
         shards, forget, settings, out, student_arch, student_width,
         follow_timeout if follow else None, overwrite, seed, tasks.machine(device, threads), click.echo,
     )  # fmt: skip
+
+
+@main.command(context_settings=FROM_ENVIRONMENT)
+@method_options
+@settings_flags(BaselineSettings)
+def baseline(**options: Any) -> None:
+    """What a method has to beat: a masked logit, the last layer, fine-tuning, random labels. Needs --shards."""
+    run_method("baseline", BaselineSettings(), options)
+
+
+@main.command(context_settings=FROM_ENVIRONMENT)
+@method_options
+@settings_flags(EMMNSettings)
+def emmn(**options: Any) -> None:
+    """Impair and repair the teacher by error-maximising and error-minimising noise. Needs no shards."""
+    run_method("emmn", EMMNSettings(), options)
+
+
+@main.command(context_settings=FROM_ENVIRONMENT)
+@method_options
+@preset_option("gkt")
+@settings_flags(GKTSettings)
+def gkt(preset: str | None, **options: Any) -> None:
+    """Gated knowledge transfer: a generator and a student from scratch. Shards are for the monitor alone."""
+    run_method("gkt", GKTSettings(), options, preset)
+
+
+@main.command(context_settings=FROM_ENVIRONMENT)
+@method_options
+@settings_flags(ISPFSettings)
+def ispf(**options: Any) -> None:
+    """Inhibited synthesis and post-filter: as gkt, but no image is thrown away. Shards are for the monitor alone."""
+    run_method("ispf", ISPFSettings(), options)
+
+
+@main.command(context_settings=FROM_ENVIRONMENT)
+@method_options
+@settings_flags(AdaptiveSettings)
+def adaptive(**options: Any) -> None:
+    """Rounds of synthesis and distillation, the student's disagreement steering the images. Needs no shards."""
+    run_method("adaptive", AdaptiveSettings(), options)
 
 
 @main.command(context_settings=FROM_ENVIRONMENT)

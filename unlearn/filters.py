@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,14 +14,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class View:
-    """What a filter sees: the teacher's logits (N, K), and the classes (N,) that the samples were made for.
+    """What a filter sees of N samples: the teacher's logits (N, K), and the classes (N,) that they were made for.
 
-    `partners` are the classes (N,) of what blends hold the smaller share of, and the labels again for other samples.
+    A blend is made of two images: `partners` are the classes (N,) of those with the smaller share, and `sources` (N, 2)
+    the numbers of both images. For other samples they are the labels again, and one number twice.
     """
 
     logits: Tensor
     labels: Tensor
-    partners: Tensor
+    partners: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    sources: Tensor = field(default_factory=lambda: torch.empty(0, 2, dtype=torch.long))
 
     @property
     def probabilities(self) -> Tensor:
@@ -29,6 +31,7 @@ class View:
 
 
 Filter = Callable[[View], Tensor]
+GOLDEN_RATIO = 0.6180339887498949
 
 
 def retain_label(forget: tuple[int, ...]) -> Filter:
@@ -47,6 +50,24 @@ def entropy_below(threshold: float) -> Filter:
     return lambda view: entropy(view.logits) < threshold
 
 
+def kept_for_training(share: float) -> Filter:
+    """Pass what is made of no held-out image. The hold-out is a fixed `share` of the images.
+
+    The fractional part of (number / golden ratio) decides. Images of one class are an arithmetic progression, which that
+    sequence spreads evenly, so every class gives its share.
+    """
+    return lambda view: ~is_held_out(view, share).any(1)
+
+
+def held_out(share: float) -> Filter:
+    """Pass what is made of held-out images alone."""
+    return lambda view: is_held_out(view, share).all(1)
+
+
+def is_held_out(view: View, share: float) -> Tensor:
+    return (view.sources.double() * GOLDEN_RATIO) % 1 < share
+
+
 def entropy(logits: Tensor) -> Tensor:
     """H(softmax(logits)) in nats, (N, K) to (N,)."""
     log_p = logits.double().log_softmax(1)
@@ -62,6 +83,23 @@ def apply(filters: Mapping[str, Filter], view: View) -> tuple[Tensor, dict[str, 
         dropped[name] = int((passed & ~accepted).sum())
         passed &= accepted
     return passed, dropped
+
+
+def post_filter(logits: Tensor, forget: tuple[int, ...], threshold: float = 0.01) -> Tensor:
+    """The teacher's logits (N, K) with the forget classes pushed down where p_f > threshold for any f (ISPF).
+
+    There, z_f becomes the sample's smallest logit, and what was taken away is spread evenly over the retain logits:
+
+        z'_f = min_c z_c,   z'_r = z_r + Σ_f (z_f - z'_f) / |R|.
+
+    No sample is thrown away, and the order of the retain classes stays.
+    """
+    rows = (logits.softmax(1)[:, list(forget)] > threshold).any(1, keepdim=True)
+    lowest = logits.min(1, keepdim=True).values
+    removed = (logits[:, list(forget)] - lowest).sum(1, keepdim=True)
+    pushed = logits + removed / (logits.shape[1] - len(set(forget)))
+    pushed[:, list(forget)] = lowest
+    return torch.where(rows, pushed, logits)
 
 
 def without_forget_classes(logits: Tensor, forget: tuple[int, ...], temperature: float = 1.0) -> Tensor:

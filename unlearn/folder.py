@@ -1,38 +1,101 @@
-"""An unlearning run's folder: settings.json, metrics.jsonl, student.safetensors and provenance.json."""
+"""An unlearning run's folder: settings.json, metrics.jsonl, student.safetensors and provenance.json.
+
+While the run goes on there is a checkpoint.pt as well, which the run can be resumed from.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from synth.errors import UsageError
+import torch
+
+from synth.errors import UsageError, UserError
+from synth.run import package_versions
 from synth.store import Folder
 from synth.teacher import Classifier, checkpoint_bytes
 
-SETTINGS, METRICS, STUDENT, PROVENANCE = (
+SETTINGS, METRICS, STUDENT, PROVENANCE, CHECKPOINT = (
     "settings.json",
     "metrics.jsonl",
     "student.safetensors",
     "provenance.json",
+    "checkpoint.pt",
 )
 
 
 class RunFolder:
-    """A fresh folder for one run. A folder with anything in it is only taken when told to overwrite a run's files."""
+    """A folder for one run. A folder with anything in it is only taken to overwrite or to resume a run's own files."""
 
-    def __init__(self, path: Path, overwrite: bool = False) -> None:
+    def __init__(self, path: Path, overwrite: bool = False, resume: bool = False) -> None:
+        if overwrite and resume:
+            raise UsageError("--resume and --overwrite exclude each other: choose one")
         self.path = path
         self.store = Folder(path)
         there = self.store.names()
-        ours = {SETTINGS, METRICS, STUDENT, PROVENANCE}
-        if there and not (overwrite and there <= ours):
+        ours = {SETTINGS, METRICS, STUDENT, PROVENANCE, CHECKPOINT}
+        if there and not ((overwrite or resume) and there <= ours):
             cure = "choose another --out" + (", or replace it with --overwrite" if there <= ours else "")
             raise UsageError(f"{path} already holds files ({min(there)}, ...): {cure}")
         self.store.create()
-        for name in sorted(there):
-            self.store.remove(name)
-        self.store.write(METRICS, b"")
+        self.store.remove_temporaries()
+        if not resume:
+            for name in sorted(there):
+                self.store.remove(name)
+        if METRICS not in self.store.names():
+            self.store.write(METRICS, b"")
+
+    @property
+    def complete(self) -> bool:
+        """The provenance is written last."""
+        return PROVENANCE in self.store.names()
+
+    def claim(self, settings: Mapping[str, Any]) -> None:
+        """Write the settings, or find that the run to resume had the same."""
+        settings = json.loads(json.dumps(settings))
+        if SETTINGS in self.store.names():
+            before = json.loads(self.store.read(SETTINGS))
+            differing = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
+            if differing:
+                name = differing[0]
+                raise UsageError(
+                    f"{self.path} was begun with {name} {before.get(name)}, not {settings.get(name)}: "
+                    "resume it with its own options, or choose another --out"
+                )
+        self.write_json(SETTINGS, settings)
+
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        buffer = io.BytesIO()
+        torch.save(dict(state), buffer)
+        self.store.write(CHECKPOINT, buffer.getvalue())
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The last checkpoint, None where there is none; metrics of later steps are dropped."""
+        state = None
+        if CHECKPOINT in self.store.names():
+            try:
+                content = io.BytesIO(self.store.read(CHECKPOINT))
+                state = torch.load(content, map_location="cpu", weights_only=True)
+            except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+                raise UserError(f"{self.path / CHECKPOINT} is damaged: start the run again with --overwrite") from error
+        step = state["step"] if state else 0
+        lines = self.store.read(METRICS).decode().splitlines(keepends=True)
+        self.store.write(METRICS, "".join(line for line in lines if logged_step(line) <= step).encode())
+        return state
+
+    def save_provenance(self, facts: Mapping[str, Any]) -> None:
+        """What the student was made from, with its own digest; written last, so that its presence ends the run."""
+        digest = hashlib.sha256(self.store.read(STUDENT)).hexdigest()
+        ours = {"student_sha256": digest, "real_images_read": 0, "versions": package_versions()}
+        self.write_json(PROVENANCE, {**facts, **ours})
+
+    def remove_checkpoint(self) -> None:
+        self.store.remove(CHECKPOINT)
 
     def write_json(self, name: str, content: Any) -> None:
         self.store.write(name, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
@@ -45,3 +108,11 @@ class RunFolder:
     def save_student(self, student: Classifier) -> Path:
         self.store.write(STUDENT, checkpoint_bytes(student))
         return self.path / STUDENT
+
+
+def logged_step(line: str) -> float:
+    """The step of a line of metrics; infinite for a line that a kill cut short."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

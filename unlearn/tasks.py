@@ -15,13 +15,12 @@ from synth.errors import UsageError
 from synth.generate import local_device
 from synth.index import INDEX, read_index
 from synth.progress import Progress
-from synth.run import package_versions
 from synth.store import open_store
 from synth.teacher import expected_shapes, load_checkpoint, save_checkpoint
 from unlearn.data import LabelledImages, load_images
 from unlearn.evaluate import Evaluation
 from unlearn.evaluate import evaluate as evaluate_model
-from unlearn.folder import PROVENANCE, SETTINGS, RunFolder
+from unlearn.folder import SETTINGS, RunFolder
 from unlearn.methods import distill as method
 from unlearn.settings import DistillSettings, TrainSettings
 from unlearn.stream import follow, load_complete, wait_for_run
@@ -121,18 +120,14 @@ def distill(
     finally:
         progress.close()
     path = folder.save_student(student)
-    folder.write_json(
-        PROVENANCE,
+    folder.save_provenance(
         {
             "shards": str(store),
             "index_sha256": hashlib.sha256(store.read(INDEX)).hexdigest(),
             "teacher_sha256": card.teacher_sha256,
-            "student_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "samples": counts,
-            "real_images_read": 0,
             "device": device,
-            "versions": package_versions(),
-        },
+        }
     )
     dropped = ", ".join(f"{count:,} by {name}" for name, count in counts.items() if name != "kept")
     say(f"wrote {path}: trained on {counts['kept']:,} samples; dropped {dropped}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,9 @@ from synth.errors import UserError
 from synth.settings import DeepInversionSettings
 from synth.statistics import BatchStatistics, batch_norm_layers, input_loss, watch_batch_norm
 from synth.teacher import Classifier, to_uint8
+
+# Of the images, normalised (B, C, H, W), and of the teacher's logits (B, K), to a scalar.
+ExtraLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 def check(teacher: Classifier, settings: DeepInversionSettings) -> None:
@@ -25,7 +29,11 @@ def check(teacher: Classifier, settings: DeepInversionSettings) -> None:
 
 
 def synthesise(
-    teacher: Classifier, labels_B: Tensor, settings: DeepInversionSettings, generator: torch.Generator
+    teacher: Classifier,
+    labels_B: Tensor,
+    settings: DeepInversionSettings,
+    generator: torch.Generator,
+    extra_loss: ExtraLoss | None = None,
 ) -> Tensor:
     """One image a label: argmin_x CE(T(x), y) + α_tv TV(x) + α_l2 ||x|| + α_bn R_bn(x) (equations 1 to 4).
 
@@ -33,6 +41,7 @@ def synthesise(
         teacher: frozen, on the device to work on.
         labels_B: wanted class indices (B,).
         generator: a CPU generator; the same state gives the same images on one kind of device.
+        extra_loss: added to the loss, such as the student's agreement in Adaptive DeepInversion.
 
     Returns:
         uint8 images (B, C, H, W) on the CPU.
@@ -41,12 +50,16 @@ def synthesise(
         UserError: the loss is no longer a number.
     """
     batches = max(1, math.ceil(len(labels_B) / settings.batch_size))
-    images = [invert(teacher, labels, settings, generator) for labels in labels_B.tensor_split(batches)]
+    images = [invert(teacher, labels, settings, generator, extra_loss) for labels in labels_B.tensor_split(batches)]
     return torch.cat(images)
 
 
 def invert(
-    teacher: Classifier, labels_B: Tensor, settings: DeepInversionSettings, generator: torch.Generator
+    teacher: Classifier,
+    labels_B: Tensor,
+    settings: DeepInversionSettings,
+    generator: torch.Generator,
+    extra_loss: ExtraLoss | None = None,
 ) -> Tensor:
     """One batch of images, optimised in normalised pixels and held inside the range that real pixels have."""
     labels_B = labels_B.to(teacher.mean.device)
@@ -57,11 +70,11 @@ def invert(
     coarse, fine = settings.coarse_steps, settings.steps - settings.coarse_steps
     if coarse:
         x_norm = F.avg_pool2d(x_norm, 2)
-        x_norm = descend(x_norm, teacher, labels_B, settings, range(coarse), (lowest, highest), generator)
+        x_norm = descend(x_norm, teacher, labels_B, settings, range(coarse), (lowest, highest), generator, extra_loss)
         x_norm = resize(x_norm, side)
     if fine:
         x_norm = descend(
-            x_norm, teacher, labels_B, settings, range(coarse, coarse + fine), (lowest, highest), generator
+            x_norm, teacher, labels_B, settings, range(coarse, coarse + fine), (lowest, highest), generator, extra_loss
         )
     return to_uint8(resize(x_norm, side) * teacher.std + teacher.mean).cpu()
 
@@ -74,6 +87,7 @@ def descend(
     steps: range,
     pixel_range: tuple[Tensor, Tensor],
     generator: torch.Generator,
+    extra_loss: ExtraLoss | None,
 ) -> Tensor:
     """Adam on the images for some of the schedule's steps, at the images' own resolution."""
     x_norm = x_norm.detach().clone().requires_grad_(True)
@@ -87,6 +101,8 @@ def descend(
             logits_BK = teacher.net(seen)
             loss = settings.ce * F.cross_entropy(logits_BK, labels_B) + image_prior(seen, settings)
             loss = loss + statistics_prior(seen, statistics, settings)
+            if extra_loss is not None:
+                loss = loss + extra_loss(seen, logits_BK)
             loss.backward()
             assert x_norm.grad is not None
             x_norm.grad = blur(x_norm.grad, settings.smoothing)

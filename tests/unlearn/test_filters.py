@@ -2,7 +2,16 @@ import math
 
 import torch
 
-from unlearn.filters import View, apply, entropy, entropy_below, forget_gate, retain_label, without_forget_classes
+from unlearn.filters import (
+    View,
+    apply,
+    entropy,
+    entropy_below,
+    forget_gate,
+    post_filter,
+    retain_label,
+    without_forget_classes,
+)
 
 
 def view(probabilities: list[list[float]], labels: list[int], partners: list[int] | None = None) -> View:
@@ -39,3 +48,13 @@ def test_forget_classes_get_no_mass_and_the_rest_keeps_its_ratios() -> None:
     expected = torch.tensor([0.0, math.e, math.e**2, 1.0])
     assert torch.allclose(target, expected / expected.sum())
     assert torch.equal(logits, torch.tensor([[3.0, 1.0, 2.0, 0.0]]))
+
+
+def test_the_post_filter_is_its_equation_where_a_forget_class_has_a_say() -> None:
+    logits = torch.tensor([[3.0, 1.0, -2.0, 0.0], [-9.0, 5.0, 4.0, 0.0]])
+    filtered = post_filter(logits, (0,), threshold=0.01)
+    share = (3.0 - -2.0) / 3
+    assert torch.allclose(filtered[0], torch.tensor([-2.0, 1.0 + share, -2.0 + share, 0.0 + share]))
+    assert torch.equal(filtered[1], logits[1])
+    two = post_filter(logits, (0, 1), threshold=0.01)
+    assert torch.allclose(two[0], torch.tensor([-2.0, -2.0, -2.0 + 4.0, 0.0 + 4.0]))

@@ -102,7 +102,7 @@ def distill(
         if len(pool) < 2 or affordable <= step:
             continue
         rows = endless_rows(len(pool), settings.batch_size, generator)
-        samples = on_device(pool.samples(), device)
+        samples = pool.samples().to(device)
         since = step
         while step < affordable:
             loss = distillation_loss(student, samples, next(rows), forget, settings, generator)
@@ -137,7 +137,7 @@ def distillation_loss(
     return settings.temperature**2 * F.kl_div(log_q, targets, reduction="batchmean")
 
 
-def check_forget(forget: tuple[int, ...], run: RunCard) -> None:
+def check_forget(forget: tuple[int, ...], run: RunCard | ModelCard) -> None:
     """Raise UsageError where the forget classes are not the teacher's, or all of them."""
     check_classes(forget, run.num_classes, "forget class")
     if len(set(forget) & set(range(run.num_classes))) == run.num_classes:
@@ -150,7 +150,3 @@ def endless_rows(count: int, batch_size: int, generator: torch.Generator) -> Ite
     while True:
         order = torch.randperm(count, generator=generator)
         yield from order[: count // batch_size * batch_size].split(batch_size)
-
-
-def on_device(samples: Batch, device: str) -> Batch:
-    return Batch(samples.images.to(device), samples.labels.to(device), samples.logits.to(device))

@@ -1,0 +1,55 @@
+import pytest
+import torch
+
+from synth.teacher import Classifier
+from tests.runs import digits_card
+from unlearn.loop import Inputs
+from unlearn.methods.adaptive import competition, jensen_shannon, start
+from unlearn.settings import AdaptiveSettings
+
+SMALL = AdaptiveSettings(
+    rounds=2, round_steps=3, per_class=3, synthesis_steps=12, synthesis_batch=27, batch_size=16, compete=10.0
+)
+
+
+def test_the_divergence_is_its_equation_and_bounded_by_a_bit() -> None:
+    teacher, student = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0))
+    for n, value in enumerate(jensen_shannon(teacher, student).tolist()):
+        p, q = teacher[n].softmax(0), student[n].softmax(0)
+        m = (p + q) / 2
+        expected = sum((p[c] * (p[c] / m[c]).log2() + q[c] * (q[c] / m[c]).log2()).item() for c in range(5)) / 2
+        assert value == pytest.approx(expected, rel=1e-4)
+    apart = torch.tensor([[100.0, 0.0]]), torch.tensor([[0.0, 100.0]])
+    assert jensen_shannon(*apart).item() == pytest.approx(1.0)
+    assert jensen_shannon(teacher, teacher + 3).abs().max().item() < 1e-6
+
+
+def test_competition_makes_images_that_the_student_disagrees_on(tiny_teacher: Classifier) -> None:
+    def disagreement(compete: float) -> float:
+        settings = AdaptiveSettings(
+            rounds=2, per_class=3, synthesis_steps=20, synthesis_batch=27, batch_size=16, compete=compete
+        )
+        method = start(Inputs(tiny_teacher, digits_card(), (0,), 0, "cpu"), settings)
+        x_unit = method.new_images(1).float() / 255
+        assert method.student.training
+        return jensen_shannon(tiny_teacher(x_unit), method.student.eval()(x_unit)).mean().item()
+
+    assert disagreement(10.0) > disagreement(0.0)
+
+
+def test_each_round_adds_its_images_and_keeps_the_old(tiny_teacher: Classifier) -> None:
+    method = start(Inputs(tiny_teacher, digits_card(), (0,), 0, "cpu"), SMALL)
+    for number in range(3):
+        method.step(number)
+    first = method.images.clone()
+    assert first[:27].any(dim=(1, 2, 3)).all()
+    assert not first[27:].any()
+    method.step(3)
+    assert torch.equal(method.images[:27], first[:27])
+    assert method.images[27:].any(dim=(1, 2, 3)).all()
+
+
+def test_agreement_costs_its_weight(tiny_teacher: Classifier) -> None:
+    x_norm = torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    loss = competition(tiny_teacher, 10.0)(x_norm, tiny_teacher.net(x_norm))
+    assert loss.item() == pytest.approx(10.0, abs=1e-4)

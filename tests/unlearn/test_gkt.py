@@ -1,0 +1,127 @@
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from synth.errors import UsageError, UserError
+from synth.teacher import Classifier
+from tests.runs import digits_card
+from unlearn.attention import attention_loss, layer_pairs, watch_layers
+from unlearn.generator import Generator, balance_loss, disagreement, one_hot_loss
+from unlearn.loop import Inputs, run_method
+from unlearn.methods import gkt
+from unlearn.settings import GKTSettings, LoopSettings
+
+SMALL = GKTSettings(rounds=6, student_steps=2, batch_size=16, z=8, channels=4, gate=0.2)
+
+
+def at_work(teacher: Classifier, settings: GKTSettings, **card: Any) -> gkt.GKT:
+    return gkt.start(Inputs(teacher, digits_card(**card), (0,), 0, "cpu"), settings)
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_attention_is_its_equation_and_zero_for_the_same_maps() -> None:
+    teacher, student = random(2, 3, 2, 2), random(2, 5, 2, 2, seed=1)
+    expected = 0.0
+    for n in range(2):
+        maps = []
+        for activations in (teacher[n], student[n]):
+            f = [(activations[:, h, w] ** 2).mean().item() for h in range(2) for w in range(2)]
+            maps.append([value / math.sqrt(sum(v * v for v in f)) for value in f])
+        expected += sum((t - s) ** 2 for t, s in zip(*maps, strict=True)) / 4 / 2
+    assert attention_loss([teacher], [student]).item() == pytest.approx(expected, rel=1e-5)
+    assert attention_loss([teacher], [3 * teacher]).item() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("inhibited", [(), (0, 2)])
+def test_disagreement_is_its_equation(inhibited: tuple[int, ...]) -> None:
+    teacher, student = random(4, 5), random(4, 5, seed=1)
+    expected = 0.0
+    for n in range(4):
+        p, q = teacher[n].softmax(0), student[n].softmax(0)
+        for c in range(5):
+            expected += (-1 if c in inhibited else 1) * (p[c] * (p[c].log() - q[c].log())).item() / 4
+    assert disagreement(teacher, student, inhibited).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_certain_and_balanced_images_have_the_lowest_losses() -> None:
+    certain = 50 * torch.eye(4)
+    assert one_hot_loss(certain).item() == pytest.approx(0)
+    assert one_hot_loss(torch.zeros(3, 4)).item() == pytest.approx(math.log(4))
+    assert balance_loss(certain, (0, 1, 2, 3)).item() == pytest.approx(-math.log(4))
+    assert balance_loss(certain[:1], (0, 1, 2, 3)).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 30, 30)])
+def test_the_generator_makes_images_of_the_teachers_shape(shape: tuple[int, int, int]) -> None:
+    assert Generator.untrained(16, 4, shape, seed=0)(random(2, 16)).shape == (2, *shape)
+
+
+def test_layers_are_found_in_any_architecture(tiny_teacher: Classifier) -> None:
+    same, other = Classifier.untrained(digits_card(), 1), Classifier.untrained(digits_card(architecture="allcnn"), 1)
+    assert layer_pairs(tiny_teacher, same, "") == (("features.2", "features.2"), ("features.6", "features.6"))
+    assert layer_pairs(tiny_teacher, other, "") == (("features.2", "features.1.2"),)
+    assert layer_pairs(tiny_teacher, same, "features.3, features.2=features.2")[0] == ("features.3", "features.3")
+    with pytest.raises(UsageError, match=r"no layer 'conv9' with maps to compare: it has features.0, features.1"):
+        layer_pairs(tiny_teacher, same, "conv9")
+    with pytest.raises(UsageError, match=r"features.2 has maps of 28x28, features.6 of 10x10"):
+        layer_pairs(tiny_teacher, same, "features.2=features.6")
+
+
+def test_networks_without_a_comparable_layer_are_refused(tiny_teacher: Classifier) -> None:
+    student = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), digits_card())
+    with pytest.raises(UserError, match="share no comparable layer"):
+        layer_pairs(tiny_teacher, student, "")
+
+
+def test_no_hook_outlives_its_block(tiny_teacher: Classifier) -> None:
+    with pytest.raises(KeyboardInterrupt), watch_layers(tiny_teacher, ["features.2"]):
+        raise KeyboardInterrupt
+    assert not tiny_teacher.net.get_submodule("features.2")._forward_hooks
+
+
+def test_without_attention_any_student_will_do(tiny_teacher: Classifier) -> None:
+    method = at_work(tiny_teacher, dataclasses.replace(SMALL, attention=0.0), architecture="allcnn", width=0.1)
+    assert method.pairs == ()
+    assert "attention" not in method.step(0)
+
+
+def test_the_published_student_keeps_its_initial_batch_norm(tiny_teacher: Classifier) -> None:
+    for kind, same in (("initial", True), ("train", False)):
+        method = at_work(tiny_teacher, dataclasses.replace(SMALL, batch_norm=kind, gate=1.0))
+        before = {name: value.clone() for name, value in method.student.named_buffers() if "running" in name}
+        method.step(0)
+        after = dict(method.student.named_buffers())
+        assert all(torch.equal(value, after[name]) == same for name, value in before.items())
+
+
+def test_a_gate_that_lets_nothing_pass_says_so_restores_and_gives_up(tiny_teacher: Classifier) -> None:
+    said: list[str] = []
+    settings = dataclasses.replace(SMALL, rounds=50, gate=1e-9, empty_batches=4)
+    method = gkt.start(Inputs(tiny_teacher, digits_card(), (0,), 0, "cpu", None, said.append), settings)
+    with pytest.raises(UserError, match=r"nothing pass for 4 batches, and for 4 of a new generator: raise --gate"):
+        run_method(method, LoopSettings(every=100))
+    assert len(said) == 1
+    assert "starts anew" in said[0]
+
+
+def test_a_diverged_generator_ends_the_run_with_the_last_good_student(tiny_teacher: Classifier) -> None:
+    method = at_work(tiny_teacher, SMALL)
+    seen: list[dict[str, Tensor]] = []
+
+    def spoil(step: int, values: dict[str, float]) -> None:
+        seen.append({name: value.clone() for name, value in method.student.state_dict().items()})
+        if step == 4:
+            next(method.images.parameters()).data.fill_(math.nan)
+
+    result = run_method(method, LoopSettings(every=2), log=spoil)
+    assert result.failure is not None
+    assert "diverged by step 6" in result.failure
+    assert result.step == 4
+    assert all(torch.equal(value, seen[-1][name]) for name, value in result.student.state_dict().items())

@@ -1,0 +1,171 @@
+"""What holds for every unlearning method, whatever it does."""
+
+import dataclasses
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from synth.errors import UsageError
+from synth.teacher import load_checkpoint
+from unlearn import losses, runs
+from unlearn.folder import CHECKPOINT, METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder
+from unlearn.methods import METHODS
+from unlearn.settings import (
+    BASELINES,
+    METHOD_PRESETS,
+    METHOD_SETTINGS,
+    AdaptiveSettings,
+    BaselineSettings,
+    EMMNSettings,
+    GKTSettings,
+    ISPFSettings,
+    LoopSettings,
+)
+
+LOOP = LoopSettings(every=3, holdout=0.3, patience=100)
+SMALL: dict[str, Any] = {"rounds": 7, "student_steps": 2, "batch_size": 16, "z": 8, "channels": 4}
+CASES: dict[str, Any] = {
+    **{f"baseline {kind}": BaselineSettings(kind=kind, steps=7, batch_size=16) for kind in BASELINES},
+    "emmn": EMMNSettings(noise_per_class=8, noise_steps=3, impair_steps=4, repair_steps=4, batch_size=16),
+    "gkt": GKTSettings(**SMALL, gate=0.2),
+    "gkt published, entropy": dataclasses.replace(METHOD_PRESETS["gkt", "published"], **SMALL, gate=0.2, entropy=2.2),
+    "adaptive": AdaptiveSettings(
+        rounds=2, round_steps=4, per_class=2, synthesis_steps=3, synthesis_batch=16, batch_size=16
+    ),
+    "ispf": ISPFSettings(**SMALL, generator_steps=1),
+    "gkt with ISPF's parts": GKTSettings(**SMALL, inhibit=True, mask=True, gate=1.0, bn=1.0, mixup=True),
+}
+ALL = pytest.mark.parametrize("case", CASES)
+FORGET = (0, 3)
+
+
+def run(case: str, teacher: Path, run_of_shards: Path, out: Path, **changes: Any) -> None:
+    request = runs.Request(
+        method=case.split()[0],
+        settings=CASES[case],
+        loop=LOOP,
+        teacher=teacher,
+        shards=str(run_of_shards),
+        forget=FORGET,
+        out=out,
+    )
+    runs.unlearn(dataclasses.replace(request, **changes), lambda line: None)
+
+
+def test_every_method_has_a_case_settings_and_sound_presets() -> None:
+    assert {case.split()[0] for case in CASES} == set(METHODS) == set(METHOD_SETTINGS)
+    assert all(isinstance(METHOD_PRESETS[owner, name], METHOD_SETTINGS[owner]) for owner, name in METHOD_PRESETS)
+
+
+@ALL
+def test_a_run_folder_is_complete_and_a_function_of_the_seed(
+    case: str, tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    before = tiny_teacher_path.read_bytes()
+    for name, seed in (("once", 1), ("again", 1), ("other", 2)):
+        torch.manual_seed(seed + len(name))  # the global generator has no say
+        run(case, tiny_teacher_path, tiny_run, tmp_path / name, seed=seed)
+    assert tiny_teacher_path.read_bytes() == before
+    assert {path.name for path in (tmp_path / "once").iterdir()} == {SETTINGS, METRICS, STUDENT, PROVENANCE}
+    for file in (SETTINGS, METRICS):
+        assert (tmp_path / "once" / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
+    once, again, other = (
+        load_checkpoint(tmp_path / name / STUDENT).state_dict() for name in ("once", "again", "other")
+    )
+    assert all(torch.equal(once[name], again[name]) for name in once)
+    if case != "baseline masked-logit":
+        assert any(not torch.equal(once[name], other[name]) for name in once)
+    facts = json.loads((tmp_path / "once" / PROVENANCE).read_text())
+    assert facts["teacher_sha256"] == hashlib.sha256(before).hexdigest()
+    assert facts["student_sha256"] == hashlib.sha256((tmp_path / "once" / STUDENT).read_bytes()).hexdigest()
+    assert facts["real_images_read"] == 0
+
+
+@ALL
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    case: str, tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(case, tiny_teacher_path, tiny_run, tmp_path / "whole")
+    checks = len((tmp_path / "whole" / METRICS).read_text().splitlines())
+    with monkeypatch.context() as patch:
+        interrupt_after(min(2, checks), patch)
+        with pytest.raises(runs.InterruptedRunError, match="--resume"):
+            run(case, tiny_teacher_path, tiny_run, tmp_path / "broken")
+    assert (tmp_path / "broken" / CHECKPOINT).exists() == (checks > 1)
+    run(case, tiny_teacher_path, tiny_run, tmp_path / "broken", resume=True)
+    for file in (SETTINGS, METRICS, STUDENT):
+        assert (tmp_path / "broken" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+
+
+def interrupt_after(checks: int, patch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C as a line of metrics was written that no checkpoint covers."""
+    log, seen = RunFolder.log, []
+
+    def logging(self: RunFolder, step: int, values: dict[str, float]) -> None:
+        log(self, step, values)
+        seen.append(step)
+        if len(seen) == checks:
+            raise KeyboardInterrupt
+
+    patch.setattr(RunFolder, "log", logging)
+
+
+@ALL
+def test_no_real_data_and_no_forget_class_as_a_target(
+    case: str, tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masses, divergence = [0.0], losses.divergence
+
+    def watched(targets: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        masses.append(targets[:, list(FORGET)].max().item())
+        return divergence(targets, *arguments, **options)
+
+    monkeypatch.setattr(losses, "divergence", watched)
+    monkeypatch.setitem(sys.modules, "unlearn.data", None)
+    run(case, tiny_teacher_path, tiny_run, tmp_path / "run")
+    settings = CASES[case]
+    allowed = getattr(settings, "gate", 0.0)
+    if getattr(settings, "post_filter", False):
+        allowed = 0.1  # the smallest of ten
+    if getattr(settings, "mask", False):
+        allowed = 0.0
+    if case == "emmn":
+        allowed = 1.0  # its own definition
+    assert max(masses) <= allowed
+
+
+@ALL
+def test_other_options_on_resume_are_refused(
+    case: str, tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    run(case, tiny_teacher_path, tiny_run, tmp_path / "run")
+    with pytest.raises(UsageError, match="was begun with seed 0, not 5"):
+        run(case, tiny_teacher_path, tiny_run, tmp_path / "run", seed=5, resume=True)
+    run(case, tiny_teacher_path, tiny_run, tmp_path / "run", resume=True)  # complete already
+
+
+def test_what_cannot_be_is_refused_before_anything_is_written(
+    tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    finetune = ("baseline finetune", tiny_teacher_path, tiny_run, tmp_path / "run")
+    for changes, words in (
+        ({"forget": (12,)}, "forget class 12 is out of range"),
+        ({"shards": None}, "name their folder with --shards"),
+        ({"student_arch": "allcnn"}, "starts from the teacher's weights"),
+        ({"resume": True, "overwrite": True}, "exclude each other"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            run(*finetune, **changes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_out_of_range_name_the_setting() -> None:
+    for settings_class in METHOD_SETTINGS.values():
+        with pytest.raises(ValueError, match="batch size must be 2 or more, not 1"):
+            dataclasses.replace(settings_class(), batch_size=1)

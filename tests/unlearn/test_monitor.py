@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from synth.errors import UserError
+from synth.store import Folder
+from synth.teacher import Classifier
+from unlearn.filters import held_out, kept_for_training
+from unlearn.loop import run_method
+from unlearn.monitor import Monitor
+from unlearn.settings import LoopSettings
+from unlearn.stream import Batch, load_complete
+
+SETTINGS = LoopSettings(every=1, patience=2, forget_bound=10.0)
+
+
+class Script:
+    """A method whose student is right on a given share of each class group, by its bias alone."""
+
+    def __init__(self, teacher: Classifier, forget_logits: list[float]) -> None:
+        self.forget_logits, self.steps = forget_logits, len(forget_logits)
+        self.student = Classifier(teacher.net, teacher.card)
+        self.parts = {"student": self.student}
+        self.bias = self.student.net.get_parameter("classifier.bias")
+        self.original = self.bias[0].clone()
+
+    def step(self, number: int) -> dict[str, torch.Tensor]:
+        self.bias[0] = self.original + self.forget_logits[number]
+        return {}
+
+
+@pytest.fixture
+def hold_out(tiny_run: Path, tiny_teacher: Classifier) -> Batch:
+    """The teacher's own names for the images, so that there are substitutes of every class."""
+    samples = load_complete(Folder(tiny_run), {}).samples()
+    return Batch(samples.images, samples.logits.argmax(1), samples.logits)
+
+
+def curve(teacher_path: Path, hold_out: Batch, forget_logits: list[float]) -> tuple[list[float], str, int]:
+    from synth.teacher import load_checkpoint
+
+    monitor = Monitor(hold_out, (0,), SETTINGS)
+    seen: list[float] = []
+    method = Script(load_checkpoint(teacher_path), forget_logits)
+    result = run_method(method, SETTINGS, monitor=monitor, log=lambda _, values: seen.append(values["holdout_forget"]))
+    return seen, result.ended, result.step
+
+
+def test_the_run_stops_when_the_forget_class_comes_back(tiny_teacher_path: Path, hold_out: Batch) -> None:
+    seen, ended, kept = curve(tiny_teacher_path, hold_out, [0.0, 0.0, -90.0, -90.0, 0.0, -90.0, 0.0, 0.0, -90.0])
+    assert [value > 10 for value in seen] == [True, True, False, False, True, False, True, True]
+    assert ended == "the forget class came back by step 8"
+    assert kept == 6  # the last of the equally good ones before
+
+
+def test_a_student_that_never_forgets_says_so(tiny_teacher_path: Path, hold_out: Batch) -> None:
+    _, ended, kept = curve(tiny_teacher_path, hold_out, [0.0, 0.0, 0.0])
+    assert ended == "finished; the forget class was never within the bound on the hold-out"
+    assert kept == 3
+
+
+def test_a_hold_out_without_the_forget_class_is_refused(hold_out: Batch) -> None:
+    rest = hold_out.labels != 0
+    batch = Batch(hold_out.images[rest], hold_out.labels[rest], hold_out.logits[rest])
+    with pytest.raises(UserError, match="0 images of the forget classes"):
+        Monitor(batch, (0,), SETTINGS)
+
+
+def test_the_split_is_by_key_and_every_class_gives_its_share(tiny_run: Path) -> None:
+    kept = load_complete(Folder(tiny_run), {"hold-out": kept_for_training(0.3)})
+    held = load_complete(Folder(tiny_run), {"training": held_out(0.3)})
+    images = {image.numpy().tobytes() for pool in (kept, held) for image in pool.samples().images}
+    assert len(kept) + len(held) == 100
+    assert len(images) == len({i.numpy().tobytes() for i in load_complete(Folder(tiny_run), {}).samples().images})
+    assert held.samples().labels.bincount(minlength=10).tolist() == pytest.approx([3] * 10, abs=1)

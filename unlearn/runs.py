@@ -1,0 +1,180 @@
+"""A method's run from its request to its folder: open teacher and shards, check them together, run, write what comes out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from synth.console import InterruptedRunError
+from synth.errors import UsageError, UserError
+from synth.index import INDEX
+from synth.progress import Progress
+from synth.store import Folder, open_store
+from synth.teacher import Classifier, ModelCard, expected_shapes, load_checkpoint
+from unlearn import methods
+from unlearn.filters import Filter, held_out, kept_for_training
+from unlearn.folder import RunFolder
+from unlearn.loop import Inputs, Outcome, run_method
+from unlearn.methods.distill import check_forget
+from unlearn.monitor import Monitor
+from unlearn.settings import LoopSettings
+from unlearn.stream import Batch, load_complete
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a method's command was asked for."""
+
+    method: str
+    settings: Any
+    loop: LoopSettings
+    teacher: Path
+    trusted_architecture: str | None = None
+    shards: str | None = None
+    forget: tuple[int, ...]
+    out: Path
+    student_arch: str | None = None
+    student_width: float | None = None
+    resume: bool = False
+    overwrite: bool = False
+    seed: int = 0
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Shards:
+    """What a run takes from shards: samples to train on where the method does, and the hold-out's."""
+
+    training: Batch | None
+    held_out: Batch | None
+    counts: dict[str, int]
+    index_sha256: str
+
+
+def unlearn(request: Request, say: Callable[[str], None]) -> None:
+    """Run the method, or go on with it, and write its folder. `say` gets lines for a person.
+
+    Raises:
+        UserError: with the cause and the cure. Where the method broke off, the last good student is written first.
+    """
+    module = methods.find(request.method)
+    teacher = load_checkpoint(request.teacher, request.trusted_architecture).to(request.device)
+    check_forget(request.forget, teacher.card)
+    card = student_card(request, teacher, module.STARTS_FROM_TEACHER)
+    expected_shapes(card)  # an architecture that doesn't exist is refused before anything is written
+    shards = open_shards(request, module, teacher)
+    monitor = Monitor(shards.held_out, request.forget, request.loop) if shards.held_out else None
+    if monitor is None:
+        say("no --shards to hold out from, or --no-monitor: nothing will stop the run if the forget class comes back")
+    training = shards.training.to(request.device) if shards.training else None
+    inputs = Inputs(teacher, card, request.forget, request.seed, request.device, training, say)
+    method = module.start(inputs, request.settings)  # checks what it is given
+
+    folder = RunFolder(request.out, request.overwrite, request.resume)
+    folder.claim(claim_of(request, teacher, shards))
+    if folder.complete:
+        say(f"{request.out} is complete already")
+        return
+    result = carry_out(request, method, monitor, folder)
+    path = folder.save_student(result.student)
+    folder.save_provenance(
+        {
+            "shards": request.shards,
+            "index_sha256": shards.index_sha256 or None,
+            "teacher_sha256": teacher.digest,
+            "samples": shards.counts,
+            "ended": result.ended,
+            "student_step": result.step,
+            "seconds": round(result.seconds, 3),
+            "device": request.device,
+        }
+    )
+    folder.remove_checkpoint()
+    if result.failure:
+        raise UserError(f"{result.failure}; {path} is the last good student, of step {result.step}")
+    say(f"wrote {path}: the student of step {result.step} ({result.ended})")
+
+
+def carry_out(request: Request, method: Any, monitor: Monitor | None, folder: RunFolder) -> Outcome:
+    checkpoint = folder.load_checkpoint()
+    progress = Progress(method.steps, done=checkpoint["step"] if checkpoint else 0, unit="steps")
+    try:
+        return run_method(
+            method, request.loop, seed=request.seed, monitor=monitor, checkpoint=checkpoint,
+            save=folder.save_checkpoint, log=folder.log, report=progress.advance,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            f"interrupted: go on from the last check in {request.out} with the same command and --resume"
+        ) from None
+    finally:
+        progress.close()
+
+
+def student_card(request: Request, teacher: Classifier, starts_from_teacher: bool) -> ModelCard:
+    """The teacher's shape and normalisation, and an architecture of the student's own where one is named."""
+    architecture, width = request.student_arch, request.student_width
+    if starts_from_teacher and (architecture or width):
+        raise UsageError(
+            f"{request.method} starts from the teacher's weights: leave out --student-arch and --student-width"
+        )
+    ours = teacher.card
+    return dataclasses.replace(
+        ours,
+        architecture=architecture or ours.architecture,
+        width=width or (ours.width if architecture in (None, ours.architecture) else 1.0),
+        training={
+            "method": request.method,
+            "forget": list(request.forget),
+            "teacher_sha256": teacher.digest,
+            "from_teacher": starts_from_teacher,
+            "seed": request.seed,
+            "settings": dataclasses.asdict(request.settings),
+        },
+    )
+
+
+def open_shards(request: Request, module: Any, teacher: Classifier) -> Shards:
+    """The run's samples, split by key where there is a monitor; all of them are held out where none are trained on."""
+    if request.shards is None:
+        if module.trains_on_shards(request.settings):
+            raise UsageError(f"{request.method} learns from shards: name their folder with --shards")
+        return Shards(None, None, {}, "")
+    store = open_store(request.shards)
+    training: Batch | None = None
+    counts: dict[str, int] = {}
+    trains, watched = module.trains_on_shards(request.settings), request.loop.monitor
+    if trains:
+        filters = module.training_filters(request.forget, request.settings)
+        split = {"hold-out": kept_for_training(request.loop.holdout)} if watched else {}
+        training, counts = load(store, {**split, **filters}, teacher)
+    holding = {"training": held_out(request.loop.holdout)} if trains else {}
+    watching = load(store, holding, teacher)[0] if watched else None
+    return Shards(training, watching, counts, hashlib.sha256(store.read(INDEX)).hexdigest())
+
+
+def load(store: Folder, filters: dict[str, Filter], teacher: Classifier) -> tuple[Batch, dict[str, int]]:
+    pool = load_complete(store, filters)
+    if pool.index.card.teacher_sha256 != teacher.digest:
+        raise UsageError(f"{store} was made from another teacher: name the one it was made from with --teacher")
+    return pool.samples(), {"kept": len(pool), **pool.dropped}
+
+
+def claim_of(request: Request, teacher: Classifier, shards: Shards) -> dict[str, Any]:
+    """What settings.json holds: all that the student depends on."""
+    return {
+        "method": request.method,
+        "forget": request.forget,
+        "seed": request.seed,
+        "device": request.device,
+        "student_arch": request.student_arch,
+        "student_width": request.student_width,
+        "teacher_sha256": teacher.digest,
+        "index_sha256": shards.index_sha256 or None,
+        **dataclasses.asdict(request.loop),
+        **dataclasses.asdict(request.settings),
+    }

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
+from torch import nn
 
 from synth.index import Index, RunCard
 from synth.plan import Plan
@@ -89,7 +90,7 @@ def make_run(
 
 def synth_command(*arguments: object) -> list[str]:
     """`synth ...` as a process of its own."""
-    return [sys.executable, "-c", "from synth.cli import main; main()", *map(str, arguments)]
+    return [sys.executable, "-m", "synth", *map(str, arguments)]
 
 
 def generate_options(recipe: Recipe, plan: Plan) -> list[str]:
@@ -99,10 +100,18 @@ def generate_options(recipe: Recipe, plan: Plan) -> list[str]:
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     for name, value in dataclasses.asdict(recipe.settings).items():
         flag = name.replace("_", "-")
-        flags.append(f"--{flag}={value}" if not isinstance(value, bool) else f"--{flag}" if value else f"--no-{flag}")
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            flags.append(f"--{flag}={value}")
     return flags
 
 
 def digests(folder: Path) -> dict[str, str]:
     """The sha256 of every file of a folder, hidden ones too, by its name."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def bare(in_channels: int, num_classes: int) -> nn.Module:
+    """An architecture without batch norm, of somebody's own."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * 28 * 28, num_classes))

@@ -247,6 +247,21 @@ def test_a_full_disk_ends_the_run_with_the_cure_and_what_is_published_stays_vali
     assert digests(tmp_path / "run") == digests(reference)
 
 
+def test_a_shard_that_could_not_be_written_is_not_in_the_index(tmp_path: Path, recipe: Recipe) -> None:
+    class Failing(Folder):
+        def write(self, name: str, data: bytes) -> None:
+            if name == shard_name(2):
+                raise UserError("no")
+            super().write(name, data)
+
+    store = Failing(tmp_path / "run")
+    index = open_run(store, card_for(recipe, PLAN), resume=False, overwrite=False)
+    with pytest.raises(UserError, match="no"):
+        publish(store, index, recipe, in_process, lambda samples: None)
+    _, problems = verify(store)
+    assert problems == [f"{store} is not complete: 2 of 4 shards are published"]
+
+
 class Sink(Folder):
     """A store that forgets the shards it is given."""
 

@@ -36,6 +36,9 @@ def main() -> None:
     help="whose settings to start from",
 )
 @click.option("--shard-size", type=int, default=1000, help="images a shard at most")
+@click.option(
+    "--blends", type=int, default=9, help="samples that blend each image with another, labelled by the teacher"
+)
 @click.option("--seed", type=int, default=0)
 @click.option("--resume", is_flag=True, help="make only what the run still lacks")
 @click.option("--overwrite", is_flag=True, help="replace the run that is there")
@@ -63,6 +66,7 @@ def generate(
     method: str,
     preset: str,
     shard_size: int,
+    blends: int,
     seed: int,
     resume: bool,
     overwrite: bool,
@@ -89,6 +93,7 @@ def generate(
         classes=classes,
         per_class=per_class,
         shard_size=shard_size,
+        blends=blends,
         seed=seed,
         out=out,
         resume=resume,
@@ -114,7 +119,7 @@ def verify(uri: str) -> None:
         click.echo(f"error: {problem}", err=True)
     if problems:
         raise SystemExit(1)
-    click.echo(f"{uri}: {len(index.entries)} shards, {index.samples:,} images, all as the index says")
+    click.echo(f"{uri}: {len(index.entries)} shards, {index.samples:,} samples, all as the index says")
 
 
 @main.command(context_settings=FROM_ENVIRONMENT)

@@ -17,6 +17,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault(
+    "RAY_IGNORE_UNHANDLED_ERRORS", "1"
+)  # or it prints tracebacks of tasks that nobody waits for any more
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -54,7 +57,7 @@ def connected(address: str, workers: Workers) -> Iterator[str]:
             check_reachable(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
             yield f"Ray at {address}"
-    except (ConnectionError, TimeoutError) as error:
+    except (ConnectionError, TimeoutError, socket.gaierror) as error:
         raise UserError(
             f"Ray at {address} does not answer ({error}): check the address, or use --address local"
         ) from error

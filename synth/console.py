@@ -20,6 +20,9 @@ INTERRUPTED = 130  # the shell's code for a program that Ctrl-C ended
 class Console(click.Group):
     """A group of commands whose errors are one line on stderr: exit code 2 for usage, 1 for failure."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args or ["--help"])
+
     def main(self, *args: Any, **kwargs: Any) -> Any:
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         kwargs["standalone_mode"] = False

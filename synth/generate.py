@@ -34,6 +34,7 @@ class Request:
     classes: tuple[int, ...] | None
     per_class: int
     shard_size: int
+    blends: int
     seed: int
     out: str
     resume: bool
@@ -63,9 +64,12 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
         card = card_for(request, teacher, plan, device)
         index = open_run(store, card, request.resume, request.overwrite)
         if index.complete:
-            say(f"{store} is complete already: {len(index.entries)} shards, {index.samples:,} images")
+            say(f"{store} is complete already: {len(index.entries)} shards, {index.samples:,} samples")
             return index
-        say(f"{plan.samples:,} images of {len(plan.classes)} classes in {plan.shards} shards, on {where} ({device})")
+        blends = f", each with {plan.blends} blends," if plan.blends else ""
+        say(
+            f"{plan.images:,} images of {len(plan.classes)} classes{blends} in {plan.shards} shards, on {where} ({device})"
+        )
         recipe = Recipe(
             checkpoint,
             request.trusted_architecture,
@@ -91,7 +95,7 @@ def publish_with_progress(
     finally:
         progress.close()
     say(
-        f"{store} is complete: {len(whole.entries)} shards, {whole.samples:,} images, {format_seconds(time.monotonic() - started)}"
+        f"{store} is complete: {len(whole.entries)} shards, {whole.samples:,} samples, {format_seconds(time.monotonic() - started)}"
     )
     return whole
 
@@ -105,7 +109,13 @@ def plan_for(request: Request, teacher: Classifier) -> Plan:
             f"shards hold grey or colour PNGs, but the teacher takes {teacher.card.input_shape[0]} channels"
         )
     try:
-        return Plan(classes=classes, per_class=request.per_class, shard_size=request.shard_size, seed=request.seed)
+        return Plan(
+            classes=classes,
+            per_class=request.per_class,
+            shard_size=request.shard_size,
+            blends=request.blends,
+            seed=request.seed,
+        )
     except ValueError as error:
         raise UsageError(str(error)) from error
 

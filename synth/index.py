@@ -79,6 +79,7 @@ class RunCard:
                 classes=tuple(int(c) for c in plan["classes"]),
                 per_class=int(plan["per_class"]),
                 shard_size=int(plan["shard_size"]),
+                blends=int(plan["blends"]),
                 seed=int(plan["seed"]),
             ),
             device=str(raw["device"]),
@@ -102,7 +103,7 @@ class ShardEntry:
 
     @classmethod
     def of(cls, job: ShardJob, data: bytes) -> ShardEntry:
-        return cls(job.number, job.stop - job.start, len(data), hashlib.sha256(data).hexdigest(), job.class_counts)
+        return cls(job.number, job.samples, len(data), hashlib.sha256(data).hexdigest(), job.class_counts)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -152,7 +153,7 @@ class Index:
         try:
             raw = json.loads(data)
             version = int(raw["format_version"])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise UserError(f"{name} is not an index that 'synth generate' wrote: make the run again") from error
         if version > FORMAT_VERSION:
             raise UserError(f"{name} has format version {version}, newer than {FORMAT_VERSION}: update this package")
@@ -177,18 +178,18 @@ def check_entries(plan: Plan, listed: list[ShardEntry], complete: bool) -> None:
         if entry.number >= plan.shards:
             raise ValueError(f"{entry.name} is listed, but only {plan.shards} shards are planned")
         job = plan.job(entry.number)
-        if entry.samples != job.stop - job.start or not 0 < entry.size <= LARGEST_INDEX:
+        if entry.samples != job.samples or not 0 < entry.size <= LARGEST_INDEX:
             raise ValueError(f"{entry.name} is listed with {entry.samples} samples and {entry.size} bytes")
 
 
 def find_index(store: Folder) -> Index | None:
     """The run's index, complete or growing; None where the store holds no run."""
-    for name in (INDEX, PART):
+    for name in (INDEX, PART, INDEX):  # again, for a run that was completed between the two looks
         try:
             if store.size(name) > LARGEST_INDEX:
                 raise UserError(f"{store}/{name} is too large for an index: make the run again")
             return Index.parse(store.read(name), f"{store}/{name}")
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             continue
     return None
 
@@ -217,7 +218,7 @@ def read_shard(store: Folder, index: Index, entry: ShardEntry) -> Samples:
         raise DamagedShardError(f"{where} is damaged (its sha256 is not the index's): {cure}")
     samples = decode_shard(data, where, index.card.image_shape, index.card.num_classes)
     job = index.card.plan.job(entry.number)
-    if len(samples) != job.stop - job.start or samples.keys != [f"{key:09d}" for key in range(job.start, job.stop)]:
+    if len(samples) != job.samples or samples.keys != job.keys:
         raise DamagedShardError(f"{where} holds other keys than its plan: {cure}")
     if samples.labels.tolist() != job.labels:
         raise DamagedShardError(f"{where} holds other classes than its plan: {cure}")

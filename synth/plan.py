@@ -13,17 +13,36 @@ LARGEST_RUN = 10**9  # keys have nine digits
 
 @dataclass(frozen=True)
 class ShardJob:
-    """One shard to make: the images with keys `start` to `stop` (excluded), whose classes take turns."""
+    """One shard to make: the images number `start` to `stop` (excluded), whose classes take turns.
+
+    Each image is a sample, and is followed by `blends` samples that blend it with another image of its shard.
+    """
 
     number: int
     start: int
     stop: int
     classes: tuple[int, ...]
     seed: int
+    blends: int = 0
+
+    @property
+    def samples(self) -> int:
+        return (self.stop - self.start) * (1 + self.blends)
+
+    @property
+    def image_labels(self) -> list[int]:
+        """The class of each image."""
+        return [self.classes[image % len(self.classes)] for image in range(self.start, self.stop)]
 
     @property
     def labels(self) -> list[int]:
-        return [self.classes[key % len(self.classes)] for key in range(self.start, self.stop)]
+        """The class of each sample; a blend counts as the image that has the larger share in it."""
+        return [label for label in self.image_labels for _ in range(1 + self.blends)]
+
+    @property
+    def keys(self) -> list[str]:
+        first = self.start * (1 + self.blends)
+        return [f"{key:09d}" for key in range(first, first + self.samples)]
 
     @property
     def class_counts(self) -> dict[int, int]:
@@ -32,15 +51,16 @@ class ShardJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """`per_class` images of every class in shards of at most `shard_size`.
+    """`per_class` images of every class in shards of at most `shard_size` images, each image with `blends` blends.
 
-    Classes take turns from key to key, so every shard and batch mixes them, and shards differ by at most one image in
+    Classes take turns from image to image, so every shard and batch mixes them, and shards differ by at most one image in
     size, so that no small last batch has poor statistics.
     """
 
     classes: tuple[int, ...]
     per_class: int
     shard_size: int = 1000
+    blends: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -50,26 +70,33 @@ class Plan:
             raise ValueError(f"--per-class must be 1 or more, not {self.per_class}")
         if self.shard_size < 1:
             raise ValueError(f"--shard-size must be 1 or more, not {self.shard_size}")
+        if not 0 <= self.blends <= 1000:
+            raise ValueError(f"--blends must be within 0 and 1000, not {self.blends}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"--seed must be within 0 and 2^63 - 1, not {self.seed}")
         if self.samples > LARGEST_RUN:
-            raise ValueError(f"a run holds at most {LARGEST_RUN:,} images, not {self.samples:,}: make several runs")
+            raise ValueError(f"a run holds at most {LARGEST_RUN:,} samples, not {self.samples:,}: make several runs")
 
     @property
-    def samples(self) -> int:
+    def images(self) -> int:
         return self.per_class * len(self.classes)
 
     @property
+    def samples(self) -> int:
+        return self.images * (1 + self.blends)
+
+    @property
     def shards(self) -> int:
-        return -(-self.samples // self.shard_size)
+        return -(-self.images // self.shard_size)
 
     def job(self, number: int) -> ShardJob:
         return ShardJob(
             number=number,
-            start=self.samples * number // self.shards,
-            stop=self.samples * (number + 1) // self.shards,
+            start=self.images * number // self.shards,
+            stop=self.images * (number + 1) // self.shards,
             classes=self.classes,
             seed=shard_seed(self.seed, number),
+            blends=self.blends,
         )
 
     def jobs(self) -> Iterator[ShardJob]:

@@ -12,7 +12,7 @@ PLAIN_INTERVAL = 10.0  # seconds
 class Progress:
     """Counts samples towards `total`, of which `done` were there before, and tells the rate and the time left."""
 
-    def __init__(self, total: int, done: int = 0, unit: str = "images", stream: TextIO | None = None) -> None:
+    def __init__(self, total: int, done: int = 0, unit: str = "samples", stream: TextIO | None = None) -> None:
         self.total, self.done, self.unit = total, done, unit
         self.before = done
         self.stream = stream or sys.stderr

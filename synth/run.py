@@ -58,7 +58,9 @@ def open_run(store: Folder, card: RunCard, resume: bool, overwrite: bool) -> Ind
     intact = {number: entry for number, entry in index.entries.items() if is_intact(store, entry)}
     store.remove_temporaries()
     index = Index(card=index.card, entries=intact, complete=index.complete and len(intact) == len(index.entries))
-    if not index.complete:
+    if index.complete:
+        store.remove(PART)  # of a run that was killed between its last two steps
+    else:
         # The complete index goes only after the partial one is there, so the run is never without one.
         store.write(PART, index.to_bytes())
         store.remove(INDEX)
@@ -86,6 +88,7 @@ def begin(store: Folder, card: RunCard) -> None:
     foreign = sorted(store.names())
     if foreign:
         raise UsageError(f"{store} already holds other files ({foreign[0]}, ...): choose a new folder with --out")
+    store.remove_temporaries()
     store.write(PART, Index(card, {}, complete=False).to_bytes())
 
 

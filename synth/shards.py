@@ -1,7 +1,8 @@
 """The shard format, version 1: samples to tar bytes and back, and nothing but png, cls, npy and json is ever decoded.
 
 A shard is a plain tar. Each sample has one 9-digit key and four members: `KEY.cls` (class index), `KEY.json` (method,
-seed, confidence, entropy in nats), `KEY.logits.npy` (the teacher's logits on the decoded PNG, shape (K,)) and `KEY.png`.
+seed, confidence, entropy in nats; of a blend also its share, and its partner's number and class), `KEY.logits.npy` (the teacher's
+logits on the decoded PNG, shape (K,)) and `KEY.png`.
 Its bytes are a function of the samples alone. A shard from elsewhere is hostile until checked.
 """
 
@@ -14,6 +15,7 @@ import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -21,10 +23,13 @@ from PIL import Image
 from webdataset import TarWriter
 
 from synth.errors import UserError
+from synth.plan import LARGEST_RUN
 
 MEMBER_NAME = re.compile(r"([0-9]{9})\.(cls|json|logits\.npy|png)")
 MEMBERS = ("cls", "json", "logits.npy", "png")
 LARGEST_MEMBER = 64 * 2**20  # bytes
+LARGEST_SHARD = 8 * 2**30  # bytes, decoded
+LARGEST_NUMBER = 1e300  # in a sample's json; NaN is not below it either
 PIXEL_MODES = {1: "L", 3: "RGB"}
 
 
@@ -37,6 +42,17 @@ class Samples:
     labels: np.ndarray  # int64 (N,)
     logits: np.ndarray  # float32 (N, K)
     records: list[dict[str, Any]]  # each sample's json
+
+    @property
+    def partners(self) -> np.ndarray:
+        """int64 (N,): the class of the image that a blend holds the smaller share of; the sample's own elsewhere."""
+        pairs = zip(self.records, self.labels.tolist(), strict=True)
+        return np.array([record.get("partner_class", label) for record, label in pairs], dtype=np.int64)
+
+    @property
+    def partner_images(self) -> np.ndarray:
+        """int64 (N,): the number of the image that a blend holds the smaller share of; -1 elsewhere."""
+        return np.array([record.get("partner", -1) for record in self.records], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -87,6 +103,8 @@ def decode_shard(data: bytes, name: str, image_shape: tuple[int, int, int], num_
     """
     members = read_members(data, name)
     keys = sorted(members)
+    if len(keys) * (math.prod(image_shape) + 4 * num_classes) > LARGEST_SHARD:
+        raise DamagedShardError(f"{name}: {len(keys):,} images of {image_shape} take more than {LARGEST_SHARD:,} bytes")
     images = np.empty((len(keys), *image_shape), dtype=np.uint8)
     labels = np.empty(len(keys), dtype=np.int64)
     logits = np.empty((len(keys), num_classes), dtype=np.float32)
@@ -98,7 +116,7 @@ def decode_shard(data: bytes, name: str, image_shape: tuple[int, int, int], num_
         if missing:
             raise DamagedShardError(f"{where}: its {missing[0]} is missing")
         labels[row] = decode_label(sample["cls"], where, num_classes)
-        records.append(decode_record(sample["json"], where))
+        records.append(decode_record(sample["json"], where, num_classes))
         logits[row] = decode_logits(sample["logits.npy"], where, num_classes)
         images[row] = decode_png(sample["png"], where, image_shape)
     return Samples(keys, images, labels, logits, records)
@@ -107,35 +125,44 @@ def decode_shard(data: bytes, name: str, image_shape: tuple[int, int, int], num_
 def read_members(data: bytes, name: str) -> dict[str, dict[str, bytes]]:
     """The tar's members by key and kind."""
     members: dict[str, dict[str, bytes]] = {}
-    for info, content in tar_files(data, name):
-        match = MEMBER_NAME.fullmatch(info.name)
+    for member, content in tar_files(data, name):
+        match = MEMBER_NAME.fullmatch(member)
         if match is None:
             raise DamagedShardError(
-                f"{name}: member {info.name[:80]!r} is not allowed; only {', '.join(MEMBERS)} are read"
+                f"{name}: member {member[:80]!r} is not allowed; only {', '.join(MEMBERS)} are read"
             )
         key, kind = match.groups()
         if kind in members.setdefault(key, {}):
-            raise DamagedShardError(f"{name}: member {info.name} is there twice")
+            raise DamagedShardError(f"{name}: member {member} is there twice")
         members[key][kind] = content
     return members
 
 
-def tar_files(data: bytes, name: str) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
-    try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-            for info in tar:
-                if not info.isreg() or info.issparse():
-                    raise DamagedShardError(f"{name}: member {info.name[:80]!r} is not a plain file")
-                if not 0 <= info.size <= min(LARGEST_MEMBER, len(data)):
-                    raise DamagedShardError(f"{name}: member {info.name[:80]!r} claims {info.size:,} bytes")
-                file = tar.extractfile(info)
-                assert file is not None
-                content = file.read()
-                if len(content) != info.size:
-                    raise DamagedShardError(f"{name}: member {info.name[:80]!r} is cut short")
-                yield info, content
-    except (tarfile.TarError, ValueError, OverflowError, EOFError, RecursionError) as error:
-        raise DamagedShardError(f"{name} is not a readable tar ({error})") from error
+def tar_files(data: bytes, name: str) -> Iterator[tuple[str, bytes]]:
+    """Name and content of a tar's plain files, up to its end marker.
+
+    Header by header rather than by `tarfile.open`, which also reads pax, GNU and sparse extensions: they aren't of the
+    format, and a crafted pax header of a megabyte keeps it busy for a quarter of an hour.
+    """
+    offset = 0
+    while any(block := data[offset : offset + tarfile.BLOCKSIZE]):
+        try:
+            info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
+        except (tarfile.TarError, ValueError) as error:
+            raise DamagedShardError(f"{name} is not a readable tar ({error})") from error
+        shown = repr(info.name[:80])
+        if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+            raise DamagedShardError(f"{name}: member {shown} is not a plain file")
+        if not 0 <= info.size <= LARGEST_MEMBER:
+            raise DamagedShardError(f"{name}: member {shown} claims {info.size:,} bytes")
+        start = offset + tarfile.BLOCKSIZE
+        content = data[start : start + info.size]
+        if len(content) != info.size:
+            raise DamagedShardError(f"{name}: member {shown} is cut short")
+        yield info.name, content
+        offset = start + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    if not block:
+        raise DamagedShardError(f"{name} is cut short: the end of its tar is missing")
 
 
 def decode_label(content: bytes, where: str, num_classes: int) -> int:
@@ -144,7 +171,7 @@ def decode_label(content: bytes, where: str, num_classes: int) -> int:
     return int(content)
 
 
-def decode_record(content: bytes, where: str) -> dict[str, Any]:
+def decode_record(content: bytes, where: str, num_classes: int) -> dict[str, Any]:
     try:
         record = json.loads(content) if len(content) <= 65536 else None
     except (ValueError, RecursionError):
@@ -153,8 +180,12 @@ def decode_record(content: bytes, where: str) -> dict[str, Any]:
         raise DamagedShardError(f"{where}: its json is not one small object")
     for name in ("confidence", "entropy"):
         value = record.get(name)
-        if not isinstance(value, float | int) or not math.isfinite(value):
+        if not isinstance(value, float | int) or not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
             raise DamagedShardError(f"{where}: its {name} is not a finite number")
+    for name, bound in (("partner_class", num_classes), ("partner", LARGEST_RUN)):
+        value = record.get(name, 0)
+        if not isinstance(value, int) or not 0 <= value < bound:
+            raise DamagedShardError(f"{where}: its {name} is not within 0 and {bound - 1}")
     return record
 
 
@@ -164,7 +195,7 @@ def decode_logits(content: bytes, where: str, num_classes: int) -> np.ndarray:
         if np.lib.format.read_magic(stream) != (1, 0):
             raise ValueError("npy version is not 1.0")
         shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+    except (ValueError, SyntaxError, TokenError, TypeError, LookupError, RecursionError, MemoryError) as error:
         raise DamagedShardError(f"{where}: its logits are not a plain npy array ({str(error)[:80]})") from error
     if dtype not in (np.dtype("<f2"), np.dtype("<f4")) or shape != (num_classes,):
         raise DamagedShardError(
@@ -189,6 +220,6 @@ def decode_png(content: bytes, where: str, image_shape: tuple[int, int, int]) ->
                     f"expected {width}x{height} {PIXEL_MODES[channels]}"
                 )
             pixels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, LookupError, Image.DecompressionBombError) as error:
         raise DamagedShardError(f"{where}: its PNG can't be decoded ({str(error)[:80]})") from error
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)

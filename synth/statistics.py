@@ -25,7 +25,7 @@ class BatchStatistics:
         self.moments[layer] = channel_moments(inputs[0])
 
     def normalised_loss(self, first_layer_weight: float = 1.0) -> Tensor:
-        """(1 / Σ w_l) Σ_l w_l · mean_c [ (μ_lc(x) - μ_lc)² / σ²_lc + (σ_lc(x) / σ_lc - 1)² ], a scalar.
+        """(1 / Σ w_l) Σ_l w_l · mean_c [ (μ_lc(x) - μ_lc)² / σ²_lc + (σ²_lc(x) / σ²_lc - 1)² ], a scalar.
 
         The same distance as in the paper, measured in each channel's own standard deviation and averaged, so that one
         weight serves every architecture and width.
@@ -33,10 +33,9 @@ class BatchStatistics:
         terms = []
         for layer, (mean, variance) in self.moments.items():
             running_mean, running_variance = running_statistics(layer)
-            shift = (mean - running_mean).square() / running_variance
-            scale = ((variance + layer.eps).sqrt() / running_variance.sqrt() - 1).square()
-            terms.append((shift + scale).mean())
-        return weighted_mean(terms, first_layer_weight)
+            terms.append(normalised_distance(mean, variance + layer.eps, running_mean, running_variance))
+        weights = [first_layer_weight, *[1.0] * (len(terms) - 1)]
+        return torch.stack([w * t for w, t in zip(weights, terms, strict=True)]).sum() / sum(weights)
 
     def published_loss(self, first_layer_weight: float = 1.0) -> Tensor:
         """Σ_l w_l ( ||μ_l(x) - μ_l||₂ + ||σ²_l(x) - σ²_l||₂ ), a scalar (Yin et al. 2020, equation 4)."""
@@ -62,9 +61,21 @@ def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (x.square().mean(dims) - mean.square()).clamp_min(0)
 
 
-def weighted_mean(terms: list[Tensor], first_weight: float) -> Tensor:
-    weights = [first_weight, *[1.0] * (len(terms) - 1)]
-    return torch.stack([w * t for w, t in zip(weights, terms, strict=True)]).sum() / sum(weights)
+def normalised_distance(mean: Tensor, variance: Tensor, target_mean: Tensor, target_variance: Tensor) -> Tensor:
+    """mean_c [ (μ_c - μ*_c)² / σ*²_c + (σ²_c / σ*²_c - 1)² ]: 0 where the statistics agree, about 1 where they are one
+    standard deviation, or a factor of two in variance, apart.
+    """
+    return ((mean - target_mean).square() / target_variance + (variance / target_variance - 1).square()).mean()
+
+
+def input_loss(x_norm: Tensor) -> Tensor:
+    """The distance of a batch's pixels from mean 0 and variance 1 per channel.
+
+    A checkpoint's normalisation says what its training images' statistics were: the one layer of batch-norm statistics
+    that every network has.
+    """
+    mean, variance = channel_moments(x_norm)
+    return normalised_distance(mean, variance, torch.zeros_like(mean), torch.ones_like(variance))
 
 
 @contextmanager

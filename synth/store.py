@@ -33,11 +33,14 @@ class Folder:
             return set()
 
     def size(self, name: str) -> int:
-        return (self.path / name).stat().st_size
+        """Raises FileNotFoundError where there is no such file."""
+        with one_line_os_errors(self.path / name):
+            return (self.path / name).stat().st_size
 
     def modified(self, name: str) -> float:
         """Seconds since the epoch."""
-        return (self.path / name).stat().st_mtime
+        with one_line_os_errors(self.path / name):
+            return (self.path / name).stat().st_mtime
 
     def read(self, name: str) -> bytes:
         """Raises FileNotFoundError where there is no such file."""

@@ -51,6 +51,8 @@ class ModelCard:
             raise ValueError(f"a classifier needs 2 classes or more, not {len(self.class_names)}")
         if not all(isinstance(name, str) and name.isprintable() and len(name) <= 200 for name in self.class_names):
             raise ValueError("class names must be printable text of at most 200 characters")
+        if not self.architecture.isprintable() or len(self.architecture) > 200:
+            raise ValueError("the architecture must be printable text of at most 200 characters")
         if len(self.mean) != channels or len(self.std) != channels:
             raise ValueError(f"mean and std need {channels} values, one a channel")
         if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
@@ -67,7 +69,7 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, text: str) -> ModelCard:
-        """The card in `text`. Raises ValueError, KeyError or TypeError where it isn't one."""
+        """The card in `text`. Raises ValueError, KeyError, TypeError, OverflowError or RecursionError where it isn't one."""
         raw = json.loads(text)
         if raw["version"] > CARD_VERSION:
             raise ValueError(f"model card version {raw['version']} is newer than {CARD_VERSION}: update this package")
@@ -172,7 +174,7 @@ def parse_checkpoint(data: bytes, name: str, trusted_architecture: str | None = 
         )
     try:
         tensors = load_tensors(data)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:  # KeyError: a type of number that torch doesn't have
         raise UserError(f"{name} is damaged ({error}): get it again from where it was made") from error
     expected = expected_shapes(card)
     check_shapes(expected, {key: value.shape for key, value in tensors.items()}, name, card.architecture)
@@ -199,13 +201,13 @@ def parse_card(data: bytes, name: str) -> ModelCard:
     try:
         header = json.loads(data[8 : 8 + length])
         text = header["__metadata__"][CARD_KEY]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(
             f"{name} has no model card: make it a checkpoint with 'unlearn import {name} --arch ... --out teacher.safetensors'"
         ) from None
     try:
         return ModelCard.from_json(text)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"{name} has a broken model card: {error}") from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,12 @@ def describe(store: Folder) -> str:
     lines = [
         f"{store}: {'complete' if index.complete else 'not complete'}",
         f"  method     {index.card.method}, seed {plan.seed}, teacher {index.card.teacher_sha256[:12]} ({index.card.architecture})",
-        f"  published  {len(index.entries)} of {plan.shards} shards, {index.samples:,} of {plan.samples:,} images",
+        f"  published  {len(index.entries)} of {plan.shards} shards, {index.samples:,} of {plan.samples:,} samples",
     ]
-    missing = [n for n in range(plan.shards) if n not in index.entries]
-    if missing:
-        shown = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
+    missing = (n for n in range(plan.shards) if n not in index.entries)
+    first = list(islice(missing, 11))
+    if first:
+        shown = ", ".join(map(str, first[:10])) + (", ..." if len(first) > 10 else "")
         lines.append(f"  missing    shards {shown}")
         lines.append(f"  rate       {rate_line(store, index)}")
     return "\n".join(lines)
@@ -37,13 +39,14 @@ def describe(store: Folder) -> str:
 
 def rate_line(store: Folder, index: Index) -> str:
     """Images a second between the first and the last publication, as the files' times tell it."""
-    published = sorted((store.modified(e.name), e.samples) for e in index.entries.values() if e.name in store.names())
+    names = store.names()
+    published = sorted((store.modified(e.name), e.samples) for e in index.entries.values() if e.name in names)
     seconds = published[-1][0] - published[0][0] if len(published) > 1 else 0.0
     if seconds <= 0:
         return "unknown until two shards are published"
     rate = sum(samples for _, samples in published[1:]) / seconds
     left = format_seconds((index.card.plan.samples - index.samples) / rate)
-    return f"{rate:,.1f} images/s, {left} left at that rate, last shard {format_seconds(time.time() - published[-1][0])} ago"
+    return f"{rate:,.1f} samples/s, {left} left at that rate, last shard {format_seconds(time.time() - published[-1][0])} ago"
 
 
 def draw_grid(store: Folder, columns: int, out: Path) -> None:
@@ -91,4 +94,5 @@ def labelled_images(store: Folder, index: Index) -> Iterator[tuple[int, np.ndarr
     for number in sorted(index.entries):
         samples = read_shard(store, index, index.entries[number])
         for label, image, record in zip(samples.labels.tolist(), samples.images, samples.records, strict=True):
-            yield label, image, float(record["confidence"])
+            if "share" not in record:  # blends are not shown
+                yield label, image, float(record["confidence"])

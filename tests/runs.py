@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,22 @@ def make_run(
     return store, publish(store, index, recipe, execute, lambda samples: None)
 
 
-def file_bytes(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder by its name."""
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+def synth_command(*arguments: object) -> list[str]:
+    """`synth ...` as a process of its own."""
+    return [sys.executable, "-c", "from synth.cli import main; main()", *map(str, arguments)]
+
+
+def generate_options(recipe: Recipe, plan: Plan) -> list[str]:
+    """The options of `synth generate` that make the shards of the plan by the recipe."""
+    options = {"method": recipe.method, "threads": recipe.threads, "device": recipe.device, **vars(plan)}
+    options["classes"] = ",".join(map(str, plan.classes))
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    for name, value in dataclasses.asdict(recipe.settings).items():
+        flag = name.replace("_", "-")
+        flags.append(f"--{flag}={value}" if not isinstance(value, bool) else f"--{flag}" if value else f"--no-{flag}")
+    return flags
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The sha256 of every file of a folder, hidden ones too, by its name."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}

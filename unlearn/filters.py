@@ -14,11 +14,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class View:
-    """What a filter sees: the teacher's logits (N, K), the classes the samples were made for (N,), their keys (N,)."""
+    """What a filter sees of N samples: the teacher's logits (N, K), and the classes (N,) that they were made for.
+
+    A blend is made of two images: `partners` are the classes (N,) of those with the smaller share, and `sources` (N, 2)
+    the numbers of both images. For other samples they are the labels again, and one number twice.
+    """
 
     logits: Tensor
     labels: Tensor
-    keys: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    partners: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    sources: Tensor = field(default_factory=lambda: torch.empty(0, 2, dtype=torch.long))
 
     @property
     def probabilities(self) -> Tensor:
@@ -30,8 +35,9 @@ GOLDEN_RATIO = 0.6180339887498949
 
 
 def retain_label(forget: tuple[int, ...]) -> Filter:
-    """Pass samples that were not made for a forget class, whatever the teacher thinks of them."""
-    return lambda view: ~torch.isin(view.labels, torch.tensor(forget, dtype=view.labels.dtype))
+    """Pass samples that hold no image made for a forget class, whatever the teacher thinks of them."""
+    classes = torch.tensor(forget, dtype=torch.long)
+    return lambda view: ~(torch.isin(view.labels, classes) | torch.isin(view.partners, classes))
 
 
 def forget_gate(forget: tuple[int, ...], epsilon: float) -> Filter:
@@ -45,16 +51,21 @@ def entropy_below(threshold: float) -> Filter:
 
 
 def kept_for_training(share: float) -> Filter:
-    """Pass all but the hold-out, a fixed `share` of the keys: the fractional part of key / golden ratio decides.
+    """Pass what is made of no held-out image. The hold-out is a fixed `share` of the images.
 
-    Keys of one class are an arithmetic progression, which that sequence spreads evenly, so every class gives its share.
+    The fractional part of (number / golden ratio) decides. Images of one class are an arithmetic progression, which that
+    sequence spreads evenly, so every class gives its share.
     """
-    return lambda view: (view.keys.double() * GOLDEN_RATIO) % 1 >= share
+    return lambda view: ~is_held_out(view, share).any(1)
 
 
 def held_out(share: float) -> Filter:
-    """Pass the samples that `kept_for_training` of the same share refuses."""
-    return lambda view: (view.keys.double() * GOLDEN_RATIO) % 1 < share
+    """Pass what is made of held-out images alone."""
+    return lambda view: is_held_out(view, share).all(1)
+
+
+def is_held_out(view: View, share: float) -> Tensor:
+    return (view.sources.double() * GOLDEN_RATIO) % 1 < share
 
 
 def entropy(logits: Tensor) -> Tensor:

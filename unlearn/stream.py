@@ -14,6 +14,7 @@ from torch import Tensor
 
 from synth.errors import UserError
 from synth.index import Index, find_index, read_index, read_shard
+from synth.shards import Samples
 from synth.store import Folder
 from unlearn.filters import Filter, View, apply
 
@@ -34,6 +35,14 @@ class Batch:
 
     def to(self, device: str) -> Batch:
         return Batch(self.images.to(device), self.labels.to(device), self.logits.to(device))
+
+
+def view_of(samples: Samples, blends: int) -> View:
+    """What the filters see of a shard's samples."""
+    images = np.array([int(key) // (1 + blends) for key in samples.keys])
+    partners = np.where(samples.partner_images < 0, images, samples.partner_images)
+    arrays = (samples.logits, samples.labels, samples.partners, np.stack([images, partners], axis=1))
+    return View(*map(torch.from_numpy, arrays))
 
 
 class ShardPool:
@@ -62,8 +71,7 @@ class ShardPool:
         new = [number for number in sorted(self.index.entries) if number not in set(self.loaded)]
         for number in new:
             samples = read_shard(self.store, self.index, self.index.entries[number])
-            keys = torch.tensor([int(key) for key in samples.keys])
-            view = View(torch.from_numpy(samples.logits), torch.from_numpy(samples.labels), keys)
+            view = view_of(samples, self.index.card.plan.blends)
             passed, dropped = apply(self.filters, view)
             self.dropped.update(dropped)
             images = torch.from_numpy(np.ascontiguousarray(samples.images))

@@ -105,6 +105,7 @@ def distill(
         card = wait_for_run(store, filters, follow_timeout).index.card
         method.check_forget(forget, card)
         pools = follow(store, filters, follow_timeout)
+    settings = method.fill_in(settings, card)
     student_card = method.student_card(card, forget, settings, seed, architecture, width)
     expected_shapes(student_card)  # an architecture that doesn't exist is refused before anything is written
     folder = RunFolder(out, overwrite)

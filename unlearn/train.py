@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from synth.augment import shift_and_flip
 from synth.errors import UsageError, UserError
 from synth.teacher import Classifier, ModelCard, to_unit
-from unlearn.augment import shift_and_flip
 from unlearn.data import LabelledImages, normalisation
 from unlearn.settings import TrainSettings
 
@@ -64,6 +64,7 @@ def fit(model: Classifier, data: LabelledImages, settings: TrainSettings, genera
     """Train in place. Full batches only, so that batch norm never sees a tiny last one."""
     device = model.mean.device
     flip = data.natural if settings.flip is None else settings.flip
+    shift = (4 if data.natural else 0) if settings.shift is None else settings.shift
     images, labels = data.images.to(device), data.labels.to(device)
     batches = len(data) // settings.batch_size
     optimiser, schedule = one_cycle_sgd(model, settings.lr, settings.weight_decay, settings.epochs * batches)
@@ -71,7 +72,7 @@ def fit(model: Classifier, data: LabelledImages, settings: TrainSettings, genera
         order = torch.randperm(len(data), generator=generator).to(device)
         total = torch.zeros((), device=device)
         for rows in order[: batches * settings.batch_size].split(settings.batch_size):
-            x_unit = shift_and_flip(to_unit(images[rows]), settings.shift, flip, generator)
+            x_unit = shift_and_flip(to_unit(images[rows]), shift, flip, generator)
             loss = F.cross_entropy(model(x_unit), labels[rows])
             descend(loss, optimiser, schedule)
             total += loss.detach()

@@ -11,12 +11,11 @@ from torch import Tensor
 
 from synth.errors import UserError
 from synth.settings import DeepInversionSettings
-from synth.statistics import batch_norm_layers, watch_batch_norm
+from synth.statistics import BatchStatistics, batch_norm_layers, input_loss, watch_batch_norm
 from synth.teacher import Classifier, to_uint8
 
-ExtraLoss = Callable[
-    [Tensor, Tensor], Tensor
-]  # of the images, normalised (B, C, H, W), and of the teacher's logits (B, K)
+# Of the images, normalised (B, C, H, W), and of the teacher's logits (B, K), to a scalar.
+ExtraLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 def check(teacher: Classifier, settings: DeepInversionSettings) -> None:
@@ -63,60 +62,86 @@ def invert(
     extra_loss: ExtraLoss | None = None,
 ) -> Tensor:
     """One batch of images, optimised in normalised pixels and held inside the range that real pixels have."""
-    device = teacher.mean.device
-    labels_B = labels_B.to(device)
+    labels_B = labels_B.to(teacher.mean.device)
     lowest, highest = (0 - teacher.mean) / teacher.std, (1 - teacher.mean) / teacher.std
-    side = teacher.card.input_shape[1]
-    step = 0
-    x_norm = torch.empty(0)
-    for resolution, steps in (
-        (side // 2, settings.coarse_steps),
-        (side, settings.steps - settings.coarse_steps),
-    ):
-        if steps == 0:
-            continue
-        x_norm = start(x_norm, (len(labels_B), teacher.card.input_shape[0], resolution), generator).to(device)
-        x_norm.requires_grad_(True)
-        optimiser = torch.optim.Adam([x_norm], lr=settings.lr, betas=(0.5, 0.9))
-        with watch_batch_norm(teacher.net) as statistics:
-            for _ in range(steps):
-                optimiser.param_groups[0]["lr"] = settings.lr * schedule(step, settings)
-                optimiser.zero_grad(set_to_none=True)
-                seen = augment(upsample(x_norm, side), settings, generator)
-                logits_BK = teacher.net(seen)
-                loss = settings.ce * F.cross_entropy(logits_BK, labels_B)
-                if settings.bn > 0:
-                    bn_loss = (
-                        statistics.normalised_loss(settings.first_bn)
-                        if settings.bn_loss == "normalised"
-                        else statistics.published_loss(settings.first_bn)
-                    )
-                    loss = loss + settings.bn * bn_loss
-                loss = loss + image_prior(seen, settings)
-                if extra_loss is not None:
-                    loss = loss + extra_loss(seen, logits_BK)
-                loss.backward()
-                optimiser.step()
-                with torch.no_grad():
-                    x_norm.clamp_(lowest, highest)
-                step += 1
-        if not math.isfinite(loss.item()):
-            raise UserError(
-                "the synthesis diverged (its loss is not a number): the teacher gives NaN, or --lr is too high for it"
-            )
-        x_norm = x_norm.detach()
-    return to_uint8(x_norm * teacher.std + teacher.mean).cpu()
+    channels, side, _ = teacher.card.input_shape
+    noise = torch.randn(len(labels_B), channels, side, side, generator=generator).to(teacher.mean.device)
+    x_norm = (lowest + 0.3 + 0.3 * noise if settings.start == "dark" else noise).clamp(lowest, highest)
+    coarse, fine = settings.coarse_steps, settings.steps - settings.coarse_steps
+    if coarse:
+        x_norm = F.avg_pool2d(x_norm, 2)
+        x_norm = descend(x_norm, teacher, labels_B, settings, range(coarse), (lowest, highest), generator, extra_loss)
+        x_norm = resize(x_norm, side)
+    if fine:
+        x_norm = descend(
+            x_norm, teacher, labels_B, settings, range(coarse, coarse + fine), (lowest, highest), generator, extra_loss
+        )
+    return to_uint8(resize(x_norm, side) * teacher.std + teacher.mean).cpu()
 
 
-def start(previous: Tensor, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
-    """Gaussian noise (B, C, S, S) in normalised pixels, or the previous resolution's images enlarged."""
-    batch, channels, side = shape
-    if previous.numel():
-        return upsample(previous, side)
-    return torch.randn(batch, channels, side, side, generator=generator)
+def descend(
+    x_norm: Tensor,
+    teacher: Classifier,
+    labels_B: Tensor,
+    settings: DeepInversionSettings,
+    steps: range,
+    pixel_range: tuple[Tensor, Tensor],
+    generator: torch.Generator,
+    extra_loss: ExtraLoss | None,
+) -> Tensor:
+    """Adam on the images for some of the schedule's steps, at the images' own resolution."""
+    x_norm = x_norm.detach().clone().requires_grad_(True)
+    optimiser = torch.optim.Adam([x_norm], lr=settings.lr, betas=(0.5, 0.9))
+    loss = torch.zeros(())
+    with watch_batch_norm(teacher.net) as statistics:
+        for step in steps:
+            optimiser.param_groups[0]["lr"] = settings.lr * schedule(step, settings)
+            optimiser.zero_grad(set_to_none=True)
+            seen = augment(resize(x_norm, teacher.card.input_shape[1]), settings, generator)
+            logits_BK = teacher.net(seen)
+            loss = settings.ce * F.cross_entropy(logits_BK, labels_B) + image_prior(seen, settings)
+            loss = loss + statistics_prior(seen, statistics, settings)
+            if extra_loss is not None:
+                loss = loss + extra_loss(seen, logits_BK)
+            loss.backward()
+            assert x_norm.grad is not None
+            x_norm.grad = blur(x_norm.grad, settings.smoothing)
+            optimiser.step()
+            with torch.no_grad():
+                x_norm.clamp_(*pixel_range)
+    if not math.isfinite(loss.item()):
+        raise UserError(
+            "the synthesis diverged (its loss is not a number): the teacher gives NaN, or --lr is too high for it"
+        )
+    return x_norm.detach()
 
 
-def upsample(x: Tensor, side: int) -> Tensor:
+def statistics_prior(x_norm: Tensor, statistics: BatchStatistics, settings: DeepInversionSettings) -> Tensor:
+    """α_bn R_bn(x) + α_pixel R_pixel(x)."""
+    total = x_norm.new_zeros(())
+    if settings.bn:
+        by_name = {"normalised": statistics.normalised_loss, "published": statistics.published_loss}
+        total = total + settings.bn * by_name[settings.bn_loss](settings.first_bn)
+    if settings.pixel:
+        total = total + settings.pixel * input_loss(x_norm)
+    return total
+
+
+def blur(x: Tensor, times: int) -> Tensor:
+    """(B, C, H, W) smoothed by the 3x3 binomial filter, so many times.
+
+    On a gradient this is descent in a smoother (Sobolev) norm: what single pixels could gain by a texture that only the
+    network sees is held back, what strokes gain is not.
+    """
+    kernel = torch.tensor([1.0, 2.0, 1.0], device=x.device, dtype=x.dtype)
+    kernel = (torch.outer(kernel, kernel) / 16)[None, None]
+    planes = x.flatten(0, 1)[:, None]
+    for _ in range(times):
+        planes = F.conv2d(F.pad(planes, (1, 1, 1, 1), mode="replicate"), kernel)
+    return planes.view_as(x)
+
+
+def resize(x: Tensor, side: int) -> Tensor:
     if x.shape[-1] == side:
         return x
     return F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
@@ -141,22 +166,24 @@ def augment(x: Tensor, settings: DeepInversionSettings, generator: torch.Generat
 
 
 def image_prior(x: Tensor, settings: DeepInversionSettings) -> Tensor:
-    """α_tv1 Σ|Δx| / n + α_tv2 Σ_d ||Δ_d x||₂ + α_l2 ||x||₂, with the differences Δ in four directions.
+    """α_tv1 mean|Δx| + α_tv2 Σ_d ||Δ_d x||₂ + α_tvs mean (Δx)² + α_l2 ||x||₂, Δ_d being differences in four directions.
 
-    The norms are over the whole batch, as in the authors' code, which the published weights belong to.
+    The Euclidean norms are over the whole batch, as in the authors' code, which the published weights belong to.
     """
     total = x.new_zeros(())
-    if settings.tv_l1 or settings.tv_l2:
+    if settings.tv_l1 or settings.tv_l2 or settings.tv_squared:
         differences = (
             x[:, :, :, :-1] - x[:, :, :, 1:],
             x[:, :, :-1, :] - x[:, :, 1:, :],
             x[:, :, 1:, :-1] - x[:, :, :-1, 1:],
             x[:, :, :-1, :-1] - x[:, :, 1:, 1:],
         )
-        if settings.tv_l2:
-            total = total + settings.tv_l2 * torch.stack([d.norm() for d in differences]).sum()
         if settings.tv_l1:
             total = total + settings.tv_l1 * torch.stack([d.abs().mean() for d in differences]).sum()
+        if settings.tv_l2:
+            total = total + settings.tv_l2 * torch.stack([d.norm() for d in differences]).sum()
+        if settings.tv_squared:
+            total = total + settings.tv_squared * torch.stack([d.square().mean() for d in differences]).sum()
     if settings.l2:
         total = total + settings.l2 * x.norm()
     return total

@@ -1,6 +1,7 @@
 import torch
 
-from unlearn.augment import mixup, shift_and_flip
+from synth.augment import shift_and_flip
+from unlearn.augment import mixup
 
 
 def generator() -> torch.Generator:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,11 +8,19 @@ from synth.errors import UsageError
 from synth.index import read_index
 from synth.store import Folder
 from synth.teacher import Classifier, predict, to_unit
-from unlearn.methods.distill import check_forget, distill, distillation_loss, endless_rows, filters_for, student_card
+from unlearn.methods.distill import (
+    check_forget,
+    distill,
+    distillation_loss,
+    endless_rows,
+    fill_in,
+    filters_for,
+    student_card,
+)
 from unlearn.settings import DistillSettings
 from unlearn.stream import Batch, ShardPool, load_complete
 
-QUICK = DistillSettings(steps=150, batch_size=32, mixup=0.0)
+QUICK = DistillSettings(steps=150, batch_size=32, shift=2)
 
 
 def learn(run: Path, forget: tuple[int, ...] = (0,), seed: int = 0) -> tuple[Classifier, ShardPool]:
@@ -38,7 +47,7 @@ def test_the_same_seed_gives_the_same_student(tiny_run: Path) -> None:
 
 
 def test_the_loss_is_the_mean_kl_divergence_of_its_equation(tiny_run: Path) -> None:
-    settings = DistillSettings(mixup=0.0, shift=0, temperature=2.0)
+    settings = DistillSettings(shift=0, temperature=2.0)
     samples = load_complete(Folder(tiny_run), filters_for((0,), settings)).samples()
     card = student_card(read_index(Folder(tiny_run)).card, (0,), settings, 0, None, None)
     student = Classifier.untrained(card, 0).eval()
@@ -68,6 +77,13 @@ def test_each_shard_buys_its_share_of_the_steps(tiny_run: Path) -> None:
     done: list[int] = []
     distill(grow(), student_card(pool.index.card, (0,), QUICK, 0, None, None), (0,), QUICK, report=done.append)
     assert seen == [(0.25, 38), (0.5, 75), (1.0, 150)]
+
+
+def test_blends_are_not_shifted_again(tiny_run: Path) -> None:
+    run = read_index(Folder(tiny_run)).card
+    blended = replace(run, plan=replace(run.plan, blends=9))
+    assert [fill_in(DistillSettings(), card).shift for card in (run, blended)] == [2, 0]
+    assert fill_in(DistillSettings(shift=1), blended).shift == 1
 
 
 def test_a_student_of_another_architecture(tiny_run: Path) -> None:

@@ -14,13 +14,18 @@ from unlearn.filters import (
 )
 
 
-def view(probabilities: list[list[float]], labels: list[int]) -> View:
-    return View(torch.tensor(probabilities).log(), torch.tensor(labels))
+def view(probabilities: list[list[float]], labels: list[int], partners: list[int] | None = None) -> View:
+    return View(torch.tensor(probabilities).log(), torch.tensor(labels), torch.tensor(partners or labels))
 
 
 def test_entropy_is_in_nats() -> None:
     assert torch.allclose(entropy(torch.zeros(1, 10)), torch.tensor([math.log(10)], dtype=torch.double))
     assert entropy(torch.tensor([[100.0, 0.0, 0.0]])).item() < 1e-6
+
+
+def test_a_blend_with_a_forget_class_is_dropped_however_small_its_share() -> None:
+    seen = view([[0.0001, 0.9999]] * 3, labels=[1, 1, 0], partners=[1, 0, 1])
+    assert retain_label((0,))(seen).tolist() == [True, False, False]
 
 
 def test_the_gate_closes_on_any_forget_class() -> None:

@@ -16,12 +16,13 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from synth.augment import shift_and_flip
 from synth.methods import deepinversion
 from synth.methods.deepinversion import ExtraLoss
 from synth.settings import DeepInversionSettings
 from synth.teacher import Classifier, to_unit
 from unlearn import losses
-from unlearn.augment import mixup, shift_and_flip
+from unlearn.augment import mixup
 from unlearn.filters import without_forget_classes
 from unlearn.loop import Inputs, Part
 from unlearn.settings import AdaptiveSettings

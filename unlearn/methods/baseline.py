@@ -13,10 +13,10 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from synth.augment import shift_and_flip
 from synth.errors import UserError
 from synth.teacher import Classifier, to_unit
 from unlearn import losses
-from unlearn.augment import shift_and_flip
 from unlearn.filters import Filter, retain_label
 from unlearn.loop import Inputs, Part
 from unlearn.settings import BaselineSettings

@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from synth.augment import shift_and_flip
 from synth.console import check_classes
 from synth.errors import UsageError, UserError
 from synth.index import RunCard
 from synth.teacher import Classifier, ModelCard, to_unit
-from unlearn.augment import mixup, shift_and_flip
+from unlearn.augment import mixup
 from unlearn.filters import Filter, entropy_below, forget_gate, retain_label, without_forget_classes
 from unlearn.settings import DistillSettings
 from unlearn.stream import Batch, ShardPool
@@ -28,6 +29,13 @@ def filters_for(forget: tuple[int, ...], settings: DistillSettings) -> dict[str,
     if settings.entropy is not None:
         filters["entropy"] = entropy_below(settings.entropy)
     return filters
+
+
+def fill_in(settings: DistillSettings, run: RunCard) -> DistillSettings:
+    """The settings with what depends on the run decided."""
+    if settings.shift is not None:
+        return settings
+    return dataclasses.replace(settings, shift=0 if run.plan.blends else 2)
 
 
 def student_card(
@@ -121,6 +129,7 @@ def distillation_loss(
 ) -> Tensor:
     """τ² mean_n KL(q_n || softmax(S(x_n) / τ)) on one augmented batch."""
     rows = rows.to(samples.labels.device)
+    assert settings.shift is not None, "fill_in decides it"
     x_unit = shift_and_flip(to_unit(samples.images[rows]), settings.shift, settings.flip, generator)
     targets = without_forget_classes(samples.logits[rows], forget, settings.temperature)
     x_unit, targets = mixup(x_unit, targets, settings.mixup, generator)

@@ -1,0 +1,189 @@
+"""The executor on Ray. One Ray with two workers serves the whole file."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from synth.errors import UsageError, UserError
+from synth.index import read_index
+from synth.plan import Plan, ShardJob
+from synth.produce import Recipe, make_shard
+from synth.run import verify
+from synth.statistics import batch_norm_layers
+from synth.store import Folder
+from synth.teacher import Classifier, load_checkpoint, save_checkpoint
+from tests.runs import digests, generate_options, make_run, recipe_for, synth_command
+
+ray = pytest.importorskip("ray")
+
+from synth import cluster  # noqa: E402
+from synth.cluster import Workers, check_reachable, connected, last_line, on_ray, workers_available  # noqa: E402
+
+PLAN = Plan(classes=tuple(range(10)), per_class=6, shard_size=10, blends=1, seed=5)  # 6 shards
+Task = Callable[[ShardJob, Recipe], bytes]
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Iterator[str]:
+    """A Ray of the tests' own, and the words that say which."""
+    with connected("local", Workers(count=2)) as where:
+        yield where
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_teacher: Classifier) -> Recipe:
+    return recipe_for(tiny_teacher)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe) -> Path:
+    """The run as this process makes it, without Ray."""
+    path = tmp_path_factory.mktemp("reference") / "run"
+    make_run(path, recipe, PLAN)
+    return path
+
+
+@pytest.fixture
+def task(monkeypatch: pytest.MonkeyPatch) -> Callable[[Task], None]:
+    """Puts a function in the place of what workers do for a shard."""
+    return lambda function: monkeypatch.setattr(cluster, "make_shard", function)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_any_number_of_workers_gives_the_bytes_of_one_process(
+    ray_here: str, reference: Path, tmp_path: Path, recipe: Recipe, count: int
+) -> None:
+    assert "a Ray of its own on this machine, 2 workers" in ray_here
+    make_run(tmp_path / "run", recipe, PLAN, on_ray(Workers(count=count)))
+    assert digests(tmp_path / "run") == digests(reference)
+
+
+def test_a_killed_worker_loses_no_sample(
+    ray_here: str, reference: Path, tmp_path: Path, recipe: Recipe, task: Callable[[Task], None]
+) -> None:
+    marker = tmp_path / "killed"
+
+    def die_once(job: ShardJob, recipe: Recipe) -> bytes:
+        made = make_shard(job, recipe)
+        if job.number in (1, 4) and not marker.with_suffix(f".{job.number}").exists():
+            marker.with_suffix(f".{job.number}").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return made
+
+    task(die_once)
+    make_run(tmp_path / "run", recipe, PLAN, on_ray(Workers(count=2)))
+    assert marker.with_suffix(".1").exists()
+    assert marker.with_suffix(".4").exists()
+    assert digests(tmp_path / "run") == digests(reference)
+
+
+def test_a_task_that_raises_is_tried_again_and_named_when_it_never_works(
+    ray_here: str, reference: Path, tmp_path: Path, recipe: Recipe, task: Callable[[Task], None]
+) -> None:
+    def unlucky(job: ShardJob, recipe: Recipe) -> bytes:
+        tries = len(list(tmp_path.glob(f"try-{job.number}-*")))
+        (tmp_path / f"try-{job.number}-{tries}").touch()
+        if job.number == 2 or (job.number == 3 and tries == 0):
+            raise RuntimeError(f"cosmic ray in shard {job.number}")
+        return make_shard(job, recipe)
+
+    task(unlucky)
+    words = "1 of 6 shards failed: 2; first error: after 2 retries, RuntimeError: cosmic ray in shard 2"
+    with pytest.raises(UserError, match=words):
+        make_run(tmp_path / "run", recipe, PLAN, on_ray(Workers(count=2)))
+    assert len(list(tmp_path.glob("try-2-*"))) == 3
+    assert len(list(tmp_path.glob("try-3-*"))) == 2
+    assert sorted(read_index(Folder(tmp_path / "run")).entries) == [0, 1, 3, 4, 5]
+    make_run(tmp_path / "run", recipe, PLAN, resume=True)
+    assert digests(tmp_path / "run") == digests(reference)
+
+
+def test_an_error_for_the_person_arrives_as_it_was_raised(
+    ray_here: str, tmp_path: Path, recipe: Recipe, task: Callable[[Task], None]
+) -> None:
+    def hopeless(job: ShardJob, recipe: Recipe) -> bytes:
+        raise UserError("the teacher gives NaN: use another checkpoint")
+
+    task(hopeless)
+    with pytest.raises(UserError) as caught:
+        make_run(tmp_path / "run", recipe, PLAN, on_ray(Workers(count=2)))
+    assert str(caught.value) == "the teacher gives NaN: use another checkpoint"
+    _, problems = verify(Folder(tmp_path / "run"))
+    assert len(problems) == 1  # nothing but that it is not complete
+
+
+def test_jobs_are_submitted_as_workers_come_free(ray_here: str, recipe: Recipe, task: Callable[[Task], None]) -> None:
+    drawn: list[int] = []
+
+    def endless() -> Iterator[ShardJob]:
+        for job in Plan(classes=(0,), per_class=10**9, shard_size=10).jobs():
+            drawn.append(job.number)
+            yield job
+
+    def nothing(job: ShardJob, recipe: Recipe) -> bytes:
+        return b"%d" % job.number
+
+    task(nothing)
+    made = on_ray(Workers())(endless(), recipe)
+    seen = [next(made) for _ in range(20)]
+    assert all(one.data == b"%d" % one.job.number for one in seen)
+    assert len(drawn) <= 20 + 4  # two for each of the two workers are on their way
+    made.close()  # type: ignore[attr-defined]
+
+
+def test_workers_that_fit_nowhere_are_refused_with_the_cure(ray_here: str) -> None:
+    assert workers_available(Workers()) == 2
+    for workers in (Workers(cpus=1000), Workers(gpus=1000)):
+        with pytest.raises(UserError, match=r"no worker fits.*lower --threads or --gpus-per-worker, or add nodes"):
+            workers_available(workers)
+
+
+def test_the_command_uses_the_ray_that_the_environment_names(
+    ray_here: str, reference: Path, tmp_path: Path, tiny_teacher_path: Path, recipe: Recipe
+) -> None:
+    address = ray.get_runtime_context().gcs_address
+    done = generate(address, recipe, "--out", tmp_path / "run", "--teacher", tiny_teacher_path)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert f"on Ray at {address} (cpu)" in done.stderr
+    assert digests(tmp_path / "run") == digests(reference)
+
+
+def test_the_command_says_in_one_line_that_every_worker_failed(
+    ray_here: str, tmp_path: Path, tiny_teacher_path: Path, recipe: Recipe
+) -> None:
+    teacher = load_checkpoint(tiny_teacher_path)
+    batch_norm_layers(teacher)[-1].running_var.fill_(-1.0)  # type: ignore[union-attr]
+    save_checkpoint(teacher, tmp_path / "nan.safetensors")
+    address = ray.get_runtime_context().gcs_address
+    done = generate(address, recipe, "--out", tmp_path / "run", "--teacher", tmp_path / "nan.safetensors")
+    announced, error = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert f"on Ray at {address}" in announced
+    assert error.startswith("error: the synthesis diverged")
+
+
+def generate(address: str, recipe: Recipe, *options: object) -> subprocess.CompletedProcess[str]:
+    command = synth_command("generate", *generate_options(recipe, PLAN), *options)
+    return subprocess.run(command, env={**os.environ, "RAY_ADDRESS": address}, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "address", ["nonsense", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:99999", "ray://", ":6379", "http://x"]
+)
+def test_a_malformed_address_is_refused_with_what_would_do(address: str) -> None:
+    with pytest.raises(UsageError, match="is no Ray address: give auto, local, none, HOST:PORT or ray://HOST:PORT"):
+        check_reachable(address)
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
+    with pytest.raises(ConnectionError):
+        check_reachable("127.0.0.1:1")
+
+
+def test_an_errors_last_line_is_its_message() -> None:
+    assert last_line(RuntimeError("Traceback\n  File x\n\nValueError: bad\n\n")) == "ValueError: bad"
+    assert last_line(RuntimeError()) == "RuntimeError"

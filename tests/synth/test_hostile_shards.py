@@ -1,0 +1,340 @@
+"""Shards from elsewhere: whatever their bytes are, decoding returns samples or raises a UserError that names the shard."""
+
+import io
+import json
+import os
+import random
+import struct
+import tarfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from synth.errors import UserError
+from synth.shards import DamagedShardError, Samples, decode_shard, encode_npy, encode_png, encode_shard
+from tests.synth.test_shards import CLASSES, SHAPE, some_samples
+
+RECORD = b'{"confidence": 0.9, "entropy": 0.1, "method": "m", "seed": 1}'
+
+
+def member(name: str, content: bytes, **changes: object) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    for field, value in changes.items():
+        setattr(info, field, value)
+    return info, content
+
+
+def good_members() -> dict[str, bytes]:
+    image = np.full(SHAPE, 7, dtype=np.uint8)
+    return {"cls": b"2", "json": RECORD, "logits.npy": encode_npy(np.zeros(CLASSES)), "png": encode_png(image)}
+
+
+def tar_of(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    """A tar of these headers and contents as they are, truthful or not."""
+    parts = [info.tobuf(tarfile.GNU_FORMAT) + body + b"\0" * (-len(body) % 512) for info, body in members]
+    return b"".join(parts) + b"\0" * 1024
+
+
+def shard_with(**changed: bytes | None) -> bytes:
+    """One good sample with a member's content changed, or left out."""
+    contents: dict[str, bytes | None] = {**good_members(), **{k.replace("_", "."): v for k, v in changed.items()}}
+    return tar_of(*(member(f"000000000.{kind}", body) for kind, body in contents.items() if body is not None))
+
+
+def decode(data: bytes) -> Samples:
+    return decode_shard(data, "the shard", SHAPE, CLASSES)
+
+
+def refused(data: bytes) -> str:
+    with pytest.raises(DamagedShardError) as caught:
+        decode(data)
+    message = str(caught.value)
+    assert message.startswith("the shard")
+    assert len(message) < 400
+    return message
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png_of(width: int, height: int, *extra: bytes, depth: int = 8, colour: int = 0) -> bytes:
+    """A PNG whose header claims a size, with the pixels of the right one."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(b"\0" * 6 * 6))
+    return b"\x89PNG\r\n\x1a\n" + header + pixels + b"".join(extra) + chunk(b"IEND", b"")
+
+
+def npy_of(header: str, body: bytes = b"\0" * 12) -> bytes:
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + body
+
+
+def saved(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def test_half_precision_logits_are_read_as_floats() -> None:
+    values = np.array([0.5, -2, 3], dtype=np.float16)
+    assert decode(shard_with(logits_npy=saved(values))).logits.tolist() == [[0.5, -2, 3]]
+
+
+def test_a_good_sample_made_by_hand_is_accepted() -> None:
+    back = decode(shard_with())
+    assert (back.keys, back.labels.tolist(), back.images.mean()) == (["000000000"], [2], 7)
+
+
+def kill(path: Path) -> bytes:
+    """A pickle that would make a file."""
+    return b"cos\nsystem\n(S'touch %s'\ntR." % os.fsencode(path)
+
+
+def test_a_pickle_is_refused_by_name_and_not_run(tmp_path: Path) -> None:
+    payload = kill(tmp_path / "owned")
+    for name in ("000000000.pkl", "000000000.pyd", "000000000.pth", "000000000.npy"):
+        assert repr(name) in refused(tar_of(member(name, payload)))
+    refused(shard_with(logits_npy=payload))
+    refused(shard_with(json=payload))
+    refused(shard_with(logits_npy=saved(np.array([1, 2, 3], dtype=object))))
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../000000000.cls",
+        "/etc/passwd",
+        "./000000000.cls",
+        "a/000000000.cls",
+        "000000000.cls/",
+        "00000000.cls",
+        "0000000000.cls",
+        "000000000.CLS",
+        "000000000.cls.gz",
+        "000000000",
+        "000000000.\n",
+        "\u0660" * 9 + ".cls",
+        "x" * 90,
+    ],
+)
+def test_a_name_outside_the_format_is_refused_by_name(name: str) -> None:
+    message = refused(tar_of(member(name, b"1")))
+    assert "is not allowed" in message or "not a plain file" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        tarfile.SYMTYPE,
+        tarfile.LNKTYPE,
+        tarfile.DIRTYPE,
+        tarfile.CHRTYPE,
+        tarfile.BLKTYPE,
+        tarfile.FIFOTYPE,
+        tarfile.CONTTYPE,
+        tarfile.GNUTYPE_SPARSE,
+        tarfile.GNUTYPE_LONGNAME,
+        tarfile.XHDTYPE,
+        tarfile.XGLTYPE,
+        b"?",
+    ],
+)
+def test_a_member_that_is_no_plain_file_is_refused(kind: bytes) -> None:
+    link = member("000000000.cls", b"1", type=kind, linkname="/etc/passwd")
+    assert "'000000000.cls' is not a plain file" in refused(tar_of(link))
+
+
+def test_a_pax_header_is_refused_unread() -> None:
+    # Python's tarfile searches it in quadratic time: this megabyte would take a quarter of an hour.
+    assert "not a plain file" in refused(tar_of(member("x", b"1" * 2**20, type=tarfile.XHDTYPE)))
+
+
+def test_a_member_that_is_there_twice_is_refused() -> None:
+    twice = [member("000000000.cls", b"1"), member("000000000.cls", b"2")]
+    assert "000000000.cls is there twice" in refused(tar_of(*twice))
+
+
+@pytest.mark.parametrize("kind", ["cls", "json", "logits_npy", "png"])
+def test_a_missing_member_is_named(kind: str) -> None:
+    assert f"sample 000000000: its {kind.replace('_', '.')} is missing" in refused(shard_with(**{kind: None}))
+
+
+@pytest.mark.parametrize("size", [2, 10**6, 2**33, 2**60, -512, -1])
+def test_a_size_that_is_not_there_is_refused(size: int) -> None:
+    message = refused(tar_of(member("000000000.cls", b"1", size=size))[: 512 + 1])
+    assert "claims" in message or "cut short" in message
+
+
+@pytest.mark.parametrize(
+    ("png", "words"),
+    [
+        (png_of(100_000, 100_000), "can't be decoded"),
+        (png_of(20_000, 2_000), "is 20000x2000 L, expected 5x6 L"),
+        (png_of(6, 5), "is 6x5 L, expected 5x6 L"),
+        (png_of(5, 6, depth=1), "is 5x6 1, expected 5x6 L"),
+        (png_of(5, 6, depth=16), "is 5x6 I;16, expected 5x6 L"),
+        (encode_png(np.zeros((3, 6, 5), dtype=np.uint8)), "is 5x6 RGB, expected 5x6 L"),
+        (png_of(5, 6)[:45], "can't be decoded"),
+        (b"", "can't be decoded"),
+        (b"GIF89a" + b"\0" * 50, "can't be decoded"),
+        (b"\xff\xd8\xff\xe0" + b"\0" * 50, "can't be decoded"),
+    ],
+)
+def test_a_png_of_another_size_kind_or_none_is_refused(png: bytes, words: str) -> None:
+    assert words in refused(shard_with(png=png))
+
+
+@pytest.mark.filterwarnings("ignore:Invalid APNG")
+@pytest.mark.parametrize(
+    "kind", b"iCCP tRNS gAMA cHRM pHYs sRGB PLTE tEXt zTXt iTXt eXIf acTL fcTL fdAT IDAT IHDR".split()
+)
+def test_a_malformed_extra_chunk_of_a_png_does_no_harm(kind: bytes) -> None:
+    bodies = [b"", b"\0", b"abc", b"k\0", b"k\0\0", b"k\0\0zzz", b"\xff" * 30, b"k\0\0" + zlib.compress(b"0" * 2**20)]
+    for body in bodies:
+        returns_or_refuses(shard_with(png=png_of(5, 6, chunk(kind, body))))
+
+
+def returns_or_refuses(data: bytes) -> bool:
+    """Whether it is accepted; any other exception fails the test."""
+    try:
+        decode(data)
+    except UserError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("npy", "words"),
+    [
+        (encode_npy(np.array([0, np.nan, 0])), "hold NaN or infinity"),
+        (encode_npy(np.array([0, np.inf, 0])), "hold NaN or infinity"),
+        (encode_npy(np.zeros(4)), "expected float16 or float32 (3,)"),
+        (encode_npy(np.zeros((1, 3))), "expected float16 or float32 (3,)"),
+        (saved(np.zeros(3, dtype=np.float64)), "are float64 (3,)"),
+        (saved(np.zeros(3, dtype=np.int32)), "are int32 (3,)"),
+        (saved(np.zeros(3, dtype=">f4")), "expected float16 or float32"),
+        (saved(np.array([None, None, None])), "are object (3,)"),
+        (encode_npy(np.zeros(3)) + b"\0", "have 13 bytes, not 12"),
+        (encode_npy(np.zeros(3))[:-1], "have 11 bytes, not 12"),
+        (npy_of("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }\n"), "expected float16"),
+        (npy_of("{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }\n", b""), "have 0 bytes, not 12"),
+        (npy_of("{'descr': '<f4', 'shape': (3,"), "not a plain npy array"),
+        (npy_of("{[1]: 2}"), "not a plain npy array"),
+        (npy_of("{1: 2, 'a': 3}"), "not a plain npy array"),
+        (npy_of("{'descr': (), 'fortran_order': False, 'shape': (3,)}"), "not a plain npy array"),
+        (npy_of("__import__('os').system('true')"), "not a plain npy array"),
+        (npy_of("(" * 9000), "not a plain npy array"),
+        (npy_of("5"), "not a plain npy array"),
+        (npy_of("{'descr': '<f4'" + " " * 20_000 + "}"), "not a plain npy array"),
+        (b"\x93NUMPY\x03\x00", "not a plain npy array"),
+        (b"", "not a plain npy array"),
+    ],
+)
+def test_logits_that_are_not_a_plain_row_of_numbers_are_refused(npy: bytes, words: str) -> None:
+    assert words in refused(shard_with(logits_npy=npy))
+
+
+@pytest.mark.parametrize(
+    "label", [b"3", b"999999", b"-1", b"", b"1.0", b"1\n", b"0x1", b"1" * 5000, "²".encode(), b"\xff"]
+)
+def test_a_class_out_of_range_is_refused(label: bytes) -> None:
+    assert "is not within 0 and 2" in refused(shard_with(cls=label))
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"",
+        b"nonsense",
+        b"[]",
+        b"1",
+        b"null",
+        b"\xff\xfe\x00",
+        b"{}",
+        b'{"confidence": 1}',
+        b'{"confidence": "1", "entropy": 0}',
+        b'{"confidence": NaN, "entropy": 0}',
+        b'{"confidence": 0, "entropy": 1e999}',
+        b'{"confidence": 1' + b"0" * 400 + b', "entropy": 0}',
+        b'{"confidence": 1' + b"0" * 5000 + b', "entropy": 0}',
+        b"[" * 60_000,
+        b'{"a":' * 10_000 + b"1" + b"}" * 10_000,
+        b'{"confidence": 1, "entropy": 0, "x": "' + b"a" * 70_000 + b'"}',
+    ],
+    ids=lambda record: repr(record[:30]),
+)
+def test_a_record_that_is_not_one_small_object_with_numbers_is_refused(record: bytes) -> None:
+    message = refused(shard_with(json=record))
+    assert "its json is not one small object" in message or "is not a finite number" in message
+
+
+@pytest.mark.parametrize("partner", [3, -1, 10**30, "1", 1.5, None, [0]])
+def test_a_partners_class_out_of_range_is_refused(partner: object) -> None:
+    record = json.dumps({"confidence": 1, "entropy": 0, "partner_class": partner})
+    assert "its partner's class is not within 0 and 2" in refused(shard_with(json=record.encode()))
+
+
+def test_a_shard_whose_images_would_not_fit_in_memory_is_refused_before_they_are_made() -> None:
+    data = tar_of(*(member(f"{key:09d}.cls", b"1") for key in range(1000)))
+    with pytest.raises(DamagedShardError, match="take more than"):
+        decode_shard(data, "the shard", (3, 4096, 4096), 10)
+
+
+def test_a_cut_shard_is_refused_by_name() -> None:
+    data = encode_shard(some_samples())
+    end = len(data.rstrip(b"\0"))
+    for length in [*range(0, end, 177), 511, 512, 513, end]:
+        assert "the shard" in refused(data[:length])
+
+
+def test_what_is_no_tar_is_refused_by_name() -> None:
+    for data in (b"", b"x" * 511, b"x" * 5000, zlib.compress(b"0" * 5000), b"PK\x03\x04" + b"\0" * 600):
+        refused(data)
+
+
+def test_a_damaged_shard_is_read_or_refused_and_nothing_else() -> None:
+    choose, data, accepted = random.Random(0), encode_shard(some_samples(2)), 0
+    for _ in range(600):
+        damaged = DAMAGES[choose.randrange(len(DAMAGES))](bytearray(data), choose)
+        accepted += returns_or_refuses(bytes(damaged))
+    assert 0 < accepted < 600  # some bytes, such as padding, don't matter
+
+
+def flip(data: bytearray, choose: random.Random) -> bytearray:
+    for _ in range(choose.choice((1, 1, 5, 50))):
+        data[choose.randrange(len(data))] ^= 1 << choose.randrange(8)
+    return data
+
+
+def cut(data: bytearray, choose: random.Random) -> bytearray:
+    return data[: choose.randrange(len(data))]
+
+
+def remove(data: bytearray, choose: random.Random) -> bytearray:
+    start = choose.randrange(len(data))
+    del data[start : start + choose.choice((1, 13, 512, 1024))]
+    return data
+
+
+def repeat(data: bytearray, choose: random.Random) -> bytearray:
+    start = choose.randrange(0, len(data), 512)
+    return data[:start] + data[max(0, start - 1024) : start] + data[start:]
+
+
+def reseal(data: bytearray, choose: random.Random) -> bytearray:
+    """A byte of a header changed, and its checksum made right again, so that the change is looked at."""
+    headers = [start for start in range(0, len(data), 512) if data[start + 257 : start + 262] == b"ustar"]
+    start = choose.choice(headers)
+    data[start + choose.choice((choose.randrange(100), choose.randrange(124, 136), 156))] = choose.randrange(256)
+    data[start + 148 : start + 156] = b" " * 8
+    data[start + 148 : start + 156] = b"%06o\0 " % sum(data[start : start + 512])
+    return data
+
+
+DAMAGES: list[Callable[[bytearray, random.Random], bytearray]] = [flip, cut, remove, repeat, reseal]

@@ -1,0 +1,203 @@
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from synth.errors import UserError
+from synth.index import FORMAT_VERSION, INDEX, PART, Index, ShardEntry, find_index, read_index, read_shard
+from synth.shards import DamagedShardError, decode_shard, encode_shard
+from synth.store import Folder
+
+Raw = dict[str, Any]
+
+
+@pytest.fixture
+def run(tiny_run: Path, tmp_path: Path) -> Folder:
+    """A run of the test's own."""
+    shutil.copytree(tiny_run, tmp_path / "run")
+    return Folder(tmp_path / "run")
+
+
+def changed(run: Folder, change: Callable[[Raw], object]) -> bytes:
+    raw = json.loads(run.read(INDEX))
+    change(raw)
+    return json.dumps(raw).encode()
+
+
+def refused(data: bytes) -> str:
+    with pytest.raises(UserError) as caught:
+        Index.parse(data, "the index")
+    message = str(caught.value)
+    assert message.startswith("the index")
+    assert len(message) < 400
+    return message
+
+
+def test_an_index_survives_the_round_trip_byte_for_byte(run: Folder) -> None:
+    index = read_index(run)
+    assert index.to_bytes() == run.read(INDEX)
+    assert Index.parse(index.to_bytes(), "i") == index
+    assert (index.samples, index.complete, sorted(index.entries)) == (100, True, [0, 1, 2, 3])
+
+
+def test_the_index_tells_what_determined_the_run_and_no_time(run: Folder) -> None:
+    raw = json.loads(run.read(INDEX))
+    assert {"wids_version", "shardlist", "format_version", "run", "complete", "name"} < set(raw)
+    assert {"teacher_sha256", "method", "settings", "plan", "mean", "std", "class_names", "versions"} < set(raw["run"])
+    assert {"url", "nsamples", "filesize", "sha256", "class_counts"} == set(raw["shardlist"][0])
+    assert not [key for key in json.dumps(raw).split('"') if "time" in key or "date" in key or "host" in key]
+
+
+def test_an_index_of_a_newer_format_says_to_update(run: Folder) -> None:
+    data = changed(run, lambda raw: raw.update(format_version=FORMAT_VERSION + 1, run="unknown"))
+    assert f"version {FORMAT_VERSION + 1}, newer than {FORMAT_VERSION}: update this package" in refused(data)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://elsewhere/shard-000000.tar",
+        "pipe:touch owned",
+        "pipe:cat shard-000000.tar",
+        "../shard-000000.tar",
+        "/tmp/shard-000000.tar",
+        "file:///tmp/shard-000000.tar",
+        "shard-000000.tar\n",
+        "shard-0.tar",
+        "shard-000000.tar.gz",
+        "",
+        None,
+        7,
+    ],
+)
+def test_a_shard_url_that_leaves_the_run_is_refused(run: Folder, url: object) -> None:
+    data = changed(run, lambda raw: raw["shardlist"][0].update(url=url))
+    assert "is damaged" in refused(data)
+
+
+def set_plan(**values: object) -> Callable[[Raw], object]:
+    return lambda raw: raw["run"]["plan"].update(values)
+
+
+def set_run(**values: object) -> Callable[[Raw], object]:
+    return lambda raw: raw["run"].update(values)
+
+
+def set_shard(**values: object) -> Callable[[Raw], object]:
+    return lambda raw: raw["shardlist"][1].update(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (set_shard(nsamples=26), "is listed with 26 samples"),
+        (set_shard(nsamples=-1), "is listed with -1 samples"),
+        (set_shard(filesize=0), "and 0 bytes"),
+        (set_shard(filesize=2**62), "bytes"),
+        (set_shard(filesize=float("inf")), "is damaged"),
+        (set_shard(url="shard-000000.tar"), "listed twice"),
+        (set_shard(url="shard-000004.tar"), "only 4 shards are planned"),
+        (set_shard(class_counts=[1]), "is damaged"),
+        (set_shard(class_counts={"x": 1}), "is damaged"),
+        (lambda raw: raw["shardlist"].pop(), "4 shards are planned, 3 listed"),
+        (lambda raw: raw["shardlist"][0].pop("sha256"), "is damaged"),
+        (lambda raw: raw.pop("complete"), "is damaged"),
+        (lambda raw: raw.update(shardlist=None), "is damaged"),
+        (lambda raw: raw.update(shardlist=[None]), "is damaged"),
+        (lambda raw: raw.update(run=None), "is damaged"),
+        (set_plan(per_class=0), "is damaged"),
+        (set_plan(per_class=10**12), "a run holds at most"),
+        (set_plan(per_class=10**400), "is damaged"),
+        (set_plan(shard_size=1), "100 shards are planned"),
+        (set_plan(classes=[]), "is damaged"),
+        (set_plan(classes=[0, 0]), "distinct"),
+        (set_plan(classes=[-1]), "is damaged"),
+        (set_plan(classes=list(range(11))), "class 10 has no name"),
+        (set_plan(seed=-1), "is damaged"),
+        (set_run(image_shape=[1, 10**6, 10**6]), "image shape"),
+        (set_run(image_shape=[2, 28, 28]), "image shape"),
+        (set_run(image_shape=[28, 28]), "is damaged"),
+        (set_run(class_names=["a"] * 200_000), "class names"),
+        (set_run(class_names=["\x1b[2J"] * 10), "class names"),
+        (set_run(class_names=[1] * 10), "class names"),
+        (set_run(mean="x"), "is damaged"),
+        (set_run(settings=5), "is damaged"),
+        (set_run(width=10**400), "is damaged"),
+    ],
+)
+def test_an_index_that_contradicts_itself_is_refused(run: Folder, change: Callable[[Raw], object], words: str) -> None:
+    assert words in refused(changed(run, change))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"nonsense",
+        b"\xff\xfe",
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"format_version": null}',
+        b'{"format_version": 1e999}',
+        b'{"format_version": "x"}',
+        b'{"format_version": 1}',
+        b"[" * 100_000,
+        b'{"format_version": 1, "run": ' + b'{"a":' * 100_000,
+    ],
+    ids=lambda data: repr(data[:30]),
+)
+def test_what_is_no_index_is_refused(data: bytes) -> None:
+    assert "make the run again" in refused(data)
+
+
+def test_no_index_is_said_with_the_command_that_makes_a_run(tmp_path: Path) -> None:
+    assert find_index(Folder(tmp_path)) is None
+    with pytest.raises(UserError, match=r"there is no run in .* 'synth generate --teacher T --per-class 100 --out"):
+        read_index(Folder(tmp_path / "nowhere"))
+
+
+def test_a_run_that_is_completed_between_two_looks_is_found(run: Folder) -> None:
+    class Racing(Folder):
+        """The index takes its final name just after the first look for it."""
+
+        looked = False
+
+        def size(self, name: str) -> int:
+            if name == INDEX and not self.looked:
+                self.looked = True
+                raise FileNotFoundError(name)
+            return super().size(name)
+
+    assert not run.path.joinpath(PART).exists()
+    assert read_index(Racing(run.path)).complete
+
+
+def test_a_shard_that_differs_from_its_index_is_refused_by_name(run: Folder) -> None:
+    index, name = read_index(run), "shard-000002.tar"
+    good = run.read(name)
+    for damage, words in ((good[:-512], "bytes instead of"), (good[:600] + b"!" + good[601:], "its sha256")):
+        run.write(name, damage)
+        with pytest.raises(DamagedShardError, match=rf"{name}.*{words}.*--resume"):
+            read_shard(run, index, index.entries[2])
+    run.remove(name)
+    with pytest.raises(DamagedShardError, match=f"{name} is missing.*--resume"):
+        read_shard(run, index, index.entries[2])
+
+
+def test_a_shard_with_a_true_hash_and_other_content_is_refused(run: Folder) -> None:
+    index = read_index(run)
+    good = decode_shard(run.read("shard-000000.tar"), "s", (1, 28, 28), 10)
+    for field, values, words in (
+        ("labels", good.labels[::-1], "holds other classes than its plan"),
+        ("keys", [f"{int(key) + 1:09d}" for key in good.keys], "holds other keys than its plan"),
+    ):
+        data = encode_shard(dataclasses.replace(good, **{field: values}))
+        run.write("shard-000000.tar", data)
+        entry = ShardEntry.of(index.card.plan.job(0), data)
+        with pytest.raises(DamagedShardError, match=words):
+            read_shard(run, index, entry)

@@ -1,0 +1,70 @@
+import pytest
+import torch
+from torch import nn
+
+from synth.errors import UsageError
+from synth.models import OURS, build
+from synth.statistics import batch_norm_layers
+
+
+@pytest.mark.parametrize(("architecture", "size"), [("lenet5", 28), ("lenet5", 32), ("allcnn", 32), ("resnet20", 32)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_architecture_maps_images_to_logits_and_sends_a_gradient_back(
+    architecture: str, size: int, channels: int
+) -> None:
+    net = build(architecture, channels, 7, size, width=0.25).eval()
+    x = torch.rand(2, channels, size, size, requires_grad=True)
+    logits = net(x)
+    assert logits.shape == (2, 7)
+    logits.sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
+    assert batch_norm_layers(net)
+
+
+@pytest.mark.parametrize(("architecture", "millions"), [("lenet5", 0.062), ("allcnn", 1.6), ("resnet20", 0.27)])
+def test_the_sizes_are_those_of_the_papers(architecture: str, millions: float) -> None:
+    channels, size = (1, 28) if architecture == "lenet5" else (3, 32)
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in build(architecture, channels, 10, size).parameters())
+    assert parameters / 1e6 == pytest.approx(millions, rel=0.15)
+
+
+def test_resnet20_has_twenty_weighted_layers_on_its_longest_path() -> None:
+    with torch.device("meta"):
+        net = build("resnet20", 3, 10, 32)
+    weighted = [n for n, m in net.named_modules() if isinstance(m, nn.Conv2d | nn.Linear) and "shortcut" not in n]
+    assert len(weighted) == 20
+
+
+def test_width_scales_every_one_of_ours() -> None:
+    for architecture in OURS:
+        with torch.device("meta"):
+            sizes = [sum(p.numel() for p in build(architecture, 3, 10, 32, width=w).parameters()) for w in (0.5, 1, 2)]
+        assert sizes[0] < sizes[1] < sizes[2]
+
+
+def test_a_torchvision_model_and_a_function_of_ones_own_are_found_by_name() -> None:
+    with torch.device("meta"):
+        assert build("resnet18", 3, 5, 32).fc.out_features == 5  # type: ignore[union-attr]
+        own = build("torch.nn:Linear", 4, 6, 32)
+    assert isinstance(own, nn.Linear)
+    assert own.out_features == 6
+
+
+@pytest.mark.parametrize(
+    ("architecture", "channels", "size", "width", "words"),
+    [
+        ("lenet6", 1, 28, 1.0, "unknown architecture 'lenet6': choose one of lenet5, allcnn, resnet20"),
+        ("lenet5", 1, 64, 1.0, "takes 28x28 or 32x32 images, not 64x64"),
+        ("resnet18", 1, 28, 1.0, "takes 3-channel images, these have 1"),
+        ("resnet18", 3, 32, 0.5, "--width scales lenet5, allcnn, resnet20 only, not resnet18"),
+        ("no.such.module:net", 1, 28, 1.0, "cannot find the architecture 'no.such.module:net'"),
+        ("math:net", 1, 28, 1.0, "cannot find the architecture 'math:net'"),
+    ],
+)
+def test_an_impossible_architecture_is_refused_with_what_would_do(
+    architecture: str, channels: int, size: int, width: float, words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        build(architecture, channels, 10, size, width)

@@ -1,0 +1,136 @@
+import math
+import statistics as slow
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from synth.statistics import BatchStatistics, batch_norm_layers, channel_moments, input_loss, watch_batch_norm
+
+
+def random_network(seed: int = 0) -> nn.Sequential:
+    """Two batch-norm layers, of images and of vectors, with running statistics of no special kind."""
+    torch.manual_seed(seed)
+    net = nn.Sequential(
+        nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 4), nn.BatchNorm1d(4)
+    )
+    for layer in batch_norm_layers(net):
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        layer.running_mean.normal_()
+        layer.running_var.uniform_(0.2, 2.0)
+    return net.eval()
+
+
+def observed(net: nn.Module, x: Tensor) -> BatchStatistics:
+    with torch.no_grad(), watch_batch_norm(net) as found:
+        net(x)
+    return found
+
+
+def channels(net: nn.Sequential, x: Tensor) -> list[list[tuple[float, float, float, float, float]]]:
+    """Per batch-norm layer and channel: batch mean and variance, running mean and variance, epsilon; by plain loops."""
+    layers = []
+    for module in net:
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            values = [x[:, c].flatten().double().tolist() for c in range(x.shape[1])]
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            running = zip(module.running_mean.tolist(), module.running_var.tolist(), strict=True)
+            layers.append(
+                [(slow.mean(v), slow.pvariance(v), m, s, module.eps) for v, (m, s) in zip(values, running, strict=True)]
+            )
+        x = module(x).detach()
+    return layers
+
+
+@pytest.mark.parametrize("weight", [1.0, 10.0])
+def test_the_published_loss_is_equation_4(weight: float) -> None:
+    net, x = random_network(), torch.randn(6, 2, 4, 4, generator=torch.Generator().manual_seed(1))
+    expected = 0.0
+    for number, layer in enumerate(channels(net, x)):
+        mean_distance = math.sqrt(sum((m - rm) ** 2 for m, _, rm, _, _ in layer))
+        variance_distance = math.sqrt(sum((v - rv) ** 2 for _, v, _, rv, _ in layer))
+        expected += (weight if number == 0 else 1.0) * (mean_distance + variance_distance)
+    assert observed(net, x).published_loss(weight).item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("weight", [1.0, 10.0])
+def test_the_normalised_loss_is_its_formula(weight: float) -> None:
+    net, x = random_network(), torch.randn(6, 2, 4, 4, generator=torch.Generator().manual_seed(2))
+    total, weights = 0.0, 0.0
+    for number, layer in enumerate(channels(net, x)):
+        terms = [(m - rm) ** 2 / (rv + e) + ((v + e) / (rv + e) - 1) ** 2 for m, v, rm, rv, e in layer]
+        w = weight if number == 0 else 1.0
+        total, weights = total + w * sum(terms) / len(terms), weights + w
+    assert observed(net, x).normalised_loss(weight).item() == pytest.approx(total / weights, rel=1e-4)
+
+
+def test_both_losses_vanish_on_the_batch_that_made_the_statistics() -> None:
+    net, generator = random_network(), torch.Generator().manual_seed(3)
+    x = torch.randn(512, 2, 4, 4, generator=generator)
+    for layer in batch_norm_layers(net):
+        layer.momentum = 1.0
+    net.train()(x)
+    net.eval()
+    own, other = observed(net, x), observed(net, 2 * x + 1)
+    assert own.normalised_loss() < 1e-4 < 0.1 < other.normalised_loss()
+    assert own.published_loss() < 0.02 < 0.5 < other.published_loss()
+
+
+@pytest.mark.parametrize("shape", [(8, 3), (8, 3, 5), (8, 3, 5, 4), (2, 3, 2, 3, 4)])
+def test_channel_moments_are_the_mean_and_the_biased_variance(shape: tuple[int, ...]) -> None:
+    x = 3 + 2 * torch.randn(shape, generator=torch.Generator().manual_seed(4))
+    mean, variance = channel_moments(x)
+    dims = [d for d in range(x.dim()) if d != 1]
+    torch.testing.assert_close(mean, x.mean(dims))
+    torch.testing.assert_close(variance, x.var(dims, unbiased=False), rtol=1e-4, atol=1e-5)
+
+
+def test_a_constant_channel_has_no_negative_variance() -> None:
+    assert channel_moments(torch.full((64, 2, 9, 9), 1234.567))[1].min() >= 0
+
+
+def test_the_input_loss_is_zero_for_normalised_pixels_and_grows_from_there() -> None:
+    x = torch.randn(50, 3, 8, 8, generator=torch.Generator().manual_seed(5))
+    x = (x - x.mean((0, 2, 3), keepdim=True)) / x.std((0, 2, 3), unbiased=False, keepdim=True)
+    assert input_loss(x).item() == pytest.approx(0, abs=1e-6)
+    assert input_loss(x + 1).item() == pytest.approx(1, rel=1e-3)
+    assert input_loss(x * math.sqrt(2)).item() == pytest.approx(1, rel=1e-3)
+
+
+@pytest.mark.parametrize("loss", ["published_loss", "normalised_loss"])
+def test_a_loss_sends_a_finite_gradient_to_the_images(loss: str) -> None:
+    net, x = random_network(), torch.zeros(4, 2, 4, 4, requires_grad=True)  # constant: the hardest point of a norm
+    with watch_batch_norm(net) as found:
+        net(x)
+        getattr(found, loss)().backward()
+    assert x.grad is not None
+    assert torch.isfinite(x.grad).all()
+
+
+def test_no_hook_outlives_the_block_even_after_an_exception() -> None:
+    net = random_network()
+    found = observed(net, torch.zeros(4, 2, 4, 4))
+    assert list(found.moments) == batch_norm_layers(net)
+    with pytest.raises(RuntimeError):
+        observed(net, torch.zeros(4, 99, 4, 4))  # wrong number of channels
+    assert not any(layer._forward_pre_hooks for layer in net.modules())
+    found.moments.clear()
+    net(torch.zeros(4, 2, 4, 4))
+    assert not found.moments
+
+
+def test_every_kind_of_batch_norm_with_running_statistics_is_seen() -> None:
+    class OurNorm(nn.BatchNorm2d):
+        pass
+
+    kinds = [nn.BatchNorm1d(2), nn.BatchNorm2d(2), nn.BatchNorm3d(2), nn.SyncBatchNorm(2), OurNorm(2)]
+    unseen = [nn.BatchNorm2d(2, track_running_stats=False), nn.GroupNorm(1, 2), nn.LayerNorm(2), nn.InstanceNorm2d(2)]
+    assert batch_norm_layers(nn.ModuleList([*kinds, *unseen])) == kinds
+
+
+def test_a_sync_batch_norm_is_measured_like_a_plain_one() -> None:
+    plain, x = random_network(), torch.randn(6, 2, 4, 4, generator=torch.Generator().manual_seed(6))
+    expected = observed(plain, x).published_loss()
+    torch.testing.assert_close(observed(nn.SyncBatchNorm.convert_sync_batchnorm(plain), x).published_loss(), expected)

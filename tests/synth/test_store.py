@@ -1,0 +1,84 @@
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from synth.errors import UsageError, UserError
+from synth.store import Folder, open_store
+
+
+def test_what_is_written_is_read_back_and_replaced_and_removed(tmp_path: Path) -> None:
+    store = Folder(tmp_path / "a" / "b")
+    assert store.names() == set()
+    store.create()
+    store.write("x", b"one")
+    store.write("x", b"three")
+    assert (store.read("x"), store.size("x"), store.names()) == (b"three", 5, {"x"})
+    assert store.modified("x") > 0
+    store.remove("x")
+    store.remove("x")
+    with pytest.raises(FileNotFoundError):
+        store.read("x")
+    with pytest.raises(FileNotFoundError):
+        store.size("x")
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Folder(tmp_path)
+    store.write("x", b"old")
+    monkeypatch.setattr(os, "fsync", disk_full)
+    with pytest.raises(UserError, match="the disk is full: free some space and go on with --resume"):
+        store.write("x", b"new and longer")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"x": b"old"}
+
+
+def disk_full(descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_writer_killed_midway_leaves_the_old_file_and_a_rest_that_can_be_swept(tmp_path: Path) -> None:
+    store = Folder(tmp_path)
+    store.write("x", b"old")
+    script = (
+        "import os, signal, sys; from pathlib import Path; from synth.store import Folder\n"
+        "os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "Folder(Path(sys.argv[1])).write('x', b'new')"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(tmp_path)]).returncode == -signal.SIGKILL
+    assert store.read("x") == b"old"
+    assert store.names() == {"x"}
+    assert len(list(tmp_path.iterdir())) == 2
+    store.remove_temporaries()
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_path_below_a_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for store in (Folder(tmp_path / "file"), Folder(tmp_path / "file" / "run")):
+        for action in (store.create, store.names, lambda s=store: s.size("x"), lambda s=store: s.write("x", b"")):
+            with pytest.raises(UserError, match="is a file, not a folder: choose another folder"):
+                action()
+
+
+def test_a_name_that_the_system_refuses_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="File name too long"):
+        Folder(tmp_path / ("a" * 300)).size("x")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_one_line(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="permission denied"):
+        Folder(tmp_path).write("x", b"")
+
+
+def test_a_store_is_a_path_or_a_file_uri(tmp_path: Path) -> None:
+    assert open_store("runs/a").path == Path("runs/a")
+    assert open_store(f"file://{tmp_path}").path == tmp_path
+    for uri in ("s3://bucket/run", "file://relative", "pipe:cat x://y", "http://host/x"):
+        with pytest.raises(UsageError, match="is not a folder: give a path or file:///absolute/path"):
+            open_store(uri)

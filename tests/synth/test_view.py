@@ -1,0 +1,93 @@
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from synth.errors import UserError
+from synth.index import INDEX, PART, Index, read_index, shard_name
+from synth.plan import Plan
+from synth.store import Folder
+from synth.view import GAP, LABEL_WIDTH, describe, draw_grid, first_images
+from tests.runs import card_for, recipe_for
+
+
+@pytest.fixture
+def half(tiny_run: Path, tmp_path: Path) -> Folder:
+    """The tiny run as it was when shards 0 and 2 of 4 were published, the second ten seconds after the first."""
+    store = Folder(tmp_path / "half")
+    store.create()
+    index = read_index(Folder(tiny_run))
+    for number, time in ((0, 1_000_000), (2, 1_000_010)):
+        shutil.copy(tiny_run / shard_name(number), store.path)
+        os.utime(store.path / shard_name(number), (time, time))
+    entries = {number: index.entries[number] for number in (0, 2)}
+    store.write(PART, Index(index.card, entries, complete=False).to_bytes())
+    return store
+
+
+def test_a_complete_run_is_described_as_that(tiny_run: Path) -> None:
+    text = describe(Folder(tiny_run))
+    assert f"{tiny_run}: complete" in text
+    assert "4 of 4 shards, 100 of 100" in text
+    assert "missing" not in text
+    assert read_index(Folder(tiny_run)).card.teacher_sha256[:12] in text
+
+
+def test_a_growing_run_tells_what_is_missing_and_how_long_it_will_take(half: Folder) -> None:
+    text = describe(half)
+    assert "not complete" in text
+    assert "2 of 4 shards, 50 of 100" in text
+    assert "missing    shards 1, 3" in text
+    assert "2.5 " in text  # a second: 25 in 10 s
+    assert "20 s left at that rate" in text
+
+
+def test_a_run_without_shards_has_no_rate_yet(half: Folder) -> None:
+    card = read_index(half).card
+    half.write(PART, Index(card, {}, complete=False).to_bytes())
+    assert "unknown until two shards are published" in describe(half)
+
+
+def test_a_huge_plan_is_described_without_listing_it(tmp_path: Path, tiny_teacher: object) -> None:
+    plan = Plan(classes=tuple(range(10)), per_class=10**8, shard_size=1)
+    card = card_for(recipe_for(tiny_teacher), plan)  # type: ignore[arg-type]
+    Folder(tmp_path).write(PART, Index(card, {}, complete=False).to_bytes())
+    text = describe(Folder(tmp_path))
+    assert "0 of 1,000,000,000 " in text
+    assert "shards 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...\n" in text
+
+
+def test_a_grid_shows_each_classs_first_images(tiny_run: Path, tmp_path: Path) -> None:
+    store = Folder(tiny_run)
+    index = read_index(store)
+    draw_grid(store, 3, tmp_path / "grid.png")
+    with Image.open(tmp_path / "grid.png") as image:
+        grid = np.asarray(image)
+    assert grid.shape == (10 * (28 + GAP), LABEL_WIDTH + 3 * (28 + GAP), 3)
+    rows = first_images(store, index, 3)
+    assert list(rows) == list(range(10))
+    for row, (images, confidences) in enumerate(rows.values()):
+        assert len(images) == len(confidences) == 3
+        top, left = row * (28 + GAP), LABEL_WIDTH + 28 + GAP
+        np.testing.assert_array_equal(grid[top : top + 28, left : left + 28, 0], images[1][0])
+        assert grid[top : top + 28, :LABEL_WIDTH].min() < 128  # a label is written
+
+
+def test_a_grid_of_a_growing_run_shows_what_there_is(half: Folder, tmp_path: Path) -> None:
+    draw_grid(half, 100, tmp_path / "grid.png")
+    with Image.open(tmp_path / "grid.png") as image:
+        assert image.width == LABEL_WIDTH + 100 * (28 + GAP)
+
+
+def test_a_grid_that_cannot_be_made_says_why(tiny_run: Path, half: Folder, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot write .*nowhere"):
+        draw_grid(Folder(tiny_run), 2, tmp_path / "nowhere" / "grid.png")
+    half.write(PART, Index(read_index(half).card, {}, complete=False).to_bytes())
+    with pytest.raises(UserError, match="has no published shard yet"):
+        draw_grid(half, 2, tmp_path / "grid.png")
+    with pytest.raises(UserError, match="there is no run in"):
+        draw_grid(Folder(tmp_path / "none"), 2, tmp_path / "grid.png")
+    assert not (half.path / INDEX).exists()

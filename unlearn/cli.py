@@ -11,6 +11,7 @@ import click
 from synth.console import ClassList, Console, settings_flags, settings_from_flags
 from unlearn.settings import (
     METHOD_PRESETS,
+    METHOD_SETTINGS,
     AdaptiveSettings,
     BaselineSettings,
     DistillSettings,
@@ -295,3 +296,57 @@ def evaluate(
     )  # fmt: skip
     show = evaluation_json if as_json else evaluation_tables
     click.echo(show(evaluations, class_names, forget))
+
+
+@main.command(context_settings={**FROM_ENVIRONMENT, "ignore_unknown_options": True})
+@click.option("--method", type=click.Choice(sorted(["distill", *METHOD_SETTINGS])), required=True)
+@click.option(
+    "--over", required=True, help="a setting and its values: entropy=0.2:2.0:10 (first:last:count) or gate=0.01,0.1"
+)
+@click.option("--seeds", type=ClassList(), default="0", help="such as 0-2")
+@click.option("--forget", type=ClassList(), required=True, help="classes to forget, such as 0 or 3,8")
+@click.option("--out", type=PATH, required=True, help="folder for the runs, sweep.csv and sweep.svg")
+@data_options
+@device_option
+@threads_option
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def sweep(
+    method: str,
+    over: str,
+    seeds: tuple[int, ...],
+    forget: tuple[int, ...],
+    out: Path,
+    data: str,
+    data_root: Path | None,
+    download: bool,
+    image_size: int,
+    device: str,
+    threads: int | None,
+    options: tuple[str, ...],
+) -> None:
+    """Run METHOD with every value and seed, and show both accuracies over the setting.
+
+    OPTIONS are the method's own, such as --teacher and --shards. Started again, it goes on where it was. The accuracies
+    are on real test images: they show what a setting does, and must not be what it is chosen by.
+    """
+    from unlearn import tasks
+    from unlearn.sweep import PLOT, RESULTS, Range
+    from unlearn.sweep import sweep as sweep_over
+
+    where = tasks.machine(device, threads)
+    source = tasks.DataSource(data, data_root, download, image_size)
+    command, chosen = main.commands[method], Range.parse(over)
+    again = "--overwrite" if method == "distill" else "--resume"
+    classes = ",".join(map(str, forget))
+
+    def run(place: Path, value: str, seed: int) -> None:
+        given = ["--forget", classes, "--out", str(place), f"--{chosen.name}", value, "--seed", str(seed), again]
+        arguments = [*options, *given, "--device", where]
+        command.main(arguments, f"unlearn {method}", standalone_mode=False, auto_envvar_prefix="UNLEARN")
+
+    def judge(student: Path) -> tuple[float, float | None]:
+        result = tasks.evaluate({"student": student}, source, forget, None, where)[0]["student"]
+        return result.retain, result.forget
+
+    sweep_over(chosen, seeds, out, run, judge, click.echo)
+    click.echo(f"wrote {out / RESULTS} and {out / PLOT}")

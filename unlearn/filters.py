@@ -64,6 +64,11 @@ def held_out(share: float) -> Filter:
     return lambda view: is_held_out(view, share).all(1)
 
 
+def unblended(view: View) -> Tensor:
+    """Pass images, not blends of two."""
+    return view.sources[:, 0] == view.sources[:, 1]
+
+
 def is_held_out(view: View, share: float) -> Tensor:
     return (view.sources.double() * GOLDEN_RATIO) % 1 < share
 

@@ -16,7 +16,7 @@ from synth.progress import Progress
 from synth.store import Folder, open_store
 from synth.teacher import Classifier, ModelCard, expected_shapes, load_checkpoint
 from unlearn import methods
-from unlearn.filters import Filter, held_out, kept_for_training
+from unlearn.filters import Filter, held_out, kept_for_training, unblended
 from unlearn.folder import RunFolder
 from unlearn.loop import Inputs, Outcome, run_method
 from unlearn.methods.distill import check_forget
@@ -153,7 +153,7 @@ def open_shards(request: Request, module: Any, teacher: Classifier) -> Shards:
         split = {"hold-out": kept_for_training(request.loop.holdout)} if watched else {}
         training, counts = load(store, {**split, **filters}, teacher)
     holding = {"training": held_out(request.loop.holdout)} if trains else {}
-    watching = load(store, holding, teacher)[0] if watched else None
+    watching = load(store, {"blend": unblended, **holding}, teacher)[0] if watched else None
     return Shards(training, watching, counts, hashlib.sha256(store.read(INDEX)).hexdigest())
 
 

@@ -130,7 +130,7 @@ def distill(
         }
     )
     dropped = ", ".join(f"{count:,} by {name}" for name, count in counts.items() if name != "kept")
-    say(f"wrote {path}: trained on {counts['kept']:,} samples; dropped {dropped}")
+    say(f"wrote {path}: trained on {counts['kept']:,} samples; dropped {dropped or 'none'}")
 
 
 def evaluate(

@@ -16,6 +16,7 @@ from unlearn.methods.distill import (
     fill_in,
     filters_for,
     student_card,
+    targets_for,
 )
 from unlearn.settings import DistillSettings
 from unlearn.stream import Batch, ShardPool, load_complete
@@ -111,3 +112,12 @@ def test_a_batch_keeps_its_parts_together(tiny_run: Path) -> None:
     samples = load_complete(Folder(tiny_run), {}).samples()
     assert isinstance(samples, Batch)
     assert len(samples.images) == len(samples.labels) == len(samples.logits) == 100
+
+
+def test_the_post_filter_drops_nothing_and_never_lets_a_forget_class_win(tiny_run: Path) -> None:
+    settings = DistillSettings(post_filter=True)
+    pool = load_complete(Folder(tiny_run), filters_for((0,), settings))
+    samples = pool.samples()
+    assert len(pool) == len(load_complete(Folder(tiny_run), {}).samples())
+    assert (samples.labels == 0).any()
+    assert (targets_for(samples.logits, (0,), settings).argmax(1) != 0).all()

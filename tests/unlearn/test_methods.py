@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor
 
 from synth.errors import UsageError
 from synth.teacher import load_checkpoint
 from unlearn import losses, runs
+from unlearn.cli import main
 from unlearn.folder import CHECKPOINT, METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder
 from unlearn.methods import METHODS
 from unlearn.settings import (
@@ -169,3 +171,26 @@ def test_settings_out_of_range_name_the_setting() -> None:
     for settings_class in METHOD_SETTINGS.values():
         with pytest.raises(ValueError, match="batch size must be 2 or more, not 1"):
             dataclasses.replace(settings_class(), batch_size=1)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_the_commands_defaults_are_the_settings(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[runs.Request] = []
+    monkeypatch.setattr(runs, "unlearn", lambda request, say: requests.append(request))
+    arguments = [method, "--teacher", "t.safetensors", "--forget", "3,0", "--out", "somewhere", "--device", "cpu"]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    assert CliRunner().invoke(main, [*arguments, "--batch-size", "77", "--patience", "9"]).exit_code == 0
+    by_default, changed = requests
+    assert by_default.settings == METHOD_SETTINGS[method]()
+    assert by_default.loop == LoopSettings()
+    assert by_default.forget == (0, 3)
+    assert changed.settings == METHOD_SETTINGS[method](batch_size=77)
+    assert changed.loop.patience == 9
+
+
+def test_a_preset_is_what_flags_start_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[runs.Request] = []
+    monkeypatch.setattr(runs, "unlearn", lambda request, say: requests.append(request))
+    arguments = ["gkt", "--preset", "published", "--rounds", "7", "--forget", "0", "--out", "somewhere"]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    assert requests[0].settings == dataclasses.replace(METHOD_PRESETS["gkt", "published"], rounds=7)

@@ -15,7 +15,7 @@ from synth.errors import UsageError, UserError
 from synth.index import RunCard
 from synth.teacher import Classifier, ModelCard, to_unit
 from unlearn.augment import mixup
-from unlearn.filters import Filter, entropy_below, forget_gate, retain_label, without_forget_classes
+from unlearn.filters import Filter, entropy_below, forget_gate, post_filter, retain_label, without_forget_classes
 from unlearn.settings import DistillSettings
 from unlearn.stream import Batch, ShardPool
 from unlearn.train import Log, descend, one_cycle_sgd
@@ -26,6 +26,8 @@ LOG_EVERY = 100  # steps
 def filters_for(forget: tuple[int, ...], settings: DistillSettings) -> dict[str, Filter]:
     """The filters that samples pass before the student sees them, by the name of what drops a sample."""
     filters = {"forget label": retain_label(forget), "forget probability": forget_gate(forget, settings.gate)}
+    if settings.post_filter:  # which corrects the teacher's logits instead, and needs to drop nothing
+        filters = {}
     if settings.entropy is not None:
         filters["entropy"] = entropy_below(settings.entropy)
     return filters
@@ -131,10 +133,17 @@ def distillation_loss(
     rows = rows.to(samples.labels.device)
     assert settings.shift is not None, "fill_in decides it"
     x_unit = shift_and_flip(to_unit(samples.images[rows]), settings.shift, settings.flip, generator)
-    targets = without_forget_classes(samples.logits[rows], forget, settings.temperature)
+    targets = targets_for(samples.logits[rows], forget, settings)
     x_unit, targets = mixup(x_unit, targets, settings.mixup, generator)
     log_q = (student(x_unit) / settings.temperature).log_softmax(1)
     return settings.temperature**2 * F.kl_div(log_q, targets, reduction="batchmean")
+
+
+def targets_for(logits: Tensor, forget: tuple[int, ...], settings: DistillSettings) -> Tensor:
+    """What the student is to say of samples with these teacher logits, (N, K)."""
+    if settings.post_filter:
+        return (post_filter(logits, forget) / settings.temperature).softmax(1)
+    return without_forget_classes(logits, forget, settings.temperature)
 
 
 def check_forget(forget: tuple[int, ...], run: RunCard | ModelCard) -> None:

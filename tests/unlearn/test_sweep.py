@@ -1,0 +1,63 @@
+import csv
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from click.testing import CliRunner
+
+from synth.errors import UsageError, UserError
+from unlearn.cli import main
+from unlearn.folder import PROVENANCE
+from unlearn.sweep import PLOT, RESULTS, Range, Row, plot, sweep
+
+
+def test_ranges_include_their_ends() -> None:
+    assert Range.parse("entropy=0.2:2.0:10").values == pytest.approx([0.2 * n for n in range(1, 11)])
+    assert Range.parse("gate=0.01,0.5").values == (0.01, 0.5)
+
+
+@pytest.mark.parametrize("text", ["entropy", "entropy=", "=1,2", "entropy=1:2", "entropy=1:2:1", "entropy=a:b:3"])
+def test_what_is_no_range_says_how_to_write_one(text: str) -> None:
+    with pytest.raises(UsageError, match=r"write it like entropy=0.2:2.0:10"):
+        Range.parse(text)
+
+
+def test_the_plot_holds_both_accuracies() -> None:
+    rows = [Row(0.5, 0, 90.0, 0.0), Row(0.5, 1, 92.0, 1.0), Row(1.0, 0, 95.0, 40.0), Row(2.0, 0, None, None)]
+    drawing = ElementTree.fromstring(plot("entropy", rows))
+    assert len(drawing.findall("{*}circle")) == 6
+    assert [len(line.attrib["points"].split()) for line in drawing.findall("{*}polyline")] == [2, 2]
+
+
+def test_a_hopeless_value_is_a_result_and_a_bad_request_is_not(tmp_path: Path) -> None:
+    def run(place: Path, value: str, seed: int) -> None:
+        if value == "1":
+            raise UserError("the gate let nothing pass")
+        place.mkdir(parents=True)
+        (place / PROVENANCE).write_text('{"student_step": 7, "seconds": 1.5, "ended": "finished"}')
+
+    rows = sweep(Range("gate", (1.0, 2.0)), (0,), tmp_path, run, lambda student: (90.0, None), lambda line: None)
+    assert [(r.retain, r.ended) for r in rows] == [(None, "the gate let nothing pass"), (90.0, "finished")]
+
+    def refuse(place: Path, value: str, seed: int) -> None:
+        raise UsageError("no such option")
+
+    with pytest.raises(UsageError):
+        sweep(Range("gate", (1.0,)), (0,), tmp_path, refuse, lambda student: (90.0, None), lambda line: None)
+
+
+def test_a_sweep_from_the_command_line_and_again(tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path) -> None:
+    own = ["--teacher", tiny_teacher_path, "--shards", tiny_run, "--kind", "finetune", "--holdout", 0.3]
+    command = ["sweep", "--method", "baseline", "--over", "steps=2,4", "--seeds", "0,1", "--data", "digits"]
+    arguments = list(map(str, [*command, "--forget", "0", "--out", tmp_path, "--threads", 1, *own]))
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    with (tmp_path / RESULTS).open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["steps"], row["seed"]) for row in rows] == [("2", "0"), ("2", "1"), ("4", "0"), ("4", "1")]
+    assert all(row["retain"] and row["forget"] for row in rows)
+    assert ElementTree.parse(tmp_path / PLOT).getroot() is not None
+    assert CliRunner().invoke(main, arguments).output.count("is complete already") == 4
+    refused = CliRunner().invoke(main, [*arguments, "--bogus", "1"])
+    assert (refused.exit_code, refused.output.count("\n")) == (2, 1)
+    assert "No such option" in refused.output

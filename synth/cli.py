@@ -27,7 +27,7 @@ def main() -> None:
 @click.option("--arch", help="module:function of the checkpoint's architecture, if it is your own code")
 @click.option("--per-class", type=int, required=True, help="images for each class")
 @click.option("--classes", type=ClassList(), help="such as 1-9 or 3,8  [default: all]")
-@click.option("--out", default="shards", help="folder that the run is published in")
+@click.option("--out", default="shards", help="folder or s3://BUCKET/RUN to publish in")
 @click.option("--method", type=click.Choice(list(SYNTHESIS_SETTINGS)), default="deepinversion")
 @click.option(
     "--preset",

@@ -19,7 +19,7 @@ from synth.produce import Recipe
 from synth.progress import Progress, format_seconds
 from synth.run import Executor, in_process, open_run, package_versions, publish, refuse_existing
 from synth.shards import PIXEL_MODES
-from synth.store import Folder, open_store
+from synth.store import Store, open_store
 from synth.teacher import Classifier, parse_checkpoint, read_checkpoint
 
 
@@ -78,7 +78,7 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
 
 
 def publish_with_progress(
-    store: Folder, index: Index, recipe: Recipe, execute: Executor, say: Callable[[str], None]
+    store: Store, index: Index, recipe: Recipe, execute: Executor, say: Callable[[str], None]
 ) -> Index:
     progress = Progress(index.card.plan.samples, done=index.samples)
     started = time.monotonic()

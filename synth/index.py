@@ -17,7 +17,7 @@ from typing import Any
 from synth.errors import UserError
 from synth.plan import Plan, ShardJob
 from synth.shards import PIXEL_MODES, DamagedShardError, Samples, decode_shard
-from synth.store import Folder
+from synth.store import Store
 
 FORMAT_VERSION = 1
 INDEX, PART = "index.json", "index.part.json"
@@ -181,7 +181,7 @@ def check_entries(plan: Plan, listed: list[ShardEntry], complete: bool) -> None:
             raise ValueError(f"{entry.name} is listed with {entry.samples} samples and {entry.size} bytes")
 
 
-def find_index(store: Folder) -> Index | None:
+def find_index(store: Store) -> Index | None:
     """The run's index, complete or growing; None where the store holds no run."""
     for name in (INDEX, PART):
         try:
@@ -193,7 +193,7 @@ def find_index(store: Folder) -> Index | None:
     return None
 
 
-def read_index(store: Folder) -> Index:
+def read_index(store: Store) -> Index:
     index = find_index(store)
     if index is None:
         raise UserError(
@@ -202,7 +202,7 @@ def read_index(store: Folder) -> Index:
     return index
 
 
-def read_shard(store: Folder, index: Index, entry: ShardEntry) -> Samples:
+def read_shard(store: Store, index: Index, entry: ShardEntry) -> Samples:
     """A shard's samples, once its size, hash, keys and labels are found to be those of the index and the plan."""
     where = f"{store}/{entry.name}"
     cure = "make it again with the run's own 'synth generate' options and --resume"

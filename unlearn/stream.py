@@ -14,7 +14,7 @@ from torch import Tensor
 
 from synth.errors import UserError
 from synth.index import Index, find_index, read_index, read_shard
-from synth.store import Folder
+from synth.store import Store
 from unlearn.filters import Filter, View, apply
 
 POLL_SECONDS = 1.0
@@ -36,7 +36,7 @@ class Batch:
 class ShardPool:
     """Grows shard by shard, in memory: 60,000 images of 32x32x3 take 184 MB."""
 
-    def __init__(self, store: Folder, filters: Mapping[str, Filter]) -> None:
+    def __init__(self, store: Store, filters: Mapping[str, Filter]) -> None:
         self.store = store
         self.filters = filters
         self.index = read_index(store)
@@ -84,7 +84,7 @@ class ShardPool:
             )
 
 
-def load_complete(store: Folder, filters: Mapping[str, Filter]) -> ShardPool:
+def load_complete(store: Store, filters: Mapping[str, Filter]) -> ShardPool:
     """The whole of a finished run. Raises UserError where it is not finished."""
     pool = ShardPool(store, filters)
     if not pool.index.complete:
@@ -99,7 +99,7 @@ def load_complete(store: Folder, filters: Mapping[str, Filter]) -> ShardPool:
 
 
 def follow(
-    store: Folder, filters: Mapping[str, Filter], timeout: float, wait: Callable[[float], None] = time.sleep
+    store: Store, filters: Mapping[str, Filter], timeout: float, wait: Callable[[float], None] = time.sleep
 ) -> Iterator[ShardPool]:
     """Yield the pool each time it has grown, until the run is complete.
 
@@ -123,7 +123,7 @@ def follow(
 
 
 def wait_for_run(
-    store: Folder, filters: Mapping[str, Filter], timeout: float, wait: Callable[[float], None] = time.sleep
+    store: Store, filters: Mapping[str, Filter], timeout: float, wait: Callable[[float], None] = time.sleep
 ) -> ShardPool:
     """The pool of a run whose index may not be there yet."""
     started = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -11,12 +12,16 @@ from typing import NoReturn
 
 from synth.errors import UsageError, UserError
 from synth.index import INDEX, PART, Index, RunCard, ShardEntry, find_index, read_index, read_shard
+from synth.lock import LOCK
 from synth.plan import ShardJob
 from synth.produce import Recipe, make_shard
 from synth.shards import DamagedShardError
 from synth.store import Store
 
-PART_INTERVAL = 1.0  # seconds between two writings of the growing index
+PART_INTERVAL = 1.0  # seconds at least between two writings of the growing index
+PART_SHARE = 0.01  # of the driver's time, at most, goes into writing it, however long it grows
+
+log = logging.getLogger("synth.run")
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def refuse(store: Store, index: Index) -> NoReturn:
 
 def begin(store: Store, card: RunCard) -> None:
     store.create()
-    foreign = sorted(store.names())
+    foreign = sorted(store.names() - {LOCK})
     if foreign:
         raise UsageError(f"{store} already holds other files ({foreign[0]}, ...): choose a new folder with --out")
     store.write(PART, Index(card, {}, complete=False).to_bytes())
@@ -129,18 +134,25 @@ def publish(store: Store, index: Index, recipe: Recipe, execute: Executor, repor
     entries = dict(index.entries)
     missing = (job for job in index.card.plan.jobs() if job.number not in index.entries)
     failed: list[Made] = []
-    written = 0.0
+    next_part = 0.0
     try:
         for made in execute(missing, recipe):
             if made.data is None:
                 failed.append(made)
                 continue
             entry = ShardEntry.of(made.job, made.data)
+            started = time.monotonic()
             store.write(entry.name, made.data)
             entries[entry.number] = entry
-            if time.monotonic() - written >= PART_INTERVAL:
+            log.info(
+                "published",
+                extra={"shard": entry.number, "samples": entry.samples, "seconds": time.monotonic() - started},
+            )
+            if time.monotonic() >= next_part:
+                started = time.monotonic()
                 store.write(PART, replace(index, entries=entries).to_bytes())
-                written = time.monotonic()
+                cost = time.monotonic() - started
+                next_part = time.monotonic() + max(PART_INTERVAL, cost / PART_SHARE)
             report(entry.samples)
     finally:
         if len(entries) > len(index.entries):

@@ -91,13 +91,12 @@ def test_sigterm_leaves_a_run_that_goes_on(tiny_teacher_path: Path, tmp_path: Pa
 
 def test_a_second_driver_is_refused_and_the_first_goes_on(tiny_teacher_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    first = generate(tiny_teacher_path, out, "--address", "none")
-    wait_for_shards(out, 1)
-    for option in ("--resume", "--overwrite"):
-        second = generate(tiny_teacher_path, out, "--address", "none", option)
-        assert f"is being made by another 'synth generate' (process {first.pid}" in finish(second, 1)
-    finish(first)
-    assert_whole(out)
+    with locked(Folder(out), lambda line: None) as first:
+        for option in ("--resume", "--overwrite"):
+            said = finish(generate(tiny_teacher_path, out, "--address", "none", option), 1)
+            assert f"is being made by another 'synth generate' (process {os.getpid()} on" in said
+        first.check()
+        assert Folder(out).names() == {LOCK}
 
 
 def test_a_full_disk_is_said_and_the_run_goes_on_with_room(tiny_teacher_path: Path, tmp_path: Path) -> None:

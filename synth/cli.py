@@ -27,7 +27,7 @@ def main() -> None:
 @click.option("--arch", help="module:function of the checkpoint's architecture, if it is your own code")
 @click.option("--per-class", type=int, required=True, help="images for each class")
 @click.option("--classes", type=ClassList(), help="such as 1-9 or 3,8  [default: all]")
-@click.option("--out", default="shards", help="folder that the run is published in")
+@click.option("--out", default="shards", help="folder or s3://BUCKET/RUN to publish in")
 @click.option("--method", type=click.Choice(list(SYNTHESIS_SETTINGS)), default="deepinversion")
 @click.option(
     "--preset",
@@ -56,6 +56,18 @@ def main() -> None:
     help="share of a GPU, on cuda",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto")
+@click.option(
+    "--shard-timeout",
+    type=click.FloatRange(min=1),
+    help="seconds after which a shard is made again elsewhere  [default: 4 times the median shard, 60 at least]",
+)
+@click.option("--insecure", is_flag=True, help="use a cluster that anybody who reaches it may use")
+@click.option(
+    "--log-level",
+    type=click.Choice(["off", "debug", "info", "warning", "error"]),
+    default="off",
+    help="log JSON lines to stderr",
+)
 @settings_flags(*SYNTHESIS_SETTINGS.values())
 def generate(
     teacher: Path,
@@ -75,6 +87,9 @@ def generate(
     threads: int,
     gpus_per_worker: float,
     device: str,
+    shard_timeout: float | None,
+    insecure: bool,
+    log_level: str,
     **flags: Any,
 ) -> None:
     """Make images of every class and publish them as shards.
@@ -103,6 +118,9 @@ def generate(
         threads=threads,
         gpus_per_worker=gpus_per_worker,
         device=device,
+        shard_timeout=shard_timeout,
+        insecure=insecure,
+        log_level=log_level,
     )
     generate_run(request, say=lambda line: click.echo(line, err=True))
 

@@ -1,18 +1,21 @@
 """The executor on Ray, and the only module that imports it.
 
-Plain tasks rather than actors: a task that was running on a lost worker or node is simply run again elsewhere, while calls
-that were bound for a lost actor wait for it. Each worker process keeps its loaded teacher between tasks.
+Plain tasks rather than actors: a shard whose worker or node is lost is simply made again elsewhere, while calls that were
+bound for a lost actor wait for it. Each worker process keeps its loaded teacher between tasks. Ray's own retries are off:
+`synth.dispatch` counts every loss, and keeps new attempts away from nodes that don't deliver.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import islice
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,18 +23,25 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault(
     "RAY_IGNORE_UNHANDLED_ERRORS", "1"
 )  # or it prints tracebacks of tasks that nobody waits for any more
+# A host whose link is cut is noticed within half a minute instead of seven; the cluster files set the same on every node.
+os.environ.setdefault("RAY_grpc_client_keepalive_time_ms", "10000")
+os.environ.setdefault("RAY_grpc_client_keepalive_timeout_ms", "10000")
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ObjectLostError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
+from ray.util import metrics
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from synth.dispatch import Delivery, Dispatch, FailedJobError, LostWorkerError
 from synth.errors import UsageError, UserError
 from synth.plan import ShardJob
 from synth.produce import Recipe, make_shard
 from synth.run import Executor, Made
 
-SYSTEM_RETRIES = 3  # of a task whose worker or node died; Ray's own
-TASK_RETRIES = 2  # of a task that raised; ours
 CONNECT_SECONDS = 5.0
+RECOUNT_SECONDS = 5.0
+REFUSALS = ("UNAUTHENTICATED", "PERMISSION_DENIED")  # gRPC's names
+LOST = (WorkerCrashedError, ObjectLostError, OutOfMemoryError)  # besides the errors that name a node
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,27 +52,60 @@ class Workers:
     cpus: float = 1.0
     gpus: float = 0.0
 
+    def __str__(self) -> str:
+        return f"{self.cpus:g} CPUs" + (f" and {self.gpus:g} GPUs" if self.gpus else "")
+
+
+AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
+
 
 @contextmanager
-def connected(address: str, workers: Workers) -> Iterator[str]:
-    """A connection to Ray, as words that say which: `local` starts one here, `auto` finds one or starts one."""
+def connected(address: str, workers: Workers, insecure: bool = False) -> Iterator[str]:
+    """A connection to Ray, as words that say which: `local` starts one here, `auto` finds one or starts one.
+
+    Raises UserError where nobody answers, or where the cluster lets anybody in and `insecure` doesn't allow that.
+    """
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS", "auto")
+    before = {name: os.environ.get(name) for name in AUTHENTICATION}
     try:
-        if address == "local":
-            yield start_local(workers)
-        elif address == "auto":
-            yield find_or_start(workers)
-        else:
-            check_reachable(address)
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-            yield f"Ray at {address}"
-    except (ConnectionError, TimeoutError, socket.gaierror) as error:
-        raise UserError(
-            f"Ray at {address} does not answer ({error}): check the address, or use --address local"
-        ) from error
+        where = connect(address, workers)
+        if not insecure:
+            refuse_open_cluster(address)
+        yield where
     finally:
         ray.shutdown()
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+def connect(address: str, workers: Workers) -> str:
+    """Connect to the Ray at `address`, or start one. Raises UserError where it doesn't answer or doesn't start."""
+    try:
+        if address == "local":
+            return start_local(workers)
+        if address == "auto":
+            return find_or_start(workers)
+        host, port = check_reachable(address)
+        if not address.startswith("ray://"):
+            check_head(address)
+        with (
+            loopback_kept()
+            if is_loopback(host) and not listens(ray.util.get_node_ip_address(), port)
+            else nullcontext()
+        ):
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        return f"Ray at {address}"
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(
+            f"Ray at {address} does not answer ({str(error)[:200]}): check the address, or use --address local"
+        ) from error
+    except Exception as error:  # Ray's own kind for versions that differ, or processes that don't come up in time
+        raise UserError(
+            f"Ray could not be used ({last_line(error)[:200]}): try again, or make the shards without it by --address none"
+        ) from error
 
 
 def find_or_start(workers: Workers) -> str:
@@ -75,21 +118,49 @@ def find_or_start(workers: Workers) -> str:
 
 
 def start_local(workers: Workers) -> str:
+    """A Ray that listens on loopback alone, and wants a token that only this process and its children know."""
     cpus = os.cpu_count() or 1
     count = workers.count or max(1, int(cpus // workers.cpus))
-    ray.init(
-        address="local",
-        num_cpus=max(1, int(count * workers.cpus)),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        _node_ip_address="127.0.0.1",  # nobody else may connect
-    )
+    with private_ray():
+        ray.init(
+            address="local",
+            num_cpus=max(1, int(count * workers.cpus)),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address="127.0.0.1",
+        )
     return f"a Ray of its own on this machine, {count} worker{'s' if count > 1 else ''}"
 
 
-def check_reachable(address: str) -> None:
-    """Ray itself waits for minutes, or ends the process, where nobody listens."""
+@contextmanager
+def private_ray() -> Iterator[None]:
+    """What Ray 2.60 has no public setting for: a loopback that stays one, and a token that is written nowhere."""
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+    if os.environ.get("RAY_AUTH_MODE") != "token" or "RAY_AUTH_TOKEN" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        Config.initialize("")  # both were read when ray was imported
+        AuthenticationTokenLoader.instance().reset_cache()
+    with loopback_kept():
+        yield
+
+
+@contextmanager
+def loopback_kept() -> Iterator[None]:
+    """Ray turns 127.0.0.1 into the machine's own address, and listens everywhere, unless this is off, as it is on macOS."""
+    from ray._private import ray_constants
+
+    clusters, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = clusters
+
+
+def check_reachable(address: str) -> tuple[str, int]:
+    """The address's host and port. Raises OSError where nobody listens: Ray itself waits for minutes, or ends the process."""
     parts = urlsplit(address if "://" in address else f"//{address}")
     try:
         host, port = parts.hostname, parts.port
@@ -98,19 +169,90 @@ def check_reachable(address: str) -> None:
     if not host or not port:
         raise UsageError(f"'{address}' is no Ray address: give auto, local, none, HOST:PORT or ray://HOST:PORT")
     socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+    return host, port
+
+
+def listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def refuse_open_cluster(address: str) -> None:
+    """Raise UserError where others can reach the cluster and need no token: whoever does can run code on it."""
+    gcs = ray.get_runtime_context().gcs_address
+    host = gcs.rpartition(":")[0].strip("[]")
+    if is_loopback(host):
+        return
+    through_client = address.startswith("ray://")  # from where the head's own address may not be reachable
+    if (os.environ.get("RAY_AUTH_MODE") != "token") if through_client else lets_anybody_in(gcs):
+        raise UserError(
+            f"the Ray cluster at {host} wants no token, so whoever reaches it can run code on it: start it with "
+            "RAY_AUTH_MODE=token (see cluster.yaml), or say --insecure if its network is closed"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_head(address: str) -> None:
+    """Ray itself tries for half a minute, a warning a second, where its token is missing or no Ray answers."""
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+
+    token = AuthenticationTokenLoader.instance()
+    answer = knock(address, token.get_token_for_http_header() if token.has_token() else {})
+    if answer in REFUSALS:
+        raise UserError(
+            f"the Ray at {address} wants another token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+            "RAY_AUTH_TOKEN_PATH to the cluster's"
+        )
+    if answer != "OK":
+        raise UserError(
+            f"what answers at {address} is no Ray head ({answer}): give the address that 'ray start' printed, or use "
+            "--address local"
+        )
+
+
+def lets_anybody_in(gcs: str) -> bool:
+    return knock(gcs, {}) not in REFUSALS
+
+
+def knock(gcs: str, headers: dict[str, str]) -> str:
+    """Ask the head for a sign of life, and return gRPC's name for its answer."""
+    import grpc
+
+    with grpc.insecure_channel(gcs) as channel:
+        ask = channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")
+        try:
+            ask(b"", timeout=CONNECT_SECONDS, metadata=tuple(headers.items()))
+        except grpc.RpcError as error:
+            return str(error.code().name)
+    return "OK"
+
+
+def places(workers: Workers, resources: dict[str, float]) -> int:
+    """How many workers these resources hold."""
+    fits = [resources.get("CPU", 0.0) / workers.cpus if workers.cpus else float("inf")]
+    if workers.gpus:
+        fits.append(resources.get("GPU", 0.0) / workers.gpus)
+    return int(min(fits))
 
 
 def workers_available(workers: Workers) -> int:
     """How many workers the cluster's present resources hold. Raises UserError where not one fits."""
     total = ray.cluster_resources()
-    fits = [total.get("CPU", 0.0) / workers.cpus if workers.cpus else float("inf")]
-    if workers.gpus:
-        fits.append(total.get("GPU", 0.0) / workers.gpus)
-    count = int(min(fits))
+    count = places(workers, total)
     if count < 1:
         raise UserError(
             f"no worker fits: one takes {workers.cpus:g} CPUs and {workers.gpus:g} GPUs, the cluster has "
-            f"{total.get('CPU', 0):g} and {total.get('GPU', 0):g}: lower --threads or --gpus-per-worker, or add nodes"
+            f"{total.get('CPU', 0):g} and {total.get('GPU', 0):g}: lower --threads or --gpus-per-worker, or add nodes "
+            "(with --workers N the run waits for N of them to come)"
         )
     return count
 
@@ -119,44 +261,137 @@ def cluster_has_gpu() -> bool:
     return ray.cluster_resources().get("GPU", 0.0) > 0
 
 
-def on_ray(workers: Workers) -> Executor:
-    """The executor that keeps the cluster's workers busy, with a bounded number of jobs in flight, and yields shards as they come."""
-    in_flight = workers.count or 2 * workers_available(workers)
+def on_ray(workers: Workers, timeout: float | None = None, say: Callable[[str], None] = lambda line: None) -> Executor:
+    """The executor that keeps the cluster's workers busy, with a bounded number of jobs in flight, and yields shards as they come.
+
+    With `workers.count` given it waits for nodes that are still to come; without, one has to be there.
+    """
+    if workers.count is None:
+        workers_available(workers)
 
     def execute(jobs: Iterable[ShardJob], recipe: Recipe) -> Iterator[Made]:
-        recipe_ref = ray.put(recipe)
-        task = ray.remote(
-            num_cpus=workers.cpus,
-            num_gpus=workers.gpus,
-            max_retries=SYSTEM_RETRIES,
-            max_calls=0,  # also with GPUs, where Ray would otherwise end the process, and lose its loaded teacher
-            scheduling_strategy="SPREAD",
-        )(make_shard)
-        queue = iter(jobs)
-        attempts: dict[Any, tuple[ShardJob, int]] = {
-            task.remote(job, recipe_ref): (job, 0) for job in islice(queue, in_flight)
-        }
-        try:
-            while attempts:
-                [done], _ = ray.wait(list(attempts), num_returns=1)
-                job, failures = attempts.pop(done)
-                try:
-                    made = Made(job, ray.get(done))
-                except UserError as error:  # Ray's stand-in for it carries a traceback in its text
-                    raise getattr(error, "cause", error) from None
-                except (RayTaskError, RayError) as error:
-                    if failures < TASK_RETRIES:
-                        attempts[task.remote(job, recipe_ref)] = (job, failures + 1)
-                        continue
-                    made = Made(job, None, f"after {TASK_RETRIES} retries, {last_line(error)}")
-                for following in islice(queue, 1):
-                    attempts[task.remote(following, recipe_ref)] = (following, 0)
-                yield made
-        finally:
-            for ref in attempts:
-                ray.cancel(ref, force=True)
+        return Dispatch(RayBackend(workers, recipe), timeout, say).run(jobs)
 
     return execute
+
+
+class RayBackend:
+    """Attempts as Ray tasks. A handle is the task's result reference."""
+
+    def __init__(self, workers: Workers, recipe: Recipe) -> None:
+        self.workers = workers
+        self.make, self.recipe = ray.put(make_shard), ray.put(recipe)
+        self.task: Any = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus, max_retries=0, max_calls=0)(attempt)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        board: Any = ray.remote(board_class())
+        self.board = board.options(num_cpus=0, scheduling_strategy=here).remote()
+        self.keys: dict[Hashable, int] = {}
+        self.submitted = 0
+        self.counted: tuple[float, int] = (0.0, 0)
+        self.outcomes = metrics.Counter("synth_shards", "Attempts at shards by outcome.", ("outcome",))
+        self.images = metrics.Counter("synth_images", "Images made.")
+        self.durations = metrics.Histogram(
+            "synth_shard_seconds", "Seconds to make a shard.", [1, 3, 10, 30, 100, 300, 1000, 3000]
+        )
+        self.sizes: dict[Hashable, int] = {}
+
+    def submit(self, job: ShardJob, avoid: frozenset[str]) -> Hashable:
+        self.submitted += 1
+        options: dict[str, Any] = {"scheduling_strategy": "SPREAD"}
+        if avoid:
+            options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(avoid))})"}
+        handle = self.task.options(**options).remote(self.make, job, self.recipe, self.board, self.submitted)
+        self.keys[handle] = self.submitted
+        self.sizes[handle] = job.stop - job.start
+        return handle
+
+    def wait(self, handles: list[Any], seconds: float) -> list[Hashable]:
+        try:
+            done, _ = ray.wait(handles, num_returns=1, timeout=seconds)
+        except RayError as error:
+            raise UserError(f"the Ray cluster is lost ({last_line(error)}): go on with --resume on another") from error
+        return done
+
+    def result(self, handle: Any) -> Delivery:
+        del self.keys[handle]
+        images = self.sizes.pop(handle)
+        outcome = "lost"
+        try:
+            delivery = Delivery(*ray.get(handle))
+            outcome = "done"
+        except UserError as error:  # Ray's stand-in for it carries a traceback in its text
+            raise getattr(error, "cause", error) from None
+        except RayTaskError as error:
+            outcome = "raised"
+            raise FailedJobError(last_line(error)) from error
+        except RayError as error:
+            lost = isinstance(error, LOST) or "node" in str(error).lower() or "died" in str(error).lower()
+            outcome = "lost" if lost else "raised"
+            raise (LostWorkerError if lost else FailedJobError)(last_line(error)) from error
+        finally:
+            self.outcomes.inc(tags={"outcome": outcome})
+        self.images.inc(images)
+        self.durations.observe(delivery.seconds)
+        return delivery
+
+    def running(self, handles: list[Hashable]) -> dict[Hashable, tuple[str, float]]:
+        keys = {self.keys[handle]: handle for handle in handles if handle in self.keys}
+        try:
+            begun = ray.get(self.board.begun.remote(list(keys)), timeout=CONNECT_SECONDS)
+        except RayError:
+            return {}
+        return {keys[key]: found for key, found in begun.items()}
+
+    def cancel(self, handle: Any) -> None:
+        self.keys.pop(handle, None)
+        self.sizes.pop(handle, None)
+        ray.cancel(handle, force=True)
+
+    def nodes(self) -> set[str]:
+        return {n["NodeID"] for n in ray.nodes() if n["Alive"] and places(self.workers, n["Resources"]) >= 1}
+
+    def room(self) -> int:
+        """The workers asked for; else two jobs for each that fits, counted anew now and then, as nodes come and go."""
+        if self.workers.count is not None:
+            return self.workers.count
+        at, count = self.counted
+        if not at or self.now() - at >= RECOUNT_SECONDS:
+            count = max(1, places(self.workers, ray.cluster_resources()))
+            self.counted = (self.now(), count)
+        return 2 * count
+
+    def now(self) -> float:
+        return time.monotonic()
+
+
+def attempt(
+    make: Callable[[ShardJob, Recipe], bytes], job: ShardJob, recipe: Recipe, board: Any, key: int
+) -> tuple[bytes, str, float]:
+    """Runs on a worker: says that it has begun, and makes the shard."""
+    node = ray.get_runtime_context().get_node_id()
+    board.begin.remote(key, node)
+    started = time.monotonic()
+    data = make(job, recipe)
+    return data, node, time.monotonic() - started
+
+
+def board_class() -> type:
+    """Where attempts say that they have begun. Local to a function, so that its process loads it without this module and torch."""
+
+    class Board:
+        def __init__(self) -> None:
+            self.notes: dict[int, tuple[str, float]] = {}
+
+        def begin(self, key: int, node: str) -> None:
+            self.notes[key] = (node, time.monotonic())
+            if len(self.notes) > 100_000:
+                del self.notes[next(iter(self.notes))]
+
+        def begun(self, keys: list[int]) -> dict[int, tuple[str, float]]:
+            now = time.monotonic()
+            return {key: (self.notes[key][0], now - self.notes[key][1]) for key in keys if key in self.notes}
+
+    return Board
 
 
 def last_line(error: Exception) -> str:

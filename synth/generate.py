@@ -14,12 +14,14 @@ from synth import methods
 from synth.console import InterruptedRunError, check_classes
 from synth.errors import UsageError, UserError
 from synth.index import Index, RunCard
+from synth.journal import configure
+from synth.lock import Lock, locked
 from synth.plan import Plan
 from synth.produce import Recipe
 from synth.progress import Progress, format_seconds
 from synth.run import Executor, in_process, open_run, package_versions, publish, refuse_existing
 from synth.shards import PIXEL_MODES
-from synth.store import Folder, open_store
+from synth.store import Store, open_store
 from synth.teacher import Classifier, parse_checkpoint, read_checkpoint
 
 
@@ -44,6 +46,9 @@ class Request:
     threads: int
     gpus_per_worker: float
     device: str
+    shard_timeout: float | None = None  # seconds
+    insecure: bool = False
+    log_level: str = "off"
 
 
 def generate_run(request: Request, say: Callable[[str], None]) -> Index:
@@ -60,7 +65,8 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
     methods.find(request.method).check(teacher, request.settings)
     store = open_store(request.out)
     refuse_existing(store, request.resume or request.overwrite)
-    with executor(request) as (execute, device, where):
+    configure(request.log_level, f"{request.method}-{teacher.digest[:12] if teacher.digest else ''}-{request.seed}")
+    with executor(request, say) as (execute, device, where), locked(store, say) as lock:
         card = card_for(request, teacher, plan, device)
         index = open_run(store, card, request.resume, request.overwrite)
         if index.complete:
@@ -78,16 +84,21 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
             device,
             request.threads,
         )
-        return publish_with_progress(store, index, recipe, execute, say)
+        return publish_with_progress(store, index, recipe, execute, lock, say)
 
 
 def publish_with_progress(
-    store: Folder, index: Index, recipe: Recipe, execute: Executor, say: Callable[[str], None]
+    store: Store, index: Index, recipe: Recipe, execute: Executor, lock: Lock, say: Callable[[str], None]
 ) -> Index:
     progress = Progress(index.card.plan.samples, done=index.samples)
     started = time.monotonic()
+
+    def report(samples: int) -> None:
+        lock.check()
+        progress.advance(samples)
+
     try:
-        whole = publish(store, index, recipe, execute, progress.advance)
+        whole = publish(store, index, recipe, execute, report)
     except KeyboardInterrupt:
         raise InterruptedRunError(
             f"interrupted: the shards published in {store} are valid; go on with the same command and --resume"
@@ -139,7 +150,7 @@ def card_for(request: Request, teacher: Classifier, plan: Plan, device: str) -> 
 
 
 @contextmanager
-def executor(request: Request) -> Iterator[tuple[Executor, str, str]]:
+def executor(request: Request, say: Callable[[str], None]) -> Iterator[tuple[Executor, str, str]]:
     """The executor that the address names, the device its workers use, and words for where that is."""
     if request.address == "none":
         yield in_process, local_device(request.device), "this process"
@@ -151,13 +162,13 @@ def executor(request: Request) -> Iterator[tuple[Executor, str, str]]:
             "Ray is not installed: install it with pip install '.[cluster]', or make the shards without it by --address none"
         ) from None
     cpu_workers = cluster.Workers(count=request.workers, cpus=request.threads)
-    with cluster.connected(request.address, cpu_workers) as where:
+    with cluster.connected(request.address, cpu_workers, request.insecure) as where:
         device = request.device
         if device == "auto":
             device = "cuda" if cluster.cluster_has_gpu() else "cpu"
         gpus = request.gpus_per_worker if device == "cuda" else 0.0
         workers = dataclasses.replace(cpu_workers, gpus=gpus)
-        yield cluster.on_ray(workers), device, where
+        yield cluster.on_ray(workers, request.shard_timeout, say), device, where
 
 
 def local_device(device: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -11,12 +12,16 @@ from typing import NoReturn
 
 from synth.errors import UsageError, UserError
 from synth.index import INDEX, PART, Index, RunCard, ShardEntry, find_index, read_index, read_shard
+from synth.lock import LOCK
 from synth.plan import ShardJob
 from synth.produce import Recipe, make_shard
 from synth.shards import DamagedShardError
-from synth.store import Folder
+from synth.store import Store
 
-PART_INTERVAL = 1.0  # seconds between two writings of the growing index
+PART_INTERVAL = 1.0  # seconds at least between two writings of the growing index
+PART_SHARE = 0.01  # of the driver's time, at most, goes into writing it, however long it grows
+
+log = logging.getLogger("synth.run")
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ def in_process(jobs: Iterable[ShardJob], recipe: Recipe) -> Iterator[Made]:
         yield Made(job, make_shard(job, recipe))
 
 
-def open_run(store: Folder, card: RunCard, resume: bool, overwrite: bool) -> Index:
+def open_run(store: Store, card: RunCard, resume: bool, overwrite: bool) -> Index:
     """Make the store ready for the run and return what is published of it already.
 
     Raises:
@@ -67,14 +72,14 @@ def open_run(store: Folder, card: RunCard, resume: bool, overwrite: bool) -> Ind
     return index
 
 
-def refuse_existing(store: Folder, allowed: bool) -> None:
+def refuse_existing(store: Store, allowed: bool) -> None:
     """Raise UsageError where the store holds a run that nobody said to touch."""
     index = None if allowed else find_index(store)
     if index is not None:
         refuse(store, index)
 
 
-def refuse(store: Folder, index: Index) -> NoReturn:
+def refuse(store: Store, index: Index) -> NoReturn:
     state = (
         "a complete run" if index.complete else f"a run with {len(index.entries)} of {index.card.plan.shards} shards"
     )
@@ -83,16 +88,16 @@ def refuse(store: Folder, index: Index) -> NoReturn:
     )
 
 
-def begin(store: Folder, card: RunCard) -> None:
+def begin(store: Store, card: RunCard) -> None:
     store.create()
-    foreign = sorted(store.names())
+    foreign = sorted(store.names() - {LOCK})
     if foreign:
         raise UsageError(f"{store} already holds other files ({foreign[0]}, ...): choose a new folder with --out")
     store.remove_temporaries()
     store.write(PART, Index(card, {}, complete=False).to_bytes())
 
 
-def clear(store: Folder) -> None:
+def clear(store: Store) -> None:
     """Remove a run's own files, and nothing else."""
     for name in sorted(store.names()):
         if name in (INDEX, PART) or (name.startswith("shard-") and name.endswith(".tar")):
@@ -114,14 +119,14 @@ def first_difference(published: RunCard, wanted: RunCard) -> str:
     return ""
 
 
-def is_intact(store: Folder, entry: ShardEntry) -> bool:
+def is_intact(store: Store, entry: ShardEntry) -> bool:
     try:
         return store.size(entry.name) == entry.size and sha256(store.read(entry.name)).hexdigest() == entry.sha256
     except FileNotFoundError:
         return False
 
 
-def publish(store: Folder, index: Index, recipe: Recipe, execute: Executor, report: Callable[[int], None]) -> Index:
+def publish(store: Store, index: Index, recipe: Recipe, execute: Executor, report: Callable[[int], None]) -> Index:
     """Make and publish the missing shards; `report` hears of each one's sample count.
 
     Whatever ends it early, the published shards stay valid and the growing index lists them.
@@ -132,18 +137,25 @@ def publish(store: Folder, index: Index, recipe: Recipe, execute: Executor, repo
     entries = dict(index.entries)
     missing = (job for job in index.card.plan.jobs() if job.number not in index.entries)
     failed: list[Made] = []
-    written = 0.0
+    next_part = 0.0
     try:
         for made in execute(missing, recipe):
             if made.data is None:
                 failed.append(made)
                 continue
             entry = ShardEntry.of(made.job, made.data)
+            started = time.monotonic()
             store.write(entry.name, made.data)
             entries[entry.number] = entry
-            if time.monotonic() - written >= PART_INTERVAL:
+            log.info(
+                "published",
+                extra={"shard": entry.number, "samples": entry.samples, "seconds": time.monotonic() - started},
+            )
+            if time.monotonic() >= next_part:
+                started = time.monotonic()
                 store.write(PART, replace(index, entries=entries).to_bytes())
-                written = time.monotonic()
+                cost = time.monotonic() - started
+                next_part = time.monotonic() + max(PART_INTERVAL, cost / PART_SHARE)
             report(entry.samples)
     finally:
         if len(entries) > len(index.entries):
@@ -159,7 +171,7 @@ def publish(store: Folder, index: Index, recipe: Recipe, execute: Executor, repo
     return whole
 
 
-def verify(store: Folder) -> tuple[Index, list[str]]:
+def verify(store: Store) -> tuple[Index, list[str]]:
     """Check every hash, count, key and value of a run, and return its index with what is wrong, a line each."""
     index = read_index(store)
     problems = []

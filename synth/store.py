@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from synth.errors import UsageError, UserError
+
+REMOTE = ("s3", "gs", "gcs", "memory")  # what fsspec opens for us; memory is for tests
+
+
+class Store(Protocol):
+    """The calls that a run is written and read by. `size`, `modified` and `read` raise FileNotFoundError."""
+
+    def create(self) -> None: ...
+    def names(self) -> set[str]: ...
+    def size(self, name: str) -> int: ...
+    def modified(self, name: str) -> float: ...
+    def read(self, name: str) -> bytes: ...
+    def write(self, name: str, data: bytes) -> None: ...
+    def write_new(self, name: str, data: bytes) -> bool: ...
+    def remove(self, name: str) -> None: ...
+    def remove_temporaries(self) -> None: ...
 
 
 class Folder:
@@ -49,14 +67,28 @@ class Folder:
 
     def write(self, name: str, data: bytes) -> None:
         """Write elsewhere, flush to the disk, rename."""
-        temporary = self.path / f".{name}.{os.getpid()}.tmp"
+        with self.written_elsewhere(name, data) as temporary:
+            temporary.replace(self.path / name)
+
+    def write_new(self, name: str, data: bytes) -> bool:
+        """Write the file unless there is one: of several who try at once, one succeeds and hears True."""
+        with self.written_elsewhere(name, data) as temporary:
+            try:
+                os.link(temporary, self.path / name)
+            except FileExistsError:
+                return False
+        return True
+
+    @contextmanager
+    def written_elsewhere(self, name: str, data: bytes) -> Iterator[Path]:
+        temporary = self.path / f".{name}.{os.getpid()}.{threading.get_ident()}.tmp"
         with one_line_os_errors(self.path / name):
             try:
                 with temporary.open("wb") as file:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
-                temporary.replace(self.path / name)
+                yield temporary
             finally:
                 temporary.unlink(missing_ok=True)
 
@@ -70,14 +102,20 @@ class Folder:
             leftover.unlink(missing_ok=True)
 
 
-def open_store(uri: str) -> Folder:
-    """The store that a URI names: a path, or file:// with an absolute path."""
+def open_store(uri: str) -> Store:
+    """The store that a URI names: a path, file:// with an absolute path, or object storage such as s3://bucket/run."""
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return Folder(Path(uri))
-    if scheme == "file" and rest.startswith("/"):
+    if scheme == "file":
+        if not rest.startswith("/"):
+            raise UsageError(f"'{uri}' is not a folder: give a path or file:///absolute/path")
         return Folder(Path(rest))
-    raise UsageError(f"'{uri}' is not a folder: give a path or file:///absolute/path ({scheme}:// is not supported)")
+    if scheme in REMOTE:
+        from synth.objects import Bucket
+
+        return Bucket(uri)
+    raise UsageError(f"'{uri}' is no place for a run: give a folder, s3://BUCKET/RUN or gs://BUCKET/RUN")
 
 
 @contextmanager

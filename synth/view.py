@@ -13,13 +13,13 @@ from PIL import Image, ImageDraw
 from synth.errors import UserError
 from synth.index import Index, read_index, read_shard
 from synth.progress import format_seconds
-from synth.store import Folder
+from synth.store import Store
 
 LABEL_WIDTH = 120  # pixels
 GAP = 2  # pixels
 
 
-def describe(store: Folder) -> str:
+def describe(store: Store) -> str:
     """What is published, what is missing, the rate and the time left."""
     index = read_index(store)
     plan = index.card.plan
@@ -37,7 +37,7 @@ def describe(store: Folder) -> str:
     return "\n".join(lines)
 
 
-def rate_line(store: Folder, index: Index) -> str:
+def rate_line(store: Store, index: Index) -> str:
     """Images a second between the first and the last publication, as the files' times tell it."""
     names = store.names()
     published = sorted((store.modified(e.name), e.samples) for e in index.entries.values() if e.name in names)
@@ -49,7 +49,7 @@ def rate_line(store: Folder, index: Index) -> str:
     return f"{rate:,.1f} samples/s, {left} left at that rate, last shard {format_seconds(time.time() - published[-1][0])} ago"
 
 
-def draw_grid(store: Folder, columns: int, out: Path) -> None:
+def draw_grid(store: Store, columns: int, out: Path) -> None:
     """Write a PNG with a row for each class: its name, the teacher's mean confidence, and its first images."""
     index = read_index(store)
     rows = first_images(store, index, columns)
@@ -77,7 +77,7 @@ def draw_grid(store: Folder, columns: int, out: Path) -> None:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from error
 
 
-def first_images(store: Folder, index: Index, count: int) -> dict[int, tuple[list[np.ndarray], list[float]]]:
+def first_images(store: Store, index: Index, count: int) -> dict[int, tuple[list[np.ndarray], list[float]]]:
     """Up to `count` images and confidences of each class, from as few shards as it takes."""
     rows: dict[int, tuple[list[np.ndarray], list[float]]] = {c: ([], []) for c in index.card.plan.classes}
     for label, image, confidence in labelled_images(store, index):
@@ -90,7 +90,7 @@ def first_images(store: Folder, index: Index, count: int) -> dict[int, tuple[lis
     return rows
 
 
-def labelled_images(store: Folder, index: Index) -> Iterator[tuple[int, np.ndarray, float]]:
+def labelled_images(store: Store, index: Index) -> Iterator[tuple[int, np.ndarray, float]]:
     for number in sorted(index.entries):
         samples = read_shard(store, index, index.entries[number])
         for label, image, record in zip(samples.labels.tolist(), samples.images, samples.records, strict=True):

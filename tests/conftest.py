@@ -45,3 +45,16 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_teacher: Classifier)
     path = tmp_path_factory.mktemp("runs") / "tiny"
     make_run(path, recipe_for(tiny_teacher, QUICK), Plan(classes=tuple(range(10)), per_class=10, shard_size=25))
     return path
+
+
+@pytest.fixture(scope="session")
+def s3_port(tmp_path_factory: pytest.TempPathFactory, _quiet_machine: None) -> Iterator[int]:
+    """The port of an S3 server with a bucket `runs`; the process environment holds its credentials."""
+    from tests.storage import KEY, SECRET, s3_server
+
+    with s3_server(tmp_path_factory.mktemp("s3")) as port, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", KEY)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        yield port

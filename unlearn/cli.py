@@ -179,7 +179,7 @@ def import_(
 
 
 @main.command(context_settings=FROM_ENVIRONMENT)
-@click.option("--shards", required=True, help="folder of a run that synth generate made")
+@click.option("--shards", required=True, help="folder or s3://BUCKET/RUN that synth generate made")
 @click.option("--forget", type=ClassList(), required=True, help="classes to forget, such as 0 or 3,8")
 @click.option("--out", type=PATH, required=True, help="folder for the student, its metrics and settings")
 @click.option("--student-arch", help="architecture of the student  [default: the teacher's]")

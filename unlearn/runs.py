@@ -13,7 +13,7 @@ from synth.console import InterruptedRunError
 from synth.errors import UsageError, UserError
 from synth.index import INDEX
 from synth.progress import Progress
-from synth.store import Folder, open_store
+from synth.store import Store, open_store
 from synth.teacher import Classifier, ModelCard, expected_shapes, load_checkpoint
 from unlearn import methods
 from unlearn.filters import Filter, held_out, kept_for_training, unblended
@@ -157,7 +157,7 @@ def open_shards(request: Request, module: Any, teacher: Classifier) -> Shards:
     return Shards(training, watching, counts, hashlib.sha256(store.read(INDEX)).hexdigest())
 
 
-def load(store: Folder, filters: dict[str, Filter], teacher: Classifier) -> tuple[Batch, dict[str, int]]:
+def load(store: Store, filters: dict[str, Filter], teacher: Classifier) -> tuple[Batch, dict[str, int]]:
     pool = load_complete(store, filters)
     if pool.index.card.teacher_sha256 != teacher.digest:
         raise UsageError(f"{store} was made from another teacher: name the one it was made from with --teacher")

@@ -15,7 +15,7 @@ from torch import Tensor
 from synth.errors import UserError
 from synth.index import Index, find_index, read_index, read_shard
 from synth.shards import Samples
-from synth.store import Folder
+from synth.store import Store
 from unlearn.filters import Filter, View, apply
 
 POLL_SECONDS = 1.0
@@ -48,7 +48,7 @@ def view_of(samples: Samples, blends: int) -> View:
 class ShardPool:
     """Grows shard by shard, in memory: 60,000 images of 32x32x3 take 184 MB."""
 
-    def __init__(self, store: Folder, filters: Mapping[str, Filter]) -> None:
+    def __init__(self, store: Store, filters: Mapping[str, Filter]) -> None:
         self.store = store
         self.filters = filters
         self.index = read_index(store)
@@ -96,7 +96,7 @@ class ShardPool:
             )
 
 
-def load_complete(store: Folder, filters: Mapping[str, Filter]) -> ShardPool:
+def load_complete(store: Store, filters: Mapping[str, Filter]) -> ShardPool:
     """The whole of a finished run. Raises UserError where it is not finished."""
     pool = ShardPool(store, filters)
     if not pool.index.complete:
@@ -111,7 +111,7 @@ def load_complete(store: Folder, filters: Mapping[str, Filter]) -> ShardPool:
 
 
 def follow(
-    store: Folder, filters: Mapping[str, Filter], timeout: float, wait: Callable[[float], None] = time.sleep
+    store: Store, filters: Mapping[str, Filter], timeout: float, wait: Callable[[float], None] = time.sleep
 ) -> Iterator[ShardPool]:
     """Yield the pool each time it has grown, until the run is complete.
 
@@ -135,7 +135,7 @@ def follow(
 
 
 def wait_for_run(
-    store: Folder, filters: Mapping[str, Filter], timeout: float, wait: Callable[[float], None] = time.sleep
+    store: Store, filters: Mapping[str, Filter], timeout: float, wait: Callable[[float], None] = time.sleep
 ) -> ShardPool:
     """The pool of a run whose index may not be there yet."""
     started = time.monotonic()

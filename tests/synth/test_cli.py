@@ -91,7 +91,7 @@ def one_line(code: int, out: str, err: str) -> tuple[int, str]:
         ("--per-class 5 --gpus-per-worker 0", 2, "0.0 is not in the range"),
         ("--per-class 5 --no-such-flag", 2, "No such option"),
         ("--per-class 5 --resume --overwrite", 2, "--resume and --overwrite exclude each other: choose one"),
-        ("--per-class 5 --out s3://bucket/run", 2, "'s3://bucket/run' is not a folder: give a path"),
+        ("--per-class 5 --out ftp://host/run", 2, "'ftp://host/run' is no place for a run: give a folder, s3://"),
         ("--per-class 5 --out file", 1, "a part of the path is a file, not a folder: choose another folder"),
         ("--per-class 5 --out file/run", 1, "a part of the path is a file, not a folder: choose another folder"),
         ("--per-class 5 --out others", 2, "already holds other files (photo.jpg, ...): choose a new folder with --out"),

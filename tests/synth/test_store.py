@@ -79,6 +79,10 @@ def test_a_folder_without_permission_is_one_line(tmp_path: Path) -> None:
 def test_a_store_is_a_path_or_a_file_uri(tmp_path: Path) -> None:
     assert open_store("runs/a").path == Path("runs/a")
     assert open_store(f"file://{tmp_path}").path == tmp_path
-    for uri in ("s3://bucket/run", "file://relative", "pipe:cat x://y", "http://host/x"):
-        with pytest.raises(UsageError, match="is not a folder: give a path or file:///absolute/path"):
+    with pytest.raises(UsageError, match="is not a folder: give a path or file:///absolute/path"):
+        open_store("file://relative")
+    for uri in ("pipe:cat x://y", "http://host/x"):
+        with pytest.raises(
+            UsageError, match="is no place for a run: give a folder, s3://BUCKET/RUN or gs://BUCKET/RUN"
+        ):
             open_store(uri)

@@ -1,0 +1,48 @@
+"""Both cluster files pass Ray's own checks, and keep what makes a cluster safe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
+
+ROOT = Path(__file__).parents[2]
+FILES = [ROOT / "cluster.yaml", ROOT / "scripts" / "cluster-local.yaml"]
+
+
+@pytest.fixture(params=FILES, ids=lambda path: path.name)
+def cluster(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return yaml.safe_load(request.param.read_text())
+
+
+def test_ray_accepts_the_file(cluster: dict[str, Any]) -> None:
+    import jsonschema
+    import ray.autoscaler
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    schema = Path(ray.autoscaler.__file__).parent / "ray-schema.json"
+    jsonschema.validate(cluster, json.loads(schema.read_text()))
+    validate_config(prepare_config(cluster))
+
+
+def test_nobody_gets_in_without_the_token(cluster: dict[str, Any]) -> None:
+    starts = [c for c in cluster["head_start_ray_commands"] + cluster["worker_start_ray_commands"] if "ray start" in c]
+    assert len(starts) == 2
+    for start in starts:
+        assert "RAY_AUTH_MODE=token" in start
+        assert "RAY_grpc_client_keepalive_time_ms=10000" in start
+    assert "--dashboard-host=127.0.0.1" in starts[0]
+    assert any("chmod 600 ~/.ray/auth_token" in c or "install -m 600" in c for c in cluster["setup_commands"])
+
+
+def test_three_places_to_edit_and_no_worker_on_the_head() -> None:
+    for path in FILES:
+        assert [f"EDIT {n}" in path.read_text() for n in (1, 2, 3, 4)] == [True, True, True, False]
+    aws, local = (yaml.safe_load(path.read_text()) for path in FILES)
+    assert aws["available_node_types"]["head"]["resources"] == {"CPU": 0}
+    assert any("--num-cpus=0" in command for command in local["head_start_ray_commands"])

@@ -1,0 +1,197 @@
+"""Runs in object storage: a real S3 server, alone and behind a proxy that spoils some of the calls."""
+
+import hashlib
+import itertools
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from synth.errors import UsageError, UserError
+from synth.index import read_index, read_shard
+from synth.objects import ATTEMPTS, Bucket
+from synth.plan import Plan
+from synth.run import in_process, open_run, publish, verify
+from synth.store import Folder, Store, open_store
+from synth.teacher import Classifier
+from tests.runs import card_for, digests, recipe_for
+from tests.storage import FaultyProxy
+from unlearn.stream import load_complete
+
+PLAN = Plan(classes=(1, 2), per_class=8, shard_size=4)
+
+
+@pytest.fixture(params=["folder", "memory", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "folder":
+        return Folder(tmp_path / "run")
+    if request.param == "memory":
+        return open_store(f"memory://{uuid.uuid4()}/run")
+    request.getfixturevalue("s3_port")
+    return open_store(f"s3://runs/{uuid.uuid4()}")
+
+
+def through(proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """A bucket whose calls pass the proxy, and whose pauses take no time."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    bucket = Bucket(f"s3://runs/{uuid.uuid4()}")
+    bucket.pause = lambda seconds: None
+    return bucket
+
+
+def run_in(store: Store, teacher: Classifier, plan: Plan = PLAN) -> None:
+    recipe = recipe_for(teacher)
+    index = open_run(store, card_for(recipe, plan), resume=False, overwrite=False)
+    publish(store, index, recipe, in_process, lambda samples: None)
+
+
+def test_every_store_keeps_the_same_contract(store: Store) -> None:
+    assert store.names() == set()
+    store.create()
+    store.write("a", b"one")
+    store.write("a", b"second")
+    assert store.names() == {"a"}
+    assert (store.size("a"), store.read("a")) == (6, b"second")
+    assert store.modified("a") > 1e9
+    assert store.write_new("b", b"first") is True
+    assert store.write_new("b", b"later") is False
+    assert store.read("b") == b"first"
+    store.remove("a")
+    store.remove("a")
+    assert store.names() == {"b"}
+    for call in (store.size, store.read, store.modified):
+        with pytest.raises(FileNotFoundError):
+            call("a")
+
+
+def test_a_run_has_the_same_bytes_in_every_store(store: Store, tiny_teacher: Classifier, tmp_path: Path) -> None:
+    run_in(store, tiny_teacher)
+    run_in(Folder(tmp_path / "here"), tiny_teacher)
+    local = digests(tmp_path / "here")
+    assert {name: hashlib.sha256(store.read(name)).hexdigest() for name in store.names()} == local
+    assert verify(store)[1] == []
+    assert len(load_complete(store, {})) == PLAN.samples
+
+
+def every_third(fault: str) -> Callable[[int], str]:
+    return lambda call: fault if call % 3 == 0 else ""
+
+
+@pytest.mark.parametrize("fault", ["unavailable", "hang up", "cut"])
+def test_every_third_call_failing_loses_nothing(
+    fault: str, s3_port: int, monkeypatch: pytest.MonkeyPatch, tiny_teacher: Classifier
+) -> None:
+    with FaultyProxy(s3_port, every_third(fault)) as proxy:
+        bucket = through(proxy, monkeypatch)
+        run_in(bucket, tiny_teacher)
+        assert verify(bucket)[1] == []
+        assert len(load_complete(bucket, {})) == PLAN.samples
+        assert len(proxy.spoiled) > 5
+
+
+def test_slow_storage_is_waited_for(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FaultyProxy(s3_port, lambda call: "slow") as proxy:
+        bucket = through(proxy, monkeypatch)
+        bucket.write("a", b"content")
+        assert bucket.read("a") == b"content"
+
+
+def test_storage_that_stays_away_is_given_up_in_one_line(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FaultyProxy(s3_port, lambda call: "unavailable") as proxy:
+        bucket = through(proxy, monkeypatch)
+        with pytest.raises(UserError, match=rf"failed {ATTEMPTS} times .* go on with --resume"):
+            bucket.write("a", b"content")
+
+
+def test_a_run_that_storage_ended_goes_on_where_it_was(
+    s3_port: int, monkeypatch: pytest.MonkeyPatch, tiny_teacher: Classifier
+) -> None:
+    recipe = recipe_for(tiny_teacher)
+    card = card_for(recipe, PLAN)
+    away = itertools.count()
+    with FaultyProxy(s3_port, lambda call: "unavailable" if next(away) > 12 else "") as proxy:
+        bucket = through(proxy, monkeypatch)
+        with pytest.raises(UserError, match="--resume"):
+            publish(bucket, open_run(bucket, card, False, False), recipe, in_process, lambda samples: None)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{s3_port}")
+    again = open_store(str(bucket))
+    index = open_run(again, card, resume=True, overwrite=False)
+    assert 0 < len(index.entries) < PLAN.shards
+    publish(again, index, recipe, in_process, lambda samples: None)
+    assert verify(again)[1] == []
+    assert len(again.names()) == PLAN.shards + 1
+
+
+def test_an_upload_that_arrives_damaged_is_sent_again(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = open_store(f"s3://runs/{uuid.uuid4()}")
+    assert isinstance(bucket, Bucket)
+    bucket.pause = lambda seconds: None
+    put, sent = bucket.files.pipe_file, []
+
+    def damaging(path: str, data: bytes) -> None:
+        sent.append(path)
+        put(path, data if len(sent) > 2 else data[:-1] + b"?")
+
+    monkeypatch.setattr(bucket.files, "pipe_file", damaging)
+    bucket.write("a", b"content")
+    assert (len(sent), bucket.read("a")) == (3, b"content")
+
+
+def test_a_byte_flipped_on_the_way_is_never_trained_on(
+    s3_port: int, monkeypatch: pytest.MonkeyPatch, tiny_teacher: Classifier
+) -> None:
+    store = open_store(f"s3://runs/{uuid.uuid4()}")
+    run_in(store, tiny_teacher)
+    index = read_index(store)
+    with FaultyProxy(s3_port, lambda call: "flip") as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        with pytest.raises(UserError, match="sha256"):
+            read_shard(Bucket(str(store)), index, index.entries[0])
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [("no bucket", "no such bucket: make it first"), ("denied", "access is denied .* bucket's policy")],
+)
+def test_what_waiting_does_not_cure_is_said_at_once(
+    fault: str, message: str, s3_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FaultyProxy(s3_port, lambda call: fault) as proxy:
+        bucket = through(proxy, monkeypatch)
+        with pytest.raises(UserError, match=message):
+            bucket.write("a", b"content")
+
+
+def test_missing_credentials_are_named(s3_port: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    with pytest.raises(UserError, match="no credentials for s3://: set AWS_ACCESS_KEY_ID"):
+        Bucket("s3://runs/a").write("a", b"")
+
+
+@pytest.mark.parametrize("uri", ["s3://", "http://host/run", "s3://a::memory://b", "pipe:cat", "reference://x"])
+def test_places_that_are_none_are_refused(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    if uri == "pipe:cat":
+        assert isinstance(open_store(uri), Folder)  # a folder of that name, nothing is run
+        return
+    with pytest.raises(UserError):
+        open_store(uri)
+
+
+def test_a_missing_package_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
+    with pytest.raises(UserError, match=r"pip install '.\[s3\]'"):
+        open_store("s3://runs/a")
+
+
+def test_a_chain_of_places_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="chains"):
+        Bucket("memory://a::b")

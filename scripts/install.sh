@@ -1,8 +1,9 @@
-# Sourced by the other scripts: makes .venv and installs this project with the named extras, where that is still missing.
-# usage: . scripts/install.sh EXTRAS COMMAND   (COMMAND is one that the extras bring, to see whether they are there)
+# Sourced by the other scripts: makes .venv and installs this project with the named extras, where that is still missing
+# or setup.cfg has changed since.
+# usage: . scripts/install.sh EXTRAS
 extras=$1
-command=$2
-if ! [ -x ".venv/bin/$command" ] || ! [ -x .venv/bin/synth ]; then
+installed=".venv/installed-$extras"
+if ! [ -x .venv/bin/synth ] || ! cmp -s setup.cfg "$installed"; then
   for python in python3.13 python3.12 python3.11 python3.10 python3; do
     "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && break
     python=
@@ -20,5 +21,6 @@ if ! [ -x ".venv/bin/$command" ] || ! [ -x .venv/bin/synth ]; then
     echo "error: the installation failed: see the lines above, and run this again" >&2
     exit 1
   }
+  cp setup.cfg "$installed"
 fi
 export PATH="$PWD/.venv/bin:$PATH"

@@ -47,6 +47,10 @@ class RunCard:
     versions: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
+        if not all(text.isprintable() and len(text) <= 200 for text in (self.architecture, self.method, self.device)):
+            raise ValueError("its architecture, method or device is not short printable text")
+        if not re.fullmatch("[0-9a-f]{64}", self.teacher_sha256):
+            raise ValueError("its teacher's sha256 is not one")
         channels, height, width = self.image_shape
         if channels not in PIXEL_MODES or not (1 <= height <= 4096 and 1 <= width <= 4096):
             raise ValueError(f"image shape {list(self.image_shape)} is not (1 or 3, height, width)")

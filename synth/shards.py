@@ -13,6 +13,7 @@ import json
 import math
 import re
 import tarfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from tokenize import TokenError
@@ -31,6 +32,9 @@ LARGEST_MEMBER = 64 * 2**20  # bytes
 LARGEST_SHARD = 8 * 2**30  # bytes, decoded
 LARGEST_NUMBER = 1e300  # in a sample's json; NaN is not below it either
 PIXEL_MODES = {1: "L", 3: "RGB"}
+warnings.filterwarnings(
+    "ignore", module="PIL"
+)  # an image's size is compared with the index's before a pixel is decoded
 
 
 @dataclass(frozen=True)

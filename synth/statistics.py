@@ -35,7 +35,7 @@ class BatchStatistics:
             running_mean, running_variance = running_statistics(layer)
             terms.append(normalised_distance(mean, variance + layer.eps, running_mean, running_variance))
         weights = [first_layer_weight, *[1.0] * (len(terms) - 1)]
-        return torch.stack([w * t for w, t in zip(weights, terms, strict=True)]).sum() / sum(weights)
+        return torch.stack([w * t for w, t in zip(weights, terms, strict=True)]).sum() / (sum(weights) or 1.0)
 
     def published_loss(self, first_layer_weight: float = 1.0) -> Tensor:
         """Σ_l w_l ( ||μ_l(x) - μ_l||₂ + ||σ²_l(x) - σ²_l||₂ ), a scalar (Yin et al. 2020, equation 4)."""

@@ -127,6 +127,9 @@ def set_shard(**values: object) -> Callable[[Raw], object]:
         (set_run(mean="x"), "is damaged"),
         (set_run(settings=5), "is damaged"),
         (set_run(width=10**400), "is damaged"),
+        (set_run(method="\x1b[2J"), "not short printable text"),
+        (set_run(architecture="a" * 1000), "not short printable text"),
+        (set_run(teacher_sha256="\x1b[2J"), "sha256 is not one"),
     ],
 )
 def test_an_index_that_contradicts_itself_is_refused(run: Folder, change: Callable[[Raw], object], words: str) -> None:

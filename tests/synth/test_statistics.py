@@ -134,3 +134,9 @@ def test_a_sync_batch_norm_is_measured_like_a_plain_one() -> None:
     plain, x = random_network(), torch.randn(6, 2, 4, 4, generator=torch.Generator().manual_seed(6))
     expected = observed(plain, x).published_loss()
     torch.testing.assert_close(observed(nn.SyncBatchNorm.convert_sync_batchnorm(plain), x).published_loss(), expected)
+
+
+def test_a_single_layer_of_weight_nothing_gives_nothing() -> None:
+    net = random_network()[:2].eval()
+    found = observed(net, torch.randn(6, 2, 4, 4, generator=torch.Generator().manual_seed(1)))
+    assert found.normalised_loss(first_layer_weight=0.0) == 0.0

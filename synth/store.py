@@ -39,7 +39,7 @@ class Folder:
         return str(self.path)
 
     def create(self) -> None:
-        with one_line_os_errors(self.path):
+        with one_line_os_errors(self.path, writing=True):
             self.path.mkdir(parents=True, exist_ok=True)
 
     def names(self) -> set[str]:
@@ -77,12 +77,18 @@ class Folder:
                 os.link(temporary, self.path / name)
             except FileExistsError:
                 return False
+            except PermissionError:  # a file system without hard links, such as exFAT
+                try:
+                    with (self.path / name).open("xb") as file:
+                        file.write(data)
+                except FileExistsError:
+                    return False
         return True
 
     @contextmanager
     def written_elsewhere(self, name: str, data: bytes) -> Iterator[Path]:
         temporary = self.path / f".{name}.{os.getpid()}.{threading.get_ident()}.tmp"
-        with one_line_os_errors(self.path / name):
+        with one_line_os_errors(self.path / name, writing=True):
             try:
                 with temporary.open("wb") as file:
                     file.write(data)
@@ -119,14 +125,15 @@ def open_store(uri: str) -> Store:
 
 
 @contextmanager
-def one_line_os_errors(path: Path) -> Iterator[None]:
+def one_line_os_errors(path: Path, writing: bool = False) -> Iterator[None]:
     """Turn what the operating system refuses into a line that names the cause and the cure."""
     try:
         yield
-    except FileNotFoundError:
-        raise
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not writing:
+            raise
         cures = {
+            errno.ENOENT: "its folder can't be made, or was removed meanwhile: choose another folder",
             errno.ENOSPC: "the disk is full: free some space and go on with --resume",
             errno.EDQUOT: "the disk quota is used up: free some space and go on with --resume",
             errno.EROFS: "the file system is read-only: choose another folder",

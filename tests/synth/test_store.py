@@ -64,6 +64,26 @@ def test_a_path_below_a_file_is_one_line(tmp_path: Path) -> None:
                 action()
 
 
+def test_a_folder_that_was_removed_meanwhile_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="was removed meanwhile: choose another folder"):
+        Folder(tmp_path / "gone").write("x", b"")
+    with pytest.raises(UserError, match="can't be made"):
+        Folder(Path("/proc/nothing")).create()
+
+
+def test_of_two_who_write_a_new_file_one_succeeds_without_hard_links_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no hard links here")
+
+    for attempt in range(2):
+        assert Folder(tmp_path).write_new(f"lock-{attempt}", b"first")
+        assert not Folder(tmp_path).write_new(f"lock-{attempt}", b"second")
+        assert Folder(tmp_path).read(f"lock-{attempt}") == b"first"
+        monkeypatch.setattr(os, "link", no_links)
+
+
 def test_a_name_that_the_system_refuses_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="File name too long"):
         Folder(tmp_path / ("a" * 300)).size("x")

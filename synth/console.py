@@ -24,7 +24,8 @@ class Console(click.Group):
         return super().parse_args(ctx, args or ["--help"])
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        # As Ctrl-C, also where a shell's `&` has it ignored: spot machines get SIGTERM and some grace.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         kwargs["standalone_mode"] = False
         try:
             sys.exit(super().main(*args, **kwargs) or 0)

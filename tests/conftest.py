@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from tests.runs import QUICK, digits_card, make_run, recipe_for, train_on_digits
 
 @pytest.fixture(autouse=True, scope="session")
 def _quiet_machine() -> Iterator[None]:
-    """One thread here and in child processes, and no option from the caller's environment."""
+    """One thread and a heeded Ctrl-C here and in child processes, and no option from the caller's environment."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that a shell started with `&` ignores it
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         for name in [n for n in os.environ if n == "RAY_ADDRESS" or n.startswith(("SYNTH_", "UNLEARN_"))]:

@@ -151,9 +151,14 @@ def test_a_lock_of_a_dead_process_or_of_a_reused_number_is_taken_over(tmp_path: 
 
 def test_a_driver_whose_run_was_taken_over_stops(tmp_path: Path) -> None:
     store = Folder(tmp_path)
+    other = Lock(store)
+
+    def other_writes() -> bool:  # again and again: the first driver may have been about to
+        store.write(LOCK, other.to_bytes())
+        return lock.lost
+
     with locked(store, lambda line: None, beat=0.01) as lock:
-        store.write(LOCK, Lock(store).to_bytes())
-        wait_until(lambda: lock.lost, "the loss to be seen")
+        wait_until(other_writes, "the loss to be seen")
         with pytest.raises(UserError, match="has taken over"):
             lock.check()
     assert store.names() == {LOCK}

@@ -210,12 +210,11 @@ def read_shard(store: Store, index: Index, entry: ShardEntry) -> Samples:
     where = f"{store}/{entry.name}"
     cure = "make it again with the run's own 'synth generate' options and --resume"
     try:
-        size = store.size(entry.name)
-        data = store.read(entry.name) if size == entry.size else b""
+        data = store.fetch(entry.name, entry.size, entry.sha256)
+        if len(data) != entry.size:
+            raise DamagedShardError(f"{where} has {store.size(entry.name):,} bytes instead of {entry.size:,}: {cure}")
     except FileNotFoundError:
         raise DamagedShardError(f"{where} is missing: {cure}") from None
-    if size != entry.size:
-        raise DamagedShardError(f"{where} has {size:,} bytes instead of {entry.size:,}: {cure}")
     if hashlib.sha256(data).hexdigest() != entry.sha256:
         raise DamagedShardError(f"{where} is damaged (its sha256 is not the index's): {cure}")
     samples = decode_shard(data, where, index.card.image_shape, index.card.num_classes)

@@ -20,9 +20,10 @@ from torch.utils.data import IterableDataset, get_worker_info
 from synth.errors import UserError
 from synth.index import Index, find_index, read_shard
 from synth.plan import Plan
-from synth.store import Store, open_store
-from unlearn.filters import Filter, View, apply
-from unlearn.stream import POLL_SECONDS
+from synth.store import Store
+from unlearn.cache import open_shards
+from unlearn.filters import Filter, apply
+from unlearn.stream import POLL_SECONDS, view_of
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class ShardLoader(IterableDataset[WeightedBatch]):
     ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is not within 0 and world size {world_size} - 1")
+        if seed < 0:
+            raise ValueError(f"seed must be 0 or more, not {seed}")
         if batch_size < 1:
             raise ValueError(f"batch size must be 1 or more, not {batch_size}")
         self.uri, self.batch_size = uri, batch_size
@@ -73,7 +76,7 @@ class ShardLoader(IterableDataset[WeightedBatch]):
     def __iter__(self) -> Iterator[WeightedBatch]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        store = open_store(self.uri)
+        store = open_shards(self.uri)
         index = self.first_index(store)
         deal = deal_shards(index.card.plan, self.world_size * workers, self.seed, self.epoch)
         steps = steps_for(index.card.plan, deal, self.batch_size)
@@ -109,12 +112,9 @@ class ShardLoader(IterableDataset[WeightedBatch]):
 
     def load(self, store: Store, index: Index, number: int) -> WeightedBatch:
         samples = read_shard(store, index, index.entries[number])
-        view = View(torch.from_numpy(samples.logits), torch.from_numpy(samples.labels))
+        view = view_of(samples, index.card.plan.blends)
         passed, _ = apply(self.filters, view)
-        order = np.random.Generator(np.random.Philox(key=[self.seed, (self.epoch << 32) + number])).permutation(
-            len(samples)
-        )
-        rows = torch.from_numpy(order)
+        rows = torch.from_numpy(shuffled(len(samples), self.seed, self.epoch, number + 1))
         rows = rows[passed[rows]]
         images = torch.from_numpy(np.ascontiguousarray(samples.images))
         return WeightedBatch(images[rows], view.labels[rows], view.logits[rows], torch.ones(len(rows)))
@@ -130,14 +130,19 @@ class ShardLoader(IterableDataset[WeightedBatch]):
 
 def deal_shards(plan: Plan, slots: int, seed: int, epoch: int) -> list[list[int]]:
     """The shard numbers of each slot."""
-    order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(plan.shards).tolist()
+    order = shuffled(plan.shards, seed, epoch).tolist()
     return [order[slot::slots] for slot in range(slots)]
+
+
+def shuffled(count: int, *key: int) -> np.ndarray:
+    """The numbers below `count` in an order drawn from the key."""
+    return np.random.default_rng(key).permutation(count)
 
 
 def steps_for(plan: Plan, deal: list[list[int]], batch_size: int) -> int:
     """Batches that the fullest slot takes, before filters; all the others yield as many."""
     jobs = [[plan.job(number) for number in numbers] for numbers in deal]
-    return max(-(-sum(job.stop - job.start for job in slot) // batch_size) for slot in jobs)
+    return max(-(-sum(job.samples for job in slot) // batch_size) for slot in jobs)
 
 
 def in_batches(parts: Iterator[WeightedBatch], size: int, filler: WeightedBatch) -> Iterator[WeightedBatch]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Protocol
@@ -41,11 +41,12 @@ class FailedJobError(Exception):
 
 @dataclass(frozen=True)
 class Delivery:
-    """A shard's bytes, where they were made, and how long that took."""
+    """A shard's bytes, where they were made, how long that took, and of that each phase, in seconds."""
 
     data: bytes
     node: str
     seconds: float
+    phases: Mapping[str, float] = field(default_factory=dict)
 
 
 class Backend(Protocol):
@@ -101,7 +102,7 @@ class Dispatch:
         self.last_delivery: float | None = None
         self.last_look = self.last_said = backend.now()
 
-    def run(self, jobs: Iterable[ShardJob]) -> Iterator[Made]:
+    def run(self, jobs: Iterable[ShardJob]) -> Generator[Made, None, None]:
         queue = iter(jobs)
         try:
             while True:
@@ -161,7 +162,15 @@ class Dispatch:
         self.bench.pop(delivery.node, None)
         self.last_delivery = self.backend.now()
         self.forget(pursuit)
-        log.info("made", extra={"shard": pursuit.job.number, "node": delivery.node, "seconds": delivery.seconds})
+        log.info(
+            "made",
+            extra={
+                "shard": pursuit.job.number,
+                "node": delivery.node,
+                "seconds": delivery.seconds,
+                "phases": {name: round(seconds, 3) for name, seconds in delivery.phases.items()},
+            },
+        )
         return Made(pursuit.job, delivery.data)
 
     def again_or_fail(self, pursuit: Pursuit, hopeless: bool, reason: str, error: Exception) -> Made | None:

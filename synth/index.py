@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from synth.errors import UserError
@@ -105,6 +106,10 @@ class ShardEntry:
     def of(cls, job: ShardJob, data: bytes) -> ShardEntry:
         return cls(job.number, job.samples, len(data), hashlib.sha256(data).hexdigest(), job.class_counts)
 
+    @cached_property
+    def line(self) -> str:
+        return json.dumps(self.to_json(), sort_keys=True)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "url": self.name,
@@ -144,9 +149,9 @@ class Index:
             "complete": self.complete,
             "run": dataclasses.asdict(self.card),
         }
-        # A shard a line, each encoded without indentation, which is ten times quicker: long runs have long lists.
+        # A shard a line, each encoded once in its life: long runs have long lists, and the growing one is written often.
         head = json.dumps(raw, indent=1, sort_keys=True).removesuffix("\n}")
-        lines = (json.dumps(self.entries[number].to_json(), sort_keys=True) for number in sorted(self.entries))
+        lines = (self.entries[number].line for number in sorted(self.entries))
         return (head + ',\n "shardlist": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n").encode()
 
     @classmethod
@@ -179,8 +184,7 @@ def check_entries(plan: Plan, listed: list[ShardEntry], complete: bool) -> None:
     for entry in listed:
         if entry.number >= plan.shards:
             raise ValueError(f"{entry.name} is listed, but only {plan.shards} shards are planned")
-        job = plan.job(entry.number)
-        if entry.samples != job.samples or not 0 < entry.size <= LARGEST_INDEX:
+        if entry.samples != plan.samples_in(entry.number) or not 0 < entry.size <= LARGEST_INDEX:
             raise ValueError(f"{entry.name} is listed with {entry.samples} samples and {entry.size} bytes")
 
 

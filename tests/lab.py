@@ -31,8 +31,8 @@ for path in $4; do mkdir -p "./$path" && mount --bind "$path" "./$path"; done
 mount -t tmpfs tmpfs /dev/shm
 mount -t tmpfs tmpfs /run
 mkdir -p /run/sshd
-mount --rbind "$2/tmp" /tmp
-mount --rbind "$2/root" /root
+mount --rbind ./tmp /tmp
+mount --rbind ./root /root
 exec "$5" -D -e -f /dev/null -o ListenAddress="$3" -o HostKey=/root/hostkey -o PermitRootLogin=prohibit-password \
     -o StrictModes=no -o UsePAM=no -o PidFile=none -o MaxSessions=100 -o MaxStartups=100
 """
@@ -122,6 +122,7 @@ def add_host(name: str, address: str, folder: Path) -> Host:
     ip("-n", name, "address", "add", f"{address}/24", "dev", "eth0")
     ip("-n", name, "link", "set", "eth0", "up")
     ip("-n", name, "link", "set", "lo", "up")
+    ip("-n", name, "route", "add", "default", "via", f"{NETWORK}.1")  # by which Ray finds its own address
     home = folder / name / "root"
     (home / ".ssh").mkdir(parents=True)
     shutil.copy(folder / "key.pub", folder / name)

@@ -1,7 +1,8 @@
 """A large cluster as a model: workers of different speeds that fail, die and vanish, driven by the real Dispatch and publish.
 
-Its clock skips the time in which the driver would only wait. What the driver computes counts as it passes (processor time, so
-that a busy machine changes nothing); what the model computes doesn't. So a driver that is too slow leaves workers idle here, as it would in earnest.
+Its clock skips the time in which the driver would only wait. What the driver computes counts as it passes, in processor time, so
+that a busy machine changes nothing; what the model computes doesn't. So a driver that is too slow leaves workers idle here,
+as it would in earnest.
 """
 
 from __future__ import annotations

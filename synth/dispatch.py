@@ -25,6 +25,7 @@ SLOW_FACTOR, SLOW_FLOOR, SLOW_SAMPLE = (
     60.0,
     3,
 )  # overdue: 4 times the median shard, a minute at least, once 3 are made
+LAST_FACTOR, LAST_FLOOR = 1.5, 10.0  # overdue at a run's end, where workers are idle anyway
 BENCHED_LIMITS = 10.0  # a node that sits on a shard gets no other for ten times that limit, or until it delivers
 SAY_WAITING_SECONDS = 30.0
 
@@ -100,6 +101,7 @@ class Dispatch:
         self.seconds: deque[float] = deque(maxlen=100)
         self.bench: dict[str, float] = {}  # node: until when
         self.last_delivery: float | None = None
+        self.all_submitted = False
         self.last_look = self.last_said = backend.now()
 
     def run(self, jobs: Iterable[ShardJob]) -> Generator[Made, None, None]:
@@ -125,6 +127,7 @@ class Dispatch:
         while len(self.pursuits) < room:
             job = next(queue, None)
             if job is None:
+                self.all_submitted = True
                 return
             self.pursuits[job.number] = Pursuit(job)
             self.submit(self.pursuits[job.number])
@@ -197,6 +200,8 @@ class Dispatch:
             return self.timeout
         if len(self.seconds) < SLOW_SAMPLE:
             return float("inf")
+        if self.all_submitted and 2 * len(self.owner) < self.backend.room():
+            return max(LAST_FLOOR, LAST_FACTOR * median(self.seconds))
         return max(SLOW_FLOOR, SLOW_FACTOR * median(self.seconds))
 
     def look_for_overdue(self) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -32,7 +33,8 @@ def nodes() -> Iterator[Any]:
     """A head that takes no work, and the way to add others."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    quick = {"metrics_report_interval_ms": 1000}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": quick})
     yield cluster
     ray.shutdown()
     cluster.shutdown()
@@ -64,8 +66,18 @@ def test_a_lost_node_loses_no_sample(nodes: Any, tiny_teacher: Classifier, tmp_p
         make_run(tmp_path / "run", recipe, PLAN, on_ray(Workers(count=2)))
         killer.join()
         assert workers_that_fit(Workers()) == 1
+        for phase in ("synthesis", "label", "encode", "upload"):
+            wait_until(lambda p=phase: f'phase="{p}"' in metrics(), f"the metric of {phase}")
+        assert "ray_synth_shards_total{" in metrics()
+        assert "ray_synth_images_total" in metrics()
     assert_whole(tmp_path / "run", 160)
     assert digests(tmp_path / "run") == digests(tmp_path / "reference")
+
+
+def metrics() -> str:
+    """What Prometheus would read from the nodes that are up."""
+    places = [f"http://{n['NodeManagerAddress']}:{n['MetricsExportPort']}/metrics" for n in ray.nodes() if n["Alive"]]
+    return "".join(urlopen(place, timeout=10).read().decode() for place in places)
 
 
 def published(out: Path) -> int:

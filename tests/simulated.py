@@ -56,6 +56,7 @@ class Attempt:
 class Tally:
     useful: float = 0.0  # worker seconds at speed 1 that ended in a shard
     lost: float = 0.0  # worker seconds that didn't
+    away: float = 0.0  # worker seconds at speed 1 of nodes that weren't there
     events: dict[str, int] = field(default_factory=lambda: {"raised": 0, "died": 0, "nodes vanished": 0, "copies": 0})
 
 
@@ -92,6 +93,11 @@ class SimulatedCluster:
         self.started = time.process_time()
         for name in names:
             self.at(self.draw.expovariate(fates.vanishes), "vanish", name)
+
+    @property
+    def bound(self) -> float:
+        """Seconds that no driver can undercut: the work that had to be done, over what the workers that were up do in one."""
+        return (self.tally.useful + self.tally.away) / self.capacity
 
     @property
     def capacity(self) -> float:
@@ -175,7 +181,7 @@ class SimulatedCluster:
         self.idle = deque(n for n in self.idle if n != node)
         self.at(self.now() + self.fates.noticed, "notice", (node, self.at_work[node]))
         self.at_work[node] = set()
-        self.at(self.now() + self.fates.back, "come_back", node)
+        self.at(self.now() + self.fates.back, "come_back", (node, self.now()))
         return []
 
     def notice(self, lost: tuple[str, set[int]]) -> list[Hashable]:
@@ -183,7 +189,9 @@ class SimulatedCluster:
             self.attempts[handle].error = LostWorkerError(f"{lost[0]} is gone")
         return [handle for handle in sorted(lost[1]) if not self.attempts[handle].over]
 
-    def come_back(self, node: str) -> list[Hashable]:
+    def come_back(self, who: tuple[str, float]) -> list[Hashable]:
+        node, since = who
+        self.tally.away += (self.now() - since) * self.fates.per_node * self.speed[node]
         self.up.add(node)
         self.idle.extend([node] * self.fates.per_node)
         self.at(self.now() + self.draw.expovariate(self.fates.vanishes), "vanish", node)

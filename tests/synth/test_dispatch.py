@@ -132,7 +132,7 @@ def test_the_model_of_a_large_cluster_gets_each_shard_once_in_little_more_than_t
     whole = publish(store, index, recipe, lambda j, r: Dispatch(cluster).run(j), lambda n: None, now=cluster.now)  # type: ignore[arg-type]
     assert (whole.complete, len(store.seen), store.twice) == (True, 1000, 0)
     assert sum(cluster.tally.events.values()) > 0
-    assert cluster.now() < 1.1 * cluster.tally.useful / cluster.capacity
+    assert cluster.now() < 1.1 * cluster.bound
 
 
 def test_a_node_that_was_slow_is_tried_again_later() -> None:

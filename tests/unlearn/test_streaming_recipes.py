@@ -46,6 +46,8 @@ def run_in_two_processes(script: Path, run: Path) -> list[str]:
 def test_a_recipe_sees_every_sample_once_an_epoch_in_two_processes(
     name: str, tiny_teacher: Classifier, tmp_path: Path
 ) -> None:
+    if name == "train":
+        pytest.importorskip("accelerate", reason="accelerate is not installed: pip install '.[test]'")
     make_run(tmp_path / "run", recipe_for(tiny_teacher), Plan(classes=tuple(range(10)), per_class=6, shard_size=20))
     script = tmp_path / f"{name}.py"
     script.write_text(RECIPES[name])

@@ -163,6 +163,7 @@ def our_header(block: bytes) -> tuple[str, int] | None:
     name, _, filling = block[:100].partition(b"\0")
     size, checksum = block[124:135], block[148:154]
     plain = block[156:157] == tarfile.REGTYPE and not any(filling) and not any(block[345:])
+    plain = plain and block[135:136] == block[154:155] == b"\0"
     if not (plain and len(block) == tarfile.BLOCKSIZE and size.isdigit() and checksum.isdigit() and name.isascii()):
         return None
     try:

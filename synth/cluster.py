@@ -12,9 +12,9 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -40,6 +40,7 @@ from synth.run import Executor, Made
 
 CONNECT_SECONDS = 5.0
 RECOUNT_SECONDS = 5.0
+BOUNDS = [0.1, 1, 3, 10, 30, 100, 300, 1000, 3000]  # seconds, of the histograms
 REFUSALS = ("UNAUTHENTICATED", "PERMISSION_DENIED")  # gRPC's names
 LOST = (WorkerCrashedError, ObjectLostError, OutOfMemoryError)  # besides the errors that name a node
 
@@ -237,7 +238,7 @@ def knock(gcs: str, headers: dict[str, str]) -> str:
 
 
 def places(workers: Workers, resources: dict[str, float]) -> int:
-    """How many workers these resources hold."""
+    """How many workers a node's resources hold."""
     fits = [resources.get("CPU", 0.0) / workers.cpus if workers.cpus else float("inf")]
     if workers.gpus:
         fits.append(resources.get("GPU", 0.0) / workers.gpus)
@@ -246,15 +247,20 @@ def places(workers: Workers, resources: dict[str, float]) -> int:
 
 def workers_available(workers: Workers) -> int:
     """How many workers the cluster's present resources hold. Raises UserError where not one fits."""
-    total = ray.cluster_resources()
-    count = places(workers, total)
+    count = workers_that_fit(workers)
     if count < 1:
+        total = ray.cluster_resources()
         raise UserError(
-            f"no worker fits: one takes {workers.cpus:g} CPUs and {workers.gpus:g} GPUs, the cluster has "
+            f"no worker fits: one takes {workers.cpus:g} CPUs and {workers.gpus:g} GPUs on one node, all nodes together have "
             f"{total.get('CPU', 0):g} and {total.get('GPU', 0):g}: lower --threads or --gpus-per-worker, or add nodes "
             "(with --workers N the run waits for N of them to come)"
         )
     return count
+
+
+def workers_that_fit(workers: Workers) -> int:
+    """Node by node, as one worker's CPUs and GPUs have to be on the same."""
+    return sum(places(workers, node["Resources"]) for node in ray.nodes() if node["Alive"])
 
 
 def cluster_has_gpu() -> bool:
@@ -270,7 +276,10 @@ def on_ray(workers: Workers, timeout: float | None = None, say: Callable[[str], 
         workers_available(workers)
 
     def execute(jobs: Iterable[ShardJob], recipe: Recipe) -> Iterator[Made]:
-        return Dispatch(RayBackend(workers, recipe), timeout, say).run(jobs)
+        backend = RayBackend(workers, recipe)
+        with closing(Dispatch(backend, timeout, say).run(jobs)) as results:
+            for made in results:
+                yield replace(made, uploaded=lambda seconds: backend.observe_phases({"upload": seconds}))
 
     return execute
 
@@ -290,9 +299,8 @@ class RayBackend:
         self.counted: tuple[float, int] = (0.0, 0)
         self.outcomes = metrics.Counter("synth_shards", "Attempts at shards by outcome.", ("outcome",))
         self.images = metrics.Counter("synth_images", "Images made.")
-        self.durations = metrics.Histogram(
-            "synth_shard_seconds", "Seconds to make a shard.", [1, 3, 10, 30, 100, 300, 1000, 3000]
-        )
+        self.durations = metrics.Histogram("synth_shard_seconds", "Seconds to make a shard.", BOUNDS)
+        self.phases = metrics.Histogram("synth_phase_seconds", "Seconds of a shard by phase.", BOUNDS, ("phase",))
         self.sizes: dict[Hashable, int] = {}
 
     def submit(self, job: ShardJob, avoid: frozenset[str]) -> Hashable:
@@ -332,7 +340,12 @@ class RayBackend:
             self.outcomes.inc(tags={"outcome": outcome})
         self.images.inc(images)
         self.durations.observe(delivery.seconds)
+        self.observe_phases(delivery.phases)
         return delivery
+
+    def observe_phases(self, phases: Mapping[str, float]) -> None:
+        for name, seconds in phases.items():
+            self.phases.observe(seconds, tags={"phase": name})
 
     def running(self, handles: list[Hashable]) -> dict[Hashable, tuple[str, float]]:
         keys = {self.keys[handle]: handle for handle in handles if handle in self.keys}
@@ -356,7 +369,7 @@ class RayBackend:
             return self.workers.count
         at, count = self.counted
         if not at or self.now() - at >= RECOUNT_SECONDS:
-            count = max(1, places(self.workers, ray.cluster_resources()))
+            count = max(1, workers_that_fit(self.workers))
             self.counted = (self.now(), count)
         return 2 * count
 
@@ -366,13 +379,16 @@ class RayBackend:
 
 def attempt(
     make: Callable[[ShardJob, Recipe], bytes], job: ShardJob, recipe: Recipe, board: Any, key: int
-) -> tuple[bytes, str, float]:
+) -> tuple[bytes, str, float, dict[str, float]]:
     """Runs on a worker: says that it has begun, and makes the shard."""
+    from synth.phases import take_phases
+
+    take_phases()  # of an attempt that raised
     node = ray.get_runtime_context().get_node_id()
     board.begin.remote(key, node)
     started = time.monotonic()
     data = make(job, recipe)
-    return data, node, time.monotonic() - started
+    return data, node, time.monotonic() - started, take_phases()
 
 
 def board_class() -> type:

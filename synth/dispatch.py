@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Protocol
@@ -25,6 +25,7 @@ SLOW_FACTOR, SLOW_FLOOR, SLOW_SAMPLE = (
     60.0,
     3,
 )  # overdue: 4 times the median shard, a minute at least, once 3 are made
+LAST_FACTOR, LAST_FLOOR = 1.5, 10.0  # overdue at a run's end, where workers are idle anyway
 BENCHED_LIMITS = 10.0  # a node that sits on a shard gets no other for ten times that limit, or until it delivers
 SAY_WAITING_SECONDS = 30.0
 
@@ -41,11 +42,12 @@ class FailedJobError(Exception):
 
 @dataclass(frozen=True)
 class Delivery:
-    """A shard's bytes, where they were made, and how long that took."""
+    """A shard's bytes, where they were made, how long that took, and of that each phase, in seconds."""
 
     data: bytes
     node: str
     seconds: float
+    phases: Mapping[str, float] = field(default_factory=dict)
 
 
 class Backend(Protocol):
@@ -99,9 +101,10 @@ class Dispatch:
         self.seconds: deque[float] = deque(maxlen=100)
         self.bench: dict[str, float] = {}  # node: until when
         self.last_delivery: float | None = None
+        self.all_submitted = False
         self.last_look = self.last_said = backend.now()
 
-    def run(self, jobs: Iterable[ShardJob]) -> Iterator[Made]:
+    def run(self, jobs: Iterable[ShardJob]) -> Generator[Made, None, None]:
         queue = iter(jobs)
         try:
             while True:
@@ -124,6 +127,7 @@ class Dispatch:
         while len(self.pursuits) < room:
             job = next(queue, None)
             if job is None:
+                self.all_submitted = True
                 return
             self.pursuits[job.number] = Pursuit(job)
             self.submit(self.pursuits[job.number])
@@ -161,7 +165,15 @@ class Dispatch:
         self.bench.pop(delivery.node, None)
         self.last_delivery = self.backend.now()
         self.forget(pursuit)
-        log.info("made", extra={"shard": pursuit.job.number, "node": delivery.node, "seconds": delivery.seconds})
+        log.info(
+            "made",
+            extra={
+                "shard": pursuit.job.number,
+                "node": delivery.node,
+                "seconds": delivery.seconds,
+                "phases": {name: round(seconds, 3) for name, seconds in delivery.phases.items()},
+            },
+        )
         return Made(pursuit.job, delivery.data)
 
     def again_or_fail(self, pursuit: Pursuit, hopeless: bool, reason: str, error: Exception) -> Made | None:
@@ -188,6 +200,8 @@ class Dispatch:
             return self.timeout
         if len(self.seconds) < SLOW_SAMPLE:
             return float("inf")
+        if self.all_submitted and 2 * len(self.owner) < self.backend.room():
+            return max(LAST_FLOOR, LAST_FACTOR * median(self.seconds))
         return max(SLOW_FLOOR, SLOW_FACTOR * median(self.seconds))
 
     def look_for_overdue(self) -> None:

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from synth.errors import UserError
@@ -109,6 +110,10 @@ class ShardEntry:
     def of(cls, job: ShardJob, data: bytes) -> ShardEntry:
         return cls(job.number, job.samples, len(data), hashlib.sha256(data).hexdigest(), job.class_counts)
 
+    @cached_property
+    def line(self) -> str:
+        return json.dumps(self.to_json(), sort_keys=True)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "url": self.name,
@@ -148,9 +153,9 @@ class Index:
             "complete": self.complete,
             "run": dataclasses.asdict(self.card),
         }
-        # A shard a line, each encoded without indentation, which is ten times quicker: long runs have long lists.
+        # A shard a line, each encoded once in its life: long runs have long lists, and the growing one is written often.
         head = json.dumps(raw, indent=1, sort_keys=True).removesuffix("\n}")
-        lines = (json.dumps(self.entries[number].to_json(), sort_keys=True) for number in sorted(self.entries))
+        lines = (self.entries[number].line for number in sorted(self.entries))
         return (head + ',\n "shardlist": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n").encode()
 
     @classmethod
@@ -183,8 +188,7 @@ def check_entries(plan: Plan, listed: list[ShardEntry], complete: bool) -> None:
     for entry in listed:
         if entry.number >= plan.shards:
             raise ValueError(f"{entry.name} is listed, but only {plan.shards} shards are planned")
-        job = plan.job(entry.number)
-        if entry.samples != job.samples or not 0 < entry.size <= LARGEST_INDEX:
+        if entry.samples != plan.samples_in(entry.number) or not 0 < entry.size <= LARGEST_INDEX:
             raise ValueError(f"{entry.name} is listed with {entry.samples} samples and {entry.size} bytes")
 
 
@@ -214,12 +218,11 @@ def read_shard(store: Store, index: Index, entry: ShardEntry) -> Samples:
     where = f"{store}/{entry.name}"
     cure = "make it again with the run's own 'synth generate' options and --resume"
     try:
-        size = store.size(entry.name)
-        data = store.read(entry.name) if size == entry.size else b""
+        data = store.fetch(entry.name, entry.size, entry.sha256)
+        if len(data) != entry.size:
+            raise DamagedShardError(f"{where} has {store.size(entry.name):,} bytes instead of {entry.size:,}: {cure}")
     except FileNotFoundError:
         raise DamagedShardError(f"{where} is missing: {cure}") from None
-    if size != entry.size:
-        raise DamagedShardError(f"{where} has {size:,} bytes instead of {entry.size:,}: {cure}")
     if hashlib.sha256(data).hexdigest() != entry.sha256:
         raise DamagedShardError(f"{where} is damaged (its sha256 is not the index's): {cure}")
     samples = decode_shard(data, where, index.card.image_shape, index.card.num_classes)

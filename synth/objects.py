@@ -10,6 +10,7 @@ import hashlib
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import fsspec
@@ -20,6 +21,7 @@ T = TypeVar("T")
 
 ATTEMPTS = 8
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds; all pauses together take about a minute
+PIECE = 8 * 2**20  # bytes of a shard that one call reads
 OPTIONS: dict[str, dict[str, Any]] = {
     # One layer of retries, ours, so that a store that is down is given up after a stated time.
     "s3": {
@@ -81,6 +83,22 @@ class Bucket:
     def read(self, name: str) -> bytes:
         """Raises FileNotFoundError where there is no such object."""
         return self.patiently(name, lambda: self.files.cat_file(self.path(name)))
+
+    def fetch(self, name: str, size: int, sha256: str) -> bytes:
+        """The object in pieces, each with its own retries, so that a broken read goes on where it broke.
+
+        Raises FileNotFoundError where there is no such object. One of another size is not read.
+        """
+        if self.size(name) != size:
+            return b""
+        pieces = [(start, min(start + PIECE, size)) for start in range(0, size, PIECE)]
+        return b"".join(self.patiently(name, partial(self.read_piece, name, *piece)) for piece in pieces)
+
+    def read_piece(self, name: str, start: int, stop: int) -> bytes:
+        piece = self.files.cat_file(self.path(name), start=start, end=stop)
+        if len(piece) != stop - start:
+            raise BrokenTransferError(f"{len(piece):,} bytes came instead of {stop - start:,}")
+        return piece
 
     def write(self, name: str, data: bytes) -> None:
         """One put, then a look at what arrived."""

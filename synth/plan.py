@@ -89,11 +89,20 @@ class Plan:
     def shards(self) -> int:
         return -(-self.images // self.shard_size)
 
+    def span(self, number: int) -> tuple[int, int]:
+        """A shard's images: the first, and the one after the last."""
+        return self.images * number // self.shards, self.images * (number + 1) // self.shards
+
+    def samples_in(self, number: int) -> int:
+        start, stop = self.span(number)
+        return (stop - start) * (1 + self.blends)
+
     def job(self, number: int) -> ShardJob:
+        start, stop = self.span(number)
         return ShardJob(
             number=number,
-            start=self.images * number // self.shards,
-            stop=self.images * (number + 1) // self.shards,
+            start=start,
+            stop=stop,
             classes=self.classes,
             seed=shard_seed(self.seed, number),
             blends=self.blends,

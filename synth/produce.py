@@ -13,6 +13,7 @@ from torch import Tensor
 from synth import methods
 from synth.augment import shift_and_flip
 from synth.errors import UserError
+from synth.phases import phase
 from synth.plan import ShardJob
 from synth.shards import Samples, encode_shard
 from synth.teacher import Classifier, parse_checkpoint, predict
@@ -36,11 +37,16 @@ def make_shard(job: ShardJob, recipe: Recipe) -> bytes:
     """The shard's bytes: a function of the recipe and the job alone, on one kind of device."""
     if torch.get_num_threads() != recipe.threads:
         torch.set_num_threads(recipe.threads)
-    teacher = teacher_on_device(recipe.checkpoint, recipe.trusted_architecture, recipe.device)
+    with phase("load"):
+        teacher = teacher_on_device(recipe.checkpoint, recipe.trusted_architecture, recipe.device)
     generator = torch.Generator().manual_seed(job.seed)
     labels = torch.tensor(job.image_labels)
-    images = methods.find(recipe.method).synthesise(teacher, labels, recipe.settings, generator)
-    return encode_shard(label_samples(teacher, images, job, recipe.method, generator))
+    with phase("synthesis"):
+        images = methods.find(recipe.method).synthesise(teacher, labels, recipe.settings, generator)
+    with phase("label"):
+        samples = label_samples(teacher, images, job, recipe.method, generator)
+    with phase("encode"):
+        return encode_shard(samples)
 
 
 @lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""A run: the plan's shards made by an executor and published, with resume. The driver holds one shard at a time."""
+"""A run: the plan's shards made by an executor and published, with resume. The driver holds a few shards at a time."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from synth.plan import ShardJob
 from synth.produce import Recipe, make_shard
 from synth.shards import DamagedShardError
 from synth.store import Store
+from synth.uploads import Landed, Uploads
 
 PART_INTERVAL = 1.0  # seconds at least between two writings of the growing index
 PART_SHARE = 0.01  # of the driver's time, at most, goes into writing it, however long it grows
@@ -26,11 +27,15 @@ log = logging.getLogger("synth.run")
 
 @dataclass(frozen=True)
 class Made:
-    """What an executor yields for a job: the shard's bytes, or why there are none."""
+    """What an executor yields for a job: the shard's bytes, or why there are none.
+
+    `uploaded` hears the seconds that it took to put them into the store.
+    """
 
     job: ShardJob
     data: bytes | None
     error: str = ""
+    uploaded: Callable[[float], None] = lambda seconds: None
 
 
 Executor = Callable[[Iterable[ShardJob], Recipe], Iterator[Made]]
@@ -126,8 +131,15 @@ def is_intact(store: Store, entry: ShardEntry) -> bool:
         return False
 
 
-def publish(store: Store, index: Index, recipe: Recipe, execute: Executor, report: Callable[[int], None]) -> Index:
-    """Make and publish the missing shards; `report` hears of each one's sample count.
+def publish(
+    store: Store,
+    index: Index,
+    recipe: Recipe,
+    execute: Executor,
+    report: Callable[[int], None],
+    now: Callable[[], float] = time.monotonic,
+) -> Index:
+    """Make and publish the missing shards; `report` hears of each one's sample count, in the order they are published.
 
     Whatever ends it early, the published shards stay valid and the growing index lists them.
 
@@ -137,27 +149,35 @@ def publish(store: Store, index: Index, recipe: Recipe, execute: Executor, repor
     entries = dict(index.entries)
     missing = (job for job in index.card.plan.jobs() if job.number not in index.entries)
     failed: list[Made] = []
-    next_part = 0.0
+    uploads = Uploads(store)
+    heard: dict[int, Callable[[float], None]] = {}
+    next_part = float("-inf")
+
+    def enter(landed: Iterator[Landed]) -> None:
+        nonlocal next_part
+        for one in landed:
+            entries[one.entry.number] = one.entry
+            heard.pop(one.entry.number)(one.seconds)
+            facts = {"shard": one.entry.number, "samples": one.entry.samples, "seconds": one.seconds}
+            log.info("published", extra=facts)
+            if now() >= next_part:
+                started = now()
+                store.write(PART, replace(index, entries=entries).to_bytes())
+                next_part = now() + max(PART_INTERVAL, (now() - started) / PART_SHARE)
+            report(one.entry.samples)
+
     try:
         for made in execute(missing, recipe):
             if made.data is None:
                 failed.append(made)
                 continue
             entry = ShardEntry.of(made.job, made.data)
-            started = time.monotonic()
-            store.write(entry.name, made.data)
-            entries[entry.number] = entry
-            log.info(
-                "published",
-                extra={"shard": entry.number, "samples": entry.samples, "seconds": time.monotonic() - started},
-            )
-            if time.monotonic() >= next_part:
-                started = time.monotonic()
-                store.write(PART, replace(index, entries=entries).to_bytes())
-                cost = time.monotonic() - started
-                next_part = time.monotonic() + max(PART_INTERVAL, cost / PART_SHARE)
-            report(entry.samples)
+            heard[entry.number] = made.uploaded
+            uploads.add(entry, made.data)
+            enter(uploads.landed())
+        enter(uploads.last())
     finally:
+        entries.update({one.entry.number: one.entry for one in uploads.rescued()})
         if len(entries) > len(index.entries):
             store.write(PART, replace(index, entries=entries).to_bytes())
     if failed:

@@ -16,6 +16,7 @@ import tarfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from tokenize import TokenError
 from typing import Any
 
@@ -150,23 +151,46 @@ def tar_files(data: bytes, name: str) -> Iterator[tuple[str, bytes]]:
     """
     offset = 0
     while any(block := data[offset : offset + tarfile.BLOCKSIZE]):
-        try:
-            info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
-        except (tarfile.TarError, ValueError) as error:
-            raise DamagedShardError(f"{name} is not a readable tar ({error})") from error
-        shown = repr(info.name[:80])
-        if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
-            raise DamagedShardError(f"{name}: member {shown} is not a plain file")
-        if not 0 <= info.size <= LARGEST_MEMBER:
-            raise DamagedShardError(f"{name}: member {shown} claims {info.size:,} bytes")
+        member, size = our_header(block) or foreign_header(block, name)
         start = offset + tarfile.BLOCKSIZE
-        content = data[start : start + info.size]
-        if len(content) != info.size:
-            raise DamagedShardError(f"{name}: member {shown} is cut short")
-        yield info.name, content
-        offset = start + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        content = data[start : start + size]
+        if len(content) != size:
+            raise DamagedShardError(f"{name}: member {member[:80]!r} is cut short")
+        yield member, content
+        offset = start + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
     if not block:
         raise DamagedShardError(f"{name} is cut short: the end of its tar is missing")
+
+
+def our_header(block: bytes) -> tuple[str, int] | None:
+    """Name and size from a header as our writer makes it, three times as fast as `tarfile`; None for any other."""
+    name, _, filling = block[:100].partition(b"\0")
+    size, checksum = block[124:135], block[148:154]
+    plain = block[156:157] == tarfile.REGTYPE and not any(filling) and not any(block[345:])
+    plain = plain and block[135:136] == block[154:155] == b"\0"
+    if not (plain and len(block) == tarfile.BLOCKSIZE and size.isdigit() and checksum.isdigit() and name.isascii()):
+        return None
+    try:
+        found, claimed = int(size, 8), int(checksum, 8)
+    except ValueError:  # an 8 or a 9
+        return None
+    if found > LARGEST_MEMBER or sum(block) - sum(block[148:156]) + 8 * ord(" ") != claimed:
+        return None
+    return name.decode(), found
+
+
+def foreign_header(block: bytes, name: str) -> tuple[str, int]:
+    """Name and size from any header of a plain file, by `tarfile`. Raises DamagedShardError for what isn't one."""
+    try:
+        info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
+    except (tarfile.TarError, ValueError) as error:
+        raise DamagedShardError(f"{name} is not a readable tar ({error})") from error
+    shown = repr(info.name[:80])
+    if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+        raise DamagedShardError(f"{name}: member {shown} is not a plain file")
+    if not 0 <= info.size <= LARGEST_MEMBER:
+        raise DamagedShardError(f"{name}: member {shown} claims {info.size:,} bytes")
+    return info.name, info.size
 
 
 def decode_label(content: bytes, where: str, num_classes: int) -> int:
@@ -194,6 +218,9 @@ def decode_record(content: bytes, where: str, num_classes: int) -> dict[str, Any
 
 
 def decode_logits(content: bytes, where: str, num_classes: int) -> np.ndarray:
+    head = npy_head(num_classes)
+    if len(content) == len(head) + 4 * num_classes and content.startswith(head):  # as our writer makes it
+        return finite(np.frombuffer(content, dtype="<f4", offset=len(head)), where)
     stream = io.BytesIO(content)
     try:
         if np.lib.format.read_magic(stream) != (1, 0):
@@ -208,7 +235,16 @@ def decode_logits(content: bytes, where: str, num_classes: int) -> np.ndarray:
     body = content[stream.tell() :]
     if len(body) != dtype.itemsize * num_classes:
         raise DamagedShardError(f"{where}: its logits have {len(body)} bytes, not {dtype.itemsize * num_classes}")
-    logits = np.frombuffer(body, dtype=dtype).astype(np.float32)
+    return finite(np.frombuffer(body, dtype=dtype).astype(np.float32), where)
+
+
+@lru_cache(maxsize=8)
+def npy_head(num_classes: int) -> bytes:
+    """What precedes the numbers in a sample's logits."""
+    return encode_npy(np.zeros(num_classes))[: -4 * num_classes]
+
+
+def finite(logits: np.ndarray, where: str) -> np.ndarray:
     if not np.isfinite(logits).all():
         raise DamagedShardError(f"{where}: its logits hold NaN or infinity")
     return logits

@@ -24,6 +24,7 @@ def _quiet_machine() -> Iterator[None]:
         patch.setenv("OMP_NUM_THREADS", "1")
         for name in [n for n in os.environ if n == "RAY_ADDRESS" or n.startswith(("SYNTH_", "UNLEARN_"))]:
             patch.delenv(name)
+        patch.setenv("UNLEARN_CACHE", "")
         yield
 
 

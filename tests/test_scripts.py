@@ -29,8 +29,9 @@ def test_the_cluster_file_is_one_that_ray_accepts() -> None:
     assert any("--dashboard-host=127.0.0.1" in command for command in starts)
 
 
-def test_reproduce_is_python_that_parses() -> None:
-    ast.parse((ROOT / "scripts" / "reproduce").read_text())
+@pytest.mark.parametrize("script", ["reproduce", "bench-cluster"])
+def test_python_scripts_parse(script: str) -> None:
+    ast.parse((ROOT / "scripts" / script).read_text())
 
 
 @pytest.mark.long

@@ -13,9 +13,10 @@ from synth.console import InterruptedRunError
 from synth.errors import UsageError, UserError
 from synth.index import INDEX
 from synth.progress import Progress
-from synth.store import Store, open_store
+from synth.store import Store
 from synth.teacher import Classifier, ModelCard, expected_shapes, load_checkpoint
 from unlearn import methods
+from unlearn.cache import open_shards
 from unlearn.filters import Filter, held_out, kept_for_training, unblended
 from unlearn.folder import RunFolder
 from unlearn.loop import Inputs, Outcome, run_method
@@ -66,7 +67,7 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
     check_forget(request.forget, teacher.card)
     card = student_card(request, teacher, module.STARTS_FROM_TEACHER)
     expected_shapes(card)  # an architecture that doesn't exist is refused before anything is written
-    shards = open_shards(request, module, teacher)
+    shards = split_shards(request, module, teacher)
     monitor = Monitor(shards.held_out, request.forget, request.loop) if shards.held_out else None
     if monitor is None:
         say("no --shards to hold out from, or --no-monitor: nothing will stop the run if the forget class comes back")
@@ -138,13 +139,13 @@ def student_card(request: Request, teacher: Classifier, starts_from_teacher: boo
     )
 
 
-def open_shards(request: Request, module: Any, teacher: Classifier) -> Shards:
+def split_shards(request: Request, module: Any, teacher: Classifier) -> Shards:
     """The run's samples, split by key where there is a monitor; all of them are held out where none are trained on."""
     if request.shards is None:
         if module.trains_on_shards(request.settings):
             raise UsageError(f"{request.method} learns from shards: name their folder with --shards")
         return Shards(None, None, {}, "")
-    store = open_store(request.shards)
+    store = open_shards(request.shards)
     training: Batch | None = None
     counts: dict[str, int] = {}
     trains, watched = module.trains_on_shards(request.settings), request.loop.monitor

@@ -15,8 +15,8 @@ from synth.errors import UsageError
 from synth.generate import local_device
 from synth.index import INDEX, read_index
 from synth.progress import Progress
-from synth.store import open_store
 from synth.teacher import expected_shapes, load_checkpoint, save_checkpoint
+from unlearn.cache import open_shards
 from unlearn.data import LabelledImages, load_images
 from unlearn.evaluate import Evaluation
 from unlearn.evaluate import evaluate as evaluate_model
@@ -95,7 +95,7 @@ def distill(
     say: Say,
 ) -> None:
     """`follow_timeout` None means that the run has to be complete."""
-    store = open_store(shards)
+    store = open_shards(shards)
     filters = method.filters_for(forget, settings)
     if follow_timeout is None:
         card = read_index(store).card

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Hashable, Iterator
+from pathlib import Path
 
 import pytest
 
 from synth.dispatch import FAILURES, LOSSES, Delivery, Dispatch, FailedJobError, LostWorkerError
 from synth.plan import Plan, ShardJob
-from synth.run import Made
+from synth.run import Made, open_run, publish
+from synth.teacher import Classifier
+from tests.runs import card_for, recipe_for
+from tests.simulated import Fates, IndexOnly, SimulatedCluster
 
 
 class ModelCluster:
@@ -111,6 +115,24 @@ def test_without_a_deadline_a_shard_is_overdue_at_four_medians() -> None:
     cluster = ModelCluster(["a", "b"], lambda job, node, nth: 5000.0 if (job.number, nth) == (9, 1) else 20.0)
     assert made_once(list(Dispatch(cluster).run(jobs(10))), 10)
     assert cluster.time < 5 * 20.0 + 80.0 + 25.0
+
+
+def test_a_slow_node_does_not_hold_up_the_end_of_a_run() -> None:
+    cluster = ModelCluster(["a", "b", "c"], lambda job, node, nth: 55.0 if (job.number, nth) == (29, 1) else 10.0)
+    assert made_once(list(Dispatch(cluster).run(jobs(30))), 30)
+    assert cluster.time < 10 * 10.0 + 15.0 + 10.0
+
+
+def test_the_model_of_a_large_cluster_gets_each_shard_once_in_little_more_than_the_least_time(
+    tiny_teacher: Classifier, tmp_path: Path
+) -> None:
+    plan = Plan(classes=tuple(range(10)), per_class=200, shard_size=2)  # 1,000 shards
+    cluster, store, recipe = SimulatedCluster(Fates(workers=20, per_node=2), b"data"), IndexOnly(tmp_path), None
+    index = open_run(store, card_for(recipe_for(tiny_teacher), plan), resume=False, overwrite=False)
+    whole = publish(store, index, recipe, lambda j, r: Dispatch(cluster).run(j), lambda n: None, now=cluster.now)  # type: ignore[arg-type]
+    assert (whole.complete, len(store.seen), store.twice) == (True, 1000, 0)
+    assert sum(cluster.tally.events.values()) > 0
+    assert cluster.now() < 1.1 * cluster.bound
 
 
 def test_a_node_that_was_slow_is_tried_again_later() -> None:

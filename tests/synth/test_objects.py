@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -109,19 +110,20 @@ def test_a_run_that_storage_ended_goes_on_where_it_was(
     s3_port: int, monkeypatch: pytest.MonkeyPatch, tiny_teacher: Classifier
 ) -> None:
     recipe = recipe_for(tiny_teacher)
-    card = card_for(recipe, PLAN)
+    plan = replace(PLAN, shard_size=1)  # 16 shards
+    card = card_for(recipe, plan)
     away = itertools.count()
-    with FaultyProxy(s3_port, lambda call: "unavailable" if next(away) > 12 else "") as proxy:
+    with FaultyProxy(s3_port, lambda call: "unavailable" if next(away) > 24 else "") as proxy:
         bucket = through(proxy, monkeypatch)
         with pytest.raises(UserError, match="--resume"):
             publish(bucket, open_run(bucket, card, False, False), recipe, in_process, lambda samples: None)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{s3_port}")
     again = open_store(str(bucket))
     index = open_run(again, card, resume=True, overwrite=False)
-    assert 0 < len(index.entries) < PLAN.shards
+    assert 0 < len(index.entries) < plan.shards
     publish(again, index, recipe, in_process, lambda samples: None)
     assert verify(again)[1] == []
-    assert len(again.names()) == PLAN.shards + 1
+    assert len(again.names()) == plan.shards + 1
 
 
 def test_an_upload_that_arrives_damaged_is_sent_again(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> None:

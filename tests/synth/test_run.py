@@ -258,8 +258,9 @@ def test_a_shard_that_could_not_be_written_is_not_in_the_index(tmp_path: Path, r
     index = open_run(store, card_for(recipe, PLAN), resume=False, overwrite=False)
     with pytest.raises(UserError, match="no"):
         publish(store, index, recipe, in_process, lambda samples: None)
-    _, problems = verify(store)
-    assert problems == [f"{store} is not complete: 2 of 4 shards are published"]
+    index, problems = verify(store)
+    assert {0, 1} <= set(index.entries) <= {0, 1, 3}  # the one after it may have been on its way
+    assert problems == [f"{store} is not complete: {len(index.entries)} of 4 shards are published"]
 
 
 class Sink(Folder):

@@ -1,0 +1,65 @@
+"""Shards on their way into a slow store."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from synth.errors import UserError
+from synth.index import ShardEntry
+from synth.plan import Plan
+from synth.store import Folder
+from synth.uploads import Uploads
+
+JOBS = list(Plan(classes=(0,), per_class=12, shard_size=1).jobs())
+
+
+class Slow(Folder):
+    """Takes its time, refuses shard `broken`, and notes how many were written at once."""
+
+    def __init__(self, path: Path, broken: int | None = None) -> None:
+        super().__init__(path)
+        self.broken, self.now, self.most, self.lock = broken, 0, 0, threading.Lock()
+
+    def write(self, name: str, data: bytes) -> None:
+        with self.lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        time.sleep(0.02)
+        with self.lock:
+            self.now -= 1
+        if self.broken is not None and name == f"shard-{self.broken:06d}.tar":
+            raise UserError("no room")
+        super().write(name, data)
+
+
+def test_uploads_overlap_up_to_a_bound_and_each_is_told_once(tmp_path: Path) -> None:
+    store, numbers = Slow(tmp_path), []
+    uploads = Uploads(store, at_once=3)
+    for job in JOBS:
+        uploads.add(ShardEntry.of(job, b"data"), b"data")
+        numbers += [landed.entry.number for landed in uploads.landed()]
+        assert len(uploads.flying) < 3
+    numbers += [landed.entry.number for landed in uploads.last()]
+    assert sorted(numbers) == [job.number for job in JOBS]
+    assert store.most == 3
+    assert uploads.rescued() == []
+
+
+def test_what_lands_beside_a_failure_is_told_and_the_failure_raised(tmp_path: Path) -> None:
+    uploads, numbers = Uploads(Slow(tmp_path, broken=5), at_once=4), []
+
+    def all_of_them() -> None:
+        for job in JOBS:
+            uploads.add(ShardEntry.of(job, b"data"), b"data")
+            for landed in uploads.landed():
+                numbers.append(landed.entry.number)
+
+    with pytest.raises(UserError, match="no room"):
+        all_of_them()
+    numbers += [landed.entry.number for landed in uploads.rescued()]
+    assert 5 not in numbers
+    assert sorted(f"shard-{number:06d}.tar" for number in numbers) == sorted(path.name for path in tmp_path.iterdir())

@@ -1,0 +1,104 @@
+"""Shards from object storage by way of a bounded cache, and over a line that breaks."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from synth import objects
+from synth.errors import UsageError
+from synth.index import read_index
+from synth.objects import Bucket
+from synth.store import Folder
+from tests.storage import FaultyProxy
+from unlearn.cache import CachedStore, open_shards
+from unlearn.stream import load_complete
+
+
+class Counted(Folder):
+    """Notes what is fetched."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.fetched: list[str] = []
+
+    def fetch(self, name: str, size: int, sha256: str) -> bytes:
+        self.fetched.append(name)
+        return super().fetch(name, size, sha256)
+
+
+def test_a_second_reading_comes_from_the_disk(tiny_run: Path, tmp_path: Path) -> None:
+    store = Counted(tiny_run)
+    cached = CachedStore(store, tmp_path / "cache", limit=10**9)
+    first, second = load_complete(cached, {}), load_complete(cached, {})
+    assert first.samples().images.equal(second.samples().images)
+    assert len(store.fetched) == 4
+    index = read_index(Folder(tiny_run))
+    assert {f.name for f in (tmp_path / "cache").iterdir()} == {f"{e.sha256}.tar" for e in index.entries.values()}
+
+
+def test_the_cache_keeps_its_bound_and_drops_what_was_used_longest_ago(tiny_run: Path, tmp_path: Path) -> None:
+    store, index = Counted(tiny_run), read_index(Folder(tiny_run))
+    sizes = [entry.size for entry in index.entries.values()]
+    cached = CachedStore(store, tmp_path / "cache", limit=sum(sizes[:2]) + max(sizes) // 2)
+    load_complete(cached, {})
+    kept = [f.stat().st_size for f in (tmp_path / "cache").iterdir()]
+    assert 0 < sum(kept) <= cached.limit
+    last = index.entries[3]
+    cached.fetch(last.name, last.size, last.sha256)
+    assert store.fetched.count(last.name) == 1
+    CachedStore(store, tmp_path / "small", limit=10).fetch(last.name, last.size, last.sha256)
+    assert not (tmp_path / "small").exists()
+
+
+def test_a_damaged_copy_is_fetched_again(tiny_run: Path, tmp_path: Path) -> None:
+    store = Counted(tiny_run)
+    entry = read_index(Folder(tiny_run)).entries[1]
+    (tmp_path / f"{entry.sha256}.tar").write_bytes(b"half a shard")
+    data = CachedStore(store, tmp_path, limit=10**9).fetch(entry.name, entry.size, entry.sha256)
+    assert sha256(data).hexdigest() == entry.sha256
+    assert (tmp_path / f"{entry.sha256}.tar").read_bytes() == data
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tiny_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert len(load_complete(CachedStore(Folder(tiny_run), tmp_path / "file" / "cache", limit=10**9), {})) == 100
+
+
+def test_object_storage_is_read_through_a_cache_and_a_folder_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNLEARN_CACHE", str(tmp_path))
+    assert isinstance(open_shards("memory://a/run"), CachedStore)
+    assert isinstance(open_shards(str(tmp_path)), Folder)
+    monkeypatch.setenv("UNLEARN_CACHE_GIB", "lots")
+    with pytest.raises(UsageError, match="UNLEARN_CACHE_GIB is no number of GiB: 'lots'"):
+        open_shards("memory://a/run")
+    monkeypatch.setenv("UNLEARN_CACHE", "")
+    assert isinstance(open_shards("memory://a/run"), Bucket)
+
+
+def test_a_broken_read_goes_on_where_it_broke(
+    s3_port: int, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"s3://runs/{uuid.uuid4()}"
+    direct = Bucket(uri)
+    for path in tiny_run.iterdir():
+        direct.write(path.name, path.read_bytes())
+    monkeypatch.setattr(objects, "PIECE", 10_000)
+    with FaultyProxy(s3_port, lambda call: "cut" if call % 3 == 0 else "") as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        broken = Bucket(uri)
+        broken.pause = lambda seconds: None
+        pool = load_complete(CachedStore(broken, tmp_path / "cache", limit=10**9), {})
+        calls = next(proxy.calls)
+        assert proxy.spoiled.count("cut") > 5
+    shards = [path.stat().st_size for path in tiny_run.glob("*.tar")]
+    pieces = sum(-(-size // 10_000) for size in shards)
+    assert len(pool) == 100
+    assert calls < 2 * pieces + 40  # each broken piece again, not each broken shard
+    shutil.rmtree(tmp_path / "cache")

@@ -1,0 +1,61 @@
+"""The recipes of docs/streaming.md, run as they stand in two processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from synth.plan import Plan
+from synth.teacher import Classifier
+from tests.runs import make_run, recipe_for
+from tests.storage import free_ports
+
+ROOT = Path(__file__).parents[2]
+RECIPES = {
+    re.match(r"# (\w+)\.py", code)[1]: code  # type: ignore[index]
+    for code in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "streaming.md").read_text(), re.DOTALL)
+}
+
+
+def run_in_two_processes(script: Path, run: Path) -> list[str]:
+    """Each process's lines, all together."""
+    port = free_ports(1)[0]
+    command = [sys.executable, "-u", str(script), str(run)]
+    both = []
+    for rank in range(2):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
+        environment |= {name: str(value) for name, value in place.items()}
+        both.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
+    lines = []
+    for process in both:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        lines += out.splitlines()
+    return lines
+
+
+@pytest.mark.parametrize("name", ["train", "plain"])
+def test_a_recipe_sees_every_sample_once_an_epoch_in_two_processes(
+    name: str, tiny_teacher: Classifier, tmp_path: Path
+) -> None:
+    if name == "train":
+        pytest.importorskip("accelerate", reason="accelerate is not installed: pip install '.[test]'")
+    make_run(tmp_path / "run", recipe_for(tiny_teacher), Plan(classes=tuple(range(10)), per_class=6, shard_size=20))
+    script = tmp_path / f"{name}.py"
+    script.write_text(RECIPES[name])
+    pattern = r"epoch (\d) rank (\d): (\d+) samples in (\d+) steps"
+    lines = run_in_two_processes(script, tmp_path / "run")
+    found = [tuple(map(int, m.groups())) for line in lines if (m := re.match(pattern, line))]
+    assert sorted((epoch, rank) for epoch, rank, _, _ in found) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    for epoch in (0, 1):
+        assert sum(samples for at, _, samples, _ in found if at == epoch) == 60  # of 3 shards
+    if name == "train":
+        assert len({steps for _, _, _, steps in found}) == 1

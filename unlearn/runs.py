@@ -105,7 +105,7 @@ def carry_out(request: Request, method: Any, monitor: Monitor | None, folder: Ru
     try:
         return run_method(
             method, request.loop, seed=request.seed, monitor=monitor, checkpoint=checkpoint,
-            save=folder.save_checkpoint, log=folder.log, report=progress.advance,
+            save=folder.save_checkpoint, log=folder.log, keep=folder.keep_student, report=progress.advance,
         )  # fmt: skip
     except KeyboardInterrupt:
         raise InterruptedRunError(

@@ -61,7 +61,17 @@ def shards_job(teacher: Path, shards: Path, per_class: int, seed: int, *options:
     """`synth generate`, which goes on where it was."""
     given = ["--teacher", teacher, "--seed", seed, "--shard-size", per_class * 5, "--per-class", per_class]
     resume = ["--resume"] if shards.exists() else []
-    return shards / "index.json", ["synth", "generate", *given, "--out", shards, "--address", "local", *options, *resume]
+    return shards / "index.json", [
+        "synth",
+        "generate",
+        *given,
+        "--out",
+        shards,
+        "--address",
+        "local",
+        *options,
+        *resume,
+    ]
 
 
 def spread(values: Sequence[float]) -> str:

@@ -79,7 +79,10 @@ def ablation_rows(tuned: tuple[object, ...]) -> list[Row]:
         "post-filter": ("the post-filter instead of masked labels", ("--no-mask", "--post-filter")),
         "constant": ("a constant learning rate", ("--schedule", "constant")),
         "channels-2": ("a generator of 2 channels", ("--channels", 2)),
-        "none": ("none of these", ("--bn", 0, "--no-mixup", "--one-hot", 0, "--balance", 0, "--no-mask", "--gate", 0.01)),
+        "none": (
+            "none of these",
+            ("--bn", 0, "--no-mixup", "--one-hot", 0, "--balance", 0, "--no-mask", "--gate", 0.01),
+        ),
     }
     return [
         Row(f"tuned-{name}", title, (*tuned, *options), "< 50", 10, ablation=True)

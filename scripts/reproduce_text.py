@@ -65,7 +65,7 @@ def ablation_table(results: Sequence[Result], rows: Sequence[Row]) -> str:
     lines = ["| | stopped without data: retain % | forget % | best retain while forget < 1 % |", "|---|---|---|---|"]
     for row in rows:
         found = named(results, row.name)
-        if found and (row.ablation or row.name in ("gkt-tuned", "gkt-beta0")):
+        if found and row.ablation:
             lines.append(f"| {row.title} | {' | '.join(cells(found)[:3])} |")
     return "\n".join(lines)
 

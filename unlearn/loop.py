@@ -22,7 +22,15 @@ from unlearn.settings import LoopSettings
 from unlearn.stream import Batch
 from unlearn.train import Log
 
-Part = nn.Module | torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler | torch.Generator | Tensor
+
+class Stateful(Protocol):
+    """What modules, optimisers and schedules share."""
+
+    def state_dict(self) -> Any: ...
+    def load_state_dict(self, state: Any, /) -> Any: ...
+
+
+Part = Stateful | torch.Generator | Tensor
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,9 @@ class Method(Protocol):
 
     student: Classifier
     steps: int
-    parts: Mapping[str, Part]
+
+    @property
+    def parts(self) -> Mapping[str, Part]: ...
 
     def step(self, number: int) -> Mapping[str, Tensor]: ...
 

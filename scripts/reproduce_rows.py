@@ -14,13 +14,25 @@ class Size:
     epochs: int  # of teachers and references
     channels: int  # of GKT's generator; the paper has 128
     batch_size: int  # generated images a step; the paper has 256
-    rounds: int  # of GKT as published; the paper has 4,000
+    published_rounds: int  # of GKT as published; the paper has 4,000
+    rounds: int  # of GKT otherwise; ISPF gets as many student steps
     per_class: tuple[int, ...]  # images for distill; the first size is the monitor's hold-out for the other methods
 
 
 SIZES = {
-    "small": Size(seeds=1, width=0.125, epochs=1, channels=8, batch_size=64, rounds=400, per_class=(100,)),
-    "full": Size(seeds=3, width=1.0, epochs=5, channels=128, batch_size=256, rounds=4000, per_class=(100, 1000, 6000)),
+    "small": Size(
+        seeds=1, width=0.125, epochs=1, channels=8, batch_size=64, published_rounds=2000, rounds=400, per_class=(100,)
+    ),
+    "full": Size(
+        seeds=3,
+        width=1.0,
+        epochs=5,
+        channels=128,
+        batch_size=256,
+        published_rounds=4000,
+        rounds=2000,
+        per_class=(100, 1000, 6000),
+    ),
 }
 
 
@@ -38,12 +50,12 @@ class Row:
 
 def method_rows(size: Size) -> list[Row]:
     """All but the original, the retrained and the distilled, which need no teacher at hand."""
-    half = max(20, size.rounds // 2)
+    rounds = size.rounds
     shared = ("--channels", size.channels, "--batch-size", size.batch_size)
-    published = ("gkt", "--preset", "published", *shared, *course(size.rounds))
-    gkt, tuned = ("gkt", *shared, *course(half)), ("gkt", "--preset", "tuned", *shared, *course(half))
-    shorter = ("gkt", "--preset", "tuned", *shared, *course(max(10, half // 2)))
-    ispf = ("ispf", *shared, *course(max(4, half // 5)))  # of 50 student steps each, GKT's are 10
+    published = ("gkt", "--preset", "published", *shared, *course(size.published_rounds, checks=50))
+    gkt, tuned = ("gkt", *shared, *course(rounds)), ("gkt", "--preset", "tuned", *shared, *course(rounds))
+    shorter = ("gkt", "--preset", "tuned", *shared, *course(max(10, rounds // 2)))
+    ispf = ("ispf", *shared, *course(max(4, rounds // 5)))  # of 50 student steps each, GKT's are 10
     return [
         Row("gkt-published", "GKT as published", published, "97.12", 10),
         Row("gkt-published-beta0", "GKT as published, β = 0", (*published, "--attention", 0), "< 50", 10),
@@ -60,8 +72,8 @@ def method_rows(size: Size) -> list[Row]:
     ]
 
 
-def course(rounds: int) -> tuple[object, ...]:
-    return ("--rounds", rounds, "--every", max(1, rounds // 20))
+def course(rounds: int, checks: int = 20) -> tuple[object, ...]:
+    return ("--rounds", rounds, "--every", max(1, rounds // checks))
 
 
 def baseline_rows() -> list[Row]:

@@ -21,7 +21,7 @@ class Size:
 
 SIZES = {
     "small": Size(
-        seeds=1, width=0.125, epochs=1, channels=8, batch_size=64, published_rounds=2000, rounds=400, per_class=(100,)
+        seeds=1, width=0.125, epochs=1, channels=8, batch_size=64, published_rounds=1600, rounds=400, per_class=(100,)
     ),
     "full": Size(
         seeds=3,
@@ -52,7 +52,7 @@ def method_rows(size: Size) -> list[Row]:
     """All but the original, the retrained and the distilled, which need no teacher at hand."""
     rounds = size.rounds
     shared = ("--channels", size.channels, "--batch-size", size.batch_size)
-    published = ("gkt", "--preset", "published", *shared, *course(size.published_rounds, checks=50))
+    published = ("gkt", "--preset", "published", *shared, *course(size.published_rounds, checks=40))
     gkt, tuned = ("gkt", *shared, *course(rounds)), ("gkt", "--preset", "tuned", *shared, *course(rounds))
     shorter = ("gkt", "--preset", "tuned", *shared, *course(max(10, rounds // 2)))
     ispf = ("ispf", *shared, *course(max(4, rounds // 5)))  # of 50 student steps each, GKT's are 10

@@ -191,7 +191,8 @@ def import_(
     default=3600.0,
     help="seconds without a new shard before giving up",
 )
-@click.option("--overwrite", is_flag=True, help="replace an earlier student in --out")
+@click.option("--resume", is_flag=True, help="go on from the last check of an interrupted run")
+@click.option("--overwrite", is_flag=True, help="replace an earlier run in --out")
 @seed_option
 @device_option
 @threads_option
@@ -204,6 +205,7 @@ def distill(
     student_width: float | None,
     follow: bool,
     follow_timeout: float,
+    resume: bool,
     overwrite: bool,
     seed: int,
     device: str,
@@ -216,7 +218,7 @@ def distill(
 
     tasks.distill(
         shards, forget, settings, out, student_arch, student_width,
-        follow_timeout if follow else None, overwrite, seed, tasks.machine(device, threads), click.echo,
+        follow_timeout if follow else None, resume, overwrite, seed, tasks.machine(device, threads), click.echo,
     )  # fmt: skip
 
 
@@ -336,11 +338,10 @@ def sweep(
     where = tasks.machine(device, threads)
     source = tasks.DataSource(data, data_root, download, image_size)
     command, chosen = main.commands[method], Range.parse(over)
-    again = "--overwrite" if method == "distill" else "--resume"
     classes = ",".join(map(str, forget))
 
     def run(place: Path, value: str, seed: int) -> None:
-        given = ["--forget", classes, "--out", str(place), f"--{chosen.name}", value, "--seed", str(seed), again]
+        given = ["--forget", classes, "--out", str(place), f"--{chosen.name}", value, "--seed", str(seed), "--resume"]
         arguments = [*options, *given, "--device", where]
         command.main(arguments, f"unlearn {method}", standalone_mode=False, auto_envvar_prefix="UNLEARN")
 

@@ -1,6 +1,7 @@
 """An unlearning run's folder: settings.json, metrics.jsonl, student.safetensors and provenance.json.
 
-While the run goes on there is a checkpoint.pt as well, which the run can be resumed from.
+While the run goes on there is a checkpoint.pt as well, which the run can be resumed from. Where students of every check
+are kept, student-000050.safetensors is that of step 50.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import hashlib
 import io
 import json
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ SETTINGS, METRICS, STUDENT, PROVENANCE, CHECKPOINT = (
     "provenance.json",
     "checkpoint.pt",
 )
+KEPT = re.compile(r"student-(\d{6,})\.safetensors")
 
 
 class RunFolder:
@@ -38,9 +41,10 @@ class RunFolder:
         self.path = path
         self.store = Folder(path)
         there = self.store.names()
-        ours = {SETTINGS, METRICS, STUDENT, PROVENANCE, CHECKPOINT}
-        if there and not ((overwrite or resume) and there <= ours):
-            cure = "choose another --out" + (", or replace it with --overwrite" if there <= ours else "")
+        names = {SETTINGS, METRICS, STUDENT, PROVENANCE, CHECKPOINT}
+        ours = all(name in names or KEPT.fullmatch(name) for name in there)
+        if there and not ((overwrite or resume) and ours):
+            cure = "choose another --out" + (", or replace it with --overwrite" if ours else "")
             raise UsageError(f"{path} already holds files ({min(there)}, ...): {cure}")
         self.store.create()
         self.store.remove_temporaries()
@@ -108,6 +112,20 @@ class RunFolder:
     def save_student(self, student: Classifier) -> Path:
         self.store.write(STUDENT, checkpoint_bytes(student))
         return self.path / STUDENT
+
+    def keep_student(self, step: int, student: Classifier) -> None:
+        self.store.write(f"student-{step:06d}.safetensors", checkpoint_bytes(student))
+
+
+def kept_students(path: Path) -> dict[int, Path]:
+    """The students of a run's checks, by step."""
+    found = ((KEPT.fullmatch(name), path / name) for name in sorted(Folder(path).names()))
+    return {int(match[1]): place for match, place in found if match}
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """A run's metrics, a line each."""
+    return [json.loads(line) for line in (path / METRICS).read_text().splitlines()]
 
 
 def logged_step(line: str) -> float:

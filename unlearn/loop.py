@@ -22,7 +22,15 @@ from unlearn.settings import LoopSettings
 from unlearn.stream import Batch
 from unlearn.train import Log
 
-Part = nn.Module | torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler | torch.Generator | Tensor
+
+class Stateful(Protocol):
+    """What modules, optimisers and schedules share."""
+
+    def state_dict(self) -> Any: ...
+    def load_state_dict(self, state: Any, /) -> Any: ...
+
+
+Part = Stateful | torch.Generator | Tensor
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,9 @@ class Method(Protocol):
 
     student: Classifier
     steps: int
-    parts: Mapping[str, Part]
+
+    @property
+    def parts(self) -> Mapping[str, Part]: ...
 
     def step(self, number: int) -> Mapping[str, Tensor]: ...
 
@@ -90,6 +100,7 @@ def run_method(
     checkpoint: Mapping[str, Any] | None = None,
     save: Callable[[Mapping[str, Any]], None] = lambda state: None,
     log: Log = lambda step, values: None,
+    keep: Callable[[int, Classifier], None] = lambda step, student: None,
     report: Callable[[int], None] = lambda steps: None,
 ) -> Outcome:
     """Run the method to its end, to the monitor's stop, or to where it diverges.
@@ -97,6 +108,7 @@ def run_method(
     Args:
         checkpoint: what `save` was given by an earlier run of the same method.
         log: gets the values of every `settings.every`-th step, and of the last.
+        keep: gets the student at each of these steps, where `settings.keep_students` is on.
         report: hears the number of steps done since its last call.
 
     Raises:
@@ -121,6 +133,8 @@ def run_method(
             if monitor:
                 record |= monitor.judge(done.step, method.student)
             log(done.step, record)
+            if settings.keep_students:
+                keep(done.step, method.student)
             report(settings.every if done.step % settings.every == 0 else done.step % settings.every)
             done.seconds = time.monotonic() - started
             save(snapshot(method, monitor, done))
@@ -154,7 +168,7 @@ def outcome(
     """The monitor's best student where there is one, else the last good one."""
     weights, step = done.good, done.good_step
     if monitor and monitor.best is not None:
-        weights, step = monitor.best, int(monitor.best_step)
+        weights, step = monitor.best, monitor.rule.best_step
     elif monitor:
         ended += "; the forget class was never within the bound on the hold-out"
     if weights is None:

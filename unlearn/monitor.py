@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -14,17 +15,45 @@ from unlearn.settings import LoopSettings
 from unlearn.stream import Batch
 
 
+@dataclass
+class StoppingRule:
+    """Which check's student to keep and when to stop, from both values on the hold-outs alone.
+
+    The best student is the one with the highest retain value while the forget value is within the bound. A student that
+    starts from the teacher, or from chance, may begin above the bound: that is no return.
+    """
+
+    forget_bound: float
+    patience: int
+    best_retain: float = -1.0
+    best_step: int = -1  # -1 where the forget value was never within the bound
+    above: int = 0  # checks in a row with the forget class above the bound, after it had been within
+
+    def is_best(self, step: int, retain: float, forget: float) -> bool:
+        """Take in a check, and say whether its student is the best so far."""
+        if forget > self.forget_bound:
+            self.above += self.best_step >= 0
+            return False
+        self.above = 0
+        if retain < self.best_retain:
+            return False
+        self.best_retain, self.best_step = retain, step
+        return True
+
+    @property
+    def forget_class_is_back(self) -> bool:
+        return self.above >= self.patience
+
+
 class Monitor:
     """Follows the forget class on its substitutes, and keeps the best student from before it comes back.
 
     Both values are per cent. `holdout_forget` is how many substitutes of the forget classes the student calls by a
-    forget class; `holdout_retain` is on how many substitutes of the retain classes it agrees with the teacher. The best
-    student is the one with the highest retain value while the forget value is within the bound. A student that starts
-    from the teacher, or from chance, may begin above the bound: that is no return.
+    forget class; `holdout_retain` is on how many substitutes of the retain classes it agrees with the teacher.
     """
 
     def __init__(self, samples: Batch, forget: tuple[int, ...], settings: LoopSettings) -> None:
-        self.settings = settings
+        self.rule = StoppingRule(settings.forget_bound, settings.patience)
         certain = (
             samples.logits.argmax(1) == samples.labels
         )  # substitutes that the teacher itself takes for their class
@@ -39,8 +68,6 @@ class Monitor:
                 "the others: make shards of all classes, hold out a larger share with --holdout, or use --no-monitor"
             )
         self.best: dict[str, Tensor] | None = None
-        self.best_retain = self.best_step = -1.0
-        self.above = 0  # evaluations in a row with the forget class above the bound, after it had been within
 
     def judge(self, step: int, student: Classifier) -> dict[str, float]:
         """Evaluate the student, and keep a copy of it where it is the best so far."""
@@ -51,29 +78,20 @@ class Monitor:
         student.train(training)
         forget = 100 * torch.isin(forget_called, self.forget).double().mean().item()
         retain = 100 * (retain_called == self.retain_labels).double().mean().item()
-        if forget <= self.settings.forget_bound:
-            self.above = 0
-            if retain >= self.best_retain:
-                self.best, self.best_retain, self.best_step = weights_of(student), retain, float(step)
-        elif self.best is not None:
-            self.above += 1
+        if self.rule.is_best(step, retain, forget):
+            self.best = weights_of(student)
         return {"holdout_retain": retain, "holdout_forget": forget}
 
     @property
     def forget_class_is_back(self) -> bool:
-        return self.above >= self.settings.patience
+        return self.rule.forget_class_is_back
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "best": self.best,
-            "best_retain": self.best_retain,
-            "best_step": self.best_step,
-            "above": self.above,
-        }
+        return {"best": self.best, **asdict(self.rule)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.best, self.above = state["best"], state["above"]
-        self.best_retain, self.best_step = state["best_retain"], state["best_step"]
+        self.best = state["best"]
+        self.rule = StoppingRule(**{field.name: state[field.name] for field in fields(StoppingRule)})
 
 
 def weights_of(student: Classifier) -> dict[str, Tensor]:

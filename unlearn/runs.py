@@ -19,7 +19,7 @@ from unlearn import methods
 from unlearn.cache import open_shards
 from unlearn.filters import Filter, held_out, kept_for_training, unblended
 from unlearn.folder import RunFolder
-from unlearn.loop import Inputs, Outcome, run_method
+from unlearn.loop import Inputs, Method, Outcome, run_method
 from unlearn.methods.distill import check_forget
 from unlearn.monitor import Monitor
 from unlearn.settings import LoopSettings
@@ -80,40 +80,49 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
     if folder.complete:
         say(f"{request.out} is complete already")
         return
-    result = carry_out(request, method, monitor, folder)
-    path = folder.save_student(result.student)
-    folder.save_provenance(
+    result = carry_out(method, folder, request.loop, request.seed, monitor)
+    path = conclude(
+        folder,
+        result,
         {
             "shards": request.shards,
             "index_sha256": shards.index_sha256 or None,
             "teacher_sha256": teacher.digest,
             "samples": shards.counts,
-            "ended": result.ended,
-            "student_step": result.step,
-            "seconds": round(result.seconds, 3),
             "device": request.device,
-        }
+        },
     )
-    folder.remove_checkpoint()
-    if result.failure:
-        raise UserError(f"{result.failure}; {path} is the last good student, of step {result.step}")
     say(f"wrote {path}: the student of step {result.step} ({result.ended})")
 
 
-def carry_out(request: Request, method: Any, monitor: Monitor | None, folder: RunFolder) -> Outcome:
+def carry_out(
+    method: Method, folder: RunFolder, loop: LoopSettings, seed: int, monitor: Monitor | None = None
+) -> Outcome:
+    """Run the method from its beginning or from the folder's checkpoint, and say how to go on where Ctrl-C ends it."""
     checkpoint = folder.load_checkpoint()
     progress = Progress(method.steps, done=checkpoint["step"] if checkpoint else 0, unit="steps")
     try:
         return run_method(
-            method, request.loop, seed=request.seed, monitor=monitor, checkpoint=checkpoint,
-            save=folder.save_checkpoint, log=folder.log, report=progress.advance,
+            method, loop, seed=seed, monitor=monitor, checkpoint=checkpoint,
+            save=folder.save_checkpoint, log=folder.log, keep=folder.keep_student, report=progress.advance,
         )  # fmt: skip
     except KeyboardInterrupt:
         raise InterruptedRunError(
-            f"interrupted: go on from the last check in {request.out} with the same command and --resume"
+            f"interrupted: go on from the last check in {folder.path} with the same command and --resume"
         ) from None
     finally:
         progress.close()
+
+
+def conclude(folder: RunFolder, result: Outcome, facts: dict[str, Any]) -> Path:
+    """Write the student, where it comes from, and nothing else. Raises UserError where the method broke off."""
+    path = folder.save_student(result.student)
+    ours = {"ended": result.ended, "student_step": result.step, "seconds": round(result.seconds, 3)}
+    folder.save_provenance({**facts, **ours})
+    folder.remove_checkpoint()
+    if result.failure:
+        raise UserError(f"{result.failure}; {path} is the last good student, of step {result.step}")
+    return path
 
 
 def student_card(request: Request, teacher: Classifier, starts_from_teacher: bool) -> ModelCard:

@@ -70,6 +70,7 @@ class LoopSettings:
     holdout: float = setting(0.1, "share of the shards that is never trained on, for the monitor")
     forget_bound: float = setting(1.0, "the forget class is back where more than this % of its hold-outs are called it")
     patience: int = setting(2, "checks in a row above the bound before the run stops")
+    keep_students: bool = setting(False, "keep the student of every check as well, to see a run's course afterwards")
 
     def __post_init__(self) -> None:
         require(self.every >= 1, f"every must be 1 or more, not {self.every}")

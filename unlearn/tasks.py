@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from synth.console import InterruptedRunError, check_classes
+from synth.console import check_classes
 from synth.errors import UsageError
 from synth.generate import local_device
-from synth.index import INDEX, read_index
-from synth.progress import Progress
+from synth.index import INDEX, RunCard, read_index
 from synth.teacher import expected_shapes, load_checkpoint, save_checkpoint
 from unlearn.cache import open_shards
 from unlearn.data import LabelledImages, load_images
 from unlearn.evaluate import Evaluation
 from unlearn.evaluate import evaluate as evaluate_model
-from unlearn.folder import SETTINGS, RunFolder
+from unlearn.folder import RunFolder
 from unlearn.methods import distill as method
-from unlearn.settings import DistillSettings, TrainSettings
+from unlearn.runs import carry_out, conclude
+from unlearn.settings import DistillSettings, LoopSettings, TrainSettings
 from unlearn.stream import follow, load_complete, wait_for_run
 from unlearn.train import train_classifier
 
 Say = Callable[[str], None]
+LOOP = LoopSettings(every=100, monitor=False)  # of distill: a class that is never shown doesn't come back
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ def distill(
     architecture: str | None,
     width: float | None,
     follow_timeout: float | None,
+    resume: bool,
     overwrite: bool,
     seed: int,
     device: str,
@@ -108,29 +111,42 @@ def distill(
     settings = method.fill_in(settings, card)
     student_card = method.student_card(card, forget, settings, seed, architecture, width)
     expected_shapes(student_card)  # an architecture that doesn't exist is refused before anything is written
-    folder = RunFolder(out, overwrite)
-    folder.write_json(SETTINGS, {"method": "distill", "forget": forget, "seed": seed, **dataclasses.asdict(settings)})
-    progress = Progress(settings.steps, unit="steps")
-    try:
-        student, counts = method.distill(
-            pools, student_card, forget, settings, seed=seed, device=device, log=folder.log, report=progress.advance
-        )
-    except KeyboardInterrupt:
-        raise InterruptedRunError(f"interrupted: {out} has no student yet; start again with --overwrite") from None
-    finally:
-        progress.close()
-    path = folder.save_student(student)
-    folder.save_provenance(
+    folder = RunFolder(out, overwrite, resume)
+    folder.claim(
+        {
+            "method": "distill",
+            "forget": forget,
+            "seed": seed,
+            "device": device,
+            "student_arch": architecture,
+            "student_width": width,
+            "run_sha256": run_digest(card),
+            **dataclasses.asdict(settings),
+        }
+    )
+    if folder.complete:
+        say(f"{out} is complete already")
+        return
+    work = method.Distillation(pools, student_card, forget, settings, seed=seed, device=device)
+    result = carry_out(work, folder, LOOP, seed)
+    path = conclude(
+        folder,
+        result,
         {
             "shards": str(store),
             "index_sha256": hashlib.sha256(store.read(INDEX)).hexdigest(),
             "teacher_sha256": card.teacher_sha256,
-            "samples": counts,
+            "samples": work.counts,
             "device": device,
-        }
+        },
     )
-    dropped = ", ".join(f"{count:,} by {name}" for name, count in counts.items() if name != "kept")
-    say(f"wrote {path}: trained on {counts['kept']:,} samples; dropped {dropped or 'none'}")
+    dropped = ", ".join(f"{count:,} by {name}" for name, count in work.counts.items() if name != "kept")
+    say(f"wrote {path}: trained on {work.counts['kept']:,} samples; dropped {dropped or 'none'}")
+
+
+def run_digest(card: RunCard) -> str:
+    """Of what a run of synth was asked to make, which is the same while it is made and after."""
+    return hashlib.sha256(json.dumps(dataclasses.asdict(card), sort_keys=True).encode()).hexdigest()
 
 
 def evaluate(

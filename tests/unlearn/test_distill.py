@@ -4,31 +4,32 @@ from pathlib import Path
 import pytest
 import torch
 
-from synth.errors import UsageError
+from synth.errors import UsageError, UserError
 from synth.index import read_index
 from synth.store import Folder
 from synth.teacher import Classifier, predict, to_unit
+from unlearn.loop import run_method
 from unlearn.methods.distill import (
+    Distillation,
+    Rows,
     check_forget,
-    distill,
     distillation_loss,
-    endless_rows,
     fill_in,
     filters_for,
     student_card,
     targets_for,
 )
-from unlearn.settings import DistillSettings
+from unlearn.settings import DistillSettings, LoopSettings
 from unlearn.stream import Batch, ShardPool, load_complete
 
 QUICK = DistillSettings(steps=150, batch_size=32, shift=2)
+LOOP = LoopSettings(every=50, monitor=False)
 
 
 def learn(run: Path, forget: tuple[int, ...] = (0,), seed: int = 0) -> tuple[Classifier, ShardPool]:
     pool = load_complete(Folder(run), filters_for(forget, QUICK))
     card = student_card(pool.index.card, forget, QUICK, seed, None, None)
-    student, _ = distill([pool], card, forget, QUICK, seed=seed)
-    return student, pool
+    return run_method(Distillation([pool], card, forget, QUICK, seed=seed), LOOP).student, pool
 
 
 def test_the_student_learns_the_retain_classes_and_never_the_forgotten(tiny_run: Path) -> None:
@@ -65,19 +66,22 @@ def test_the_loss_is_the_mean_kl_divergence_of_its_equation(tiny_run: Path) -> N
 def test_each_shard_buys_its_share_of_the_steps(tiny_run: Path) -> None:
     pool = ShardPool(Folder(tiny_run), filters_for((0,), QUICK))
     entries = pool.index.entries
-    seen: list[tuple[float, int]] = []
+    asked_at: list[int] = []  # steps done when the student wanted more shards
 
     def grow():  # type: ignore[no-untyped-def]
         for count in (1, 2, 4):
+            asked_at.append(len(done))
             pool.loaded = list(entries)[:count]
             if not pool.parts:
                 pool.parts = [load_complete(Folder(tiny_run), {}).samples()]
             yield pool
-            seen.append((pool.share_loaded, sum(done)))
 
     done: list[int] = []
-    distill(grow(), student_card(pool.index.card, (0,), QUICK, 0, None, None), (0,), QUICK, report=done.append)
-    assert seen == [(0.25, 38), (0.5, 75), (1.0, 150)]
+    card = student_card(pool.index.card, (0,), QUICK, 0, None, None)
+    method = Distillation(grow(), card, (0,), QUICK)
+    run_method(method, LoopSettings(every=1), report=done.append)
+    assert asked_at == [0, 38, 75]
+    assert len(done) == 150
 
 
 def test_blends_are_not_shifted_again(tiny_run: Path) -> None:
@@ -103,9 +107,26 @@ def test_forgetting_nothing_there_or_everything_is_a_usage_error(tiny_run: Path)
         check_forget(tuple(range(10)), run)
 
 
-def test_rows_cover_the_samples_in_each_pass() -> None:
-    rows = endless_rows(10, 5, torch.Generator().manual_seed(0))
-    assert sorted(torch.cat([next(rows), next(rows)]).tolist()) == list(range(10))
+def test_rows_cover_the_samples_in_each_pass_and_go_on_where_they_were() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = Rows(5, generator)
+    first = rows.next(10)
+    other = Rows(5, torch.Generator())
+    other.load_state_dict(rows.state_dict())
+    other.generator.set_state(generator.get_state())
+    second = rows.next(10)
+    assert sorted(torch.cat([first, second]).tolist()) == list(range(10))
+    assert torch.equal(second, other.next(10))
+    assert torch.equal(rows.next(10), other.next(10))
+    assert len(rows.next(3)) == 3  # fewer samples than a batch
+
+
+def test_one_sample_left_is_too_few(tiny_run: Path) -> None:
+    pool = load_complete(Folder(tiny_run), filters_for((0,), QUICK))
+    pool.parts = [Batch(*(part[:1] for part in (pool.samples().images, pool.samples().labels, pool.samples().logits)))]
+    method = Distillation([pool], student_card(pool.index.card, (0,), QUICK, 0, None, None), (0,), QUICK)
+    with pytest.raises(UserError, match=r"the filters leave 1 sample of .*: loosen"):
+        method.step(0)
 
 
 def test_a_batch_keeps_its_parts_together(tiny_run: Path) -> None:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from synth.errors import UsageError
 from synth.teacher import load_checkpoint
-from unlearn import losses, runs
+from unlearn import losses, runs, tasks
 from unlearn.cli import main
-from unlearn.folder import CHECKPOINT, METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder
+from unlearn.folder import CHECKPOINT, METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder, kept_students
 from unlearn.methods import METHODS
 from unlearn.settings import (
     BASELINES,
@@ -24,6 +24,7 @@ from unlearn.settings import (
     METHOD_SETTINGS,
     AdaptiveSettings,
     BaselineSettings,
+    DistillSettings,
     EMMNSettings,
     GKTSettings,
     ISPFSettings,
@@ -41,13 +42,25 @@ CASES: dict[str, Any] = {
         rounds=2, round_steps=4, per_class=2, synthesis_steps=3, synthesis_batch=16, batch_size=16
     ),
     "ispf": ISPFSettings(**SMALL, generator_steps=1),
+    "distill": DistillSettings(steps=7, batch_size=16),
+    "distill with the post-filter": DistillSettings(steps=7, batch_size=16, post_filter=True, mixup=0.5),
     "gkt with ISPF's parts": GKTSettings(**SMALL, inhibit=True, mask=True, gate=1.0, bn=1.0, mixup=True),
 }
 ALL = pytest.mark.parametrize("case", CASES)
 FORGET = (0, 3)
 
 
+@pytest.fixture(autouse=True)
+def _checks_of_distill(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "LOOP", dataclasses.replace(LOOP, monitor=False))
+
+
 def run(case: str, teacher: Path, run_of_shards: Path, out: Path, **changes: Any) -> None:
+    if case.startswith("distill"):  # whose command has no teacher, and follows shards
+        resume, seed = changes.get("resume", False), changes.get("seed", 0)
+        shards, settings = str(run_of_shards), CASES[case]
+        tasks.distill(shards, FORGET, settings, out, None, None, None, resume, False, seed, "cpu", lambda line: None)
+        return
     request = runs.Request(
         method=case.split()[0],
         settings=CASES[case],
@@ -61,7 +74,7 @@ def run(case: str, teacher: Path, run_of_shards: Path, out: Path, **changes: Any
 
 
 def test_every_method_has_a_case_settings_and_sound_presets() -> None:
-    assert {case.split()[0] for case in CASES} == set(METHODS) == set(METHOD_SETTINGS)
+    assert {case.split()[0] for case in CASES} == {"distill", *METHODS} == {"distill", *METHOD_SETTINGS}
     assert all(isinstance(METHOD_PRESETS[owner, name], METHOD_SETTINGS[owner]) for owner, name in METHOD_PRESETS)
 
 
@@ -130,16 +143,30 @@ def test_no_real_data_and_no_forget_class_as_a_target(
 
     monkeypatch.setattr(losses, "divergence", watched)
     monkeypatch.setitem(sys.modules, "unlearn.data", None)
+    monkeypatch.delattr(tasks, "load_images")
     run(case, tiny_teacher_path, tiny_run, tmp_path / "run")
     settings = CASES[case]
     allowed = getattr(settings, "gate", 0.0)
     if getattr(settings, "post_filter", False):
         allowed = 0.1  # the smallest of ten
-    if getattr(settings, "mask", False):
+    if getattr(settings, "mask", False) or case == "distill":
         allowed = 0.0
     if case == "emmn":
         allowed = 1.0  # its own definition
     assert max(masses) <= allowed
+
+
+def test_students_of_every_check_are_kept_where_that_is_asked_for(
+    tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    loop = dataclasses.replace(LOOP, keep_students=True)
+    run("gkt", tiny_teacher_path, tiny_run, tmp_path / "run", loop=loop)
+    kept = kept_students(tmp_path / "run")
+    assert sorted(kept) == [3, 6, 7]
+    chosen = json.loads((tmp_path / "run" / PROVENANCE).read_text())["student_step"]
+    last, student = (load_checkpoint(path).state_dict() for path in (kept[chosen], tmp_path / "run" / STUDENT))
+    assert all(torch.equal(last[name], student[name]) for name in last)
+    run("gkt", tiny_teacher_path, tiny_run, tmp_path / "run", loop=loop, resume=True)  # a folder of ours still
 
 
 @ALL

@@ -5,10 +5,13 @@ import torch
 
 from synth.errors import UserError
 from synth.store import Folder
-from synth.teacher import Classifier
-from unlearn.filters import held_out, kept_for_training
-from unlearn.loop import run_method
-from unlearn.monitor import Monitor
+from synth.teacher import Classifier, to_unit
+from unlearn import losses
+from unlearn.data import load_images
+from unlearn.evaluate import evaluate
+from unlearn.filters import held_out, kept_for_training, without_forget_classes
+from unlearn.loop import Outcome, run_method
+from unlearn.monitor import Monitor, StoppingRule
 from unlearn.settings import LoopSettings
 from unlearn.stream import Batch, load_complete
 
@@ -52,6 +55,59 @@ def test_the_run_stops_when_the_forget_class_comes_back(tiny_teacher_path: Path,
     assert [value > 10 for value in seen] == [True, True, False, False, True, False, True, True]
     assert ended == "the forget class came back by step 8"
     assert kept == 6  # the last of the equally good ones before
+
+
+class Relapse:
+    """A real training whose student learns the retain classes first, and the teacher's whole answer after that."""
+
+    def __init__(self, teacher: Classifier, samples: Batch, clean_steps: int, steps: int) -> None:
+        self.samples, self.clean_steps, self.steps = samples, clean_steps, steps
+        self.student = Classifier.untrained(teacher.card, 1).train()
+        self.optimiser = torch.optim.Adam(self.student.parameters(), lr=3e-3)
+        self.parts = {"student": self.student, "optimiser": self.optimiser}
+
+    def step(self, number: int) -> dict[str, torch.Tensor]:
+        logits = self.samples.logits
+        targets = without_forget_classes(logits, (0,)) if number < self.clean_steps else logits.softmax(1)
+        loss = losses.divergence(targets, self.student(to_unit(self.samples.images)))
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        return {"loss": loss.detach()}
+
+
+def test_a_real_relapse_stops_the_run_and_the_student_from_before_is_kept(
+    tiny_run: Path, tiny_teacher: Classifier
+) -> None:
+    training = load_complete(Folder(tiny_run), {"hold-out": kept_for_training(0.3)}).samples()
+    held = load_complete(Folder(tiny_run), {"training": held_out(0.3)}).samples()
+    real = load_images("digits", "test")
+
+    def course(patience: int) -> tuple[list[dict[str, float]], Outcome]:
+        settings = LoopSettings(every=5, patience=patience)
+        lines: list[dict[str, float]] = []
+        result = run_method(
+            Relapse(tiny_teacher, training, clean_steps=60, steps=160),
+            settings,
+            monitor=Monitor(held, (0,), settings),
+            log=lambda step, values: lines.append({"step": step, **values}),
+        )
+        return lines, result
+
+    watched, _ = course(patience=1000)
+    stopped, outcome = course(patience=2)
+    assert watched[-1]["holdout_forget"] > 50  # it did come back
+    assert 60 < stopped[-1]["step"] < 160
+    assert outcome.ended == f"the forget class came back by step {stopped[-1]['step']}"
+    kept = evaluate(outcome.student, real, (0,))
+    assert (kept.forget or 0.0) < 1
+    assert kept.retain > 30  # chance is 11
+    rule = StoppingRule(forget_bound=1.0, patience=2)  # the same, read off the metrics of a run that wasn't stopped
+    for line in watched:
+        rule.is_best(int(line["step"]), line["holdout_retain"], line["holdout_forget"])
+        if rule.forget_class_is_back:
+            break
+    assert (rule.best_step, line["step"]) == (outcome.step, stopped[-1]["step"])
 
 
 def test_a_student_that_never_forgets_says_so(tiny_teacher_path: Path, hold_out: Batch) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from synth.augment import shift_and_flip
@@ -14,13 +14,13 @@ from synth.console import check_classes
 from synth.errors import UsageError, UserError
 from synth.index import RunCard
 from synth.teacher import Classifier, ModelCard, to_unit
+from unlearn import losses
 from unlearn.augment import mixup
 from unlearn.filters import Filter, entropy_below, forget_gate, post_filter, retain_label, without_forget_classes
+from unlearn.loop import Part
 from unlearn.settings import DistillSettings
 from unlearn.stream import Batch, ShardPool
-from unlearn.train import Log, descend, one_cycle_sgd
-
-LOG_EVERY = 100  # steps
+from unlearn.train import descend, one_cycle_sgd
 
 
 def filters_for(forget: tuple[int, ...], settings: DistillSettings) -> dict[str, Filter]:
@@ -66,59 +66,90 @@ def student_card(
     )
 
 
-def distill(
-    pools: Iterable[ShardPool],
-    card: ModelCard,
-    forget: tuple[int, ...],
-    settings: DistillSettings,
-    *,
-    seed: int = 0,
-    device: str = "cpu",
-    log: Log = lambda step, values: None,
-    report: Callable[[int], None] = lambda steps: None,
-) -> tuple[Classifier, dict[str, int]]:
+class Distillation:
     """Minimise KL(q || S(x)), q being the teacher's distribution without the forget classes, for `settings.steps` steps.
 
     Each shard buys its share of the steps: from a run that is still being written, the student trains as far as the
-    published part allows, and the learning rate follows the steps, so the work is the same as on a finished run.
+    published part allows, and the learning rate follows the steps, so the work is the same as on a finished run. There the
+    student is a function of the seed; while the run is being written, also of when its shards come.
 
     Args:
         pools: the same pool each time it has grown; one pool for a finished run.
         card: the student's.
-        report: hears the number of steps done since its last call.
-
-    Returns:
-        the student, frozen, on the CPU, and the counts of samples kept and dropped.
-
-    Raises:
-        UserError: the filters leave too little, or the loss is not a number.
+        settings: filled in.
     """
-    student = Classifier.untrained(card, seed).to(device).train()
-    optimiser, schedule = one_cycle_sgd(student, settings.lr, settings.weight_decay, settings.steps)
-    generator = torch.Generator().manual_seed(seed)
-    step = 0
-    counts: dict[str, int] = {}
-    for pool in pools:
-        counts = {"kept": len(pool), **pool.dropped}
-        affordable = round(settings.steps * pool.share_loaded)
-        if len(pool) < 2 or affordable <= step:
-            continue
-        rows = endless_rows(len(pool), settings.batch_size, generator)
-        samples = pool.samples().to(device)
-        since = step
-        while step < affordable:
-            loss = distillation_loss(student, samples, next(rows), forget, settings, generator)
-            descend(loss, optimiser, schedule)
-            step += 1
-            if step % LOG_EVERY == 0 or step == settings.steps:
-                if not torch.isfinite(loss):
-                    raise UserError(f"the training diverged at step {step} (its loss is not a number): lower --lr")
-                log(step, {"loss": loss.item(), "samples": len(samples), "lr": float(schedule.get_last_lr()[0])})
-                report(step - since)
-                since = step
-        if step > since:
-            report(step - since)
-    return student.freeze().cpu(), counts
+
+    def __init__(
+        self,
+        pools: Iterable[ShardPool],
+        card: ModelCard,
+        forget: tuple[int, ...],
+        settings: DistillSettings,
+        *,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        self.pools, self.forget, self.settings, self.device = iter(pools), forget, settings, device
+        self.steps = settings.steps
+        self.student = Classifier.untrained(card, seed).to(device).train()
+        self.optimiser, self.schedule = one_cycle_sgd(self.student, settings.lr, settings.weight_decay, settings.steps)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.rows = Rows(settings.batch_size, self.generator)
+        self.samples: Batch | None = None
+        self.counts: dict[str, int] = {}
+        self.affordable = 0  # steps, by the shards that are here
+        self.parts: dict[str, Part] = {
+            "student": self.student,
+            "optimiser": self.optimiser,
+            "schedule": self.schedule,
+            "generator": self.generator,
+            "rows": self.rows,
+        }
+
+    def step(self, number: int) -> dict[str, Tensor]:
+        while self.affordable <= number:
+            self.take_in(next(self.pools))
+        assert self.samples is not None
+        loss = distillation_loss(
+            self.student, self.samples, self.rows.next(len(self.samples)), self.forget, self.settings, self.generator
+        )
+        descend(loss, self.optimiser, self.schedule)
+        samples, rate = float(len(self.samples)), float(self.schedule.get_last_lr()[0])
+        return {"loss": loss.detach(), "samples": torch.tensor(samples), "lr": torch.tensor(rate, dtype=torch.float64)}
+
+    def take_in(self, pool: ShardPool) -> None:
+        """Raises UserError where the filters leave a complete run too small."""
+        self.counts = {"kept": len(pool), **pool.dropped}
+        if len(pool) >= 2:
+            self.samples = pool.samples().to(self.device)
+            self.affordable = round(self.steps * pool.share_loaded)
+        elif pool.share_loaded == 1:
+            raise UserError(
+                f"the filters leave {len(pool)} sample of {pool.store}, and batch norm needs two: loosen --gate or --entropy"
+            )
+
+
+class Rows:
+    """Rows of batches, each pass over the samples in a new order, without a small last batch. Starts anew where they grow."""
+
+    def __init__(self, batch_size: int, generator: torch.Generator) -> None:
+        self.batch_size, self.generator = batch_size, generator
+        self.order = torch.empty(0, dtype=torch.long)
+        self.used = 0
+
+    def next(self, count: int) -> Tensor:
+        """Numbers below `count`, (min(batch size, count),)."""
+        size = min(self.batch_size, count)
+        if len(self.order) != count or self.used + size > count:
+            self.order, self.used = torch.randperm(count, generator=self.generator), 0
+        self.used += size
+        return self.order[self.used - size : self.used]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"order": self.order, "used": self.used}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.order, self.used = state["order"], state["used"]
 
 
 def distillation_loss(
@@ -135,8 +166,7 @@ def distillation_loss(
     x_unit = shift_and_flip(to_unit(samples.images[rows]), settings.shift, settings.flip, generator)
     targets = targets_for(samples.logits[rows], forget, settings)
     x_unit, targets = mixup(x_unit, targets, settings.mixup, generator)
-    log_q = (student(x_unit) / settings.temperature).log_softmax(1)
-    return settings.temperature**2 * F.kl_div(log_q, targets, reduction="batchmean")
+    return losses.divergence(targets, student(x_unit), settings.temperature)
 
 
 def targets_for(logits: Tensor, forget: tuple[int, ...], settings: DistillSettings) -> Tensor:
@@ -151,11 +181,3 @@ def check_forget(forget: tuple[int, ...], run: RunCard | ModelCard) -> None:
     check_classes(forget, run.num_classes, "forget class")
     if len(set(forget) & set(range(run.num_classes))) == run.num_classes:
         raise UsageError("every class is to be forgotten: leave at least one to retain")
-
-
-def endless_rows(count: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Rows of batches, each pass over the samples in a new order, without a small last batch."""
-    batch_size = min(batch_size, count)
-    while True:
-        order = torch.randperm(count, generator=generator)
-        yield from order[: count // batch_size * batch_size].split(batch_size)

@@ -16,7 +16,7 @@ Its learning rate and its stop depend on real images. Ours never do.
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -39,6 +39,16 @@ def trains_on_shards(settings: GKTSettings) -> bool:
 
 def start(inputs: Inputs, settings: GKTSettings) -> GKT:
     return GKT(inputs, settings)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The generated images that passed, normalised (N, C, H, W), and the teacher's view of them."""
+
+    x_norm: Tensor
+    targets: Tensor  # (N, K)
+    teacher_maps: list[Tensor]  # of each compared layer, (N, C', H', W')
+    share_passed: Tensor
 
 
 class GKT:
@@ -83,11 +93,11 @@ class GKT:
         for _ in range(settings.generator_steps):
             values |= self.train_generator()
         self.student.train(settings.batch_norm == "train").requires_grad_(True)
-        x_norm = self.generate()
+        batch = self.generate()
         for index in range(settings.student_steps):
             if settings.fresh_noise and index:
-                x_norm = self.generate()
-            values |= self.train_student(x_norm)
+                batch = self.generate()
+            values |= self.train_student(batch)
         return values
 
     def train_generator(self) -> dict[str, Tensor]:
@@ -118,36 +128,32 @@ class GKT:
         return {"generator_loss": loss.detach(), "disagreement": adversarial.detach()}
 
     @torch.no_grad()
-    def generate(self) -> Tensor:
-        """Images for the student, shifted and blended in pairs where that is asked for. The generator learns nothing."""
+    def generate(self) -> Labelled:
+        """Images for the student, blended in pairs where that is asked for. The generator learns nothing."""
         x_norm = self.images(self.noise())
         if self.settings.mixup:
             share = torch.rand((), generator=self.generator).item()
             other = torch.randperm(len(x_norm), generator=self.generator).to(x_norm.device)
             x_norm = share * x_norm + (1 - share) * x_norm[other]
-        return x_norm
+        with watch_layers(self.teacher, [t for t, _ in self.pairs]) as maps:
+            logits = self.teacher.net(x_norm)
+        passed = self.gate(logits)
+        share_passed = torch.tensor(len(passed) / len(x_norm))
+        targets = self.targets(logits[passed])
+        return Labelled(x_norm[passed], targets, [maps[t][passed] for t, _ in self.pairs], share_passed)
 
-    def train_student(self, x_norm: Tensor) -> dict[str, Tensor]:
+    def train_student(self, batch: Labelled) -> dict[str, Tensor]:
         """One step on the student's side, on the images that pass."""
         settings = self.settings
-        with torch.no_grad(), ExitStack() as stack:
-            teacher_maps = stack.enter_context(watch_layers(self.teacher, [t for t, _ in self.pairs]))
-            logits = self.teacher.net(x_norm)
-            passed = self.gate(logits)
-        self.count_empty(len(passed))
-        share = torch.tensor(len(passed) / len(x_norm))
-        if len(passed) < 2:
-            return {"passed": share}
+        self.count_empty(len(batch.x_norm))
+        if len(batch.x_norm) < 2:
+            return {"passed": batch.share_passed}
         with watch_layers(self.student, [s for _, s in self.pairs]) as student_maps:
-            student_logits = self.student.net(x_norm[passed])
-        loss = losses.divergence(
-            self.targets(logits[passed]), student_logits, settings.temperature, settings.kl_reduction
-        )
-        values = {"loss": loss.detach(), "passed": share}
+            student_logits = self.student.net(batch.x_norm)
+        loss = losses.divergence(batch.targets, student_logits, settings.temperature, settings.kl_reduction)
+        values = {"loss": loss.detach(), "passed": batch.share_passed}
         if self.pairs:
-            attention = attention_loss(
-                [teacher_maps[t][passed] for t, _ in self.pairs], [student_maps[s] for _, s in self.pairs]
-            )
+            attention = attention_loss(batch.teacher_maps, [student_maps[s] for _, s in self.pairs])
             loss = loss + settings.attention * attention
             values["attention"] = attention.detach()
         self.optimiser.zero_grad(set_to_none=True)

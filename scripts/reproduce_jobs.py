@@ -1,0 +1,90 @@
+"""Commands that make files: each runs unless its file is there, one a core, and a failure names its command."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import click
+
+Job = tuple[Path, list[object]]  # what it makes, and the command that makes it
+
+
+class JobError(Exception):
+    """A command that failed, and the last line that it said."""
+
+
+def in_parallel(jobs: Iterable[Job], workers: int | None = None) -> dict[Path, str]:
+    """One single-threaded job a core: small networks gain nothing from a second thread. Returns what failed, and why."""
+    failed: dict[Path, str] = {}
+
+    def attempt(job: Job) -> None:
+        try:
+            run(job)
+        except JobError as error:
+            failed[job[0]] = f"{error}"
+
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        list(pool.map(attempt, jobs))
+    return failed
+
+
+def all_of(jobs: Iterable[Job], workers: int | None = None) -> None:
+    """As `in_parallel`, for what nothing can go on without."""
+    for path, reason in in_parallel(jobs, workers).items():
+        raise SystemExit(f"could not make {path}: {reason}")
+
+
+def run(job: Job) -> None:
+    """Raises JobError where the command fails and what it was to make isn't there."""
+    target, command = job
+    if target.exists():
+        return
+    words = list(map(str, command))
+    click.echo(f"$ {' '.join(words)}", err=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(words, capture_output=True, text=True)
+    said = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
+    click.echo(f"  {said[-1] if said else target}", err=True)
+    if done.returncode and not target.exists():
+        raise JobError(said[-1] if said else f"exit code {done.returncode}")
+
+
+def shards_job(teacher: Path, shards: Path, per_class: int, seed: int, *options: object) -> Job:
+    """`synth generate`, which goes on where it was."""
+    given = ["--teacher", teacher, "--seed", seed, "--shard-size", per_class * 5, "--per-class", per_class]
+    resume = ["--resume"] if shards.exists() else []
+    return shards / "index.json", [
+        "synth",
+        "generate",
+        *given,
+        "--out",
+        shards,
+        "--address",
+        "local",
+        *options,
+        *resume,
+    ]
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean ± standard deviation."""
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{deviation}"
+
+
+def header(what: str) -> str:
+    """What, when, by which commit, on what machine, and by which command."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    words = [word for word in sys.argv[1:] if not word.startswith(("/", "runs/"))]
+    return (
+        f"{what} {time.strftime('%Y-%m-%d')}, commit {commit}, {os.cpu_count()} CPU cores, {platform.machine()}. "
+        f"Command: `scripts/reproduce {' '.join(words)}`."
+    )

@@ -1,0 +1,102 @@
+"""What a run led to. Real test images are read here, after the runs, and what they show is kept beside them."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from reproduce_rows import Row, Size
+
+Result = dict[str, Any]
+Pair = tuple[float, float]  # retain and forget accuracy in per cent
+
+
+def results_of(
+    folder: Path, arch: str, seed: int, rows: list[Row], size: Size, data_root: Path, forget: int
+) -> list[Result]:
+    """A result for every run of a teacher that is complete."""
+    fixed = {"original": folder / "teacher.safetensors", "retrained": folder / f"retrained-{forget}.safetensors"}
+    for n in size.per_class:
+        fixed[f"distill-{n}"] = folder / f"distill-{n}-{forget}" / "student.safetensors"
+    found = [of_model(name, path, folder, data_root, forget) for name, path in fixed.items() if path.exists()]
+    complete = [row for row in rows if (folder / row.name / "provenance.json").exists()]
+    found += [of_run(row, folder, data_root, forget) for row in complete]
+    return [{"arch": arch, "seed": seed, **result} for result in found]
+
+
+def of_model(name: str, path: Path, folder: Path, data_root: Path, forget: int) -> Result:
+    """A model without a course: what there is at its end is all."""
+    facts_file = path.with_name("provenance.json")
+    facts = json.loads(facts_file.read_text()) if facts_file.exists() and facts_file.parent != folder else {}
+    pair = curve(name, {0: path}, folder, data_root, forget)[0]
+    step, seconds = facts.get("student_step"), facts.get("seconds")
+    end = {"step": step, "retain": pair[0], "forget": pair[1]}
+    return {"row": name, "chosen": end, "best": end if pair[1] < 1 else None, "end": end, "seconds": seconds}
+
+
+def of_run(row: Row, folder: Path, data_root: Path, forget: int) -> Result:
+    """What the monitor chose without data, where it would have stopped, and the course of the run on the test set."""
+    from unlearn.folder import kept_students, read_metrics
+
+    facts = json.loads((folder / row.name / "provenance.json").read_text())
+    chosen, stopped = choice(read_metrics(folder / row.name))
+    course = curve(row.name, kept_students(folder / row.name), folder, data_root, forget)
+    points = [{"step": step, "retain": pair[0], "forget": pair[1]} for step, pair in sorted(course.items())]
+    within = [point for point in points if point["forget"] < 1]
+    last = points[-1]["step"]
+    return {
+        "row": row.name,
+        "student_steps": row.student_steps,
+        "chosen": next((point for point in points if point["step"] == chosen), points[-1]),
+        "stopped": stopped,
+        "best": max(within, key=lambda point: point["retain"], default=None),
+        "end": points[-1],
+        "seconds": facts["seconds"] * (stopped or last) / last,  # steps of one run take the same time
+        "ended": facts["ended"],
+        "course": points,
+    }
+
+
+def choice(metrics: list[dict[str, float]]) -> tuple[int, int | None]:
+    """The step whose student the monitor keeps, and the step at which it stops, if it does: from hold-outs alone."""
+    from unlearn.monitor import StoppingRule
+    from unlearn.settings import LoopSettings
+
+    rule = StoppingRule(LoopSettings().forget_bound, LoopSettings().patience)
+    for line in metrics:
+        rule.is_best(int(line["step"]), line["holdout_retain"], line["holdout_forget"])
+        if rule.forget_class_is_back:
+            return rule.best_step, int(line["step"])
+    return rule.best_step, None
+
+
+def curve(name: str, models: dict[int, Path], folder: Path, data_root: Path, forget: int) -> dict[int, Pair]:
+    """Accuracies on the test set, kept in `curves/`, which no run reads."""
+    from unlearn.evaluate import evaluate
+
+    file = folder / "curves" / f"{name}.json"
+    known: dict[int, Pair] = {int(s): tuple(p) for s, p in json.loads(file.read_text())} if file.exists() else {}
+    if set(known) == set(models) and all(file.stat().st_mtime >= path.stat().st_mtime for path in models.values()):
+        return known
+    found: dict[int, Pair] = {}
+    for step, path in models.items():
+        result = evaluate(model_at(path), test_images(data_root), (forget,))
+        found[step] = (result.retain, result.forget or 0.0)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(sorted(found.items())))
+    return found
+
+
+def model_at(path: Path) -> Any:
+    from synth.teacher import load_checkpoint
+
+    return load_checkpoint(path)
+
+
+@cache
+def test_images(data_root: Path) -> Any:
+    from unlearn.data import load_images
+
+    return load_images("mnist", "test", data_root)

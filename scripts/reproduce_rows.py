@@ -1,0 +1,107 @@
+"""The rows of the table: each a command, beside what was published for it. And how large a table is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """What makes a table fit a machine. None of it changes a method."""
+
+    seeds: int
+    width: float  # of AllCNN's channels; LeNet5 has its own width always
+    epochs: int  # of teachers and references
+    channels: int  # of GKT's generator; the paper has 128
+    batch_size: int  # generated images a step; the paper has 256
+    published_rounds: int  # of GKT as published; the paper has 4,000
+    rounds: int  # of GKT otherwise; ISPF gets as many student steps
+    per_class: tuple[int, ...]  # images for distill; the first size is the monitor's hold-out for the other methods
+
+
+SIZES = {
+    "small": Size(
+        seeds=1, width=0.125, epochs=1, channels=8, batch_size=64, published_rounds=1600, rounds=400, per_class=(100,)
+    ),
+    "full": Size(
+        seeds=3,
+        width=1.0,
+        epochs=5,
+        channels=128,
+        batch_size=256,
+        published_rounds=4000,
+        rounds=2000,
+        per_class=(100, 1000, 6000),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. `student_steps` are those of one step of the loop."""
+
+    name: str
+    title: str
+    command: tuple[object, ...]
+    published: str = "-"
+    student_steps: int = 1
+    ablation: bool = False
+
+
+def method_rows(size: Size) -> list[Row]:
+    """All but the original, the retrained and the distilled, which need no teacher at hand."""
+    rounds = size.rounds
+    shared = ("--channels", size.channels, "--batch-size", size.batch_size)
+    published = ("gkt", "--preset", "published", *shared, *course(size.published_rounds, checks=40))
+    gkt, tuned = ("gkt", *shared, *course(rounds)), ("gkt", "--preset", "tuned", *shared, *course(rounds))
+    shorter = ("gkt", "--preset", "tuned", *shared, *course(max(10, rounds // 2)))
+    ispf = ("ispf", *shared, *course(max(4, rounds // 5)))  # of 50 student steps each, GKT's are 10
+    return [
+        Row("gkt-published", "GKT as published", published, "97.12", 10),
+        Row("gkt-published-beta0", "GKT as published, β = 0", (*published, "--attention", 0), "< 50", 10),
+        Row("gkt-published-entropy", "GKT as published, entropy < 0.6", (*published, "--entropy", 0.6), "98.3", 10),
+        Row("gkt", "GKT by the paper's equations", gkt, "94.77 (log)", 10),
+        Row("gkt-beta0", "GKT by the equations, β = 0", (*gkt, "--attention", 0), "< 50", 10),
+        Row("ispf", "ISPF", ispf, "-", 50),
+        Row("gkt-tuned", "GKT, tuned preset (β = 0)", tuned, "< 50", 10),
+        Row("adaptive", "Adaptive DeepInversion, 100 a class", ("adaptive", "--every", 200)),
+        Row("adaptive-alone", "the same, nothing steered", ("adaptive", "--every", 200, "--compete", 0)),
+        Row("emmn", "EMMN", ("emmn", "--every", 5), "10.57"),
+        *baseline_rows(),
+        *ablation_rows(shorter),
+    ]
+
+
+def course(rounds: int, checks: int = 20) -> tuple[object, ...]:
+    return ("--rounds", rounds, "--every", max(1, rounds // checks))
+
+
+def baseline_rows() -> list[Row]:
+    titles = {
+        "masked-logit": "masked logit",
+        "last-layer": "last layer alone",
+        "finetune": "fine-tuned on synthetic retain data",
+        "random-relabel": "random labels on synthetic forget data",
+    }
+    return [Row(kind, title, ("baseline", "--kind", kind, "--every", 100)) for kind, title in titles.items()]
+
+
+def ablation_rows(tuned: tuple[object, ...]) -> list[Row]:
+    """The tuned preset without each of its means, in half as many rounds, to see which of them replaces attention."""
+    changes: dict[str, tuple[str, tuple[object, ...]]] = {
+        "all": ("the preset", ()),
+        "no-bn": ("without batch-norm statistics", ("--bn", 0)),
+        "no-mixup": ("without blends", ("--no-mixup",)),
+        "no-prior": ("without certainty and balance", ("--one-hot", 0, "--balance", 0)),
+        "gate": ("a gate instead of masked labels", ("--no-mask", "--gate", 0.01)),
+        "post-filter": ("the post-filter instead of masked labels", ("--no-mask", "--post-filter")),
+        "constant": ("a constant learning rate", ("--schedule", "constant")),
+        "none": (
+            "none of these",
+            ("--bn", 0, "--no-mixup", "--one-hot", 0, "--balance", 0, "--no-mask", "--gate", 0.01),
+        ),
+    }
+    return [
+        Row(f"tuned-{name}", title, (*tuned, *options), "< 50", 10, ablation=True)
+        for name, (title, options) in changes.items()
+    ]

@@ -1,0 +1,112 @@
+"""Every method on one teacher, forget class 0: make the runs, then evaluate them, then tabulate.
+
+Methods run without a stop and keep the student of every check. What the monitor would have stopped at and kept is then read
+off the run's own metrics by the monitor's rule; the accuracies on real test images are added only after all that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from reproduce_jobs import Job, all_of, header, in_parallel, shards_job
+from reproduce_results import results_of
+from reproduce_rows import SIZES, Row, Size, method_rows
+from reproduce_text import figures, tables
+
+FORGET = 0
+WATCH = ("--patience", 1_000_000, "--keep-students")  # the monitor looks on
+
+
+def sized(size: str, **changes: Any) -> Size:
+    return dataclasses.replace(SIZES[size], **{name: value for name, value in changes.items() if value is not None})
+
+
+def reproduce(
+    out: Path, data_root: Path, data: list[object], size: Size, archs: list[str], only: list[str],
+    workers: int | None, report: bool,
+) -> None:  # fmt: skip
+    begun = time.time()
+    rows = [row for row in method_rows(size) if not only or row.name in only]
+    failed: dict[Path, str] = {}
+    if not report:
+        teachers = [(arch, seed) for arch in archs for seed in range(size.seeds)]
+        all_of((job for which in teachers for job in training_jobs(out, *which, size, data)), workers)
+        all_of((job for which in teachers for job in synthesis_jobs(out, *which, size)), workers=1)
+        jobs = [
+            job
+            for arch in archs
+            for row in rows
+            for seed in range(size.seeds)
+            for job in [row_job(out, arch, seed, row, size)]
+        ]
+        distilled = [job for which in teachers for job in distill_jobs(out, *which, size)]
+        failed = in_parallel([*distilled, *jobs], workers)
+    results = [
+        result
+        for arch in archs
+        for seed in range(size.seeds)
+        for result in results_of(out / arch / f"seed{seed}", arch, seed, rows, size, data_root, FORGET)
+    ]
+    (out / "results.json").write_text(json.dumps(results, indent=1))
+    what = f"MNIST, forget class {FORGET}, real test set; mean ± standard deviation over seeds."
+    text = f"{header(what)}\n\n{tables(results, rows)}\n"
+    (out / "results.md").write_text(text)
+    figures(results, out / "figures")
+    click.echo(text)
+    for path, reason in failed.items():
+        click.echo(f"no student in {path.parent}: {reason}", err=True)
+    click.echo(
+        f"wrote {out / 'results.json'}, results.md and figures, {(time.time() - begun) / 60:.0f} minutes", err=True
+    )
+
+
+def training_jobs(out: Path, arch: str, seed: int, size: Size, data: list[object]) -> list[Job]:
+    width = ["--width", size.width] if arch == "allcnn" else []
+    common = [
+        "unlearn",
+        "train",
+        "--arch",
+        arch,
+        *width,
+        "--epochs",
+        size.epochs,
+        "--seed",
+        seed,
+        "--threads",
+        1,
+        *data,
+    ]
+    folder = out / arch / f"seed{seed}"
+    teacher, reference = folder / "teacher.safetensors", folder / f"retrained-{FORGET}.safetensors"
+    return [
+        (teacher, [*common, "--out", teacher]),
+        (reference, [*common, "--without", FORGET, "--out", reference]),
+    ]
+
+
+def synthesis_jobs(out: Path, arch: str, seed: int, size: Size) -> list[Job]:
+    """One after another: each takes every core, by the Ray of this machine."""
+    folder = out / arch / f"seed{seed}"
+    return [shards_job(folder / "teacher.safetensors", folder / f"shards-{n}", n, seed) for n in size.per_class]
+
+
+def distill_jobs(out: Path, arch: str, seed: int, size: Size) -> list[Job]:
+    folder = out / arch / f"seed{seed}"
+    common = ["unlearn", "distill", "--forget", FORGET, "--seed", seed, "--threads", 1, "--resume"]
+    places = {n: folder / f"distill-{n}-{FORGET}" for n in size.per_class}
+    return [
+        (place / "provenance.json", [*common, "--shards", folder / f"shards-{n}", "--out", place])
+        for n, place in places.items()
+    ]
+
+
+def row_job(out: Path, arch: str, seed: int, row: Row, size: Size) -> Job:
+    folder = out / arch / f"seed{seed}"
+    given = ["--teacher", folder / "teacher.safetensors", "--shards", folder / f"shards-{size.per_class[0]}"]
+    common = ["--forget", FORGET, "--seed", seed, "--threads", 1, *WATCH, "--resume", "--out", folder / row.name]
+    return folder / row.name / "provenance.json", ["unlearn", *row.command, *given, *common]

@@ -1,0 +1,69 @@
+"""The table's script: its commands are sound, and it separates what the monitor chose from what the test set shows."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from unlearn import runs
+from unlearn.cli import main
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+@pytest.fixture(autouse=True)
+def _scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+
+
+@pytest.mark.parametrize("size", ["small", "full"])
+def test_every_row_is_a_request_that_unlearn_takes(size: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from reproduce_rows import SIZES, method_rows
+    from reproduce_table import row_job
+
+    requests: list[runs.Request] = []
+    monkeypatch.setattr(runs, "unlearn", lambda request, say: requests.append(request))
+    rows = method_rows(SIZES[size])
+    for row in rows:
+        _, command = row_job(tmp_path, "lenet5", 1, row, SIZES[size])
+        result = CliRunner().invoke(main, list(map(str, command[1:])))
+        assert result.exit_code == 0, result.output
+    assert len({request.out for request in requests}) == len(rows)
+    assert all(request.resume and request.loop.keep_students and request.forget == (0,) for request in requests)
+    by_name = {request.out.name: request for request in requests}
+    steps = {name: by_name[name].settings.rounds * by_name[name].settings.student_steps for name in ("gkt", "ispf")}
+    assert steps["gkt"] == steps["ispf"]  # so that they can be compared
+    assert by_name["gkt"].settings.batch_size == by_name["ispf"].settings.batch_size
+
+
+def line(step: int, retain: float, forget: float) -> dict[str, float]:
+    return {"step": step, "holdout_retain": retain, "holdout_forget": forget}
+
+
+def test_the_choice_is_the_monitors() -> None:
+    from reproduce_results import choice
+
+    course = [line(1, 50, 0), line(2, 60, 0), line(3, 70, 5), line(4, 80, 9), line(5, 90, 0)]
+    assert choice(course) == (2, 4)  # what comes after the stop has no say
+    assert choice(course[:3]) == (2, None)
+
+
+def result(name: str, seed: int, retain: float, **changes: Any) -> dict[str, Any]:
+    chosen = {"step": 40, "retain": retain, "forget": 0.0}
+    end = {"step": 80, "retain": 99.0, "forget": 60.0}
+    ours = {"arch": "lenet5", "seed": seed, "row": name, "student_steps": 10, "chosen": chosen, "stopped": 80}
+    return {**ours, "best": chosen, "end": end, "seconds": 12.0, "course": [chosen, end], **changes}
+
+
+def test_the_table_gives_both_accuracies_beside_the_published_one() -> None:
+    from reproduce_rows import SIZES, method_rows
+    from reproduce_text import tables
+
+    results = [result("gkt", 0, 95.0), result("gkt", 1, 97.0), result("gkt-tuned", 0, 98.0, best=None)]
+    text = tables(results, method_rows(SIZES["small"]))
+    assert "## LeNet5 with batch norm, 2 seeds" in text
+    assert "| 96.00 ± 1.41 | 0.00 ± 0.00 | 96.00 ± 1.41 (40, 40) | 99.00 ± 0.00 | 60.00 ± 0.00 | 80, 80 | 12 |" in text
+    assert "| never (0 of 1 seeds) |" in text
+    equal = next(row for row in text.splitlines() if row.startswith("| GKT by the paper's equations") and " / " in row)
+    assert equal.split("|")[2].strip() == "96.00 ± 1.41 / 0.00 ± 0.00"  # 500 student steps: the check at step 40

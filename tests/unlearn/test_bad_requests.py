@@ -1,0 +1,95 @@
+"""What a user can get wrong about a method: one line, with what to do, and no half-written folder."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from safetensors.torch import load_file
+
+from synth.errors import UserError
+from unlearn import runs
+from unlearn.cli import main
+from unlearn.folder import PROVENANCE, STUDENT
+from unlearn.methods import gkt
+from unlearn.settings import GKTSettings, LoopSettings
+
+QUICK = ("--rounds", 8, "--student-steps", 1, "--batch-size", 8, "--z", 8, "--channels", 2, "--every", 2)
+SETTINGS = GKTSettings(rounds=8, student_steps=1, batch_size=8, z=8, channels=2, attention=0.0, mask=True, gate=1.0)
+
+
+def asked(teacher: Path, shards: Path, out: Path, *options: object) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of `unlearn gkt`."""
+    given = ["gkt", "--teacher", teacher, "--shards", shards, "--forget", "0", "--out", out, "--threads", 1]
+    result = CliRunner().invoke(main, list(map(str, [*given, "--device", "cpu", *QUICK, *options])))
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (
+            ["--attention-layers", "conv9"],
+            2,
+            "has no layer 'conv9' with maps to compare: it has features.0, features.1",
+        ),
+        (["--attention-layers", "features.2=features.6"], 2, "name layers of one size"),
+        (["--gate", "0"], 2, "gate must be within 0 and 1"),
+        (["--mask", "--post-filter"], 2, "exclude each other"),
+        (["--student-arch", "lenet6"], 2, "unknown architecture 'lenet6'"),
+        (["--teacher", "nowhere.safetensors"], 1, "nowhere.safetensors"),
+        (["--holdout", "2"], 2, "holdout must be within 0 and 1"),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_writes_nothing(
+    tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path, options: list[object], code: int, words: str
+) -> None:
+    exit_code, _, error = asked(tiny_teacher_path, tiny_run, tmp_path / "run", *options)
+    assert exit_code == code, error
+    assert error.startswith("error: ")
+    assert words in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_gate_that_lets_nothing_pass_says_so_and_writes_the_last_good_student(
+    tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    options = ["--gate", "1e-9", "--empty-batches", 2, "--attention", 0, "--every", 1]
+    code, said, error = asked(tiny_teacher_path, tiny_run, tmp_path / "run", *options)
+    assert code == 1
+    assert "the gate let nothing pass for 2 batches: the generator starts anew (raise --gate if it recurs)" in said
+    assert "error: the gate let nothing pass for 2 batches, and for 2 of a new generator: raise --gate" in error
+    assert (tmp_path / "run" / STUDENT).exists()
+
+
+def test_a_generator_that_diverges_leaves_the_last_good_student(
+    tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = gkt.GKT.step
+
+    def spoiled(self: gkt.GKT, number: int) -> dict[str, Any]:
+        if number == 5:
+            next(self.images.parameters()).data.fill_(math.nan)
+        return step(self, number)
+
+    monkeypatch.setattr(gkt.GKT, "step", spoiled)
+    request = runs.Request(
+        method="gkt", settings=SETTINGS, loop=LoopSettings(every=2, forget_bound=99.0), teacher=tiny_teacher_path,
+        shards=str(tiny_run), forget=(0,), out=tmp_path / "run",
+    )  # fmt: skip
+    with pytest.raises(
+        UserError, match=r"diverged by step 6 .*; .*student.safetensors is the last good student, of step"
+    ):
+        runs.unlearn(request, lambda line: None)
+    facts = json.loads((tmp_path / "run" / PROVENANCE).read_text())
+    assert facts["ended"].startswith("the training diverged by step 6")
+    assert facts["student_step"] <= 4
+    assert all(value.isfinite().all() for value in load_file(tmp_path / "run" / STUDENT).values())
+    again = dataclasses.replace(request, resume=True)  # a run that broke off is over: it would break off again
+    said: list[str] = []
+    runs.unlearn(again, said.append)
+    assert said[-1].endswith("is complete already")

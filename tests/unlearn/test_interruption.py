@@ -1,0 +1,77 @@
+"""Ctrl-C on a method at work, in a process of its own."""
+
+import dataclasses
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unlearn import runs, tasks
+from unlearn.folder import METRICS, PROVENANCE, SETTINGS, STUDENT
+from unlearn.settings import DistillSettings, GKTSettings, LoopSettings
+
+GKT = GKTSettings(rounds=120, student_steps=1, batch_size=8, z=8, channels=2, attention=0.0, mask=True, gate=1.0)
+DISTILL = DistillSettings(steps=500, batch_size=8)
+LOOP = LoopSettings(every=5, patience=1000)
+
+
+def interrupted(arguments: list[object], out: Path, lines: int = 3) -> subprocess.CompletedProcess[str]:
+    """`unlearn ...` that gets Ctrl-C once it has written so many lines of metrics."""
+    command = [sys.executable, "-m", "unlearn", *map(str, arguments), "--out", str(out), "--threads", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if (out / METRICS).exists() and (out / METRICS).read_bytes().count(b"\n") >= lines:
+                break
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        said, error = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(command, process.returncode, said, error)
+
+
+def check_interruption(done: subprocess.CompletedProcess[str], out: Path) -> None:
+    assert done.returncode == 130, done.stderr
+    assert f"error: interrupted: go on from the last check in {out} with the same command and --resume" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (out / PROVENANCE).exists()
+
+
+def same(once: Path, again: Path) -> None:
+    for file in (SETTINGS, METRICS, STUDENT):
+        assert (once / file).read_bytes() == (again / file).read_bytes()
+
+
+def test_a_method_that_gets_ctrl_c_is_resumed_bit_by_bit(
+    tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    def run(out: Path, **changes: Any) -> None:
+        request = runs.Request(
+            method="gkt", settings=GKT, loop=LOOP, teacher=tiny_teacher_path, shards=str(tiny_run), forget=(0,), out=out
+        )
+        runs.unlearn(dataclasses.replace(request, **changes), lambda line: None)
+
+    options: list[object] = ["gkt", "--teacher", tiny_teacher_path, "--shards", tiny_run, "--forget", "0"]
+    options += ["--rounds", 120, "--student-steps", 1, "--batch-size", 8, "--z", 8, "--channels", 2, "--attention", 0]
+    options += ["--mask", "--gate", 1, "--every", 5, "--patience", 1000, "--device", "cpu"]
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    check_interruption(interrupted(options, broken), broken)
+    run(broken, resume=True)
+    run(whole)
+    same(whole, broken)
+
+
+@pytest.mark.long
+def test_distill_that_gets_ctrl_c_is_resumed_bit_by_bit(tiny_run: Path, tmp_path: Path) -> None:
+    def run(out: Path, resume: bool) -> None:
+        tasks.distill(str(tiny_run), (0,), DISTILL, out, None, None, None, resume, False, 0, "cpu", lambda line: None)
+
+    options: list[object] = ["distill", "--shards", tiny_run, "--forget", "0", "--steps", 500, "--batch-size", 8]
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    check_interruption(interrupted([*options, "--device", "cpu"], broken, lines=2), broken)
+    run(broken, resume=True)
+    run(whole, resume=False)
+    same(whole, broken)

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from synth.console import ClassList, Console, settings_flags, settings_from_flags
-from synth.settings import SYNTHESIS_PRESETS, SYNTHESIS_SETTINGS
+from synth.errors import UsageError
+from synth.settings import SYNTHESIS_PRESETS, SYNTHESIS_SETTINGS, QualityGate
 
 FROM_ENVIRONMENT = {"auto_envvar_prefix": "SYNTH", "show_default": True, "max_content_width": 110}
 
@@ -38,6 +39,18 @@ def main() -> None:
 @click.option("--shard-size", type=int, default=1000, help="images a shard at most")
 @click.option(
     "--blends", type=int, default=9, help="samples that blend each image with another, labelled by the teacher"
+)
+@click.option(
+    "--generator",
+    type=click.Path(path_type=Path),
+    help="a trained generator (another run's generator.safetensors), instead of training one",
+)
+@click.option(
+    "--student", type=click.Path(path_type=Path), help="checkpoint to train a generator against, for what it lacks"
+)
+@click.option(
+    "--quality-gate",
+    help="make images again that miss these bounds, such as confidence=0.9,entropy=0.5,agreement=0.8,tries=3",
 )
 @click.option("--seed", type=int, default=0)
 @click.option("--resume", is_flag=True, help="make only what the run still lacks")
@@ -79,6 +92,9 @@ def generate(
     preset: str,
     shard_size: int,
     blends: int,
+    generator: Path | None,
+    student: Path | None,
+    quality_gate: str | None,
     seed: int,
     resume: bool,
     overwrite: bool,
@@ -98,6 +114,10 @@ def generate(
     """
     base = SYNTHESIS_PRESETS.get((method, preset), SYNTHESIS_SETTINGS[method]())
     settings = settings_from_flags(base, flags, f"--method {method}")
+    try:
+        gate = QualityGate.parse(quality_gate) if quality_gate else None
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     from synth.generate import Request, generate_run
 
     request = Request(
@@ -121,6 +141,9 @@ def generate(
         shard_timeout=shard_timeout,
         insecure=insecure,
         log_level=log_level,
+        generator=generator,
+        student=student,
+        gate=gate,
     )
     generate_run(request, say=lambda line: click.echo(line, err=True))
 

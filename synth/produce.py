@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,11 +13,16 @@ from torch import Tensor
 
 from synth import methods
 from synth.augment import shift_and_flip
+from synth.encode import encode_shard
 from synth.errors import UserError
+from synth.generator import ClassGenerator, generator_bytes, parse_generator
 from synth.plan import ShardJob
-from synth.shards import Samples, encode_shard
+from synth.quality import passed
+from synth.settings import QualityGate
+from synth.shards import Samples
 from synth.teacher import Classifier, parse_checkpoint, predict
 
+SMALLEST_BATCH = 4
 BLEND_SHIFT = 0.1  # of the image's side: 3 pixels of 28 or 32
 
 
@@ -30,17 +36,61 @@ class Recipe:
     settings: Any
     device: str  # cpu, cuda or mps
     threads: int  # a worker's CPU threads; part of the recipe because the order of floating-point sums depends on it
+    generator: bytes | None = None  # the checkpoint that the preparation made, or that was given
+    student: bytes | None = None  # the checkpoint that a generator is trained against
+    gate: QualityGate | None = None
 
 
 def make_shard(job: ShardJob, recipe: Recipe) -> bytes:
-    """The shard's bytes: a function of the recipe and the job alone, on one kind of device."""
+    """A job's bytes, a function of the recipe and the job alone on one kind of device: a shard's tar, or of the job that
+    comes before all shards the generator's checkpoint.
+
+    Where the device's memory doesn't hold a batch, the shard is made again from its seed in batches half as large, and its
+    samples' json says so (`batch_size`): on such a device, content is a function of the batch size too.
+    """
     if torch.get_num_threads() != recipe.threads:
         torch.set_num_threads(recipe.threads)
     teacher = teacher_on_device(recipe.checkpoint, recipe.trusted_architecture, recipe.device)
+    settings = recipe.settings
+    while True:
+        try:
+            if job.prepares:
+                return prepare(teacher, settings, job, recipe)
+            return shard_of(teacher, settings, job, recipe)
+        except torch.OutOfMemoryError:
+            settings = halved(settings)
+        if teacher.mean.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def prepare(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) -> bytes:
+    student = parse_checkpoint(recipe.student, "the student", recipe.trusted_architecture) if recipe.student else None
+    student = student.to(recipe.device) if student else None
+    network = methods.find(recipe.method).prepare(teacher, settings, job.seed, student)
+    return generator_bytes(network) if network is not None else b""
+
+
+def shard_of(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) -> bytes:
     generator = torch.Generator().manual_seed(job.seed)
     labels = torch.tensor(job.image_labels)
-    images = methods.find(recipe.method).synthesise(teacher, labels, recipe.settings, generator)
-    return encode_shard(label_samples(teacher, images, job, recipe.method, generator))
+    network = generator_on_device(recipe.generator, recipe.device) if recipe.generator else None
+    make = methods.find(recipe.method).synthesise
+    images, notes = passed(
+        teacher, labels, lambda wanted: make(teacher, wanted, settings, generator, network=network), recipe.gate
+    )
+    if settings != recipe.settings:
+        notes = [note | {"batch_size": settings.batch_size} for note in notes]
+    return encode_shard(label_samples(teacher, images, job, recipe.method, generator, notes))
+
+
+def halved(settings: Any) -> Any:
+    """The settings with half the batch. Raises UserError where a device doesn't hold the smallest batch."""
+    if settings.batch_size < 2 * SMALLEST_BATCH:
+        raise UserError(
+            f"the device's memory doesn't hold {settings.batch_size} images: use another --device, or a GPU that nobody else "
+            "uses"
+        )
+    return dataclasses.replace(settings, batch_size=settings.batch_size // 2)
 
 
 @lru_cache(maxsize=1)
@@ -49,10 +99,23 @@ def teacher_on_device(checkpoint: bytes, trusted_architecture: str | None, devic
     return parse_checkpoint(checkpoint, "the teacher", trusted_architecture).to(device)
 
 
+@lru_cache(maxsize=1)
+def generator_on_device(checkpoint: bytes, device: str) -> ClassGenerator:
+    return parse_generator(checkpoint, "the generator").to(device)
+
+
 def label_samples(
-    teacher: Classifier, images: Tensor, job: ShardJob, method: str, generator: torch.Generator
+    teacher: Classifier,
+    images: Tensor,
+    job: ShardJob,
+    method: str,
+    generator: torch.Generator,
+    notes: list[dict[str, Any]] | None = None,
 ) -> Samples:
-    """The images and their blends, with the teacher's logits, its confidence in the label, and its entropy in nats."""
+    """The images and their blends, with the teacher's logits, its confidence in the label, and its entropy in nats.
+
+    `notes` are added to the images' json, one an image; blends don't repeat them.
+    """
     pixels, partners, shares = blend(images, job.blends, generator)
     logits = predict(teacher, pixels, batch_size=500)
     if not torch.isfinite(logits).all():
@@ -69,6 +132,8 @@ def label_samples(
             confidence.tolist(), entropy.tolist(), partners.tolist(), shares.tolist(), strict=True
         )
     ]
+    for record, note in zip(records[:: 1 + job.blends], notes or [], strict=False):
+        record |= note
     return Samples(job.keys, pixels.numpy(), labels.numpy().astype(np.int64), logits.numpy(), records)
 
 

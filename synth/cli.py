@@ -32,9 +32,9 @@ def main() -> None:
 @click.option("--method", type=click.Choice(list(SYNTHESIS_SETTINGS)), default="deepinversion")
 @click.option(
     "--preset",
-    type=click.Choice(["tuned", "published"]),
+    type=click.Choice(["tuned", "published", "warm"]),
     default="tuned",
-    help="whose settings to start from",
+    help="settings to start from: ours, those of the paper, or few steps from a generator's images on",
 )
 @click.option("--shard-size", type=int, default=1000, help="images a shard at most")
 @click.option(
@@ -112,6 +112,8 @@ def generate(
 
     The same teacher, settings and seed give the same bytes, whatever the number of workers or interruptions.
     """
+    if preset != "tuned" and (method, preset) not in SYNTHESIS_PRESETS:
+        raise UsageError(f"--preset {preset} is none of --method {method}: leave it out")
     base = SYNTHESIS_PRESETS.get((method, preset), SYNTHESIS_SETTINGS[method]())
     settings = settings_from_flags(base, flags, f"--method {method}")
     try:
@@ -184,3 +186,18 @@ def preview(uri: str, out: Path, columns: int) -> None:
 
     draw_grid(open_store(uri), columns, out)
     click.echo(f"wrote {out}")
+
+
+@main.command(context_settings=FROM_ENVIRONMENT)
+@click.argument("uri")
+@click.option("--teacher", type=click.Path(path_type=Path), default="teacher.safetensors", help="the run's checkpoint")
+@click.option("--arch", help="module:function of the checkpoint's architecture, if it is your own code")
+@click.option("--images", type=click.IntRange(min=2), default=10_000, help="of the run, how many to look at")
+def diversity(uri: str, teacher: Path, arch: str | None, images: int) -> None:
+    """How different a run's images are: per class duplicates, and the spread of the teacher's features."""
+    from synth.diversity import measure, table
+    from synth.store import open_store
+    from synth.teacher import load_checkpoint
+
+    model = load_checkpoint(teacher, arch)
+    click.echo(table(measure(open_store(uri), model, images), model.card.class_names))

@@ -96,8 +96,9 @@ class GeneratorCard:
 class ClassGenerator(nn.Module):
     """Noise (N, Z) and classes (N,) to images (N, C, S, S) in normalised pixels, inside the range of real ones.
 
-    A linear layer from noise and one-hot class to a small map, which is doubled and convolved until it has the image's
-    size; the channels halve where the map grows beyond half of it. The last layer is a sigmoid, so that no image leaves [0, 1].
+    A linear layer from noise and one-hot class to a small map, which is doubled and convolved until it has half of the
+    image's side; the last convolution gives four pixels a place (sub-pixel convolution, Shi et al. 2016), so that nothing
+    wide is computed at the image's own size. Then a sigmoid: no image leaves [0, 1].
     """
 
     mean: Tensor
@@ -107,7 +108,7 @@ class ClassGenerator(nn.Module):
         super().__init__()
         self.card = card
         colours, side, _ = card.image_shape
-        start, doublings = side, 0
+        start, doublings = -(-side // 2), 0
         while start > SMALLEST_SIDE:
             start, doublings = -(-start // 2), doublings + 1
         width = card.channels
@@ -118,11 +119,11 @@ class ClassGenerator(nn.Module):
             nn.LeakyReLU(0.2),
         ]
         for doubling in range(doublings):
-            after = max(4, width // 2) if doubling >= doublings - 1 else width
+            after = width if doubling < 2 else max(8, width // 2)
             layers += [nn.Upsample(scale_factor=2), nn.Conv2d(width, after, 3, padding=1, bias=False)]
             layers += [nn.BatchNorm2d(after), nn.LeakyReLU(0.2)]
             width = after
-        self.net = nn.Sequential(*layers, nn.Conv2d(width, colours, 3, padding=1))
+        self.net = nn.Sequential(*layers, nn.Conv2d(width, 4 * colours, 3, padding=1), nn.PixelShuffle(2))
         self.register_buffer("mean", torch.tensor(card.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(card.std).view(1, -1, 1, 1), persistent=False)
 

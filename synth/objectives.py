@@ -58,6 +58,20 @@ def total_variation(x: Tensor) -> Tensor:
     return down.square().mean() + right.square().mean()
 
 
+def blur(x: Tensor, times: int) -> Tensor:
+    """(B, C, H, W) smoothed by the 3x3 binomial filter, so many times.
+
+    On a gradient this is descent in a smoother (Sobolev) norm: what single pixels could gain by a texture that only the
+    network sees is held back, what strokes gain is not.
+    """
+    kernel = torch.tensor([1.0, 2.0, 1.0], device=x.device, dtype=x.dtype)
+    kernel = (torch.outer(kernel, kernel) / 16)[None, None]
+    planes = x.flatten(0, 1)[:, None]
+    for _ in range(times):
+        planes = F.conv2d(F.pad(planes, (1, 1, 1, 1), mode="replicate"), kernel)
+    return planes.view_as(x)
+
+
 @contextmanager
 def watch_features(net: nn.Module) -> Iterator[list[Tensor]]:
     """The inputs (N, D) of the network's last linear layer, one a forward pass, inside the `with` block.

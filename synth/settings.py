@@ -99,7 +99,8 @@ class GeneratorSettings(ComputeSettings):
     bn: float = setting(10.0, "weight of the batch-norm statistics loss; 0 leaves it out")
     pixel: float = setting(2.0, "weight of the pixels' mean and variance, known from the checkpoint's normalisation")
     tv_squared: float = setting(0.1, "weight of the total variation's squares, per pixel")
-    diversity: float = setting(0.1, "weight of mode seeking: different noise is to give different images")
+    smoothing: int = setting(2, "times that the images' gradient is blurred by a 3x3 binomial filter")
+    diversity: float = setting(1.0, "weight of mode seeking: different noise is to give different images")
     activation: float = setting(0.0, "weight of strong features (DAFL), for teachers without batch norm")
     adversarial: float = setting(1.0, "weight of the disagreement with --student, where one is given")
     flip: bool = setting(False, "mirror images at random; right for natural images, wrong for digits")
@@ -111,6 +112,7 @@ class GeneratorSettings(ComputeSettings):
         require(self.lr > 0, f"lr must be above 0, not {self.lr}")
         require(1 <= self.z <= 65536, f"z must be within 1 and 65536, not {self.z}")
         require(0 <= self.channels <= 4096, f"channels must be within 0 and 4096, not {self.channels}")
+        require(0 <= self.smoothing <= 32, f"smoothing must be within 0 and 32, not {self.smoothing}")
         for name in ("ce", "bn", "pixel", "tv_squared", "diversity", "activation", "adversarial"):
             require(getattr(self, name) >= 0, f"{name} must be 0 or more, not {getattr(self, name)}")
 
@@ -200,9 +202,15 @@ PUBLISHED_DEEPINVERSION = DeepInversionSettings(
     layout="planes",
 )
 
+# A tenth of the steps, from a generator's images on.
+WARM_DEEPINVERSION = DeepInversionSettings(steps=10, lr=0.2, warm_start=True)
+
 SYNTHESIS_SETTINGS: dict[str, Any] = {
     "deepinversion": DeepInversionSettings,
     "fast": FastSettings,
     "generator": GeneratorSettings,
 }
-SYNTHESIS_PRESETS = {("deepinversion", "published"): PUBLISHED_DEEPINVERSION}
+SYNTHESIS_PRESETS = {
+    ("deepinversion", "published"): PUBLISHED_DEEPINVERSION,
+    ("deepinversion", "warm"): WARM_DEEPINVERSION,
+}

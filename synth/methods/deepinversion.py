@@ -12,6 +12,7 @@ from torch import Tensor
 from synth.compute import choose
 from synth.errors import UserError
 from synth.generator import ClassGenerator
+from synth.objectives import blur
 from synth.settings import DeepInversionSettings, GeneratorSettings
 from synth.statistics import BatchStatistics, batch_norm_layers, input_loss, watch_batch_norm
 from synth.teacher import Classifier, to_uint8
@@ -171,20 +172,6 @@ def statistics_prior(x_norm: Tensor, statistics: BatchStatistics, settings: Deep
     if settings.pixel:
         total = total + settings.pixel * input_loss(x_norm)
     return total
-
-
-def blur(x: Tensor, times: int) -> Tensor:
-    """(B, C, H, W) smoothed by the 3x3 binomial filter, so many times.
-
-    On a gradient this is descent in a smoother (Sobolev) norm: what single pixels could gain by a texture that only the
-    network sees is held back, what strokes gain is not.
-    """
-    kernel = torch.tensor([1.0, 2.0, 1.0], device=x.device, dtype=x.dtype)
-    kernel = (torch.outer(kernel, kernel) / 16)[None, None]
-    planes = x.flatten(0, 1)[:, None]
-    for _ in range(times):
-        planes = F.conv2d(F.pad(planes, (1, 1, 1, 1), mode="replicate"), kernel)
-    return planes.view_as(x)
 
 
 def resize(x: Tensor, side: int) -> Tensor:

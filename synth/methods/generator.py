@@ -15,6 +15,7 @@ from synth.errors import UserError
 from synth.generator import ClassGenerator, GeneratorCard
 from synth.objectives import (
     activation_loss,
+    blur,
     disagreement,
     diversity_loss,
     forward_flop,
@@ -178,6 +179,8 @@ def objective(
     student: Classifier | None = None,
 ) -> dict[str, Tensor]:
     """The weighted terms of the training loss, by their names."""
+    if settings.smoothing and x_norm.requires_grad:
+        x_norm.register_hook(lambda gradient: blur(gradient, settings.smoothing))
     seen = x_norm
     if settings.flip and torch.rand((), generator=generator).item() < 0.5:
         seen = seen.flip(3)

@@ -99,23 +99,6 @@ def test_shards_in_another_order_or_resumed_have_the_same_bytes(tmp_path: Path, 
     assert digests(reference.path) == digests(tmp_path / "back")
 
 
-def test_two_workers_give_the_bytes_of_one_process(tmp_path: Path, tiny_teacher: Classifier, two_workers: Any) -> None:
-    for name in ("generator", "fast"):
-        recipe = dataclasses.replace(recipe_for(tiny_teacher, QUICK_SETTINGS[name]), method=name)
-        make_run(tmp_path / f"one-{name}", recipe, PLAN)
-        make_run(tmp_path / f"two-{name}", recipe, PLAN, two_workers)
-        assert digests(tmp_path / f"two-{name}") == digests(tmp_path / f"one-{name}")
-
-
-@pytest.fixture
-def two_workers() -> Any:
-    pytest.importorskip("ray")
-    from synth.cluster import Workers, connected, on_ray
-
-    with connected("local", Workers(count=2)):
-        yield on_ray(Workers(count=2))
-
-
 def test_a_lost_generator_is_trained_again_and_a_foreign_one_refused(tmp_path: Path, tiny_teacher: Classifier) -> None:
     recipe = dataclasses.replace(recipe_for(tiny_teacher, QUICK_SETTINGS["generator"]), method="generator")
     store, index = make_run(tmp_path / "run", recipe, PLAN)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +23,8 @@ from synth.shards import Samples
 from synth.teacher import Classifier, parse_checkpoint, predict
 
 SMALLEST_BATCH = 4
+LABEL_BATCH = 500  # images that the teacher labels at once
+PART = 4 * LABEL_BATCH  # samples that are encoded while the next are labelled
 BLEND_SHIFT = 0.1  # of the image's side: 3 pixels of 28 or 32
 
 
@@ -80,7 +82,7 @@ def shard_of(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) 
     )
     if settings != recipe.settings:
         notes = [note | {"batch_size": settings.batch_size} for note in notes]
-    return encode_shard(label_samples(teacher, images, job, recipe.method, generator, notes))
+    return encode_shard(labelled_parts(teacher, images, job, recipe.method, generator, notes))
 
 
 def halved(settings: Any) -> Any:
@@ -112,29 +114,46 @@ def label_samples(
     generator: torch.Generator,
     notes: list[dict[str, Any]] | None = None,
 ) -> Samples:
+    """The images and their blends, as `labelled_parts` gives them, in one part."""
+    return next(labelled_parts(teacher, images, job, method, generator, notes, part=job.samples))
+
+
+def labelled_parts(
+    teacher: Classifier,
+    images: Tensor,
+    job: ShardJob,
+    method: str,
+    generator: torch.Generator,
+    notes: list[dict[str, Any]] | None = None,
+    part: int = PART,
+) -> Iterator[Samples]:
     """The images and their blends, with the teacher's logits, its confidence in the label, and its entropy in nats.
 
-    `notes` are added to the images' json, one an image; blends don't repeat them.
+    `notes` are added to the images' json, one an image; blends don't repeat them. `part` is the number of samples a part, a
+    multiple of the batches that the teacher sees, so that parts of any size have the same content.
     """
     pixels, partners, shares = blend(images, job.blends, generator)
-    logits = predict(teacher, pixels, batch_size=500)
-    if not torch.isfinite(logits).all():
-        raise UserError("the teacher gives NaN or infinite logits on its own synthetic images: use another checkpoint")
-    labels = torch.tensor(job.labels)
-    image_labels = job.image_labels
-    log_p = logits.double().log_softmax(1)
-    entropy = -(log_p.exp() * log_p).sum(1)
-    confidence = log_p.gather(1, labels[:, None])[:, 0].exp()
-    records = [
-        {"method": method, "seed": job.seed, "confidence": round(c, 6), "entropy": round(h, 6)}
-        | (blend_record(job, partner, image_labels[partner], share) if share < 1 else {})
-        for c, h, partner, share in zip(
-            confidence.tolist(), entropy.tolist(), partners.tolist(), shares.tolist(), strict=True
-        )
-    ]
+    keys, labels = job.keys, torch.tensor(job.labels)
+    records = [{"method": method, "seed": job.seed} for _ in keys]
     for record, note in zip(records[:: 1 + job.blends], notes or [], strict=False):
         record |= note
-    return Samples(job.keys, pixels.numpy(), labels.numpy().astype(np.int64), logits.numpy(), records)
+    rows = zip(records, partners.tolist(), shares.tolist(), strict=True)
+    for record, partner, share in rows:
+        if share < 1:
+            record |= blend_record(job, partner, job.classes[(job.start + partner) % len(job.classes)], share)
+    for start in range(0, len(keys), part):
+        mine = slice(start, start + part)
+        logits = predict(teacher, pixels[mine], batch_size=LABEL_BATCH)
+        if not torch.isfinite(logits).all():
+            raise UserError(
+                "the teacher gives NaN or infinite logits on its own synthetic images: use another checkpoint"
+            )
+        log_p = logits.double().log_softmax(1)
+        entropy = -(log_p.exp() * log_p).sum(1)
+        confidence = log_p.gather(1, labels[mine, None])[:, 0].exp()
+        for record, c, h in zip(records[mine], confidence.tolist(), entropy.tolist(), strict=True):
+            record |= {"confidence": round(c, 6), "entropy": round(h, 6)}
+        yield Samples(keys[mine], pixels[mine].numpy(), labels[mine].numpy(), logits.numpy(), records[mine])
 
 
 def blend_record(job: ShardJob, partner: int, partner_class: int, share: float) -> dict[str, Any]:

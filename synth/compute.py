@@ -33,7 +33,7 @@ class Compute:
         """Normalised images to float32 logits, within a `with` block."""
         before = torch.contiguous_format
         if self.channels_last:
-            self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.net.to(memory_format=torch.channels_last)
         forward: Callable[[Tensor], Tensor] = torch.compile(self.net) if self.compiled else self.net
         device = teacher.mean.device.type
 
@@ -47,7 +47,7 @@ class Compute:
             yield logits_of
         finally:
             if self.channels_last:
-                self.net.to(memory_format=before)  # type: ignore[call-overload]
+                self.net.to(memory_format=before)
 
     def features(self, wanted: bool) -> Any:
         """The last linear layer's inputs, recorded inside a `with` block where they are wanted."""

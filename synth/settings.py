@@ -90,7 +90,7 @@ class GeneratorSettings(ComputeSettings):
     The defaults are ours, chosen on training images only.
     """
 
-    train_steps: int = setting(1500, "training steps of the generator, once a run")
+    train_steps: int = setting(600, "training steps of the generator, once a run")
     batch_size: int = setting(200, "images a training step")
     lr: float = setting(3e-3, "Adam's peak learning rate for the generator")
     z: int = setting(64, "length of the generator's noise")
@@ -125,9 +125,9 @@ class FastSettings(GeneratorSettings):
     batch is made, so that no batch depends on the batches that a worker made before.
     """
 
-    train_steps: int = setting(1000, "training steps of the meta-generator, once a run")
+    train_steps: int = setting(500, "training steps of the meta-generator, once a run")
     batch_size: int = setting(250, "images adapted together; their classes are mixed, for the statistics' sake")
-    meta_steps: int = setting(50, "outer steps of the meta-training, each of `steps` inner ones, that follow")
+    meta_steps: int = setting(20, "outer steps of the meta-training, each of `steps` inner ones, that follow")
     meta_lr: float = setting(0.1, "share of the way to the adapted generator that an outer step goes (Reptile)")
     steps: int = setting(5, "Adam steps on noise and generator for each batch; the paper's are 2, 5 and 10")
     z_lr: float = setting(0.02, "Adam's learning rate for the noise")
@@ -202,6 +202,10 @@ PUBLISHED_DEEPINVERSION = DeepInversionSettings(
     layout="planes",
 )
 
+# So few steps earn their keep by a rate five times as high: MNIST, LeNet5, 300 images a class, students of 700 steps judged on
+# training images: 99.2 % retain at 5 steps and lr 1.5, 98.8 % at lr 1; 99.4 % at 10 and 0.8, 98.1 % at 0.3; 99.6 % at 100 and 0.3.
+QUICK_DEEPINVERSION = DeepInversionSettings(steps=5, lr=1.5)
+
 # A tenth of the steps, from a generator's images on.
 WARM_DEEPINVERSION = DeepInversionSettings(steps=10, lr=0.2, warm_start=True)
 
@@ -212,5 +216,6 @@ SYNTHESIS_SETTINGS: dict[str, Any] = {
 }
 SYNTHESIS_PRESETS = {
     ("deepinversion", "published"): PUBLISHED_DEEPINVERSION,
+    ("deepinversion", "quick"): QUICK_DEEPINVERSION,
     ("deepinversion", "warm"): WARM_DEEPINVERSION,
 }

@@ -1,4 +1,4 @@
-"""How a teacher is computed on a device: arithmetic, layout in memory, compilation. Chosen by rule, never by a timing:
+"""How a teacher is computed on a device: arithmetic and layout in memory. Chosen by rule, never by a timing:
 the choice is part of what determines a shard's bytes.
 """
 
@@ -26,28 +26,25 @@ class Compute:
     net: nn.Module
     bfloat16: bool
     channels_last: bool
-    compiled: bool
 
     @contextmanager
     def teacher_net(self, teacher: Classifier) -> Iterator[Callable[[Tensor], Tensor]]:
         """Normalised images to float32 logits, within a `with` block."""
-        before = torch.contiguous_format
         if self.channels_last:
             self.net.to(memory_format=torch.channels_last)
-        forward: Callable[[Tensor], Tensor] = torch.compile(self.net) if self.compiled else self.net
         device = teacher.mean.device.type
 
         def logits_of(x_norm: Tensor) -> Tensor:
             if self.channels_last:
                 x_norm = x_norm.contiguous(memory_format=torch.channels_last)
             with torch.autocast(device, torch.bfloat16) if self.bfloat16 else nullcontext():
-                return forward(x_norm).float()
+                return self.net(x_norm).float()
 
         try:
             yield logits_of
         finally:
             if self.channels_last:
-                self.net.to(memory_format=before)
+                self.net.to(memory_format=torch.contiguous_format)
 
     def features(self, wanted: bool) -> Any:
         """The last linear layer's inputs, recorded inside a `with` block where they are wanted."""
@@ -65,7 +62,7 @@ def choose(settings: ComputeSettings, teacher: Classifier) -> Compute:
     large = gpu or forward_flop(teacher.net, teacher.card.input_shape) >= LARGE_FLOP
     channels_last = settings.layout == "channels-last" or (settings.layout == "auto" and large and device != "mps")
     bfloat16 = settings.precision == "bfloat16" or (settings.precision == "auto" and large and has_bfloat16(device))
-    return Compute(teacher.net, bfloat16, channels_last, settings.compile)
+    return Compute(teacher.net, bfloat16, channels_last)
 
 
 def has_bfloat16(device: str) -> bool:

@@ -26,7 +26,6 @@ class ComputeSettings:
         "auto", "the teacher's arithmetic; images and statistics stay float32", choices=("auto", "float32", "bfloat16")
     )
     layout: str = setting("auto", "order of the teacher's maps in memory", choices=("auto", "planes", "channels-last"))
-    compile: bool = setting(False, "compile the teacher; pays on long runs of large teachers")
 
     def __post_init__(self) -> None:
         require(self.precision in ("auto", "float32", "bfloat16"), f"precision {self.precision} is unknown")

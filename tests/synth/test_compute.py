@@ -27,15 +27,15 @@ def allcnn(width: float) -> Classifier:
 
 def test_a_small_teacher_stays_as_it_is_on_a_cpu_and_a_large_one_does_not(tiny_teacher: Classifier) -> None:
     small, large = choose(QUICK, tiny_teacher), choose(QUICK, allcnn(0.5))
-    assert (small.bfloat16, small.channels_last, small.compiled) == (False, False, False)
+    assert (small.bfloat16, small.channels_last) == (False, False)
     assert large.channels_last
     assert large.bfloat16 == torch.cpu._is_avx512_bf16_supported()
 
 
 def test_every_choice_can_be_overridden(tiny_teacher: Classifier) -> None:
-    forced = dataclasses.replace(QUICK, precision="bfloat16", layout="channels-last", compile=True)
+    forced = dataclasses.replace(QUICK, precision="bfloat16", layout="channels-last")
     found = choose(forced, tiny_teacher)
-    assert (found.bfloat16, found.channels_last, found.compiled) == (True, True, True)
+    assert (found.bfloat16, found.channels_last) == (True, True)
     plain = choose(dataclasses.replace(QUICK, precision="float32", layout="planes"), allcnn(0.5))
     assert (plain.bfloat16, plain.channels_last) == (False, False)
 

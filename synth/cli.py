@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from synth.console import ClassList, Console, settings_flags, settings_from_flags
-from synth.settings import SYNTHESIS_PRESETS, SYNTHESIS_SETTINGS
+from synth.errors import UsageError
+from synth.settings import SYNTHESIS_PRESETS, SYNTHESIS_SETTINGS, QualityGate
 
 FROM_ENVIRONMENT = {"auto_envvar_prefix": "SYNTH", "show_default": True, "max_content_width": 110}
 
@@ -31,13 +32,25 @@ def main() -> None:
 @click.option("--method", type=click.Choice(list(SYNTHESIS_SETTINGS)), default="deepinversion")
 @click.option(
     "--preset",
-    type=click.Choice(["tuned", "published"]),
+    type=click.Choice(["tuned", "quick", "warm", "published"]),
     default="tuned",
-    help="whose settings to start from",
+    help="settings to start from: ours; ours with 5 steps; 10 steps from a generator's images on; the paper's",
 )
 @click.option("--shard-size", type=int, default=1000, help="images a shard at most")
 @click.option(
     "--blends", type=int, default=9, help="samples that blend each image with another, labelled by the teacher"
+)
+@click.option(
+    "--generator",
+    type=click.Path(path_type=Path),
+    help="a trained generator (another run's generator.safetensors), instead of training one",
+)
+@click.option(
+    "--student", type=click.Path(path_type=Path), help="checkpoint to train a generator against, for what it lacks"
+)
+@click.option(
+    "--quality-gate",
+    help="make images again that miss these bounds, such as confidence=0.9,entropy=0.5,agreement=0.8,tries=3",
 )
 @click.option("--seed", type=int, default=0)
 @click.option("--resume", is_flag=True, help="make only what the run still lacks")
@@ -79,6 +92,9 @@ def generate(
     preset: str,
     shard_size: int,
     blends: int,
+    generator: Path | None,
+    student: Path | None,
+    quality_gate: str | None,
     seed: int,
     resume: bool,
     overwrite: bool,
@@ -96,8 +112,14 @@ def generate(
 
     The same teacher, settings and seed give the same bytes, whatever the number of workers or interruptions.
     """
+    if preset != "tuned" and (method, preset) not in SYNTHESIS_PRESETS:
+        raise UsageError(f"--preset {preset} is none of --method {method}: leave it out")
     base = SYNTHESIS_PRESETS.get((method, preset), SYNTHESIS_SETTINGS[method]())
     settings = settings_from_flags(base, flags, f"--method {method}")
+    try:
+        gate = QualityGate.parse(quality_gate) if quality_gate else None
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     from synth.generate import Request, generate_run
 
     request = Request(
@@ -121,6 +143,9 @@ def generate(
         shard_timeout=shard_timeout,
         insecure=insecure,
         log_level=log_level,
+        generator=generator,
+        student=student,
+        gate=gate,
     )
     generate_run(request, say=lambda line: click.echo(line, err=True))
 
@@ -161,3 +186,18 @@ def preview(uri: str, out: Path, columns: int) -> None:
 
     draw_grid(open_store(uri), columns, out)
     click.echo(f"wrote {out}")
+
+
+@main.command(context_settings=FROM_ENVIRONMENT)
+@click.argument("uri")
+@click.option("--teacher", type=click.Path(path_type=Path), default="teacher.safetensors", help="the run's checkpoint")
+@click.option("--arch", help="module:function of the checkpoint's architecture, if it is your own code")
+@click.option("--images", type=click.IntRange(min=2), default=10_000, help="of the run, how many to look at")
+def diversity(uri: str, teacher: Path, arch: str | None, images: int) -> None:
+    """How different a run's images are: per class duplicates, and the spread of the teacher's features."""
+    from synth.diversity import measure, table
+    from synth.store import open_store
+    from synth.teacher import load_checkpoint
+
+    model = load_checkpoint(teacher, arch)
+    click.echo(table(measure(open_store(uri), model, images), model.card.class_names))

@@ -338,7 +338,8 @@ class RayBackend:
             raise (LostWorkerError if lost else FailedJobError)(last_line(error)) from error
         finally:
             self.outcomes.inc(tags={"outcome": outcome})
-        self.images.inc(images)
+        if images:  # a preparation makes none
+            self.images.inc(images)
         self.durations.observe(delivery.seconds)
         self.observe_phases(delivery.phases)
         return delivery

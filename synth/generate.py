@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,13 +14,15 @@ from typing import Any
 from synth import methods
 from synth.console import InterruptedRunError, check_classes
 from synth.errors import UsageError, UserError
+from synth.generator import read_generator
 from synth.index import Index, RunCard
 from synth.journal import configure
 from synth.lock import Lock, locked
 from synth.plan import Plan
 from synth.produce import Recipe
 from synth.progress import Progress, format_seconds
-from synth.run import Executor, in_process, open_run, package_versions, publish, refuse_existing
+from synth.run import Executor, in_process, open_run, package_versions, publish, refuse_existing, with_generator
+from synth.settings import QualityGate
 from synth.shards import PIXEL_MODES
 from synth.store import Store, open_store
 from synth.teacher import Classifier, parse_checkpoint, read_checkpoint
@@ -49,6 +52,9 @@ class Request:
     shard_timeout: float | None = None  # seconds
     insecure: bool = False
     log_level: str = "off"
+    generator: Path | None = None
+    student: Path | None = None
+    gate: QualityGate | None = None
 
 
 def generate_run(request: Request, say: Callable[[str], None]) -> Index:
@@ -63,6 +69,7 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
     teacher = parse_checkpoint(checkpoint, str(request.teacher), request.trusted_architecture)
     plan = plan_for(request, teacher)
     methods.find(request.method).check(teacher, request.settings)
+    generator, student = generator_and_student(request, teacher)
     store = open_store(request.out)
     refuse_existing(store, request.resume or request.overwrite)
     configure(request.log_level, f"{request.method}-{teacher.digest[:12] if teacher.digest else ''}-{request.seed}")
@@ -83,7 +90,12 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
             request.settings,
             device,
             request.threads,
+            generator,
+            student,
+            request.gate,
         )
+        if methods.find(request.method).uses_generator(request.settings):
+            index, recipe = with_generator(store, index, recipe, execute, say)
         return publish_with_progress(store, index, recipe, execute, lock, say)
 
 
@@ -109,6 +121,32 @@ def publish_with_progress(
         f"{store} is complete: {len(whole.entries)} shards, {whole.samples:,} samples, {format_seconds(time.monotonic() - started)}"
     )
     return whole
+
+
+def generator_and_student(request: Request, teacher: Classifier) -> tuple[bytes | None, bytes | None]:
+    """The checkpoints that were named, looked into here rather than on the workers.
+
+    Raises:
+        UserError: one of them has no effect, is none, or belongs to another teacher.
+    """
+    uses = methods.find(request.method).uses_generator(request.settings)
+    for name, path in (("--generator", request.generator), ("--student", request.student)):
+        if path is not None and not uses:
+            raise UsageError(f"{name} has no effect on --method {request.method} with these settings: leave it out")
+    student = read_checkpoint(request.student) if request.student else None
+    if student is not None:
+        card = parse_checkpoint(student, str(request.student), request.trusted_architecture).card
+        if (card.input_shape, card.num_classes) != (teacher.card.input_shape, teacher.card.num_classes):
+            raise UserError(f"{request.student} takes other images or classes than the teacher: name a student of it")
+    if request.generator is None:
+        return None, student
+    try:
+        generator = request.generator.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read the generator {request.generator}: {error.strerror or error}") from error
+    digest = hashlib.sha256(student).hexdigest() if student else None
+    read_generator(generator, str(request.generator), teacher.digest, digest)
+    return generator, student
 
 
 def plan_for(request: Request, teacher: Classifier) -> Plan:
@@ -142,7 +180,8 @@ def card_for(request: Request, teacher: Classifier, plan: Plan, device: str) -> 
         mean=teacher.card.mean,
         std=teacher.card.std,
         method=request.method,
-        settings=dataclasses.asdict(request.settings),
+        settings=dataclasses.asdict(request.settings)
+        | ({"quality_gate": dataclasses.asdict(request.gate)} if request.gate else {}),
         plan=plan,
         device=f"{device}, {request.threads} threads" if device == "cpu" else device,
         versions=package_versions(),

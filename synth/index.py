@@ -17,11 +17,12 @@ from typing import Any
 
 from synth.errors import UserError
 from synth.plan import Plan, ShardJob
-from synth.shards import PIXEL_MODES, DamagedShardError, Samples, decode_shard
+from synth.shards import PIXEL_MODES, DamagedShardError, Samples, decode_shard, tar_files
 from synth.store import Store
 
 FORMAT_VERSION = 1
 INDEX, PART = "index.json", "index.part.json"
+GENERATOR = "generator.safetensors"
 SHARD_NAME = re.compile(r"shard-([0-9]{6,9})\.tar")
 LARGEST_INDEX = 2**30  # bytes
 
@@ -101,21 +102,26 @@ class ShardEntry:
     size: int  # bytes
     sha256: str
     class_counts: Mapping[int, int]
+    again: int | None = None  # tries beyond the first that the quality gate asked for; None without a gate
+    missed: int | None = None  # images that missed its bounds to the end
 
     @property
     def name(self) -> str:
         return shard_name(self.number)
 
     @classmethod
-    def of(cls, job: ShardJob, data: bytes) -> ShardEntry:
-        return cls(job.number, job.samples, len(data), hashlib.sha256(data).hexdigest(), job.class_counts)
+    def of(cls, job: ShardJob, data: bytes, gated: bool = False) -> ShardEntry:
+        again, missed = gate_counts(data) if gated else (None, None)
+        hashed = hashlib.sha256(data).hexdigest()
+        return cls(job.number, job.samples, len(data), hashed, job.class_counts, again, missed)
 
     @cached_property
     def line(self) -> str:
         return json.dumps(self.to_json(), sort_keys=True)
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        gate = {} if self.again is None else {"again": self.again, "missed": self.missed}
+        return gate | {
             "url": self.name,
             "nsamples": self.samples,
             "filesize": self.size,
@@ -129,7 +135,14 @@ class ShardEntry:
         if match is None:
             raise ValueError(f"shard url {str(raw['url'])[:80]!r} is not a file of the run")
         counts = {int(c): int(n) for c, n in raw["class_counts"].items()}
-        return cls(int(match[1]), int(raw["nsamples"]), int(raw["filesize"]), str(raw["sha256"]), counts)
+        again, missed = (None if raw.get(name) is None else int(raw[name]) for name in ("again", "missed"))
+        return cls(int(match[1]), int(raw["nsamples"]), int(raw["filesize"]), str(raw["sha256"]), counts, again, missed)
+
+
+def gate_counts(data: bytes) -> tuple[int, int]:
+    """The tries beyond the first, and the images that missed to the end, as a shard's samples note them."""
+    records = [json.loads(content) for name, content in tar_files(data, "the shard") if name.endswith(".json")]
+    return sum(r.get("tries", 1) - 1 for r in records), sum("missed" in r for r in records)
 
 
 @dataclass(frozen=True)
@@ -139,6 +152,7 @@ class Index:
     card: RunCard
     entries: Mapping[int, ShardEntry]
     complete: bool
+    generator_sha256: str | None = None  # of GENERATOR, which the run's images were made with
 
     @property
     def samples(self) -> int:
@@ -153,6 +167,8 @@ class Index:
             "complete": self.complete,
             "run": dataclasses.asdict(self.card),
         }
+        if self.generator_sha256 is not None:
+            raw["generator"] = {"url": GENERATOR, "sha256": self.generator_sha256}
         # A shard a line, each encoded once in its life: long runs have long lists, and the growing one is written often.
         head = json.dumps(raw, indent=1, sort_keys=True).removesuffix("\n}")
         lines = (self.entries[number].line for number in sorted(self.entries))
@@ -172,10 +188,11 @@ class Index:
             card = RunCard.from_json(raw["run"])
             listed = [ShardEntry.from_json(entry) for entry in raw["shardlist"]]
             complete = bool(raw["complete"])
+            generator = str(raw["generator"]["sha256"]) if "generator" in raw else None
             check_entries(card.plan, listed, complete)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise UserError(f"{name} is damaged ({str(error)[:200]}): make the run again") from error
-        return cls(card, {entry.number: entry for entry in listed}, complete)
+        return cls(card, {entry.number: entry for entry in listed}, complete, generator)
 
 
 def check_entries(plan: Plan, listed: list[ShardEntry], complete: bool) -> None:

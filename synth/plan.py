@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 LARGEST_RUN = 10**9  # keys have nine digits
+PREPARATION = -1  # in the place of a shard's number
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,11 @@ class ShardJob:
     classes: tuple[int, ...]
     seed: int
     blends: int = 0
+
+    @property
+    def prepares(self) -> bool:
+        """Whether this is no shard, but what comes before them all (`Plan.preparation`)."""
+        return self.number == PREPARATION
 
     @property
     def samples(self) -> int:
@@ -107,6 +113,10 @@ class Plan:
             seed=shard_seed(self.seed, number),
             blends=self.blends,
         )
+
+    def preparation(self) -> ShardJob:
+        """The job that trains what the methods with a generator work with; its result is the generator's checkpoint."""
+        return ShardJob(number=PREPARATION, start=0, stop=0, classes=self.classes, seed=self.seed)
 
     def jobs(self) -> Iterator[ShardJob]:
         return map(self.job, range(self.shards))

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from synth import methods
 from synth.augment import shift_and_flip
+from synth.encode import encode_shard
 from synth.errors import UserError
+from synth.generator import ClassGenerator, generator_bytes, parse_generator
 from synth.phases import phase
 from synth.plan import ShardJob
-from synth.shards import Samples, encode_shard
+from synth.quality import passed
+from synth.settings import QualityGate
+from synth.shards import Samples
 from synth.teacher import Classifier, parse_checkpoint, predict
 
+SMALLEST_BATCH = 4
+LABEL_BATCH = 500  # images that the teacher labels at once
+PART = 4 * LABEL_BATCH  # samples that are encoded while the next are labelled
 BLEND_SHIFT = 0.1  # of the image's side: 3 pixels of 28 or 32
 
 
@@ -31,22 +39,64 @@ class Recipe:
     settings: Any
     device: str  # cpu, cuda or mps
     threads: int  # a worker's CPU threads; part of the recipe because the order of floating-point sums depends on it
+    generator: bytes | None = None  # the checkpoint that the preparation made, or that was given
+    student: bytes | None = None  # the checkpoint that a generator is trained against
+    gate: QualityGate | None = None
 
 
 def make_shard(job: ShardJob, recipe: Recipe) -> bytes:
-    """The shard's bytes: a function of the recipe and the job alone, on one kind of device."""
+    """A job's bytes, a function of the recipe and the job alone on one kind of device: a shard's tar, or of the job that
+    comes before all shards the generator's checkpoint.
+
+    Where the device's memory doesn't hold a batch, the shard is made again from its seed in batches half as large, and its
+    samples' json says so (`batch_size`): on such a device, content is a function of the batch size too.
+    """
     if torch.get_num_threads() != recipe.threads:
         torch.set_num_threads(recipe.threads)
     with phase("load"):
         teacher = teacher_on_device(recipe.checkpoint, recipe.trusted_architecture, recipe.device)
+    settings = recipe.settings
+    while True:
+        try:
+            if job.prepares:
+                return prepare(teacher, settings, job, recipe)
+            return shard_of(teacher, settings, job, recipe)
+        except torch.OutOfMemoryError:
+            settings = halved(settings)
+        if teacher.mean.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def prepare(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) -> bytes:
+    student = parse_checkpoint(recipe.student, "the student", recipe.trusted_architecture) if recipe.student else None
+    student = student.to(recipe.device) if student else None
+    with phase("preparation"):
+        network = methods.find(recipe.method).prepare(teacher, settings, job.seed, student)
+    return generator_bytes(network) if network is not None else b""
+
+
+def shard_of(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) -> bytes:
     generator = torch.Generator().manual_seed(job.seed)
     labels = torch.tensor(job.image_labels)
+    network = generator_on_device(recipe.generator, recipe.device) if recipe.generator else None
+    make = methods.find(recipe.method).synthesise
     with phase("synthesis"):
-        images = methods.find(recipe.method).synthesise(teacher, labels, recipe.settings, generator)
-    with phase("label"):
-        samples = label_samples(teacher, images, job, recipe.method, generator)
-    with phase("encode"):
-        return encode_shard(samples)
+        images, notes = passed(
+            teacher, labels, lambda wanted: make(teacher, wanted, settings, generator, network=network), recipe.gate
+        )
+    if settings != recipe.settings:
+        notes = [note | {"batch_size": settings.batch_size} for note in notes]
+    return encode_shard(labelled_parts(teacher, images, job, recipe.method, generator, notes))
+
+
+def halved(settings: Any) -> Any:
+    """The settings with half the batch. Raises UserError where a device doesn't hold the smallest batch."""
+    if settings.batch_size < 2 * SMALLEST_BATCH:
+        raise UserError(
+            f"the device's memory doesn't hold {settings.batch_size} images: use another --device, or a GPU that nobody else "
+            "uses"
+        )
+    return dataclasses.replace(settings, batch_size=settings.batch_size // 2)
 
 
 @lru_cache(maxsize=1)
@@ -55,27 +105,60 @@ def teacher_on_device(checkpoint: bytes, trusted_architecture: str | None, devic
     return parse_checkpoint(checkpoint, "the teacher", trusted_architecture).to(device)
 
 
+@lru_cache(maxsize=1)
+def generator_on_device(checkpoint: bytes, device: str) -> ClassGenerator:
+    return parse_generator(checkpoint, "the generator").to(device)
+
+
 def label_samples(
-    teacher: Classifier, images: Tensor, job: ShardJob, method: str, generator: torch.Generator
+    teacher: Classifier,
+    images: Tensor,
+    job: ShardJob,
+    method: str,
+    generator: torch.Generator,
+    notes: list[dict[str, Any]] | None = None,
 ) -> Samples:
-    """The images and their blends, with the teacher's logits, its confidence in the label, and its entropy in nats."""
+    """The images and their blends, as `labelled_parts` gives them, in one part."""
+    return next(labelled_parts(teacher, images, job, method, generator, notes, part=job.samples))
+
+
+def labelled_parts(
+    teacher: Classifier,
+    images: Tensor,
+    job: ShardJob,
+    method: str,
+    generator: torch.Generator,
+    notes: list[dict[str, Any]] | None = None,
+    part: int = PART,
+) -> Iterator[Samples]:
+    """The images and their blends, with the teacher's logits, its confidence in the label, and its entropy in nats.
+
+    `notes` are added to the images' json, one an image; blends don't repeat them. `part` is the number of samples a part, a
+    multiple of the batches that the teacher sees, so that parts of any size have the same content.
+    """
     pixels, partners, shares = blend(images, job.blends, generator)
-    logits = predict(teacher, pixels, batch_size=500)
-    if not torch.isfinite(logits).all():
-        raise UserError("the teacher gives NaN or infinite logits on its own synthetic images: use another checkpoint")
-    labels = torch.tensor(job.labels)
-    image_labels = job.image_labels
-    log_p = logits.double().log_softmax(1)
-    entropy = -(log_p.exp() * log_p).sum(1)
-    confidence = log_p.gather(1, labels[:, None])[:, 0].exp()
-    records = [
-        {"method": method, "seed": job.seed, "confidence": round(c, 6), "entropy": round(h, 6)}
-        | (blend_record(job, partner, image_labels[partner], share) if share < 1 else {})
-        for c, h, partner, share in zip(
-            confidence.tolist(), entropy.tolist(), partners.tolist(), shares.tolist(), strict=True
-        )
-    ]
-    return Samples(job.keys, pixels.numpy(), labels.numpy().astype(np.int64), logits.numpy(), records)
+    keys, labels = job.keys, torch.tensor(job.labels)
+    records = [{"method": method, "seed": job.seed} for _ in keys]
+    for record, note in zip(records[:: 1 + job.blends], notes or [], strict=False):
+        record |= note
+    rows = zip(records, partners.tolist(), shares.tolist(), strict=True)
+    for record, partner, share in rows:
+        if share < 1:
+            record |= blend_record(job, partner, job.classes[(job.start + partner) % len(job.classes)], share)
+    for start in range(0, len(keys), part):
+        mine = slice(start, start + part)
+        with phase("label"):
+            logits = predict(teacher, pixels[mine], batch_size=LABEL_BATCH)
+        if not torch.isfinite(logits).all():
+            raise UserError(
+                "the teacher gives NaN or infinite logits on its own synthetic images: use another checkpoint"
+            )
+        log_p = logits.double().log_softmax(1)
+        entropy = -(log_p.exp() * log_p).sum(1)
+        confidence = log_p.gather(1, labels[mine, None])[:, 0].exp()
+        for record, c, h in zip(records[mine], confidence.tolist(), entropy.tolist(), strict=True):
+            record |= {"confidence": round(c, 6), "entropy": round(h, 6)}
+        yield Samples(keys[mine], pixels[mine].numpy(), labels[mine].numpy(), logits.numpy(), records[mine])
 
 
 def blend_record(job: ShardJob, partner: int, partner_class: int, share: float) -> dict[str, Any]:

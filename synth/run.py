@@ -11,10 +11,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
 
 from synth.errors import UsageError, UserError
-from synth.index import INDEX, PART, Index, RunCard, ShardEntry, find_index, read_index, read_shard
+from synth.generator import read_generator
+from synth.index import GENERATOR, INDEX, PART, Index, RunCard, ShardEntry, find_index, read_index, read_shard
 from synth.lock import LOCK
 from synth.plan import ShardJob
 from synth.produce import Recipe, make_shard
+from synth.progress import format_seconds
 from synth.shards import DamagedShardError
 from synth.store import Store
 from synth.uploads import Landed, Uploads
@@ -67,7 +69,7 @@ def open_run(store: Store, card: RunCard, resume: bool, overwrite: bool) -> Inde
         raise UsageError(f"{store} holds another run ({difference}): use its options, or choose another --out")
     intact = {number: entry for number, entry in index.entries.items() if is_intact(store, entry)}
     store.remove_temporaries()
-    index = Index(card=index.card, entries=intact, complete=index.complete and len(intact) == len(index.entries))
+    index = replace(index, entries=intact, complete=index.complete and len(intact) == len(index.entries))
     if index.complete:
         store.remove(PART)  # of a run that was killed between its last two steps
     else:
@@ -105,7 +107,7 @@ def begin(store: Store, card: RunCard) -> None:
 def clear(store: Store) -> None:
     """Remove a run's own files, and nothing else."""
     for name in sorted(store.names()):
-        if name in (INDEX, PART) or (name.startswith("shard-") and name.endswith(".tar")):
+        if name in (INDEX, PART, GENERATOR) or (name.startswith("shard-") and name.endswith(".tar")):
             store.remove(name)
 
 
@@ -171,7 +173,7 @@ def publish(
             if made.data is None:
                 failed.append(made)
                 continue
-            entry = ShardEntry.of(made.job, made.data)
+            entry = ShardEntry.of(made.job, made.data, gated="quality_gate" in index.card.settings)
             heard[entry.number] = made.uploaded
             uploads.add(entry, made.data)
             enter(uploads.landed())
@@ -185,16 +187,71 @@ def publish(
         raise UserError(
             f"{len(failed)} of {index.card.plan.shards} shards failed: {numbers}; first error: {failed[0].error}"
         )
-    whole = Index(index.card, entries, complete=True)
+    whole = replace(index, entries=entries, complete=True)
     store.write(INDEX, whole.to_bytes())
     store.remove(PART)
     return whole
+
+
+def with_generator(
+    store: Store, index: Index, recipe: Recipe, execute: Executor, say: Callable[[str], None]
+) -> tuple[Index, Recipe]:
+    """The index and the recipe with the generator that the run's images are made with: the recipe's own (that was given),
+    the one that the run holds, or one that is trained now, in one job, and written into the run before any shard.
+
+    Methods without a generator get both back as they were.
+
+    Raises:
+        UserError: the training failed, or a run whose generator is lost is asked to go on with another.
+    """
+    data = recipe.generator or stored_generator(store, index)
+    if data is None:
+        started = time.monotonic()
+        say("training the generator, once for the run, ...")
+        data = trained(index.card.plan.preparation(), recipe, execute)
+        if not data:
+            raise UserError(f"--method {recipe.method} trained no generator with these settings")
+        say(f"... {format_seconds(time.monotonic() - started)}")
+    read_generator(data, "the generator", index.card.teacher_sha256, student_digest(recipe))
+    sha256_hex = sha256(data).hexdigest()
+    if index.generator_sha256 not in (None, sha256_hex) and index.entries:
+        raise UsageError(
+            f"{store} holds shards of another generator ({index.generator_sha256[:12]}, not {sha256_hex[:12]}): give its own "
+            "by --generator, or replace the run with --overwrite"
+        )
+    store.write(GENERATOR, data)
+    index = replace(index, generator_sha256=sha256_hex)
+    store.write(PART, index.to_bytes())
+    return index, replace(recipe, generator=data)
+
+
+def trained(job: ShardJob, recipe: Recipe, execute: Executor) -> bytes:
+    for made in execute([job], recipe):
+        if made.data is None:
+            raise UserError(f"the generator's training failed: {made.error}")
+        return made.data
+    raise AssertionError("an executor yields every job")
+
+
+def stored_generator(store: Store, index: Index) -> bytes | None:
+    """The run's generator; None where it has none, or not with the hash that the index tells."""
+    try:
+        data = store.read(GENERATOR) if index.generator_sha256 else b""
+    except FileNotFoundError:
+        return None
+    return data if sha256(data).hexdigest() == index.generator_sha256 else None
+
+
+def student_digest(recipe: Recipe) -> str | None:
+    return sha256(recipe.student).hexdigest() if recipe.student else None
 
 
 def verify(store: Store) -> tuple[Index, list[str]]:
     """Check every hash, count, key and value of a run, and return its index with what is wrong, a line each."""
     index = read_index(store)
     problems = []
+    if index.generator_sha256 is not None and stored_generator(store, index) is None:
+        problems.append(f"{store}/{GENERATOR} is missing or damaged: the shards are whole, but no more can be made")
     for number in sorted(index.entries):
         entry = index.entries[number]
         try:

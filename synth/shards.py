@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from webdataset import TarWriter
 
+from synth.encode import npy_header
 from synth.errors import UserError
 from synth.plan import LARGEST_RUN
 
@@ -65,39 +65,6 @@ class Samples:
 
 class DamagedShardError(UserError):
     """A shard that is not what the format allows."""
-
-
-def encode_shard(samples: Samples) -> bytes:
-    """The shard's tar, the same bytes for the same samples."""
-    buffer = io.BytesIO()
-    with TarWriter(buffer, mtime=0, encoder=False) as tar:
-        for key, image, label, logits, record in zip(
-            samples.keys, samples.images, samples.labels, samples.logits, samples.records, strict=True
-        ):
-            tar.write(
-                {
-                    "__key__": key,
-                    "cls": str(int(label)).encode(),
-                    "json": json.dumps(record, sort_keys=True).encode(),
-                    "logits.npy": encode_npy(logits),
-                    "png": encode_png(image),
-                }
-            )
-    return buffer.getvalue()
-
-
-def encode_png(image: np.ndarray) -> bytes:
-    """A uint8 image (C, H, W), C = 1 or 3, without loss."""
-    buffer = io.BytesIO()
-    pixels = image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0)
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG", compress_level=6)
-    return buffer.getvalue()
-
-
-def encode_npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, array.astype(np.float32), version=(1, 0), allow_pickle=False)
-    return buffer.getvalue()
 
 
 def decode_shard(data: bytes, name: str, image_shape: tuple[int, int, int], num_classes: int) -> Samples:
@@ -241,7 +208,7 @@ def decode_logits(content: bytes, where: str, num_classes: int) -> np.ndarray:
 @lru_cache(maxsize=8)
 def npy_head(num_classes: int) -> bytes:
     """What precedes the numbers in a sample's logits."""
-    return encode_npy(np.zeros(num_classes))[: -4 * num_classes]
+    return npy_header((num_classes,))
 
 
 def finite(logits: np.ndarray, where: str) -> np.ndarray:

@@ -28,6 +28,11 @@ def describe(store: Store) -> str:
         f"  method     {index.card.method}, seed {plan.seed}, teacher {index.card.teacher_sha256[:12]} ({index.card.architecture})",
         f"  published  {len(index.entries)} of {plan.shards} shards, {index.samples:,} of {plan.samples:,} samples",
     ]
+    if index.generator_sha256:
+        lines.append(f"  generator  {index.generator_sha256[:12]}")
+    if "quality_gate" in index.card.settings:
+        again, missed = (sum(getattr(e, name) or 0 for e in index.entries.values()) for name in ("again", "missed"))
+        lines.append(f"  gate       {again:,} images made again, {missed:,} missed its bounds to the end")
     missing = (n for n in range(plan.shards) if n not in index.entries)
     first = list(islice(missing, 11))
     if first:

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import nn
 
+from synth import methods
 from synth.index import Index, RunCard
 from synth.plan import Plan
 from synth.produce import Recipe
-from synth.run import Executor, in_process, open_run, package_versions, publish
+from synth.run import Executor, in_process, open_run, package_versions, publish, with_generator
 from synth.settings import DeepInversionSettings
 from synth.store import Folder
 from synth.teacher import Classifier, ModelCard, checkpoint_bytes, parse_checkpoint
@@ -72,7 +73,8 @@ def card_for(recipe: Recipe, plan: Plan) -> RunCard:
         mean=teacher.card.mean,
         std=teacher.card.std,
         method=recipe.method,
-        settings=dataclasses.asdict(recipe.settings),
+        settings=dataclasses.asdict(recipe.settings)
+        | ({"quality_gate": dataclasses.asdict(recipe.gate)} if recipe.gate else {}),
         plan=plan,
         device="cpu, 1 threads",
         versions=package_versions(),
@@ -85,6 +87,8 @@ def make_run(
     """A complete run in `path`."""
     store = Folder(path)
     index = open_run(store, card_for(recipe, plan), resume=resume, overwrite=False)
+    if methods.find(recipe.method).uses_generator(recipe.settings) and not index.complete:
+        index, recipe = with_generator(store, index, recipe, execute, lambda line: None)
     return store, publish(store, index, recipe, execute, lambda samples: None)
 
 

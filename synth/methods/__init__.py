@@ -1,14 +1,22 @@
-"""Synthesis methods, one a file. Each file has a function
+"""Synthesis methods, one a file. Each file has the functions
 
-    synthesise(teacher: Classifier, labels_B: LongTensor, settings, generator: torch.Generator) -> uint8 (B, C, H, W)
+    check(teacher: Classifier, settings) -> None, which raises UserError where the method can't work on the teacher,
+    uses_generator(settings) -> bool, whether there is something to prepare,
+    prepare(teacher, settings, seed, student: Classifier | None) -> ClassGenerator | None, trained once a run, before all shards,
+    synthesise(teacher, labels_B: LongTensor, settings, generator: torch.Generator, network) -> uint8 (B, C, H, W),
 
-that makes one image for each label on the teacher's device. `generator` is a CPU generator and the only randomness.
+the last of which makes one image for each label on the teacher's device. `generator` is a CPU generator and the only
+randomness; `network` is what `prepare` returned. Nothing is carried from one call to the next.
 """
 
 from importlib import import_module
 from typing import Any
 
-METHODS = {"deepinversion": "synth.methods.deepinversion"}
+METHODS = {
+    "deepinversion": "synth.methods.deepinversion",
+    "fast": "synth.methods.fast",
+    "generator": "synth.methods.generator",
+}
 
 
 def find(name: str) -> Any:

@@ -9,13 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from synth.compute import choose
 from synth.errors import UserError
-from synth.settings import DeepInversionSettings
+from synth.generator import ClassGenerator
+from synth.objectives import blur
+from synth.settings import DeepInversionSettings, GeneratorSettings
 from synth.statistics import BatchStatistics, batch_norm_layers, input_loss, watch_batch_norm
 from synth.teacher import Classifier, to_uint8
 
 # Of the images, normalised (B, C, H, W), and of the teacher's logits (B, K), to a scalar.
 ExtraLoss = Callable[[Tensor, Tensor], Tensor]
+
+WINDOW = 10  # steps whose mean loss is compared with that of as many before
 
 
 def check(teacher: Classifier, settings: DeepInversionSettings) -> None:
@@ -28,12 +33,28 @@ def check(teacher: Classifier, settings: DeepInversionSettings) -> None:
         )
 
 
+def uses_generator(settings: DeepInversionSettings) -> bool:
+    return settings.warm_start
+
+
+def prepare(
+    teacher: Classifier, settings: DeepInversionSettings, seed: int, student: Classifier | None = None
+) -> ClassGenerator | None:
+    """With `warm_start` the generator whose images are optimised further, of that method's own settings."""
+    if not settings.warm_start:
+        return None
+    from synth.methods import generator
+
+    return generator.prepare(teacher, GeneratorSettings(flip=settings.flip), seed, student)
+
+
 def synthesise(
     teacher: Classifier,
     labels_B: Tensor,
     settings: DeepInversionSettings,
     generator: torch.Generator,
     extra_loss: ExtraLoss | None = None,
+    network: ClassGenerator | None = None,
 ) -> Tensor:
     """One image a label: argmin_x CE(T(x), y) + α_tv TV(x) + α_l2 ||x|| + α_bn R_bn(x) (equations 1 to 4).
 
@@ -42,6 +63,7 @@ def synthesise(
         labels_B: wanted class indices (B,).
         generator: a CPU generator; the same state gives the same images on one kind of device.
         extra_loss: added to the loss, such as the student's agreement in Adaptive DeepInversion.
+        network: makes the first images where `warm_start` is on.
 
     Returns:
         uint8 images (B, C, H, W) on the CPU.
@@ -50,7 +72,9 @@ def synthesise(
         UserError: the loss is no longer a number.
     """
     batches = max(1, math.ceil(len(labels_B) / settings.batch_size))
-    images = [invert(teacher, labels, settings, generator, extra_loss) for labels in labels_B.tensor_split(batches)]
+    images = [
+        invert(teacher, labels, settings, generator, extra_loss, network) for labels in labels_B.tensor_split(batches)
+    ]
     return torch.cat(images)
 
 
@@ -60,13 +84,20 @@ def invert(
     settings: DeepInversionSettings,
     generator: torch.Generator,
     extra_loss: ExtraLoss | None = None,
+    network: ClassGenerator | None = None,
 ) -> Tensor:
     """One batch of images, optimised in normalised pixels and held inside the range that real pixels have."""
     labels_B = labels_B.to(teacher.mean.device)
     lowest, highest = (0 - teacher.mean) / teacher.std, (1 - teacher.mean) / teacher.std
     channels, side, _ = teacher.card.input_shape
-    noise = torch.randn(len(labels_B), channels, side, side, generator=generator).to(teacher.mean.device)
-    x_norm = (lowest + 0.3 + 0.3 * noise if settings.start == "dark" else noise).clamp(lowest, highest)
+    if settings.warm_start:
+        assert network is not None, "prepare trains it"
+        z = torch.randn(len(labels_B), network.card.z, generator=generator).to(teacher.mean.device)
+        with torch.no_grad():
+            x_norm = network(z, labels_B)
+    else:
+        noise = torch.randn(len(labels_B), channels, side, side, generator=generator).to(teacher.mean.device)
+        x_norm = (lowest + 0.3 + 0.3 * noise if settings.start == "dark" else noise).clamp(lowest, highest)
     coarse, fine = settings.coarse_steps, settings.steps - settings.coarse_steps
     if coarse:
         x_norm = F.avg_pool2d(x_norm, 2)
@@ -93,12 +124,14 @@ def descend(
     x_norm = x_norm.detach().clone().requires_grad_(True)
     optimiser = torch.optim.Adam([x_norm], lr=settings.lr, betas=(0.5, 0.9))
     loss = torch.zeros(())
-    with watch_batch_norm(teacher.net) as statistics:
+    losses: list[Tensor] = []
+    compute = choose(settings, teacher)
+    with compute.teacher_net(teacher) as net, watch_batch_norm(teacher.net) as statistics:
         for step in steps:
             optimiser.param_groups[0]["lr"] = settings.lr * schedule(step, settings)
             optimiser.zero_grad(set_to_none=True)
             seen = augment(resize(x_norm, teacher.card.input_shape[1]), settings, generator)
-            logits_BK = teacher.net(seen)
+            logits_BK = net(seen)
             loss = settings.ce * F.cross_entropy(logits_BK, labels_B) + image_prior(seen, settings)
             loss = loss + statistics_prior(seen, statistics, settings)
             if extra_loss is not None:
@@ -109,11 +142,25 @@ def descend(
             optimiser.step()
             with torch.no_grad():
                 x_norm.clamp_(*pixel_range)
+            if settings.plateau and at_plateau(losses, loss.detach(), settings.plateau):
+                break
     if not math.isfinite(loss.item()):
         raise UserError(
             "the synthesis diverged (its loss is not a number): the teacher gives NaN, or --lr is too high for it"
         )
     return x_norm.detach()
+
+
+def at_plateau(losses: list[Tensor], loss: Tensor, share: float) -> bool:
+    """Whether the mean loss of the last ten steps fell by less than `share` below that of the ten before.
+
+    Looks at the numbers, and so waits for the device, every tenth step alone.
+    """
+    losses.append(loss)
+    if len(losses) % WINDOW or len(losses) < 2 * WINDOW:
+        return False
+    before, now = torch.stack(losses[-2 * WINDOW :]).view(2, WINDOW).mean(1).tolist()
+    return now > (1 - share) * before
 
 
 def statistics_prior(x_norm: Tensor, statistics: BatchStatistics, settings: DeepInversionSettings) -> Tensor:
@@ -125,20 +172,6 @@ def statistics_prior(x_norm: Tensor, statistics: BatchStatistics, settings: Deep
     if settings.pixel:
         total = total + settings.pixel * input_loss(x_norm)
     return total
-
-
-def blur(x: Tensor, times: int) -> Tensor:
-    """(B, C, H, W) smoothed by the 3x3 binomial filter, so many times.
-
-    On a gradient this is descent in a smoother (Sobolev) norm: what single pixels could gain by a texture that only the
-    network sees is held back, what strokes gain is not.
-    """
-    kernel = torch.tensor([1.0, 2.0, 1.0], device=x.device, dtype=x.dtype)
-    kernel = (torch.outer(kernel, kernel) / 16)[None, None]
-    planes = x.flatten(0, 1)[:, None]
-    for _ in range(times):
-        planes = F.conv2d(F.pad(planes, (1, 1, 1, 1), mode="replicate"), kernel)
-    return planes.view_as(x)
 
 
 def resize(x: Tensor, side: int) -> Tensor:

@@ -1,5 +1,6 @@
 """The executor on Ray. One Ray with two workers serves the whole file."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from synth.errors import UsageError, UserError
-from synth.index import read_index
+from synth.index import GENERATOR, read_index
 from synth.plan import Plan, ShardJob
 from synth.produce import Recipe, make_shard
 from synth.run import verify
@@ -17,6 +18,7 @@ from synth.statistics import batch_norm_layers
 from synth.store import Folder
 from synth.teacher import Classifier, load_checkpoint, save_checkpoint
 from tests.runs import digests, generate_options, make_run, recipe_for, synth_command
+from tests.synth.test_methods import QUICK_SETTINGS
 
 ray = pytest.importorskip("ray")
 
@@ -60,6 +62,17 @@ def test_any_number_of_workers_gives_the_bytes_of_one_process(
     assert "a Ray of its own on this machine, 2 workers" in ray_here
     make_run(tmp_path / "run", recipe, PLAN, on_ray(Workers(count=count)))
     assert digests(tmp_path / "run") == digests(reference)
+
+
+@pytest.mark.parametrize("method", ["fast", "generator"])
+def test_a_generator_is_trained_once_and_shipped_to_every_worker(
+    ray_here: str, tmp_path: Path, tiny_teacher: Classifier, method: str
+) -> None:
+    recipe = dataclasses.replace(recipe_for(tiny_teacher, QUICK_SETTINGS[method]), method=method)
+    make_run(tmp_path / "one", recipe, PLAN)
+    make_run(tmp_path / "two", recipe, PLAN, on_ray(Workers(count=2)))
+    assert GENERATOR in digests(tmp_path / "two")
+    assert digests(tmp_path / "two") == digests(tmp_path / "one")
 
 
 def test_a_killed_worker_loses_no_sample(

@@ -13,17 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from synth.encode import encode_npy, encode_png, encode_shard
 from synth.errors import UserError
-from synth.shards import (
-    DamagedShardError,
-    Samples,
-    decode_shard,
-    encode_npy,
-    encode_png,
-    encode_shard,
-    foreign_header,
-    our_header,
-)
+from synth.shards import DamagedShardError, Samples, decode_shard, foreign_header, our_header
 from tests.synth.test_shards import CLASSES, SHAPE, some_samples
 
 RECORD = b'{"confidence": 0.9, "entropy": 0.1, "method": "m", "seed": 1}'

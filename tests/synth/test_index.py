@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from synth.encode import encode_shard
 from synth.errors import UserError
 from synth.index import FORMAT_VERSION, INDEX, PART, Index, ShardEntry, find_index, read_index, read_shard
-from synth.shards import DamagedShardError, decode_shard, encode_shard
+from synth.shards import DamagedShardError, decode_shard
 from synth.store import Folder
 
 Raw = dict[str, Any]

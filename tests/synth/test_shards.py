@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import webdataset
 
+from synth.encode import encode_shard
 from synth.index import read_index, read_shard
-from synth.shards import Samples, decode_shard, encode_shard
+from synth.shards import Samples, decode_shard
 from synth.store import Folder
 
 SHAPE, CLASSES = (1, 6, 5), 3

@@ -5,7 +5,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from synth.statistics import BatchStatistics, batch_norm_layers, channel_moments, input_loss, watch_batch_norm
+from synth.statistics import (
+    BatchStatistics,
+    FusedBatchNorm,
+    batch_norm_layers,
+    channel_moments,
+    input_loss,
+    watch_batch_norm,
+)
 
 
 def random_network(seed: int = 0) -> nn.Sequential:
@@ -115,7 +122,7 @@ def test_no_hook_outlives_the_block_even_after_an_exception() -> None:
     assert list(found.moments) == batch_norm_layers(net)
     with pytest.raises(RuntimeError):
         observed(net, torch.zeros(4, 99, 4, 4))  # wrong number of channels
-    assert not any(layer._forward_pre_hooks for layer in net.modules())
+    assert not any(layer._forward_pre_hooks or "forward" in vars(layer) for layer in net.modules())
     found.moments.clear()
     net(torch.zeros(4, 2, 4, 4))
     assert not found.moments
@@ -140,3 +147,69 @@ def test_a_single_layer_of_weight_nothing_gives_nothing() -> None:
     net = random_network()[:2].eval()
     found = observed(net, torch.randn(6, 2, 4, 4, generator=torch.Generator().manual_seed(1)))
     assert found.normalised_loss(first_layer_weight=0.0) == 0.0
+
+
+def plain_loss(net: nn.Sequential, x: Tensor, loss: str) -> Tensor:
+    """The statistics loss, and a loss of the outputs, by torch's own layers and autograd."""
+    found = BatchStatistics()
+    for module in net:
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            dims = [d for d in range(x.dim()) if d != 1]
+            found.moments[module] = (x.mean(dims), x.var(dims, unbiased=False))
+        x = module(x)
+    return getattr(found, loss)(3.0) + x.square().mean()
+
+
+@pytest.mark.parametrize("loss", ["published_loss", "normalised_loss"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 3e-2)])
+def test_fused_gradients_are_those_of_float64(loss: str, dtype: torch.dtype, tolerance: float) -> None:
+    net, x = random_network(), torch.randn(16, 2, 4, 4, generator=torch.Generator().manual_seed(7))
+    exact = x.double().requires_grad_(True)
+    plain_loss(random_network().double(), exact, loss).backward()
+    net.requires_grad_(False)
+    ours = x.clone().requires_grad_(True)
+    with watch_batch_norm(net) as found, torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        out = net(ours)
+    (getattr(found, loss)(3.0) + out.float().square().mean()).backward()
+    assert exact.grad is not None
+    assert ours.grad is not None
+    assert ((ours.grad - exact.grad).norm() / exact.grad.norm()).item() < tolerance
+
+
+def test_the_fused_layer_passes_a_gradient_check() -> None:
+    x = torch.randn(5, 3, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(8), requires_grad=True)
+    scale, shift = (
+        torch.tensor([0.5, -2.0, 1.0], dtype=torch.float64),
+        torch.tensor([1.0, 0.0, 3.0], dtype=torch.float64),
+    )
+    assert torch.autograd.gradcheck(lambda x: FusedBatchNorm.apply(x, scale, shift), (x,))
+
+
+def test_a_watched_network_gives_the_outputs_of_the_plain_one() -> None:
+    net, x = random_network(), torch.randn(6, 2, 4, 4, generator=torch.Generator().manual_seed(9))
+    with watch_batch_norm(net):
+        watched = net(x)
+    torch.testing.assert_close(watched, net(x))
+
+
+def test_a_layer_in_training_or_of_somebodys_own_keeps_its_forward() -> None:
+    class Doubling(nn.BatchNorm2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    x = torch.randn(6, 2, 4, 4, generator=torch.Generator().manual_seed(10))
+    for layer in (Doubling(2).eval(), nn.BatchNorm2d(2).train()):
+        expected = layer(x)
+        with watch_batch_norm(layer) as found:
+            torch.testing.assert_close(layer(x), expected)
+        torch.testing.assert_close(found.moments[layer][0], x.mean((0, 2, 3)))
+
+
+def test_watching_twice_gives_both_what_they_watch() -> None:
+    net, x = random_network(), torch.randn(6, 2, 4, 4, generator=torch.Generator().manual_seed(11))
+    with watch_batch_norm(net) as outer:
+        with watch_batch_norm(net) as inner:
+            net(x)
+        net(2 * x)
+    assert len(inner.moments) == len(outer.moments) == 2
+    assert not any("forward" in vars(layer) for layer in net.modules())

@@ -1,0 +1,106 @@
+"""FastDFKD: a meta-learned generator that a few steps fit to each batch, together with the batch's noise (Fang et al. 2022).
+
+The paper learns the meta-generator while it makes batches, each the better for those before. Here it is learned once, from
+the seed, before the first batch, and shipped: a batch that depended on its worker's earlier ones would depend on how many
+workers there are.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from synth.compute import Compute, choose
+from synth.errors import UserError
+from synth.generator import ClassGenerator
+from synth.methods import generator as plain
+from synth.settings import FastSettings
+from synth.statistics import BatchStatistics, watch_batch_norm
+from synth.teacher import Classifier
+
+check = plain.check
+uses_generator = plain.uses_generator
+
+
+def prepare(
+    teacher: Classifier,
+    settings: FastSettings,
+    seed: int,
+    student: Classifier | None = None,
+    log: plain.Log = lambda step, values: None,
+) -> ClassGenerator:
+    """The meta-generator θ: trained as the generator method's, then by Reptile, θ <- θ + ε (θ_k - θ), where θ_k is what `steps`
+    steps of adaptation to a new batch make of θ. Frozen, on the teacher's device.
+    """
+    network = plain.untrained(teacher, settings, seed, student).to(teacher.mean.device)
+    generator = torch.Generator().manual_seed(seed)
+    plain.train(network, teacher, settings, generator, student, log)
+    compute = choose(settings, teacher)
+    with compute.teacher_net(teacher) as net, watch_batch_norm(teacher.net) as statistics:
+        for _ in range(settings.meta_steps):
+            z, labels = plain.draw(network, settings.batch_size, generator)
+            adapted, _ = adapt(network, z, labels, net, compute, statistics, settings, generator, student)
+            with torch.no_grad():
+                for ours, theirs in zip(network.parameters(), adapted.parameters(), strict=True):
+                    ours.lerp_(theirs, settings.meta_lr)
+    return plain.settle(network, settings, torch.Generator().manual_seed(seed))
+
+
+def synthesise(
+    teacher: Classifier,
+    labels_B: Tensor,
+    settings: FastSettings,
+    generator: torch.Generator,
+    network: ClassGenerator | None = None,
+) -> Tensor:
+    """One image a label, uint8 (B, C, H, W) on the CPU: batches of noise z and a generator θ' of their own, from the meta-generator,
+
+        min_{z, θ'}  the generator method's loss of G_θ'(z, y), by `steps` steps of Adam.
+
+    Raises:
+        UserError: the loss is no longer a number.
+    """
+    assert network is not None, "prepare trains it"
+    batches = max(1, math.ceil(len(labels_B) / settings.batch_size))
+    compute = choose(settings, teacher)
+    images = []
+    with compute.teacher_net(teacher) as net, watch_batch_norm(teacher.net) as statistics:
+        for labels in labels_B.tensor_split(batches):
+            z = torch.randn(len(labels), network.card.z, generator=generator).to(teacher.mean.device)
+            labels = labels.to(teacher.mean.device)
+            adapted, z = adapt(network, z, labels, net, compute, statistics, settings, generator, None)
+            with torch.no_grad():
+                x_norm = adapted(z, labels)
+            if not torch.isfinite(x_norm).all():
+                raise UserError("the synthesis diverged (its images are not numbers): lower --adapt-lr and --z-lr")
+            images.append(plain.to_pixels(teacher, x_norm))
+    return torch.cat(images)
+
+
+def adapt(
+    network: ClassGenerator,
+    z: Tensor,
+    labels: Tensor,
+    net: Callable[[Tensor], Tensor],
+    compute: Compute,
+    statistics: BatchStatistics,
+    settings: FastSettings,
+    generator: torch.Generator,
+    student: Classifier | None,
+) -> tuple[ClassGenerator, Tensor]:
+    """A copy of the generator and the noise after `steps` steps on this batch. The generator's batch norm sees the batch."""
+    adapted = copy.deepcopy(network).train().requires_grad_(True)
+    z = z.clone().requires_grad_(True)
+    groups = [{"params": [z], "lr": settings.z_lr}, {"params": list(adapted.parameters()), "lr": settings.adapt_lr}]
+    optimiser = torch.optim.Adam(groups, betas=(0.5, 0.999))
+    for _ in range(settings.steps):
+        optimiser.zero_grad(set_to_none=True)
+        x_norm = adapted(z, labels)
+        terms = plain.objective(x_norm, z, labels, net, compute, statistics, settings, generator, student)
+        torch.stack(list(terms.values())).sum().backward()
+        optimiser.step()
+    return adapted, z.detach()

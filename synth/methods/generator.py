@@ -1,0 +1,217 @@
+"""A class-conditional generator: trained once against the teacher, then sampled (after Chen et al. 2019, DAFL)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from synth.compute import Compute, choose
+from synth.errors import UserError
+from synth.generator import ClassGenerator, GeneratorCard
+from synth.objectives import (
+    activation_loss,
+    blur,
+    disagreement,
+    diversity_loss,
+    forward_flop,
+    total_variation,
+)
+from synth.settings import GeneratorSettings
+from synth.statistics import BatchStatistics, batch_norm_layers, input_loss, watch_batch_norm
+from synth.teacher import Classifier, to_uint8
+
+SAMPLE_BATCH = 500  # images drawn at once; content doesn't depend on it but for rounding
+CHANNELS = (8, 16, 32, 64, 128, 256)
+FLOP_OF_TEACHER = 4  # a generator's forward pass costs at most so many of its teacher's
+SETTLE_BATCHES = 20  # forward passes that the generator's own batch norm is averaged over at the end
+
+Log = Callable[[int, dict[str, float]], None]
+
+
+def check(teacher: Classifier, settings: GeneratorSettings) -> None:
+    """Raise UserError where the method can't work on this teacher."""
+    if settings.bn > 0 and not batch_norm_layers(teacher):
+        raise UserError(
+            f"{teacher.card.architecture} has no batch-norm layers, whose statistics tell a generator what training images "
+            "looked like: use a teacher with batch norm, or --bn 0 --activation 0.1 to go on with class, features, pixels and "
+            "smoothness alone (expect poorer images)"
+        )
+
+
+def uses_generator(settings: GeneratorSettings) -> bool:
+    return True
+
+
+def prepare(
+    teacher: Classifier,
+    settings: GeneratorSettings,
+    seed: int,
+    student: Classifier | None = None,
+    log: Log = lambda step, values: None,
+) -> ClassGenerator:
+    """The generator, trained for this teacher from the seed alone, frozen, on the teacher's device.
+
+    min_G  CE(T(x), y) + α_bn R_bn(x) + α_pixel R_pixel(x) + α_tv TV(x) + α_div R_div - α_act |f(x)| - α_adv KL(T(x) || S(x)),
+    x = G(z, y), z ~ N(0, I), with every class equally often in a batch.
+
+    Raises:
+        UserError: the loss is no longer a number.
+    """
+    network = untrained(teacher, settings, seed, student).to(teacher.mean.device)
+    train(network, teacher, settings, torch.Generator().manual_seed(seed), student, log)
+    return settle(network, settings, torch.Generator().manual_seed(seed))
+
+
+def synthesise(
+    teacher: Classifier,
+    labels_B: Tensor,
+    settings: GeneratorSettings,
+    generator: torch.Generator,
+    network: ClassGenerator | None = None,
+) -> Tensor:
+    """One image a label, uint8 (B, C, H, W) on the CPU: x = G(z, y), z ~ N(0, I)."""
+    assert network is not None, "prepare trains it"
+    device = teacher.mean.device
+    z = torch.randn(len(labels_B), settings.z, generator=generator)
+    with torch.no_grad():
+        images = [
+            to_pixels(teacher, network(noise.to(device), labels.to(device)))
+            for noise, labels in zip(z.split(SAMPLE_BATCH), labels_B.split(SAMPLE_BATCH), strict=True)
+        ]
+    return torch.cat(images)
+
+
+def to_pixels(teacher: Classifier, x_norm: Tensor) -> Tensor:
+    return to_uint8(x_norm * teacher.std + teacher.mean).cpu()
+
+
+def untrained(
+    teacher: Classifier, settings: GeneratorSettings, seed: int, student: Classifier | None = None
+) -> ClassGenerator:
+    assert teacher.digest is not None
+    card = GeneratorCard(
+        z=settings.z,
+        channels=settings.channels or 1,
+        image_shape=teacher.card.input_shape,
+        num_classes=teacher.card.num_classes,
+        mean=teacher.card.mean,
+        std=teacher.card.std,
+        teacher_sha256=teacher.digest,
+        student_sha256=student.digest if student else None,
+        training={"seed": seed, "settings": dataclasses.asdict(settings)},
+    )
+    if not settings.channels:
+        card = dataclasses.replace(card, channels=channels_for(teacher, card))
+    return ClassGenerator.untrained(card, seed)
+
+
+def channels_for(teacher: Classifier, card: GeneratorCard) -> int:
+    """The widest generator whose forward pass costs at most four of the teacher's (REFERENCE: size it to its teacher)."""
+    limit = FLOP_OF_TEACHER * forward_flop(teacher.net, teacher.card.input_shape)
+    fitting = [c for c in CHANNELS if generator_flop(dataclasses.replace(card, channels=c)) <= limit]
+    return max(fitting, default=CHANNELS[0])
+
+
+def generator_flop(card: GeneratorCard) -> int:
+    """Floating-point operations of one image."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        ClassGenerator(card)(torch.zeros(2, card.z), torch.zeros(2, dtype=torch.long))
+    return counter.get_total_flops() // 2
+
+
+def train(
+    network: ClassGenerator,
+    teacher: Classifier,
+    settings: GeneratorSettings,
+    generator: torch.Generator,
+    student: Classifier | None,
+    log: Log,
+) -> None:
+    """Adam with a cosine to 0, in place."""
+    network.train().requires_grad_(True)
+    optimiser = torch.optim.Adam(network.parameters(), lr=settings.lr, betas=(0.5, 0.999))
+    compute = choose(settings, teacher)
+    every = max(1, settings.train_steps // 20)
+    with compute.teacher_net(teacher) as net, watch_batch_norm(teacher.net) as statistics:
+        for step in range(settings.train_steps):
+            optimiser.param_groups[0]["lr"] = settings.lr * 0.5 * (1 + math.cos(math.pi * step / settings.train_steps))
+            z, labels = draw(network, settings.batch_size, generator)
+            optimiser.zero_grad(set_to_none=True)
+            x_norm = network(z, labels)
+            terms = objective(x_norm, z, labels, net, compute, statistics, settings, generator, student)
+            loss = torch.stack(list(terms.values())).sum()
+            loss.backward()
+            optimiser.step()
+            if step % every == 0 or step == settings.train_steps - 1:
+                values = {name: value.item() for name, value in terms.items()}
+                if not math.isfinite(sum(values.values())):
+                    raise UserError(
+                        "the generator's training diverged (its loss is not a number): the teacher gives NaN, or --lr is "
+                        "too high for it"
+                    )
+                log(step, values)
+
+
+def draw(network: ClassGenerator, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Noise and classes of a batch, the classes equally often and at least two of each that is there, for the diversity term."""
+    device, classes = network.mean.device, network.card.num_classes
+    z = torch.randn(count, network.card.z, generator=generator)
+    half = torch.randperm(classes, generator=generator)[torch.arange(-(-count // 2)) % classes]
+    return z.to(device), half.repeat(2)[:count].to(device)
+
+
+def objective(
+    x_norm: Tensor,
+    z: Tensor,
+    labels: Tensor,
+    net: Callable[[Tensor], Tensor],
+    compute: Compute,
+    statistics: BatchStatistics,
+    settings: GeneratorSettings,
+    generator: torch.Generator,
+    student: Classifier | None = None,
+) -> dict[str, Tensor]:
+    """The weighted terms of the training loss, by their names."""
+    if settings.smoothing and x_norm.requires_grad:
+        x_norm.register_hook(lambda gradient: blur(gradient, settings.smoothing))
+    seen = x_norm
+    if settings.flip and torch.rand((), generator=generator).item() < 0.5:
+        seen = seen.flip(3)
+    with compute.features(settings.activation > 0) as features:
+        logits = net(seen)
+    terms = {"ce": settings.ce * F.cross_entropy(logits, labels)}
+    if settings.bn:
+        terms["bn"] = settings.bn * statistics.normalised_loss()
+    if settings.pixel:
+        terms["pixel"] = settings.pixel * input_loss(seen)
+    if settings.tv_squared:
+        terms["tv"] = settings.tv_squared * total_variation(x_norm)
+    if settings.diversity:
+        terms["diversity"] = settings.diversity * diversity_loss(z, x_norm, labels)
+    if settings.activation:
+        terms["activation"] = settings.activation * activation_loss(features[0])
+    if student is not None and settings.adversarial:
+        terms["adversarial"] = -settings.adversarial * disagreement(logits, student.net(seen).float())
+    return terms
+
+
+@torch.no_grad()
+def settle(network: ClassGenerator, settings: GeneratorSettings, generator: torch.Generator) -> ClassGenerator:
+    """Average the generator's own batch-norm statistics anew, as those of its training lag behind it, and freeze it."""
+    network.train()
+    layers = batch_norm_layers(network)
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain average
+    for _ in range(SETTLE_BATCHES):
+        network(*draw(network, settings.batch_size, generator))
+    for layer in layers:
+        layer.momentum = 0.1
+    return network.eval().requires_grad_(False)

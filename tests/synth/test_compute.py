@@ -1,0 +1,121 @@
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from synth.compute import choose
+from synth.errors import UserError
+from synth.methods import deepinversion
+from synth.methods.deepinversion import at_plateau
+from synth.objectives import forward_flop
+from synth.plan import Plan
+from synth.produce import label_samples, labelled_parts, make_shard
+from synth.settings import DeepInversionSettings
+from synth.shards import decode_shard
+from synth.teacher import Classifier
+from tests.runs import QUICK, QUICKEST, digits_card, recipe_for
+
+PLAN = Plan(classes=tuple(range(10)), per_class=4, shard_size=40, blends=2, seed=3)
+
+
+def allcnn(width: float) -> Classifier:
+    card = digits_card(architecture="allcnn", width=width, input_shape=(3, 32, 32), mean=(0.5,) * 3, std=(0.25,) * 3)
+    return Classifier.untrained(card, 0).freeze()
+
+
+def test_a_small_teacher_stays_as_it_is_on_a_cpu_and_a_large_one_does_not(tiny_teacher: Classifier) -> None:
+    small, large = choose(QUICK, tiny_teacher), choose(QUICK, allcnn(0.5))
+    assert (small.bfloat16, small.channels_last) == (False, False)
+    assert large.channels_last
+    assert large.bfloat16 == torch.cpu._is_avx512_bf16_supported()
+
+
+def test_every_choice_can_be_overridden(tiny_teacher: Classifier) -> None:
+    forced = dataclasses.replace(QUICK, precision="bfloat16", layout="channels-last")
+    found = choose(forced, tiny_teacher)
+    assert (found.bfloat16, found.channels_last) == (True, True)
+    plain = choose(dataclasses.replace(QUICK, precision="float32", layout="planes"), allcnn(0.5))
+    assert (plain.bfloat16, plain.channels_last) == (False, False)
+
+
+@pytest.mark.parametrize("changes", [{"layout": "channels-last"}, {"precision": "bfloat16"}], ids=str)
+def test_other_arithmetic_gives_nearly_the_same_logits_and_leaves_the_teacher_as_it_was(changes: Any) -> None:
+    teacher, x = allcnn(0.1), torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    expected = teacher.net(x)
+    with choose(dataclasses.replace(QUICK, **changes), teacher).teacher_net(teacher) as net:
+        found = net(x)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.02)
+    assert torch.equal(teacher.net(x), expected)
+
+
+def test_flop_are_two_for_each_multiplication(tiny_teacher: Classifier) -> None:
+    linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5))
+    assert forward_flop(linear, (3, 2, 2)) == 2 * 12 * 5
+    assert 0.65e9 < forward_flop(allcnn(1.0).net, (3, 32, 32)) < 0.72e9  # REFERENCE has 0.690 GFLOP
+
+
+def test_a_plateau_is_a_loss_that_no_longer_falls() -> None:
+    def steps_until(losses: list[float]) -> int:
+        seen: list[torch.Tensor] = []
+        return next((n for n, v in enumerate(losses, 1) if at_plateau(seen, torch.tensor(v), 0.01)), -1)
+
+    assert steps_until([1 / (n + 1) for n in range(60)]) == -1
+    assert steps_until([1.0] * 60) == 20
+    assert steps_until([max(0.2, 1 - n / 40) for n in range(100)]) == 60
+
+
+def test_a_plateau_ends_a_batch_early(tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    schedule = deepinversion.schedule
+    monkeypatch.setattr(deepinversion, "schedule", lambda step, s: asked.append(step) or schedule(step, s))
+    settings = DeepInversionSettings(steps=200, batch_size=20, lr=1e-9, plateau=0.05)
+    deepinversion.synthesise(tiny_teacher, torch.arange(20) % 10, settings, torch.Generator().manual_seed(0))
+    assert len(asked) == 20
+
+
+def refusing_more_than(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    invert = deepinversion.invert
+
+    def invert_or_not(teacher: Classifier, labels_B: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if len(labels_B) > limit:
+            raise torch.OutOfMemoryError("no room")
+        return invert(teacher, labels_B, *rest)
+
+    monkeypatch.setattr(deepinversion, "invert", invert_or_not)
+
+
+def test_a_batch_that_memory_does_not_hold_is_halved_and_noted(
+    tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_for(tiny_teacher, dataclasses.replace(QUICKEST, batch_size=40))
+    quarter = recipe_for(tiny_teacher, dataclasses.replace(QUICKEST, batch_size=10))
+    expected = decode_shard(make_shard(PLAN.job(0), quarter), "s", (1, 28, 28), 10)
+    refusing_more_than(10, monkeypatch)
+    found = decode_shard(make_shard(PLAN.job(0), recipe), "s", (1, 28, 28), 10)
+    assert (found.images == expected.images).all()
+    assert {r.get("batch_size") for r in found.records if "share" not in r} == {10}
+    assert "batch_size" not in expected.records[0]
+
+
+def test_a_device_that_holds_no_batch_says_so(tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusing_more_than(1, monkeypatch)
+    with pytest.raises(UserError, match="memory doesn't hold 5 images: use another --device"):
+        make_shard(PLAN.job(0), recipe_for(tiny_teacher, dataclasses.replace(QUICKEST, batch_size=40)))
+
+
+def test_samples_in_parts_are_the_samples_in_one(tiny_teacher: Classifier) -> None:
+    images = torch.randint(0, 256, (40, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+    def seeded() -> torch.Generator:
+        return torch.Generator().manual_seed(1)
+
+    whole = label_samples(tiny_teacher, images, PLAN.job(0), "m", seeded())
+    parts = list(labelled_parts(tiny_teacher, images, PLAN.job(0), "m", seeded(), part=50))
+    assert [len(part) for part in parts] == [50, 50, 20]
+    logits = np.concatenate([part.logits for part in parts])
+    np.testing.assert_allclose(logits, whole.logits, rtol=1e-4, atol=1e-4)
+    assert [record.get("share") for part in parts for record in part.records] == [r.get("share") for r in whole.records]
+    assert [key for part in parts for key in part.keys] == whole.keys

@@ -1,0 +1,69 @@
+import dataclasses
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from webdataset import TarWriter
+
+from synth.encode import encode_npy, encode_png, encode_pngs, encode_shard
+from synth.shards import Samples
+from tests.synth.test_shards import some_samples
+
+
+def by_webdataset(samples: Samples) -> bytes:
+    buffer = io.BytesIO()
+    with TarWriter(buffer, mtime=0, encoder=True) as tar:
+        for key, image, label, logits, record in zip(
+            samples.keys, samples.images, samples.labels, samples.logits, samples.records, strict=True
+        ):
+            npy = io.BytesIO()
+            np.lib.format.write_array(npy, logits, version=(1, 0))
+            sample = {
+                "__key__": key,
+                "cls": str(label).encode(),
+                "png": encode_png(image),
+                "logits.npy": npy.getvalue(),
+            }
+            tar.write({**sample, "json": dict(sorted(record.items()))})
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("count", [1, 3, 25])
+def test_the_tar_is_webdatasets_byte_by_byte(count: int) -> None:
+    assert encode_shard(some_samples(count)) == by_webdataset(some_samples(count))
+
+
+def test_a_shard_in_parts_has_the_bytes_of_the_whole() -> None:
+    whole = some_samples(7)
+    parts = [
+        dataclasses.replace(whole, **{name: getattr(whole, name)[rows] for name in vars(whole)})
+        for rows in (slice(0, 4), slice(4, 7))
+    ]
+    assert encode_shard(iter(parts)) == encode_shard(whole)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 5, 7), (1, 1, 1), (3, 64, 3)])
+def test_pillow_reads_every_pixel_back(shape: tuple[int, int, int]) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, *shape), dtype=np.uint8)
+    for image, png in zip(images, encode_pngs(images), strict=True):
+        assert png == encode_png(image)
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as opened:
+            opened.verify()
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as opened:
+            pixels = np.asarray(opened)
+        np.testing.assert_array_equal(pixels[None] if shape[0] == 1 else pixels.transpose(2, 0, 1), image)
+
+
+def test_logits_are_plain_npy() -> None:
+    values = np.random.default_rng(0).normal(size=7)
+    np.testing.assert_array_equal(np.load(io.BytesIO(encode_npy(values)), allow_pickle=False), values.astype("<f4"))
+
+
+def test_an_error_while_the_next_part_is_computed_is_raised() -> None:
+    def failing():  # type: ignore[no-untyped-def]
+        yield some_samples(2)
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        encode_shard(failing())

@@ -1,0 +1,195 @@
+"""Invariants of every synthesis method."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from synth import methods
+from synth.errors import UserError
+from synth.generator import generator_bytes
+from synth.index import GENERATOR, read_index
+from synth.plan import Plan
+from synth.produce import Recipe
+from synth.run import in_process, verify
+from synth.settings import DeepInversionSettings, FastSettings, GeneratorSettings
+from synth.teacher import Classifier, load_checkpoint, predict
+from tests.runs import QUICKEST, digests, digits_card, make_run, recipe_for
+
+LABELS = torch.arange(20) % 10
+SMALL: dict[str, Any] = {"train_steps": 3, "batch_size": 20, "z": 4, "channels": 4}
+QUICK_SETTINGS: dict[str, Any] = {
+    "deepinversion": QUICKEST,
+    "deepinversion-warm": dataclasses.replace(QUICKEST, warm_start=True),
+    "fast": FastSettings(**SMALL, meta_steps=1, steps=2),
+    "generator": GeneratorSettings(**SMALL),
+}
+PLAN = Plan(classes=tuple(range(10)), per_class=4, shard_size=10, blends=1, seed=5)  # 4 shards
+
+
+@pytest.fixture(autouse=True)
+def _small_generators(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warm start trains a generator of the default settings, which would take a minute."""
+    from synth.methods import deepinversion
+
+    monkeypatch.setattr(deepinversion, "GeneratorSettings", lambda flip: GeneratorSettings(**SMALL, flip=flip))
+
+
+@pytest.fixture(params=QUICK_SETTINGS)
+def recipe(request: pytest.FixtureRequest, tiny_teacher: Classifier) -> Recipe:
+    method = request.param.removesuffix("-warm")
+    return dataclasses.replace(recipe_for(tiny_teacher, QUICK_SETTINGS[request.param]), method=method)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def images_of(teacher: Classifier, recipe: Recipe, seed: int = 0) -> Tensor:
+    method = methods.find(recipe.method)
+    network = method.prepare(teacher, recipe.settings, 0)
+    return method.synthesise(teacher, LABELS, recipe.settings, seeded(seed), network=network)
+
+
+def test_every_method_is_tried_here() -> None:
+    assert set(methods.METHODS) <= set(QUICK_SETTINGS)
+
+
+def test_a_method_makes_one_image_for_each_label_and_leaves_the_teacher_and_global_randomness_alone(
+    tiny_teacher: Classifier, recipe: Recipe
+) -> None:
+    before = {name: value.clone() for name, value in tiny_teacher.state_dict().items()}
+    randomness = torch.get_rng_state()
+    images = images_of(tiny_teacher, recipe)
+    assert (images.dtype, images.shape, images.device.type) == (torch.uint8, (20, 1, 28, 28), "cpu")
+    assert all(torch.equal(before[name], value) for name, value in tiny_teacher.state_dict().items())
+    assert not any(m._forward_pre_hooks or "forward" in vars(m) for m in tiny_teacher.modules())
+    assert torch.equal(randomness, torch.get_rng_state())
+
+
+def test_images_are_a_function_of_the_generators_state(tiny_teacher: Classifier, recipe: Recipe) -> None:
+    first = images_of(tiny_teacher, recipe)
+    torch.manual_seed(99)
+    assert torch.equal(first, images_of(tiny_teacher, recipe))
+    assert not torch.equal(first, images_of(tiny_teacher, recipe, seed=1))
+
+
+def test_preparation_is_a_function_of_the_seed(tiny_teacher: Classifier, recipe: Recipe) -> None:
+    method = methods.find(recipe.method)
+    made = [method.prepare(tiny_teacher, recipe.settings, seed) for seed in (0, 0, 1)]
+    assert all((network is not None) == method.uses_generator(recipe.settings) for network in made)
+    if made[0] is not None:
+        first, again, other = map(generator_bytes, made)
+        assert first == again != other
+
+
+def test_shards_in_another_order_or_resumed_have_the_same_bytes(tmp_path: Path, recipe: Recipe) -> None:
+    reference, _ = make_run(tmp_path / "reference", recipe, PLAN)
+    index, problems = verify(reference)
+    assert (problems, index.complete, len(index.entries)) == ([], True, 4)
+    make_run(tmp_path / "back", recipe, PLAN, lambda jobs, recipe: in_process(reversed(list(jobs)), recipe))
+    assert digests(tmp_path / "back") == digests(reference.path)
+    reference.remove("shard-000002.tar")
+    before = {name: digest for name, digest in digests(tmp_path / "back").items() if name != "shard-000002.tar"}
+    assert digests(reference.path) == before
+    make_run(reference.path, recipe, PLAN, resume=True)
+    assert digests(reference.path) == digests(tmp_path / "back")
+
+
+def test_a_lost_generator_is_trained_again_and_a_foreign_one_refused(tmp_path: Path, tiny_teacher: Classifier) -> None:
+    recipe = dataclasses.replace(recipe_for(tiny_teacher, QUICK_SETTINGS["generator"]), method="generator")
+    store, index = make_run(tmp_path / "run", recipe, PLAN)
+    before = digests(tmp_path / "run")
+    assert index.generator_sha256 == before[GENERATOR] == read_index(store).generator_sha256
+    for lost in (GENERATOR, "shard-000001.tar"):
+        store.remove(lost)
+    assert [line for line in verify(store)[1] if GENERATOR in line]
+    make_run(tmp_path / "run", recipe, PLAN, resume=True)
+    assert digests(tmp_path / "run") == before
+    other = generator_bytes(methods.find("generator").prepare(tiny_teacher, recipe.settings, 77))
+    store.remove("shard-000001.tar")
+    with pytest.raises(UserError, match=r"holds shards of another generator .*--overwrite"):
+        make_run(tmp_path / "run", dataclasses.replace(recipe, generator=other), PLAN, resume=True)
+
+
+@pytest.mark.parametrize("name", ["generator", "fast"])
+def test_a_given_generator_takes_the_place_of_the_training(tmp_path: Path, tiny_teacher: Classifier, name: str) -> None:
+    recipe = dataclasses.replace(recipe_for(tiny_teacher, QUICK_SETTINGS[name]), method=name)
+    trained, _ = make_run(tmp_path / "trained", recipe, PLAN)
+    given = dataclasses.replace(recipe, generator=trained.read(GENERATOR))
+    make_run(tmp_path / "given", given, PLAN)
+    assert digests(tmp_path / "given") == digests(tmp_path / "trained")
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_a_teacher_without_batch_norm_is_refused_with_a_cure_that_works(name: str) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(784, 16), nn.ReLU(), nn.Linear(16, 10))
+    bare = Classifier(net, digits_card(), digest="0" * 64).freeze()
+    method = methods.find(name)
+    with pytest.raises(UserError, match=r"no batch-norm layers.*--bn 0"):
+        method.check(bare, QUICK_SETTINGS[name])
+    cured = dataclasses.replace(
+        QUICK_SETTINGS[name], bn=0.0, **({} if name == "deepinversion" else {"activation": 0.1})
+    )
+    method.check(bare, cured)
+    assert len(method.synthesise(bare, LABELS, cured, seeded(), network=method.prepare(bare, cured, 0))) == 20
+
+
+@pytest.mark.parametrize("name", QUICK_SETTINGS)
+def test_a_teacher_that_gives_nan_ends_in_one_line(tiny_teacher_path: Path, name: str) -> None:
+    teacher = load_checkpoint(tiny_teacher_path)
+    with torch.no_grad():
+        teacher.net.classifier.bias.fill_(float("nan"))  # type: ignore[union-attr]
+    method = methods.find(name.removesuffix("-warm"))
+    with pytest.raises(UserError, match="diverged"):
+        method.synthesise(
+            teacher, LABELS, QUICK_SETTINGS[name], seeded(), network=method.prepare(teacher, QUICK_SETTINGS[name], 0)
+        )
+    assert not any(m._forward_pre_hooks or "forward" in vars(m) for m in teacher.modules())
+
+
+def test_a_generator_learns_its_classes_from_the_teacher_alone(tiny_teacher: Classifier) -> None:
+    settings = GeneratorSettings(train_steps=60, batch_size=100, z=16, channels=8)
+    method = methods.find("generator")
+    images = method.synthesise(
+        tiny_teacher, LABELS, settings, seeded(), network=method.prepare(tiny_teacher, settings, 0)
+    )
+    assert (predict(tiny_teacher, images).argmax(1) == LABELS).float().mean().item() > 0.8
+    assert len({image.numpy().tobytes() for image in images}) == 20
+
+
+def test_a_student_changes_what_a_generator_is_trained_for(tiny_teacher: Classifier) -> None:
+    student = Classifier.untrained(digits_card(), 3).freeze()
+    settings, method = QUICK_SETTINGS["generator"], methods.find("generator")
+    alone, against = method.prepare(tiny_teacher, settings, 0), method.prepare(tiny_teacher, settings, 0, student)
+    assert generator_bytes(alone) != generator_bytes(against)
+
+
+def test_more_adaptation_fits_a_batch_better(tiny_teacher: Classifier) -> None:
+    from synth.statistics import watch_batch_norm
+
+    method, losses = methods.find("fast"), []
+    network = method.prepare(tiny_teacher, QUICK_SETTINGS["fast"], 0)
+    for steps in (1, 30):
+        settings = dataclasses.replace(QUICK_SETTINGS["fast"], steps=steps)
+        images = method.synthesise(tiny_teacher, LABELS, settings, seeded(), network=network)
+        with watch_batch_norm(tiny_teacher) as found:
+            predict(tiny_teacher, images)
+        losses.append(found.normalised_loss().item())
+    assert losses[1] < 0.8 * losses[0]
+
+
+def test_a_warm_start_begins_where_the_generator_ends(tiny_teacher: Classifier) -> None:
+    method = methods.find("deepinversion")
+    network = methods.find("generator").prepare(tiny_teacher, QUICK_SETTINGS["generator"], 0)
+    warm = DeepInversionSettings(steps=1, batch_size=20, warm_start=True, lr=1e-6)
+    images = method.synthesise(tiny_teacher, LABELS, warm, seeded(), network=network)
+    drawn = methods.find("generator").synthesise(tiny_teacher, LABELS, warm_z(network), seeded(), network=network)
+    assert (images.int() - drawn.int()).abs().max() <= 1
+
+
+def warm_z(network: Any) -> GeneratorSettings:
+    return GeneratorSettings(z=network.card.z)

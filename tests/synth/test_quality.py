@@ -1,0 +1,131 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from synth.index import read_index, read_shard
+from synth.plan import Plan
+from synth.quality import agreement, passed, shortfall
+from synth.run import open_run
+from synth.settings import QualityGate
+from synth.store import Folder
+from synth.teacher import Classifier, predict
+from synth.view import describe
+from tests.runs import card_for, digests, make_run, recipe_for
+
+LABELS = torch.arange(6)
+
+
+def noise(seed: int) -> Tensor:
+    return torch.randint(0, 256, (6, 1, 28, 28), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+def test_the_shortfall_is_what_each_bound_lacks(tiny_teacher: Classifier) -> None:
+    images = noise(0)
+    p = predict(tiny_teacher, images).double().softmax(1)
+    confidence, entropy = p[range(6), LABELS], -(p * p.log()).sum(1)
+    gate = QualityGate(confidence=0.8, entropy=0.1)
+    expected = [max(0, 0.8 - c) + max(0, h - 0.1) for c, h in zip(confidence.tolist(), entropy.tolist(), strict=True)]
+    assert shortfall(tiny_teacher, images, LABELS, gate).tolist() == pytest.approx(expected)
+
+
+def test_agreement_is_the_share_of_shifted_images_that_keep_their_class(tiny_teacher: Classifier) -> None:
+    images = noise(1)
+    votes = [
+        [
+            int(predict(tiny_teacher, images.roll((dy, dx), (2, 3))).argmax(1)[n] == LABELS[n])
+            for dy in (-1, 0, 1)
+            for dx in (-1, 0, 1)
+            if dy or dx
+        ]
+        for n in range(6)
+    ]
+    assert agreement(tiny_teacher, images, LABELS).tolist() == [sum(v) / 8 for v in votes]
+
+
+def test_what_misses_is_made_again_and_the_best_try_stands(tiny_teacher: Classifier) -> None:
+    gate = QualityGate(confidence=0.5, tries=4)
+    made: list[Tensor] = []
+
+    def make(labels: Tensor) -> Tensor:
+        made.append(noise(len(made)))
+        return made[-1].clone()
+
+    images, notes = passed(tiny_teacher, LABELS, make, gate)
+    lacks = torch.stack([shortfall(tiny_teacher, batch, LABELS, gate) for batch in made])
+    for n in range(6):
+        column = lacks[:, n].tolist()
+        tries = next((t for t, lack in enumerate(column, 1) if lack == 0), len(made))
+        assert torch.equal(images[n], made[column[:tries].index(min(column[:tries]))][n])
+        assert notes[n] == {"tries": tries} | ({"missed": True} if min(column[:tries]) > 0 else {})
+
+
+def test_tries_are_bounded_and_none_is_wasted(tiny_teacher: Classifier) -> None:
+    calls: list[int] = []
+
+    def make(labels: Tensor) -> Tensor:
+        calls.append(1)
+        return noise(0)
+
+    passed(tiny_teacher, LABELS, make, QualityGate(entropy=1e-9, tries=3))
+    assert len(calls) == 3
+    passed(tiny_teacher, LABELS, make, QualityGate(entropy=100.0, tries=3))
+    assert len(calls) == 4
+    passed(tiny_teacher, LABELS, make, None)
+    assert len(calls) == 5
+
+
+def test_a_runs_index_and_status_count_what_the_gate_did(tmp_path: Path, tiny_teacher: Classifier) -> None:
+    gate = QualityGate(confidence=0.97, tries=2)
+    recipe = dataclasses.replace(recipe_for(tiny_teacher), gate=gate)
+    plan = Plan(classes=tuple(range(10)), per_class=3, shard_size=15, blends=1, seed=1)
+    store, index = make_run(tmp_path / "run", recipe, plan)
+    records = [record for entry in index.entries.values() for record in read_shard(store, index, entry).records]
+    images = [record for record in records if "share" not in record]
+    assert all("tries" not in record for record in records if "share" in record)
+    assert [r for r in images if r["confidence"] < 0.97] == [r for r in images if "missed" in r]
+    again, missed = sum(r["tries"] - 1 for r in images), sum("missed" in r for r in images)
+    assert again > 0
+    found = read_index(store)
+    assert sum(e.again or 0 for e in found.entries.values()) == again
+    assert sum(e.missed or 0 for e in found.entries.values()) == missed
+    assert f"{again} images made again, {missed} missed its bounds to the end" in describe(store)
+    make_run(tmp_path / "again", recipe, plan)
+    assert digests(tmp_path / "again") == digests(tmp_path / "run")
+
+
+def test_a_run_without_a_gate_counts_nothing(tiny_run: Path, tiny_teacher: Classifier, tmp_path: Path) -> None:
+    index = read_index(Folder(tiny_run))
+    assert {(e.again, e.missed) for e in index.entries.values()} == {(None, None)}
+    assert b"again" not in index.to_bytes()
+    gated = dataclasses.replace(recipe_for(tiny_teacher), gate=QualityGate(confidence=0.5))
+    assert card_for(gated, index.card.plan).settings["quality_gate"]["confidence"] == 0.5
+    assert not open_run(Folder(tmp_path / "r"), card_for(gated, index.card.plan), False, False).entries
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is no quality gate: write it like confidence=0.9"),
+        ("confidence", "is no quality gate"),
+        ("size=3", "is no quality gate"),
+        ("confidence=0.9,confidence=0.8", "is no quality gate"),
+        ("confidence=high", "confidence of the quality gate is no number: 'high'"),
+        ("confidence=1.5", "confidence of the quality gate must be within 0 and 1"),
+        ("entropy=-1", "entropy of the quality gate must be above 0"),
+        ("entropy=nan", "entropy of the quality gate must be above 0"),
+        ("tries=3", "a quality gate needs a bound"),
+        ("entropy=1,tries=0", "tries of the quality gate must be within 1 and 100"),
+    ],
+)
+def test_a_gate_that_makes_no_sense_is_refused_by_name(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        QualityGate.parse(text)
+
+
+def test_a_gate_is_read_in_any_order() -> None:
+    assert QualityGate.parse(" tries=5, entropy=0.5,confidence=0.9") == QualityGate(
+        confidence=0.9, entropy=0.5, tries=5
+    )

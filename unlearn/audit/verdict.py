@@ -1,0 +1,168 @@
+"""The verdict: stated rules over all measurements, never one number and never one flag.
+
+Rule 1. Each measure's value for this model is compared with the retrained models' interval:
+        inside            within it
+        more left         outside, on the side where more of the class is left
+        less than retrained   outside, on the other side: no leak, but not what retraining gives (over-unlearning)
+        differs           outside, for a measure that shows traces of a method, not knowledge of the class
+        not evaluated     no retrained model, or no value of one of the two
+        The interval is the widest of three: where one more retrained model would lie (t prediction interval over the
+        references' means, with two references or more), where one more repeat would lie (over the repeats of one reference,
+        which stands in for the spread between retrainings), and the sampling error of a single value; and at least the
+        measure's stated resolution to either side. More references make it sharper.
+Rule 2. A model beats the masked logit on a measure where the paired interval of (masked logit - this model), over the repeats
+        that share samples and seeds, lies above 0. It beats the masked logit altogether where it does so on every probe and on
+        every relearning run from forget images, and where a retrained model is there, has gone at least half of the way from
+        the masked logit to it on one of them.
+Rule 3. The conclusion is the first that holds:
+        not unlearned            the forget accuracy is 'more left', or without a reference above 5 %
+        output suppression only  it doesn't beat the masked logit altogether
+        undecided                probe or relearning, or every comparison with a retrained model, could not be evaluated
+        traces left              some measure is 'more left'
+        like retrained           every evaluated measure is inside the interval, or on the harmless side of it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from unlearn.audit.intervals import bounded, paired_interval, prediction_interval
+from unlearn.audit.record import MASKED, MODEL, RETRAINED, Measurement, Reading
+
+INSIDE, MORE, LESS, DIFFERS, NOT_EVALUATED = "inside", "more left", "less than retrained", "differs", "not evaluated"
+STATUSES = (INSIDE, MORE, LESS, DIFFERS, NOT_EVALUATED)
+STILL_CALLED = 5.0  # per cent of forget images, where no retrained model says what is usual
+HALF_WAY = 0.5
+
+NOT_UNLEARNED, SUPPRESSION, UNDECIDED, TRACES, LIKE_RETRAINED = (
+    "not unlearned",
+    "output suppression only",
+    "undecided",
+    "traces left",
+    "like retrained",
+)
+SENTENCES = {
+    NOT_UNLEARNED: "The model still calls images by the forgotten class: it is not unlearned.",
+    SUPPRESSION: "Output suppression only: the class is no longer called by its name, but the model holds no less of it than "
+    "one whose logit was masked. It is not unlearned.",
+    UNDECIDED: "Undecided: the model can't be told from masking or compared with retraining on these inputs.",
+    TRACES: "More of the class is left than in a retrained model, though less than under a masked logit.",
+    LIKE_RETRAINED: "On every measure that was evaluated, no more of the class is left than in a model that was retrained "
+    "without it.",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One measure's status, and where this model stands between the masked logit and the retrained model.
+
+    `beats_mask` is None where that is unknown; `way` is 0 at the masked logit, 1 at the retrained model.
+    """
+
+    name: str
+    status: str
+    why: str
+    interval: tuple[float, float] | None = None
+    beats_mask: bool | None = None
+    way: float | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    conclusion: str
+    sentence: str
+    findings: Sequence[Finding]
+    reasons: Sequence[str]
+
+
+def judge(measurements: Sequence[Measurement], confidence: float) -> Verdict:
+    findings = [judge_one(m, confidence) for m in measurements if not m.quality]
+    by_name = {m.name: m for m in measurements}
+    conclusion, reasons = conclude({f.name: f for f in findings}, by_name)
+    return Verdict(conclusion, SENTENCES[conclusion], findings, reasons)
+
+
+def judge_one(m: Measurement, confidence: float) -> Finding:
+    """Rules 1 and 2 on one measure."""
+    ours, theirs, masked = (m.readings.get(subject) for subject in (MODEL, RETRAINED, MASKED))
+    beats = beats_mask(m, confidence) if ours and masked else None
+    if theirs is None:
+        why = "it takes two retrained models or more" if m.against_retrained else "no retrained model is given"
+        return Finding(m.name, NOT_EVALUATED, why, None, beats)
+    if ours is None:
+        return Finding(m.name, NOT_EVALUATED, "no value of this model", None, beats)
+    low, high = bounded(interval_of(theirs, m.resolution, confidence), m.unit)
+    way = way_gone(ours, theirs, masked) if masked else None
+    return Finding(m.name, status_of(ours.mean, low, high, m.more_left), "", (low, high), beats, way)
+
+
+def interval_of(retrained: Reading, resolution: float, confidence: float) -> tuple[float, float]:
+    """Rule 1's interval of the retrained model."""
+    centre = retrained.mean
+    candidates = [(centre - resolution, centre + resolution)]
+    if len(retrained.values) > 1:
+        candidates.append(prediction_interval(retrained.by_model, confidence))
+    elif len(retrained.flat) > 1:
+        candidates.append(prediction_interval(retrained.flat, confidence))
+    else:
+        candidates.append((retrained.low, retrained.high))
+    return min(low for low, _ in candidates), max(high for _, high in candidates)
+
+
+def status_of(value: float, low: float, high: float, more_left: int) -> str:
+    if low <= value <= high:
+        return INSIDE
+    if more_left == 0:
+        return DIFFERS
+    return MORE if (value > high) == (more_left > 0) else LESS
+
+
+def beats_mask(m: Measurement, confidence: float) -> bool | None:
+    """Rule 2; None where the measure has no direction or the values aren't paired."""
+    ours, masked = (m.readings.get(subject) for subject in (MODEL, MASKED))
+    assert ours is not None
+    assert masked is not None
+    if m.more_left == 0 or len(ours.flat) != len(masked.flat) or len(ours.flat) < 2:
+        return None
+    sign = m.more_left
+    low, _ = paired_interval([sign * v for v in masked.flat], [sign * v for v in ours.flat], confidence)
+    return low > 0
+
+
+def way_gone(ours: Reading, theirs: Reading, masked: Reading) -> float | None:
+    """(masked - ours) / (masked - retrained); None where these two agree."""
+    whole = masked.mean - theirs.mean
+    return (masked.mean - ours.mean) / whole if abs(whole) > 1e-9 else None
+
+
+def conclude(findings: Mapping[str, Finding], measurements: Mapping[str, Measurement]) -> tuple[str, list[str]]:
+    """Rule 3: the conclusion, and the measures that it rests on."""
+    accuracy = findings.get("accuracy-forget")
+    called = measurements["accuracy-forget"].readings[MODEL].mean if accuracy else None
+    if accuracy and called is not None:
+        unusual = accuracy.status == MORE or (accuracy.status == NOT_EVALUATED and called > STILL_CALLED)
+        if unusual:
+            return NOT_UNLEARNED, [f"accuracy-forget: {called:.1f} %"]
+    probing = [f for name, f in findings.items() if name.startswith("probe-") and f.beats_mask is not None]
+    relearning = [f for name, f in findings.items() if is_relearning(name) and f.beats_mask is not None]
+    held = [f.name for f in (*probing, *relearning) if not f.beats_mask]
+    if held:
+        return SUPPRESSION, [f"{name}: does not beat the masked logit" for name in held]
+    ways = [f.way for f in (*probing, *relearning) if f.way is not None]
+    if ways and max(ways) < HALF_WAY:
+        return SUPPRESSION, ["less than half of the way from the masked logit to the retrained model, on every one"]
+    evaluated = [f for f in findings.values() if f.status != NOT_EVALUATED]
+    if not probing or not relearning or not evaluated or accuracy is None:
+        lacking = [n for n, there in (("probe", probing), ("relearning", relearning), ("retrained", evaluated)) if not there]
+        return UNDECIDED, [f"{name}: not evaluated" for name in lacking or ["accuracy-forget"]]
+    left = [f.name for f in evaluated if f.status == MORE]
+    if left:
+        return TRACES, [f"{name}: more left than in the retrained model" for name in left]
+    return LIKE_RETRAINED, [f"{len(evaluated)} measures evaluated, none with more left"]
+
+
+def is_relearning(name: str) -> bool:
+    """From images of the forget class: a masked logit's rows are drawn anew there, so that the comparison is fair."""
+    return name.startswith("relearn-") and name != "relearn-retain"
+

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import TypeVar
 
 import torch
@@ -18,7 +19,8 @@ from unlearn.audit.settings import AuditSettings
 from unlearn.data import LabelledImages
 from unlearn.methods.baseline import last_layer
 
-Job, Result = TypeVar("Job"), TypeVar("Result")
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Bench:
     real: Source | None = None
     synthetic: Source | None = None
     workers: int = 1
+    lock: Lock = field(default_factory=Lock)
     pictures: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # uint8 images and classes, by subject
     seen: dict[tuple[int, int], tuple[LabelledImages, Outputs]] = field(default_factory=dict)
 
@@ -73,9 +76,10 @@ class Bench:
     def outputs(self, model: Classifier, images: LabelledImages) -> Outputs:
         """Computed once for each model and set of images."""
         key = (id(model), id(images))
-        if key not in self.seen:  # the images are kept too: another set must not get their id
-            self.seen[key] = images, outputs(model, images.images)
-        return self.seen[key][1]
+        with self.lock:  # the features come by a hook, which must see one pass at a time
+            if key not in self.seen:  # the images are kept too: another set must not get their id
+                self.seen[key] = images, outputs(model, images.images)
+            return self.seen[key][1]
 
     def few(self, images: LabelledImages, count: int, *experiment: object) -> LabelledImages:
         """Up to `count` images a class, drawn for the experiment."""
@@ -99,13 +103,9 @@ class Bench:
         with ThreadPoolExecutor(self.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(work, jobs))
 
-    def repeated(
-        self, experiment: Callable[[Classifier, int], Result], repeats: int
-    ) -> dict[str, list[list[Result]]]:
+    def repeated(self, experiment: Callable[[Classifier, int], Result], repeats: int) -> dict[str, list[list[Result]]]:
         """The experiment on every model of every subject, for each repeat: by subject, by model, by repeat."""
-        jobs = [
-            (model, repeat) for models in self.subjects.values() for model in models for repeat in range(repeats)
-        ]
+        jobs = [(model, repeat) for models in self.subjects.values() for model in models for repeat in range(repeats)]
         results = iter(self.map(lambda job: experiment(*job), jobs))
         return {
             subject: [[next(results) for _ in range(repeats)] for _ in models]

@@ -6,20 +6,22 @@ Rows are chosen here, once, from the seed, and written in the ledger as they are
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from synth.errors import UserError
+from synth.index import read_index, read_shard
 from synth.store import Store
 from synth.teacher import Classifier
 from unlearn.data import LabelledImages
-from unlearn.filters import held_out, kept_for_training, unblended
-from unlearn.stream import Batch, load_complete
+from unlearn.filters import is_held_out, unblended
+from unlearn.stream import view_of
 
 JUDGED_SHARE = 0.5  # of the shards' images; the attacks learn from the others
+ENOUGH = 500  # images a class
 
 
 @dataclass(frozen=True)
@@ -45,19 +47,34 @@ def real_source(
 
 
 def synthetic_source(store: Store, teacher: Classifier) -> Source:
-    """The run's images that the teacher takes for their class, without blends, split in two by their numbers."""
-    halves = []
-    for half in (kept_for_training(JUDGED_SHARE), held_out(JUDGED_SHARE)):
-        pool = load_complete(store, {"blend": unblended, "half": half})
-        if pool.index.card.teacher_sha256 != teacher.digest:
-            raise UserError(f"{store} was made from another teacher: name the one it was made from with --teacher")
-        halves.append(certain(pool.samples(), teacher.card.class_names))
-    return Source("synthetic", f"synthetic hold-outs from {store}", *halves)
+    """The run's first images that the teacher takes for their class, without blends, split in two by their numbers.
+
+    Shards are read until each of the run's classes has `ENOUGH` images.
+    """
+    index = read_index(store)
+    if index.card.teacher_sha256 != teacher.digest:
+        raise UserError(f"{store} was made from another teacher: name the one it was made from with --teacher")
+    parts: list[LabelledImages] = []
+    judged: list[Tensor] = []
+    for number in sorted(index.entries):
+        samples = read_shard(store, index, index.entries[number])
+        view = view_of(samples, index.card.plan.blends)
+        kept = unblended(view) & (view.logits.argmax(1) == view.labels)
+        images = torch.from_numpy(samples.images)[kept]
+        parts.append(LabelledImages(images, view.labels[kept], teacher.card.class_names, natural=False))
+        judged.append(is_held_out(view, JUDGED_SHARE).all(1)[kept])
+        labels = torch.cat([part.labels for part in parts])
+        if min(int((labels == c).sum()) for c in index.card.plan.classes) >= ENOUGH:
+            break
+    if not parts:
+        raise UserError(f"{store} has no published shard yet: wait for the first one")
+    whole, mask = joined(parts), torch.cat(judged)
+    return Source("synthetic", f"synthetic hold-outs from {store}", whole.select(~mask), whole.select(mask))
 
 
-def certain(samples: Batch, class_names: tuple[str, ...]) -> LabelledImages:
-    kept = samples.logits.argmax(1) == samples.labels
-    return LabelledImages(samples.images[kept], samples.labels[kept], class_names, natural=False)
+def joined(parts: Sequence[LabelledImages]) -> LabelledImages:
+    images, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("images", "labels"))
+    return replace(parts[0], images=images, labels=labels)
 
 
 def rows_per_class(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -174,4 +174,3 @@ def anamnesis(curves: dict[str, list[list[Curve]]], target: float) -> dict[str, 
 
 def reached(curves: Sequence[Sequence[Curve]], target: float) -> list[tuple[int, bool]]:
     return [curve.reaches(target) for model in curves for curve in model]
-

@@ -9,6 +9,7 @@ Cost: subjects x repeats inversions of `inversion_steps` steps.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import torch
@@ -69,7 +70,7 @@ def invert(model: Classifier, labels: Tensor, bench: Bench, repeat: int) -> Tens
         settings = dataclasses.replace(settings, bn=0.0, tv_l2=0.001)
     generator = bench.generator("resurrection", repeat)
     try:
-        return synthesise(model, labels, settings, generator)
+        return synthesise(copy.deepcopy(model), labels, settings, generator)  # a copy: its hooks are this repeat's own
     except UserError as error:  # a model whose inversion diverges gives nothing back
         raise UserError(f"resurrection: {error}") from error
 

@@ -11,12 +11,18 @@ from synth.settings import require, setting
 class AuditSettings:
     """Sizes and lengths of the audit's experiments. The defaults keep an audit of a LeNet5 within minutes on two cores."""
 
-    repeats: int = setting(3, "repeats of what is slow: relearning and resurrection, each with its own samples and seed")
+    repeats: int = setting(
+        3, "repeats of what is slow: relearning and resurrection, each with its own samples and seed"
+    )
     draws: int = setting(10, "draws of what is quick: the probe's labels, the membership attack's sets")
-    pool: int = setting(500, "real training images a class that relearning, probe and membership inference may draw from")
+    pool: int = setting(
+        500, "real training images a class that relearning, probe and membership inference may draw from"
+    )
     judge_images: int = setting(300, "images a class that relearning and the probe are judged on")
     relearn_labels: str = setting("5,20,100", "images a class to relearn from, one curve each")
-    relearn_steps: int = setting(64, "steps after which relearning is given up; a curve cut there is marked as censored")
+    relearn_steps: int = setting(
+        64, "steps after which relearning is given up; a curve cut there is marked as censored"
+    )
     relearn_batch: int = setting(50, "images a relearning step")
     relearn_lr: float = setting(1e-3, "Adam's learning rate while relearning")
     relearn_share: float = setting(0.95, "share of the original's forget accuracy that counts as relearned")
@@ -28,7 +34,9 @@ class AuditSettings:
 
     def __post_init__(self) -> None:
         for name in ("repeats", "draws"):
-            require(getattr(self, name) >= 2, f"{name} must be 2 or more, not {getattr(self, name)}: one has no interval")
+            require(
+                getattr(self, name) >= 2, f"{name} must be 2 or more, not {getattr(self, name)}: one has no interval"
+            )
         for name in ("pool", "judge_images", "relearn_steps", "random_models", "inversion_steps", "inversion_images"):
             require(getattr(self, name) >= 1, f"{name} must be 1 or more, not {getattr(self, name)}")
         require(self.relearn_batch >= 2, f"relearn batch must be 2 or more, not {self.relearn_batch}")

@@ -73,5 +73,3 @@ def stitch(from_ND: Tensor, to_NE: Tensor, judged_MD: Tensor) -> Tensor:
     penalty = RIDGE * gram.diagonal().mean().clamp_min(1e-12) * torch.eye(len(gram), dtype=gram.dtype)
     weights = torch.linalg.solve(gram + penalty, centred.T @ (y - mean_y) / len(x))
     return (judged_MD.double() - mean_x) @ weights + mean_y
-
-

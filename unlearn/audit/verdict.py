@@ -154,7 +154,9 @@ def conclude(findings: Mapping[str, Finding], measurements: Mapping[str, Measure
         return SUPPRESSION, ["less than half of the way from the masked logit to the retrained model, on every one"]
     evaluated = [f for f in findings.values() if f.status != NOT_EVALUATED]
     if not probing or not relearning or not evaluated or accuracy is None:
-        lacking = [n for n, there in (("probe", probing), ("relearning", relearning), ("retrained", evaluated)) if not there]
+        lacking = [
+            n for n, there in (("probe", probing), ("relearning", relearning), ("retrained", evaluated)) if not there
+        ]
         return UNDECIDED, [f"{name}: not evaluated" for name in lacking or ["accuracy-forget"]]
     left = [f.name for f in evaluated if f.status == MORE]
     if left:
@@ -165,4 +167,3 @@ def conclude(findings: Mapping[str, Finding], measurements: Mapping[str, Measure
 def is_relearning(name: str) -> bool:
     """From images of the forget class: a masked logit's rows are drawn anew there, so that the comparison is fair."""
     return name.startswith("relearn-") and name != "relearn-retain"
-

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from unlearn.audit.bench import Bench
-from unlearn.audit.record import RANDOM, RETRAINED, Measurement
+from unlearn.audit.record import RANDOM, RETRAINED, Measurement, Reading
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 
@@ -75,7 +75,7 @@ def measure(bench: Bench) -> list[Measurement]:
     return found
 
 
-def distances(bench: Bench, answers: dict[str, list[Tensor]], other: str, distance: Distance) -> dict:  # type: ignore[type-arg]
+def distances(bench: Bench, answers: dict[str, list[Tensor]], other: str, distance: Distance) -> dict[str, Reading]:
     """Each model's mean distance to the models of the other subject; a model isn't compared with itself."""
     readings = {}
     for subject, models in answers.items():

@@ -10,10 +10,10 @@ Rule 1. Each measure's value for this model is compared with the retrained model
         references' means, with two references or more), where one more repeat would lie (over the repeats of one reference,
         which stands in for the spread between retrainings), and the sampling error of a single value; and at least the
         measure's stated resolution to either side. More references make it sharper.
-Rule 2. A model beats the masked logit on a measure where the paired interval of (masked logit - this model), over the repeats
-        that share samples and seeds, lies above 0. It beats the masked logit altogether where it does so on every probe and on
-        every relearning run from forget images, and where a retrained model is there, has gone at least half of the way from
-        the masked logit to it on one of them.
+Rule 2. A model beats the masked logit on a family of measures where the paired interval of (masked logit - this model), over all
+        the family's repeats, which share samples and seeds, lies above 0. The families are the linear probes and relearning from
+        images of the forget classes. It beats the masked logit altogether where it does so on both, and where a retrained model
+        is there, has gone at least half of the way from the masked logit to it on one of them.
 Rule 3. The conclusion is the first that holds:
         not unlearned            the forget accuracy is 'more left', or without a reference above 5 %
         output suppression only  it doesn't beat the masked logit altogether
@@ -79,14 +79,14 @@ class Verdict:
 def judge(measurements: Sequence[Measurement], confidence: float) -> Verdict:
     findings = [judge_one(m, confidence) for m in measurements if not m.quality]
     by_name = {m.name: m for m in measurements}
-    conclusion, reasons = conclude({f.name: f for f in findings}, by_name)
+    conclusion, reasons = conclude({f.name: f for f in findings}, by_name, confidence)
     return Verdict(conclusion, SENTENCES[conclusion], findings, reasons)
 
 
 def judge_one(m: Measurement, confidence: float) -> Finding:
     """Rules 1 and 2 on one measure."""
     ours, theirs, masked = (m.readings.get(subject) for subject in (MODEL, RETRAINED, MASKED))
-    beats = beats_mask(m, confidence) if ours and masked else None
+    beats = beats_mask([m], confidence)
     if theirs is None:
         why = "it takes two retrained models or more" if m.against_retrained else "no retrained model is given"
         return Finding(m.name, NOT_EVALUATED, why, None, beats)
@@ -118,16 +118,18 @@ def status_of(value: float, low: float, high: float, more_left: int) -> str:
     return MORE if (value > high) == (more_left > 0) else LESS
 
 
-def beats_mask(m: Measurement, confidence: float) -> bool | None:
-    """Rule 2; None where the measure has no direction or the values aren't paired."""
-    ours, masked = (m.readings.get(subject) for subject in (MODEL, MASKED))
-    assert ours is not None
-    assert masked is not None
-    if m.more_left == 0 or len(ours.flat) != len(masked.flat) or len(ours.flat) < 2:
+def beats_mask(family: Sequence[Measurement], confidence: float) -> bool | None:
+    """Rule 2 on measures of one family; None where a measure has no direction, or the values aren't paired repeats."""
+    ours: list[float] = []
+    masked: list[float] = []
+    for m in family:
+        if not {MODEL, MASKED} <= set(m.readings) or m.more_left == 0:
+            return None
+        ours += [m.more_left * value for value in m.readings[MODEL].flat]
+        masked += [m.more_left * value for value in m.readings[MASKED].flat]
+    if len(ours) < 2 or len(ours) != len(masked):
         return None
-    sign = m.more_left
-    low, _ = paired_interval([sign * v for v in masked.flat], [sign * v for v in ours.flat], confidence)
-    return low > 0
+    return paired_interval(masked, ours, confidence)[0] > 0
 
 
 def way_gone(ours: Reading, theirs: Reading, masked: Reading) -> float | None:
@@ -136,32 +138,37 @@ def way_gone(ours: Reading, theirs: Reading, masked: Reading) -> float | None:
     return (masked.mean - ours.mean) / whole if abs(whole) > 1e-9 else None
 
 
-def conclude(findings: Mapping[str, Finding], measurements: Mapping[str, Measurement]) -> tuple[str, list[str]]:
-    """Rule 3: the conclusion, and the measures that it rests on."""
+def conclude(
+    findings: Mapping[str, Finding], measurements: Mapping[str, Measurement], confidence: float
+) -> tuple[str, list[str]]:
+    """Rule 3: the conclusion, and what it rests on."""
     accuracy = findings.get("accuracy-forget")
-    called = measurements["accuracy-forget"].readings[MODEL].mean if accuracy else None
-    if accuracy and called is not None:
-        unusual = accuracy.status == MORE or (accuracy.status == NOT_EVALUATED and called > STILL_CALLED)
-        if unusual:
-            return NOT_UNLEARNED, [f"accuracy-forget: {called:.1f} %"]
-    probing = [f for name, f in findings.items() if name.startswith("probe-") and f.beats_mask is not None]
-    relearning = [f for name, f in findings.items() if is_relearning(name) and f.beats_mask is not None]
-    held = [f.name for f in (*probing, *relearning) if not f.beats_mask]
+    called = measurements["accuracy-forget"].readings[MODEL].mean if accuracy else 0.0
+    if accuracy and (accuracy.status == MORE or (accuracy.status == NOT_EVALUATED and called > STILL_CALLED)):
+        return NOT_UNLEARNED, [f"it calls {called:.1f} % of the forget images by their class"]
+    families = {
+        "the linear probe": [m for name, m in measurements.items() if name.startswith("probe-")],
+        "relearning": [m for name, m in measurements.items() if is_relearning(name)],
+    }
+    beaten = {name: beats_mask(family, confidence) if family else None for name, family in families.items()}
+    held = [name for name, beats in beaten.items() if beats is False]
     if held:
-        return SUPPRESSION, [f"{name}: does not beat the masked logit" for name in held]
-    ways = [f.way for f in (*probing, *relearning) if f.way is not None]
-    if ways and max(ways) < HALF_WAY:
-        return SUPPRESSION, ["less than half of the way from the masked logit to the retrained model, on every one"]
-    evaluated = [f for f in findings.values() if f.status != NOT_EVALUATED]
-    if not probing or not relearning or not evaluated or accuracy is None:
-        lacking = [
-            n for n, there in (("probe", probing), ("relearning", relearning), ("retrained", evaluated)) if not there
+        return SUPPRESSION, [f"it does not beat the masked logit on {name}" for name in held]
+    ways = {m.name: findings[m.name].way for family in families.values() for m in family}
+    gone = [way for way in ways.values() if way is not None]
+    if gone and max(gone) < HALF_WAY:
+        return SUPPRESSION, [
+            "it has not gone half of the way from the masked logit to the retrained model on any probe or curve"
         ]
-        return UNDECIDED, [f"{name}: not evaluated" for name in lacking or ["accuracy-forget"]]
-    left = [f.name for f in evaluated if f.status == MORE]
+    evaluated = [f for f in findings.values() if f.status != NOT_EVALUATED]
+    lacking = [name for name, beats in beaten.items() if beats is None]
+    lacking += ["forget accuracy"] * (accuracy is None) + ["the comparison with a retrained model"] * (not evaluated)
+    if lacking:
+        return UNDECIDED, [f"not evaluated: {name}" for name in lacking]
+    left = [measurements[f.name].title for f in evaluated if f.status == MORE]
     if left:
-        return TRACES, [f"{name}: more left than in the retrained model" for name in left]
-    return LIKE_RETRAINED, [f"{len(evaluated)} measures evaluated, none with more left"]
+        return TRACES, [f"more than in the retrained model: {title}" for title in left]
+    return LIKE_RETRAINED, [f"{len(evaluated)} measures were evaluated, and none shows more of the class"]
 
 
 def is_relearning(name: str) -> bool:

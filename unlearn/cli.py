@@ -19,6 +19,7 @@ from unlearn.options import (
     seed_option,
     threads_option,
 )
+from unlearn.report.commands import replay, report, verify
 from unlearn.settings import (
     METHOD_PRESETS,
     METHOD_SETTINGS,
@@ -333,4 +334,5 @@ def sweep(
     click.echo(f"wrote {out / RESULTS} and {out / PLOT}")
 
 
-main.add_command(audit)
+for command in (audit, report, verify, replay):
+    main.add_command(command)

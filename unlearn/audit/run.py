@@ -28,7 +28,7 @@ from unlearn.audit.record import MODEL, ORIGINAL, RETRAINED, NotRun
 from unlearn.audit.schema import VERSION, check_record
 from unlearn.audit.settings import AuditSettings
 from unlearn.audit.subjects import gather, student_file
-from unlearn.audit.verdict import judge
+from unlearn.audit.verdict import controls, judge
 from unlearn.tasks import DataSource
 
 AUDIT, TIMING, PICTURES = "audit.json", "timing.json", "pictures"
@@ -127,6 +127,7 @@ def carry_out(
         "measurements": [m.to_json() for m in measurements],
         "not_run": [dataclasses.asdict(n) for n in (*missing, *not_run)],
         "verdict": dataclasses.asdict(verdict),
+        "controls": controls(measurements, settings.confidence),
         "histograms": entropy_histograms(bench) if real or synthetic else [],
         "ledger": ledger,
         "pictures": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(pictures.items())},

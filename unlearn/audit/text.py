@@ -23,6 +23,8 @@ def audit_text(record: Mapping[str, Any]) -> str:
         f"What is left of class {forget}? {verdict['conclusion'].upper()}",
         verdict["sentence"],
         *(f"  - {reason}" for reason in verdict["reasons"]),
+        "The same rules on models whose answer is known: "
+        + "; ".join(f"{c['subject']}: {c['conclusion']}" for c in record["controls"]),
         "",
         f"Judged on {record['images'] or 'the weights alone'}; mean [95 % interval]."
         if record["settings"].get("confidence") == 0.95

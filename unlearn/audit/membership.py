@@ -18,6 +18,7 @@ Cost: a forward pass, and `draws` small regressions a model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -32,6 +33,7 @@ from unlearn.filters import entropy
 
 SMALLEST = 1e-12
 FOLDS = 5
+FEWEST = 2 * FOLDS  # pairs
 Sets = dict[str, tuple[Tensor, Tensor]]  # logits (N, K) and labels (N,) of retain and forget, members and others
 
 
@@ -41,10 +43,13 @@ def measure(bench: Bench) -> list[Measurement]:
             "it needs images that the original was trained on, and others that it wasn't",
             "name the real training and test data with --data",
         )
+    pairs = min(int(bench.is_forgotten(images.labels).sum()) for images in (bench.real.fit, bench.real.judge))
+    if pairs < FEWEST:
+        raise CannotRunError(f"only {pairs} pairs of forget training and test images", "name larger data with --data")
     titles = {
         "called": ("forget training images called members", "%", 5.0, called_members),
-        "forget": ("forget training against test images, area under ROC", "%", 5.0, told_apart),
-        "ratio": ("the same by likelihood ratio, area under ROC", "%", 5.0, likelihood_ratio),
+        "forget": ("forget training against test images, area under ROC", "%", area_error(pairs), told_apart),
+        "ratio": ("the same by likelihood ratio, area under ROC", "%", area_error(pairs // 2), likelihood_ratio),
     }
     return [
         Measurement(
@@ -53,6 +58,11 @@ def measure(bench: Bench) -> list[Measurement]:
         )
         for name, (title, unit, resolution, attack) in titles.items()
     ]  # fmt: skip
+
+
+def area_error(pairs: int) -> float:
+    """Two standard errors, in per cent, of the area under a ROC curve that means nothing (Mann & Whitney 1947); 5 at least."""
+    return max(5.0, 200 * math.sqrt((2 * pairs + 1) / (12 * pairs * pairs)))
 
 
 def values_of(bench: Bench, name: str, attack: Callable[..., float]) -> dict[str, list[list[float]]]:

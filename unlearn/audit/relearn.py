@@ -68,8 +68,7 @@ def relearn(
     fresh_rows: bool = True,
 ) -> Curve:
     """The curve of a copy of the model; `model` itself is left as it is."""
-    copied = copy.deepcopy(model).requires_grad_(True)
-    device = model.mean.device
+    copied, device = copy.deepcopy(model).requires_grad_(True), model.mean.device
     if fresh_rows:
         draw_rows_anew(copied, forget, generator)
     optimiser = torch.optim.Adam(copied.parameters(), lr=settings.relearn_lr)

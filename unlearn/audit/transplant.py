@@ -41,14 +41,14 @@ def measure(bench: Bench) -> list[Measurement]:
         ]
         stitched[subject] = bench.reading([[accuracy(head, f, labels)] for f in moved])
     titles = (
-        ("transplant-direct", "the original's last layer on its features", direct),
-        ("transplant-stitched", "the same through a map fitted on retain images", stitched),
+        ("transplant-direct", "the original's last layer on its features", 25.0, direct),
+        ("transplant-stitched", "the same through a map fitted on retain images", 10.0, stitched),
     )
     return [
         Measurement(
-            name=name, title=title, unit="%", more_left=1, resolution=10.0, source=source.kind, readings=readings
+            name=name, title=title, unit="%", more_left=1, resolution=resolution, source=source.kind, readings=readings
         )
-        for name, title, readings in titles
+        for name, title, resolution, readings in titles
     ]  # fmt: skip
 
 

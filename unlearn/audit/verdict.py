@@ -6,14 +6,14 @@ Rule 1. Each measure's value for this model is compared with the retrained model
         less than retrained   outside, on the other side: no leak, but not what retraining gives (over-unlearning)
         differs           outside, for a measure that shows traces of a method, not knowledge of the class
         not evaluated     no retrained model, or no value of one of the two
-        The interval is the widest of three: where one more retrained model would lie (t prediction interval over the
-        references' means, with two references or more), where one more repeat would lie (over the repeats of one reference,
-        which stands in for the spread between retrainings), and the sampling error of a single value; and at least the
-        measure's stated resolution to either side. More references make it sharper.
-Rule 2. A model beats the masked logit on a family of measures where the paired interval of (masked logit - this model), over all
-        the family's repeats, which share samples and seeds, lies above 0. The families are the linear probes and relearning from
-        images of the forget classes. It beats the masked logit altogether where it does so on both, and where a retrained model
-        is there, has gone at least half of the way from the masked logit to it on one of them.
+        The interval reaches as far as any of these: where one more retrained model would lie (t prediction interval over the
+        references' means, with two references or more); where one more repeat would lie (over the repeats of one reference,
+        which stands in for the spread between retrainings); the sampling error of the mean; and the measure's stated
+        resolution to either side. More references make it sharper.
+Rule 2. A model beats the masked logit on a family of measures where its values are lower than the masked logit's, by a signed-rank
+        test over all the family's repeats, which share samples and seeds. The families are the linear probes, and relearning
+        from images of the forget classes. It beats the masked logit altogether where it does so on both, and where a retrained
+        model is there, has gone at least half of the way from the masked logit to it on one of them.
 Rule 3. The conclusion is the first that holds:
         not unlearned            the forget accuracy is 'more left', or without a reference above 5 %
         output suppression only  it doesn't beat the masked logit altogether
@@ -28,7 +28,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from unlearn.audit.intervals import bounded, paired_interval, prediction_interval
+from unlearn.audit.intervals import bounded, is_below, prediction_interval
 from unlearn.audit.record import MASKED, MODEL, ORIGINAL, RETRAINED, Measurement, Reading
 
 INSIDE, MORE, LESS, DIFFERS, NOT_EVALUATED = "inside", "more left", "less than retrained", "differs", "not evaluated"
@@ -136,13 +136,11 @@ def judge_one(m: Measurement, confidence: float) -> Finding:
 def interval_of(retrained: Reading, resolution: float, confidence: float) -> tuple[float, float]:
     """Rule 1's interval of the retrained model."""
     centre = retrained.mean
-    candidates = [(centre - resolution, centre + resolution)]
+    candidates = [(centre - resolution, centre + resolution), (retrained.low, retrained.high)]
     if len(retrained.values) > 1:
         candidates.append(prediction_interval(retrained.by_model, confidence))
-    elif len(retrained.flat) > 1:
-        candidates.append(prediction_interval(retrained.flat, confidence))
     else:
-        candidates.append((retrained.low, retrained.high))
+        candidates.append(prediction_interval(retrained.flat, confidence))
     return min(low for low, _ in candidates), max(high for _, high in candidates)
 
 
@@ -165,7 +163,7 @@ def beats_mask(family: Sequence[Measurement], confidence: float) -> bool | None:
         masked += [m.more_left * value for value in m.readings[MASKED].flat]
     if len(ours) < 2 or len(ours) != len(masked):
         return None
-    return paired_interval(masked, ours, confidence)[0] > 0
+    return is_below(ours, masked, confidence)
 
 
 def way_gone(ours: Reading, theirs: Reading, masked: Reading) -> float | None:

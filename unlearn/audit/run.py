@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from synth.errors import UsageError
 from synth.run import package_versions
@@ -61,7 +62,8 @@ def audit(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # parallel are the experiments, so that no sum's order depends on the machine
     try:
-        record, pictures, seconds = carry_out(request, say)
+        with threadpool_limits(1):
+            record, pictures, seconds = carry_out(request, say)
     finally:
         torch.set_num_threads(threads)
     check_record(record)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from synth.errors import UserError
+from synth.teacher import read_checkpoint
 from unlearn.audit.run import Request, audit
 from unlearn.audit.settings import AuditSettings
+from unlearn.audit.subjects import student_file
 from unlearn.report.document import read_report
 from unlearn.tasks import DataSource
 
@@ -65,13 +68,10 @@ def replay(
     """Make the audit again in `out`, and compare. `changes` are the request's paths where they are others now."""
     record = read_report(report)
     request = replace(request_of(record, out, data_root, arch, workers), **changes)
-    again = audit(request, say)
-    for name in ("teacher", "student"):
-        if again["models"][name]["sha256"] != record["models"][name]["sha256"]:
-            raise UserError(
-                f"the {name} in {again['models'][name]['path']} is not the one that was audited: name that one"
-            )
-    return compare(record, again)
+    for name, path in (("teacher", request.teacher), ("student", student_file(request.student))):
+        if hashlib.sha256(read_checkpoint(path)).hexdigest() != record["models"][name]["sha256"]:
+            raise UserError(f"the {name} in {path} is not the one that was audited: name that one with --{name}")
+    return compare(record, audit(request, say))
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparison:

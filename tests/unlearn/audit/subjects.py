@@ -12,6 +12,7 @@ from synth.teacher import save_checkpoint
 from unlearn.audit.run import Request, audit
 from unlearn.audit.settings import AuditSettings
 from unlearn.data import load_images
+from unlearn.report.write import write_report
 from unlearn.settings import TrainSettings
 from unlearn.tasks import DataSource
 from unlearn.train import train_classifier
@@ -50,4 +51,12 @@ def audited(models: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory
     """The audit of a model that was retrained, against two others."""
     out = tmp_path_factory.mktemp("audits") / "retrained"
     audit(request_for(models, models["first"], out), lambda line: None)
+    return out
+
+
+@pytest.fixture(scope="session")
+def page_path(audited: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of that audit. A test that changes it copies it first."""
+    out = tmp_path_factory.mktemp("pages") / "report.html"
+    write_report(audited, out)
     return out

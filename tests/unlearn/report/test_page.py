@@ -10,7 +10,6 @@ from unlearn.audit.schema import read_record
 from unlearn.report.charts import STYLES, relearning
 from unlearn.report.document import read_pictures, read_report
 from unlearn.report.page import page
-from unlearn.report.write import write_report
 
 VOID = {"meta", "link", "img", "br", "path", "use", "rect"}
 
@@ -34,10 +33,8 @@ class Outline(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def html(audited: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    out = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(audited, out)
-    return out.read_text()
+def html(page_path: Path) -> str:
+    return page_path.read_text()
 
 
 def test_question_and_answer_stand_first(html: str) -> None:

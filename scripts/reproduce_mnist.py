@@ -32,11 +32,11 @@ def reproduce(out: Path, data: list[object], seeds: int, sizes: list[int]) -> No
     click.echo(f"wrote {results_file} and {out / 'results.md'}, {(time.time() - begun) / 60:.0f} minutes", err=True)
 
 
-def training_jobs(out: Path, seed: int, data: list[object]) -> list[Job]:
+def training_jobs(out: Path, seed: int, data: list[object], forget_sets: tuple[str, ...] = FORGET_SETS) -> list[Job]:
     common = ["unlearn", "train", "--arch", "lenet5", "--epochs", 5, "--seed", seed, "--threads", 1, *data]
     folder = out / f"seed{seed}"
     jobs: list[Job] = [(folder / "teacher.safetensors", [*common, "--out", folder / "teacher.safetensors"])]
-    for forget in FORGET_SETS:
+    for forget in forget_sets:
         reference = folder / f"retrained-{forget}.safetensors"
         jobs.append((reference, [*common, "--without", forget, "--out", reference]))
     return jobs

@@ -9,6 +9,17 @@ from typing import Any
 import click
 
 from synth.console import ClassList, Console, settings_flags, settings_from_flags
+from unlearn.audit.commands import audit
+from unlearn.options import (
+    FROM_ENVIRONMENT,
+    PATH,
+    code_option,
+    data_options,
+    device_option,
+    seed_option,
+    threads_option,
+)
+from unlearn.report.commands import replay, report, verify
 from unlearn.settings import (
     METHOD_PRESETS,
     METHOD_SETTINGS,
@@ -21,35 +32,6 @@ from unlearn.settings import (
     LoopSettings,
     TrainSettings,
 )
-
-FROM_ENVIRONMENT = {"auto_envvar_prefix": "UNLEARN", "show_default": True, "max_content_width": 110}
-PATH = click.Path(path_type=Path)
-
-device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto")
-threads_option = click.option("--threads", type=click.IntRange(min=1), help="CPU threads  [default: all cores]")
-seed_option = click.option("--seed", type=click.IntRange(min=0), default=0)
-code_option = click.option("--arch", help="module:function of a checkpoint's architecture, if it is your own code")
-
-
-def data_options(command: Any) -> Any:
-    """Where real images come from."""
-    for option in (
-        click.option(
-            "--image-size",
-            type=click.IntRange(8, 1024),
-            default=32,
-            help="side of a folder's images, in pixels",
-        ),
-        click.option("--download", is_flag=True, help="fetch the data set if it isn't there"),
-        click.option("--data-root", type=PATH, help="folder that holds the data set  [default: data]"),
-        click.option(
-            "--data",
-            required=True,
-            help="digits, mnist, fashion-mnist, cifar10, or a folder with train/ and test/",
-        ),
-    ):
-        command = option(command)
-    return command
 
 
 def method_options(command: Any) -> Any:
@@ -119,7 +101,7 @@ def main() -> None:
     default=1.0,
     help="scales the channels of our own architectures",
 )
-@data_options
+@data_options()
 @click.option(
     "--without",
     type=ClassList(),
@@ -265,7 +247,7 @@ def adaptive(**options: Any) -> None:
 
 @main.command(context_settings=FROM_ENVIRONMENT)
 @click.argument("model", type=PATH)
-@data_options
+@data_options()
 @click.option("--forget", type=ClassList(), required=True, help="classes that were to be forgotten")
 @click.option("--teacher", type=PATH, help="the original model, for comparison")
 @click.option("--reference", type=PATH, help="the model retrained without the classes, for comparison")
@@ -308,7 +290,7 @@ def evaluate(
 @click.option("--seeds", type=ClassList(), default="0", help="such as 0-2")
 @click.option("--forget", type=ClassList(), required=True, help="classes to forget, such as 0 or 3,8")
 @click.option("--out", type=PATH, required=True, help="folder for the runs, sweep.csv and sweep.svg")
-@data_options
+@data_options()
 @device_option
 @threads_option
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
@@ -351,3 +333,7 @@ def sweep(
 
     sweep_over(chosen, seeds, out, run, judge, click.echo)
     click.echo(f"wrote {out / RESULTS} and {out / PLOT}")
+
+
+for command in (audit, report, verify, replay):
+    main.add_command(command)

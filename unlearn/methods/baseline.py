@@ -9,6 +9,7 @@ random-relabel   as finetune, together with synthetic forget data under random r
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -47,15 +48,8 @@ class MaskedLogit:
         self.forget = list(inputs.forget)
         self.parts: dict[str, Part] = {"student": self.student}
 
-    @torch.no_grad()
     def step(self, number: int) -> dict[str, Tensor]:
-        layer = last_layer(self.student)
-        if layer.bias is None:
-            raise UserError(
-                "the teacher's last layer has no bias to mask the forget classes with: use another baseline"
-            )
-        layer.weight[self.forget] = 0.0
-        layer.bias[self.forget] = MASKED
+        mask_logits(self.student, self.forget)
         return {}
 
 
@@ -100,6 +94,16 @@ class Finetuning:
         loss.backward()
         self.optimiser.step()
         return {"loss": loss.detach()}
+
+
+@torch.no_grad()
+def mask_logits(model: Classifier, forget: Sequence[int]) -> None:
+    """Mask the forget classes in the model's own last layer."""
+    layer = last_layer(model)
+    if layer.bias is None:
+        raise UserError("the teacher's last layer has no bias to mask the forget classes with: use another baseline")
+    layer.weight[list(forget)] = 0.0
+    layer.bias[list(forget)] = MASKED
 
 
 def copy_of(teacher: Classifier, inputs: Inputs) -> Classifier:

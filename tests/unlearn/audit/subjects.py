@@ -1,0 +1,62 @@
+"""Small models of digits, with and without class 0, and one small audit that many tests look at."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from synth.teacher import save_checkpoint
+from unlearn.audit.run import Request, audit
+from unlearn.audit.settings import AuditSettings
+from unlearn.data import load_images
+from unlearn.report.write import write_report
+from unlearn.settings import TrainSettings
+from unlearn.tasks import DataSource
+from unlearn.train import train_classifier
+
+SMALL = AuditSettings(
+    repeats=3, draws=6, pool=60, judge_images=30, relearn_labels="5,20", relearn_steps=12, relearn_batch=30, relearn_lr=3e-3,
+    probe_labels="1,3", inversion_steps=8, inversion_images=4, random_models=1,
+)  # fmt: skip
+DIGITS = DataSource("digits", None, False, 32)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory, _quiet_machine: None) -> Mapping[str, Path]:
+    """Checkpoints: a teacher, and three models retrained without class 0."""
+    folder, data = tmp_path_factory.mktemp("models"), load_images("digits", "train")
+    paths = {}
+    for name, without, seed in (("teacher", (), 0), ("first", (0,), 1), ("second", (0,), 2), ("third", (0,), 3)):
+        model = train_classifier(
+            data, "lenet5", TrainSettings(epochs=6, batch_size=64), width=0.5, without=without, seed=seed
+        )
+        paths[name] = folder / f"{name}.safetensors"
+        save_checkpoint(model, paths[name])
+    return paths
+
+
+def request_for(models: Mapping[str, Path], student: Path, out: Path, **changes: object) -> Request:
+    request = Request(
+        student=student, teacher=models["teacher"], forget=(0,), references=(models["second"], models["third"]),
+        data=DIGITS, out=out, settings=SMALL, workers=2,
+    )  # fmt: skip
+    return dataclasses.replace(request, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def audited(models: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The audit of a model that was retrained, against two others."""
+    out = tmp_path_factory.mktemp("audits") / "retrained"
+    audit(request_for(models, models["first"], out), lambda line: None)
+    return out
+
+
+@pytest.fixture(scope="session")
+def page_path(audited: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of that audit. A test that changes it copies it first."""
+    out = tmp_path_factory.mktemp("pages") / "report.html"
+    write_report(audited, out)
+    return out

@@ -1,0 +1,167 @@
+"""`unlearn audit` as a whole, on digits."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from synth.errors import UsageError, UserError
+from unlearn import runs
+from unlearn.audit import commands, run, verdict
+from unlearn.audit.run import AUDIT, PICTURES, audit
+from unlearn.audit.schema import parse_record, read_record, schema
+from unlearn.audit.settings import AuditSettings, counts
+from unlearn.cli import main
+from unlearn.settings import BaselineSettings, LoopSettings
+
+from .subjects import SMALL, request_for
+
+quiet = lambda line: None  # noqa: E731
+
+
+def test_a_retrained_model_passes_and_the_known_models_get_their_names(audited: Path) -> None:
+    record = read_record(audited / AUDIT)
+    assert record["verdict"]["conclusion"] == verdict.LIKE_RETRAINED, record["verdict"]
+    told = {c["subject"]: c["conclusion"] for c in record["controls"]}
+    assert told["original"] == verdict.NOT_UNLEARNED
+    assert told["masked logit"] == verdict.SUPPRESSION
+    assert {path.name for path in (audited / PICTURES).iterdir()} == set(record["pictures"])
+    names = {m["name"] for m in record["measurements"]}
+    assert {"accuracy-forget", "relearn-5", "relearn-20", "relearn-retain", "probe-1", "membership-ratio"} <= names
+    assert {"js-retrained", "zero-retrain", "head-norm", "transplant-stitched", "resurrection"} <= names
+    assert all({"original", "masked logit", "this model"} <= set(m["readings"]) for m in record["measurements"])
+
+
+def test_curves_are_kept_with_both_step_counts(audited: Path) -> None:
+    record = read_record(audited / AUDIT)
+    details = next(m["details"] for m in record["measurements"] if m["name"] == "relearn-5")
+    assert len(details["curves"]["retrained"]) == 2 * SMALL.repeats
+    assert {"steps", "accuracy", "reached", "censored"} == set(details["curves"]["this model"][0])
+    assert {"steps_model", "steps_retrained", "censored_model", "bound"} <= set(details["anamnesis"])
+
+
+def baseline(kind: str, models: Mapping[str, Path], shards: Path, out: Path) -> Path:
+    request = runs.Request(
+        method="baseline", settings=BaselineSettings(kind=kind, steps=300, batch_size=32, lr=0.1),
+        loop=LoopSettings(every=300, monitor=False), teacher=models["teacher"], shards=str(shards), forget=(0,), out=out,
+    )  # fmt: skip
+    runs.unlearn(request, quiet)
+    return out
+
+
+@pytest.fixture(scope="module")
+def shards(models: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from synth.plan import Plan
+    from synth.teacher import load_checkpoint
+    from tests.runs import QUICK, make_run, recipe_for
+
+    path = tmp_path_factory.mktemp("audit-shards") / "run"
+    recipe = recipe_for(load_checkpoint(models["teacher"]), QUICK)
+    make_run(path, recipe, Plan(classes=tuple(range(10)), per_class=16, shard_size=80))
+    return path
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["masked-logit", "last-layer"])
+def test_masking_and_a_new_last_layer_are_called_output_suppression(
+    kind: str, models: Mapping[str, Path], shards: Path, tmp_path: Path
+) -> None:
+    student = baseline(kind, models, shards, tmp_path / kind)
+    record = audit(request_for(models, student, tmp_path / "audit"), quiet)
+    assert record["verdict"]["conclusion"] == verdict.SUPPRESSION, record["verdict"]
+    assert record["origin"]["run"]["provenance"]["student_sha256"] == record["models"]["student"]["sha256"]
+
+
+@pytest.mark.long
+def test_without_real_data_it_says_so_and_judges_on_synthetic_images(
+    models: Mapping[str, Path], shards: Path, tmp_path: Path
+) -> None:
+    request = request_for(models, models["first"], tmp_path / "audit", data=None, shards=str(shards), references=())
+    record = audit(request, quiet)
+    assert record["ledger"] == []
+    assert {m["source"] for m in record["measurements"]} == {"synthetic", "none"}
+    assert "synthetic hold-outs" in record["images"]
+    cures = {n["name"]: n["cure"] for n in record["not_run"]}
+    assert "--data" in cures["membership"]
+    assert "--reference" in cures["retrained"]
+    assert "relearn-synthetic" in {m["name"] for m in record["measurements"]}
+    assert record["origin"]["shards"]["teacher_sha256"] == record["models"]["teacher"]["sha256"]
+
+
+def test_with_weights_alone_it_still_looks_at_the_head(models: Mapping[str, Path], tmp_path: Path) -> None:
+    record = audit(request_for(models, models["first"], tmp_path / "audit", data=None, references=()), quiet)
+    assert {m["name"] for m in record["measurements"]} == {
+        "head-norm",
+        "head-bias",
+        "resurrection",
+        "resurrection-retain",
+    }
+    assert record["verdict"]["conclusion"] == verdict.UNDECIDED
+
+
+def test_bad_requests_are_refused_in_one_line(models: Mapping[str, Path], audited: Path, tmp_path: Path) -> None:
+    out = tmp_path / "audit"
+    with pytest.raises(UsageError, match="already holds files"):
+        audit(request_for(models, models["first"], audited), quiet)
+    with pytest.raises(UsageError, match="forget class 12 is out of range"):
+        audit(request_for(models, models["first"], out, forget=(12,)), quiet)
+    with pytest.raises(UsageError, match="is the teacher itself"):
+        audit(request_for(models, models["first"], out, references=(models["teacher"],)), quiet)
+    with pytest.raises(UserError, match="there is no checkpoint"):
+        audit(request_for(models, tmp_path / "none", out), quiet)
+    assert not out.exists()
+
+
+def test_a_record_of_another_form_is_refused(audited: Path, tmp_path: Path) -> None:
+    import jsonschema
+
+    jsonschema.Draft202012Validator.check_schema(schema())
+    record = read_record(audited / AUDIT)
+    with pytest.raises(UserError, match="at verdict/conclusion"):
+        parse_record(json.dumps({**record, "verdict": {**record["verdict"], "conclusion": "fine"}}).encode(), "x")
+    with pytest.raises(UserError, match="newer than 1"):
+        parse_record(json.dumps({**record, "format_version": 2}).encode(), "x")
+    with pytest.raises(UserError, match="no audit record"):
+        parse_record(b"[" * 100_000, "x")
+
+
+def test_settings_are_checked() -> None:
+    assert counts("100,5") == (5, 100)
+    for bad in ({"repeats": 1}, {"relearn_labels": "5,x"}, {"relearn_labels": ""}, {"confidence": 1.0}, {"pool": 0}):
+        with pytest.raises(ValueError, match=r"must|list of label counts"):
+            AuditSettings(**bad)  # type: ignore[arg-type]
+
+
+def test_the_commands_defaults_are_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[run.Request] = []
+    monkeypatch.setattr(run, "audit", lambda request, say: seen.append(request) or {})
+    monkeypatch.setattr("unlearn.audit.text.audit_text", lambda record: "")
+    options = ["audit", "s", "--teacher", "t", "--forget", "0", "--out", "o", "--reference", "a", "--reference", "b"]
+    assert CliRunner().invoke(main, [*options, "--device", "cpu"]).exit_code == 0
+    assert CliRunner().invoke(main, [*options, "--device", "cpu", "--draws", "7"]).exit_code == 0
+    by_default, changed = seen
+    assert by_default.settings == AuditSettings()
+    assert by_default.references == (Path("a"), Path("b"))
+    assert changed.settings == AuditSettings(draws=7)
+    assert commands.audit.name == "audit"
+
+
+def test_the_table_names_every_measure_and_the_verdict(audited: Path) -> None:
+    from unlearn.audit.text import audit_text
+
+    record = read_record(audited / AUDIT)
+    text = audit_text(record)
+    assert text.startswith("What is left of class 0? LIKE RETRAINED")
+    assert all(m["name"] in text for m in record["measurements"])
+    assert "not run: relearning from synthetic images" in text
+
+
+def test_an_audit_is_replaced_only_when_told(models: Mapping[str, Path], audited: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "copy"
+    shutil.copytree(audited, copied)
+    (copied / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match="already holds files"):
+        audit(request_for(models, models["first"], copied, overwrite=True), quiet)

@@ -1,0 +1,38 @@
+import math
+
+import pytest
+
+from unlearn.audit import intervals
+
+
+def test_a_mean_of_two_values_has_the_textbook_interval() -> None:
+    low, high = intervals.mean_interval([1.0, 3.0], 0.95)  # t(1) = 12.706, s = √2
+    assert (low, high) == pytest.approx((2 - 12.7062, 2 + 12.7062), abs=1e-3)
+
+
+def test_one_more_value_lies_in_a_wider_interval_than_the_mean() -> None:
+    values = [1.0, 2.0, 3.0]
+    mean_low, mean_high = intervals.mean_interval(values, 0.95)
+    low, high = intervals.prediction_interval(values, 0.95)
+    assert (high - low) / (mean_high - mean_low) == pytest.approx(math.sqrt(3 + 1))
+
+
+def test_a_share_of_none_has_an_upper_bound() -> None:
+    low, high = intervals.share_interval(0, 100, 0.95)  # Wilson: z² / (n + z²)
+    assert low == pytest.approx(0)
+    assert high == pytest.approx(100 * 3.8415 / 103.8415, abs=1e-3)
+    with pytest.raises(ValueError, match="no share"):
+        intervals.share_interval(5, 4, 0.95)
+
+
+def test_five_lower_pairs_are_enough_and_four_are_not() -> None:
+    second = [5.0, 6.0, 7.0, 8.0, 9.0]
+    assert intervals.is_below([4.0, 4.0, 4.0, 4.0, 4.0], second, 0.95)
+    assert not intervals.is_below([4.0, 4.0, 4.0, 4.0], second[:4], 0.95)
+    assert not intervals.is_below(second, second, 0.95)
+    assert not intervals.is_below(second, [1.0, 1.0, 1.0, 1.0, 1.0], 0.95)
+
+
+def test_percentages_stay_within_their_bounds() -> None:
+    assert intervals.bounded((-3.0, 104.0), "%") == (0.0, 100.0)
+    assert intervals.bounded((-3.0, 104.0), "") == (-3.0, 104.0)

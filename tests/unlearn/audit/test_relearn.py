@@ -1,0 +1,80 @@
+import copy
+
+import pytest
+import torch
+
+from synth.teacher import Classifier, load_checkpoint
+from unlearn.audit.relearn import Curve, anamnesis, checkpoints, draw_rows_anew, relearn
+from unlearn.data import LabelledImages, load_images
+from unlearn.methods.baseline import last_layer, mask_logits
+
+from .subjects import SMALL
+
+
+def curve(*accuracy: float) -> Curve:
+    return Curve(tuple(range(len(accuracy))), accuracy)
+
+
+def chance() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def digits() -> LabelledImages:
+    return load_images("digits", "train").select(torch.arange(200))
+
+
+def run(model: Classifier, digits: LabelledImages, fresh_rows: bool = True) -> Curve:
+    zeros = digits.select(digits.labels == 0)
+    return relearn(model, digits, zeros, (0,), SMALL, chance(), fresh_rows)
+
+
+def test_a_curve_cut_off_below_the_target_is_censored() -> None:
+    assert curve(0, 50, 96, 97).reaches(95) == (2, False)
+    assert curve(0, 50, 60).reaches(95) == (2, True)
+    assert curve(0, 50, 100).mean == 50
+
+
+def test_the_index_gives_both_step_counts_and_says_what_it_is_worth() -> None:
+    quick, slow, never = [[curve(0, 99, 99, 99)]], [[curve(0, 0, 99, 99)]], [[curve(0, 0, 0, 0)]]
+    exact = anamnesis({"this model": quick, "retrained": slow}, 95)
+    assert exact is not None
+    assert (exact["steps_model"], exact["steps_retrained"], exact["index"], exact["bound"]) == (1, 2, 0.5, "exact")
+    for ours, theirs, bound in ((never, slow, "at least"), (slow, never, "at most"), (never, never, "unknown")):
+        found = anamnesis({"this model": ours, "retrained": theirs}, 95)
+        assert found is not None
+        assert found["bound"] == bound
+    assert anamnesis({"this model": quick}, 95) is None
+
+
+def test_steps_are_spaced_as_logarithms_from_zero_to_the_last() -> None:
+    assert checkpoints(16) == (0, 1, 2, 3, 4, 6, 8, 12, 16)
+    assert checkpoints(1) == (0, 1)
+
+
+def test_the_model_is_copied_and_the_same_seed_gives_the_same_curve(
+    tiny_teacher: Classifier, digits: LabelledImages
+) -> None:
+    before = copy.deepcopy(tiny_teacher.state_dict())
+    first = run(tiny_teacher, digits)
+    assert run(tiny_teacher, digits) == first
+    assert all(torch.equal(value, before[name]) for name, value in tiny_teacher.state_dict().items())
+    assert not tiny_teacher.training
+
+
+def test_a_mask_does_not_hide_from_relearning(tiny_teacher_path: object, digits: LabelledImages) -> None:
+    original, masked = (load_checkpoint(tiny_teacher_path) for _ in range(2))  # type: ignore[arg-type]
+    mask_logits(masked, (0,))
+    assert run(masked, digits) == run(original, digits)
+    assert max(run(masked, digits, fresh_rows=False).accuracy) == 0  # what it looks like to who leaves the mask on
+
+
+def test_fresh_rows_touch_the_forget_classes_alone(tiny_teacher_path: object) -> None:
+    model = load_checkpoint(tiny_teacher_path)  # type: ignore[arg-type]
+    before = copy.deepcopy(last_layer(model).state_dict())
+    draw_rows_anew(model, (0, 3), chance())
+    after = last_layer(model).state_dict()
+    changed = [c for c in range(10) if not torch.equal(before["weight"][c], after["weight"][c])]
+    assert changed == [0, 3]
+    others = before["bias"][[1, 2, 4, 5, 6, 7, 8, 9]].mean()
+    assert after["bias"][[0, 3]].tolist() == pytest.approx([others.item()] * 2)

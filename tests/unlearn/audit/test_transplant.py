@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from synth.teacher import Classifier, load_checkpoint
+from unlearn.audit.bench import outputs
+from unlearn.audit.head import head_of
+from unlearn.audit.probe import probe
+from unlearn.audit.transplant import accuracy, apply_head, stitch
+from unlearn.data import load_images
+from unlearn.methods.baseline import last_layer, mask_logits
+
+
+def test_features_and_head_make_the_models_own_logits(tiny_teacher: Classifier) -> None:
+    images = load_images("digits", "test").images[:20]
+    found = outputs(tiny_teacher, images)
+    again = apply_head(last_layer(tiny_teacher), found.features)
+    torch.testing.assert_close(again, found.logits)
+
+
+def test_stitching_finds_a_linear_map() -> None:
+    chance = torch.Generator().manual_seed(0)
+    x, weights = torch.randn(500, 6, generator=chance), torch.randn(6, 4, generator=chance)
+    judged = torch.randn(9, 6, generator=chance)
+    found = stitch(x, x @ weights + 3, judged)
+    torch.testing.assert_close(found.float(), judged @ weights + 3, atol=0.15, rtol=0.05)
+
+
+def test_a_head_on_its_own_features_knows_every_class(tiny_teacher: Classifier) -> None:
+    data = load_images("digits", "test")
+    features = outputs(tiny_teacher, data.images).features
+    assert accuracy(last_layer(tiny_teacher), features, data.labels) > 90
+
+
+def test_a_mask_shows_in_the_head(tiny_teacher_path: object) -> None:
+    model = load_checkpoint(tiny_teacher_path)  # type: ignore[arg-type]
+    retain = tuple(range(1, 10))
+    norm, bias = head_of(model, (0,), retain)
+    assert 0.5 < norm < 2
+    mask_logits(model, (0,))
+    norm, masked_bias = head_of(model, (0,), retain)
+    assert norm == 0
+    assert bias is not None
+    assert masked_bias is not None
+    assert masked_bias < -1000 < bias
+
+
+def test_a_probe_reads_a_separable_class_and_nothing_from_noise() -> None:
+    chance = torch.Generator().manual_seed(0)
+    labels = torch.arange(4).repeat(25)
+    clear = torch.eye(4)[labels] * 9 + torch.randn(100, 4, generator=chance)
+    noise = torch.randn(100, 4, generator=chance)
+    assert probe(clear[:40].numpy(), labels[:40].numpy(), clear[40:].numpy(), labels[40:].numpy()) == pytest.approx(100)
+    assert probe(noise[:40].numpy(), labels[:40].numpy(), noise[40:].numpy(), labels[40:].numpy()) < 60

@@ -1,0 +1,109 @@
+"""The stated rules, on numbers that a person can follow."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from unlearn.audit import verdict
+from unlearn.audit.record import MASKED, MODEL, ORIGINAL, RETRAINED, Measurement, Reading
+from unlearn.audit.verdict import DIFFERS, INSIDE, LESS, MORE, NOT_EVALUATED, controls, judge, judge_one
+
+NOISE = (-1.0, -0.5, 0.0, 0.5, 1.0)
+
+
+def reading(*means: float) -> Reading:
+    """A reading of models with these means, five repeats each."""
+    return Reading.of([[mean + noise for noise in NOISE] for mean in means], 0.95)
+
+
+def measurement(
+    name: str, ours: float, retrained: Sequence[float] = (50, 52, 48), masked: float = 95, **changes: object
+) -> Measurement:
+    readings = {ORIGINAL: reading(95), MASKED: reading(masked), MODEL: reading(ours)}
+    if retrained:
+        readings[RETRAINED] = reading(*retrained)
+    facts = {"title": name, "unit": "", "more_left": 1, "resolution": 5.0, "source": "real", **changes}
+    return Measurement(name=name, readings=readings, **facts)  # type: ignore[arg-type]
+
+
+def audit_of(accuracy: float = 0, probe: float = 50, relearn: float = 50, **others: float) -> list[Measurement]:
+    found = [
+        measurement("accuracy-forget", accuracy, (0, 0, 0), 0),
+        measurement("probe-5", probe),
+        measurement("relearn-20", relearn),
+        measurement("relearn-retain", 0, (0, 0, 0), 0),
+    ]
+    return found + [measurement(name.replace("_", "-"), value) for name, value in others.items()]
+
+
+@pytest.mark.parametrize(
+    ("value", "more_left", "status"),
+    [(50, 1, INSIDE), (80, 1, MORE), (20, 1, LESS), (80, -1, LESS), (20, -1, MORE), (80, 0, DIFFERS), (20, 0, DIFFERS)],
+)
+def test_the_side_decides_what_being_outside_means(value: float, more_left: int, status: str) -> None:
+    assert judge_one(measurement("m", value, more_left=more_left), 0.95).status == status
+
+
+def test_an_interval_reaches_as_far_as_one_more_retrained_model_might() -> None:
+    low, high = verdict.interval_of(reading(48, 50, 52), 0.1, 0.95)
+    assert (low, high) == pytest.approx((50 - 4.3027 * 2 * (4 / 3) ** 0.5, 50 + 4.3027 * 2 * (4 / 3) ** 0.5), abs=1e-2)
+    assert verdict.interval_of(reading(50, 50, 50), 5.0, 0.95) == pytest.approx((45, 55))
+
+
+def test_nothing_to_compare_with_is_not_evaluated_and_says_why() -> None:
+    finding = judge_one(measurement("m", 50, ()), 0.95)
+    assert (finding.status, finding.why) == (NOT_EVALUATED, "no retrained model is given")
+    finding = judge_one(measurement("m", 50, (), against_retrained=True), 0.95)
+    assert finding.why == "it takes two retrained models or more"
+
+
+@pytest.mark.parametrize(
+    ("values", "conclusion"),
+    [
+        ({}, verdict.LIKE_RETRAINED),
+        ({"accuracy": 40}, verdict.NOT_UNLEARNED),
+        ({"probe": 95, "relearn": 95}, verdict.SUPPRESSION),
+        ({"probe": 95}, verdict.SUPPRESSION),
+        ({"relearn": 95}, verdict.SUPPRESSION),
+        ({"probe": 94, "relearn": 90}, verdict.SUPPRESSION),  # lower, but not half of the way
+        ({"probe": 90, "relearn": 51}, verdict.TRACES),
+        ({"resurrection": 99}, verdict.TRACES),
+        ({"resurrection": 1}, verdict.LIKE_RETRAINED),
+    ],
+)
+def test_the_conclusion_is_the_first_that_holds(values: dict[str, float], conclusion: str) -> None:
+    found = judge(audit_of(**values), 0.95)
+    assert found.conclusion == conclusion
+    assert found.reasons
+
+
+def test_quality_has_no_part_in_the_verdict() -> None:
+    measurements = [*audit_of(), measurement("accuracy-retain", 10, quality=True)]
+    found = judge(measurements, 0.95)
+    assert found.conclusion == verdict.LIKE_RETRAINED
+    assert "accuracy-retain" not in {f.name for f in found.findings}
+
+
+def test_without_probe_or_relearning_it_is_undecided() -> None:
+    found = judge([m for m in audit_of() if not m.name.startswith("probe")], 0.95)
+    assert (found.conclusion, found.reasons) == (verdict.UNDECIDED, ["not evaluated: the linear probe"])
+
+
+def test_without_a_retrained_model_masking_is_still_called_out() -> None:
+    def bare(ours: float) -> list[Measurement]:
+        return [
+            measurement("accuracy-forget", 0, (), 0),
+            measurement("probe-5", ours, ()),
+            measurement("relearn-5", ours, ()),
+        ]
+
+    assert judge(bare(95), 0.95).conclusion == verdict.SUPPRESSION
+    assert judge(bare(50), 0.95).reasons == ["not evaluated: the comparison with a retrained model"]
+
+
+def test_the_rules_are_tried_on_models_whose_answer_is_known() -> None:
+    measurements = [*audit_of(), measurement("js-retrained", 50, against_retrained=True)]
+    told = {c["subject"]: c["conclusion"] for c in controls(measurements, 0.95)}
+    assert told.pop(ORIGINAL) == verdict.NOT_UNLEARNED
+    assert told.pop(MASKED) == verdict.SUPPRESSION
+    assert told == {f"retrained {n} of 3": verdict.LIKE_RETRAINED for n in (1, 2, 3)}

@@ -1,0 +1,127 @@
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from synth.errors import UserError
+from unlearn.audit.run import AUDIT
+from unlearn.audit.schema import read_record
+from unlearn.report.charts import STYLES, relearning
+from unlearn.report.document import read_pictures, read_report
+from unlearn.report.page import page
+
+VOID = {"meta", "link", "img", "br", "path", "use", "rect"}
+
+
+class Outline(HTMLParser):
+    """Tags in balance, and what an accessible page needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def html(page_path: Path) -> str:
+    return page_path.read_text()
+
+
+def test_question_and_answer_stand_first(html: str) -> None:
+    body = html[html.index("<body>") :]
+    first = body[: body.index("<section")]
+    assert "What is left of class 0?" in first
+    assert "Like retrained" in first
+    assert "forget accuracy" in first
+
+
+def test_the_page_is_well_formed_and_everything_seen_has_words(html: str) -> None:
+    outline = Outline()
+    outline.feed(html)
+    assert outline.open == []
+    pictures = [attributes for tag, attributes in outline.tags if tag == "img"]
+    charts = [attributes for tag, attributes in outline.tags if tag == "svg"]
+    assert pictures
+    assert charts
+    assert all(attributes.get("alt") for attributes in pictures)
+    assert all(attributes.get("role") == "img" and attributes.get("aria-label") for attributes in charts)
+    regions = [attributes for _, attributes in outline.tags if attributes.get("role") == "region"]
+    assert regions
+    assert all(attributes.get("tabindex") == "0" and attributes.get("aria-label") for attributes in regions)
+    ids = [attributes["id"] for _, attributes in outline.tags if attributes.get("id")]
+    headings = {attributes["aria-labelledby"] for tag, attributes in outline.tags if tag == "section"}
+    assert headings <= set(ids)
+
+
+def test_nothing_is_loaded_from_anywhere(html: str) -> None:
+    links = re.findall(r'(?:src|href|xlink:href)="([^"#]*)', html) + re.findall(r"url\(([^)#]*)", html)
+    assert [link for link in links if link and not link.startswith("data:")] == []
+    assert "default-src 'none'" in html
+    assert "<script" not in html.replace('<script type="application/json"', "")
+
+
+def test_everything_a_reader_needs_is_there(html: str, audited: Path) -> None:
+    record = read_record(audited / AUDIT)
+    for heading in ("Does the audit itself work", "How quickly the class comes back", "What still holds the class",
+                    "Limitations", "Provenance", "How it was judged", "How sure the models are"):  # fmt: skip
+        assert f"{heading}" in html
+    assert all(m["title"].replace("'", "&#x27;") in html for m in record["measurements"])
+    for digest in (record["models"]["teacher"]["sha256"], record["models"]["student"]["sha256"]):
+        assert digest in html
+    assert record["ledger"][0]["rows"] in html
+
+
+def test_the_same_record_gives_the_same_page_and_is_read_back_from_it(html: str, audited: Path, tmp_path: Path) -> None:
+    record = read_record(audited / AUDIT)
+    assert page(record, read_pictures(audited, record)) == html
+    (tmp_path / "report.html").write_text(html)
+    assert read_report(tmp_path / "report.html") == record
+
+
+def test_a_hostile_record_stays_text(audited: Path, tmp_path: Path) -> None:
+    record = read_record(audited / AUDIT)
+    attack = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
+    record["class_names"][0] = attack
+    record["verdict"]["sentence"] = attack
+    record["models"]["student"]["path"] = attack
+    text = page(record, {})
+    assert "<script>alert" not in text
+    assert "<img src=x" not in text
+    (tmp_path / "report.html").write_text(text)
+    assert read_report(tmp_path / "report.html") == record
+
+
+def test_a_chart_tells_in_words_what_it_shows(audited: Path) -> None:
+    record = read_record(audited / AUDIT)
+    chart = relearning(next(m for m in record["measurements"] if m["name"] == "relearn-retain"))
+    assert "cut off below the target" in chart[: chart.index(">")]
+
+
+def test_series_differ_by_more_than_colour_and_stand_out_from_white() -> None:
+    assert len({(style["linestyle"], style.get("linewidth")) for style in STYLES.values()}) == len(STYLES)
+    assert all(contrast_with_white(style["color"]) > 4.5 for style in STYLES.values())
+
+
+def contrast_with_white(colour: str) -> float:
+    """WCAG 2's contrast ratio."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 1.05 / (0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05)
+
+
+def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text("<html></html>")
+    with pytest.raises(UserError, match="holds no audit record"):
+        read_report(tmp_path / "page.html")
+    with pytest.raises(UserError, match="cannot read"):
+        read_report(tmp_path / "none")

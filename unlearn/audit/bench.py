@@ -1,0 +1,131 @@
+"""What every measure works on: the subjects side by side, the images, and a source of chance for each experiment."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from synth.teacher import Classifier, to_unit
+from unlearn.audit.material import Source, rows_per_class
+from unlearn.audit.record import CannotRunError, Reading
+from unlearn.audit.settings import AuditSettings
+from unlearn.data import LabelledImages
+from unlearn.methods.baseline import last_layer
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """A model's answers to N images: penultimate features (N, D) and logits (N, K), on the CPU."""
+
+    features: Tensor
+    logits: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Every subject's models, frozen and on the device. A measure copies what it trains."""
+
+    subjects: Mapping[str, Sequence[Classifier]]
+    forget: tuple[int, ...]
+    settings: AuditSettings
+    seed: int = 0
+    real: Source | None = None
+    synthetic: Source | None = None
+    workers: int = 1
+    lock: Lock = field(default_factory=Lock)
+    pictures: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # uint8 images and classes, by subject
+    seen: dict[tuple[int, int], tuple[LabelledImages, Outputs]] = field(default_factory=dict)
+
+    @property
+    def source(self) -> Source:
+        """Real images where there are any, synthetic ones otherwise."""
+        if self.real is None and self.synthetic is None:
+            raise CannotRunError("there is no image to judge on", "name real data with --data, or shards with --shards")
+        source = self.real or self.synthetic
+        assert source is not None
+        if not torch.isin(source.judge.labels, torch.tensor(self.forget)).any():
+            raise CannotRunError(f"no image of a forget class is among the {source.name}", "name others with --data")
+        return source
+
+    @property
+    def retain(self) -> tuple[int, ...]:
+        return tuple(c for c in range(self.num_classes) if c not in self.forget)
+
+    @property
+    def num_classes(self) -> int:
+        return next(iter(self.subjects.values()))[0].card.num_classes
+
+    def generator(self, *experiment: object) -> torch.Generator:
+        """The same chance for every subject of an experiment, so that their values are paired."""
+        key = zlib.crc32("/".join(map(str, experiment)).encode())
+        return torch.Generator().manual_seed((self.seed << 32) + key)
+
+    def is_forgotten(self, labels: Tensor) -> Tensor:
+        return torch.isin(labels, torch.tensor(self.forget))
+
+    def outputs(self, model: Classifier, images: LabelledImages) -> Outputs:
+        """Computed once for each model and set of images."""
+        key = (id(model), id(images))
+        with self.lock:  # the features come by a hook, which must see one pass at a time
+            if key not in self.seen:  # the images are kept too: another set must not get their id
+                self.seen[key] = images, outputs(model, images.images)
+            return self.seen[key][1]
+
+    def few(self, images: LabelledImages, count: int, *experiment: object) -> LabelledImages:
+        """Up to `count` images a class, drawn for the experiment."""
+        return images.select(self.few_rows(images, count, *experiment))
+
+    def few_rows(self, images: LabelledImages, count: int, *experiment: object) -> Tensor:
+        return rows_per_class(images.labels, count, self.generator("few", *experiment))
+
+    def keep_pictures(self, subject: str, images: Tensor, labels: Tensor, count: int) -> None:
+        """The first `count` images of each class, for a person to look at."""
+        rows = torch.cat([(labels == c).nonzero()[:count, 0] for c in labels.unique()])
+        self.pictures[subject] = images[rows], labels[rows]
+
+    def reading(self, values: Sequence[Sequence[float]]) -> Reading:
+        return Reading.of(values, self.settings.confidence)
+
+    def map(self, work: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
+        """Each job on one thread, `workers` of them at a time: the results don't depend on how many."""
+        if self.workers == 1:
+            return list(map(work, jobs))
+        with ThreadPoolExecutor(self.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(work, jobs))
+
+    def repeated(self, experiment: Callable[[Classifier, int], Result], repeats: int) -> dict[str, list[list[Result]]]:
+        """The experiment on every model of every subject, for each repeat: by subject, by model, by repeat."""
+        jobs = [(model, repeat) for models in self.subjects.values() for model in models for repeat in range(repeats)]
+        results = iter(self.map(lambda job: experiment(*job), jobs))
+        return {
+            subject: [[next(results) for _ in range(repeats)] for _ in models]
+            for subject, models in self.subjects.items()
+        }
+
+
+@torch.no_grad()
+def outputs(model: Classifier, images: Tensor, batch_size: int = 1000) -> Outputs:
+    """Features and logits in one pass. The features are what the last layer is given; of maps, their mean over pixels."""
+    features: list[Tensor] = []
+
+    def keep(layer: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        given = inputs[0].float()
+        features.append((given.mean((2, 3)) if given.dim() == 4 else given.flatten(1)).cpu())
+
+    device = model.mean.device
+    handle = last_layer(model).register_forward_pre_hook(keep)
+    try:
+        logits = [model(to_unit(batch.to(device))).float().cpu() for batch in images.split(batch_size)]
+    finally:
+        handle.remove()
+    return Outputs(torch.cat(features), torch.cat(logits))

@@ -1,0 +1,77 @@
+"""`unlearn audit`: parse, call, print; no logic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from synth.console import ClassList, settings_flags, settings_from_flags
+from unlearn.audit.settings import AuditSettings
+from unlearn.options import (
+    FROM_ENVIRONMENT,
+    PATH,
+    code_option,
+    data_options,
+    device_option,
+    seed_option,
+    threads_option,
+)
+
+
+@click.command(context_settings=FROM_ENVIRONMENT)
+@click.argument("student", type=PATH)
+@click.option("--teacher", type=PATH, default="teacher.safetensors", help="the original model")
+@click.option("--forget", type=ClassList(), required=True, help="classes that were to be forgotten, such as 0 or 3,8")
+@click.option(
+    "--reference", "references", type=PATH, multiple=True, help="a model retrained without them; again for each one"
+)
+@data_options(required=False)
+@click.option(
+    "--shards", help="run of synth generate: synthetic images to relearn from, and to judge on without --data"
+)
+@click.option("--out", type=PATH, required=True, help="folder for audit.json and pictures")
+@click.option("--overwrite", is_flag=True, help="replace an earlier audit in --out")
+@settings_flags(AuditSettings)
+@code_option
+@seed_option
+@device_option
+@threads_option
+def audit(
+    student: Path,
+    teacher: Path,
+    forget: tuple[int, ...],
+    references: tuple[Path, ...],
+    data: str | None,
+    data_root: Path | None,
+    download: bool,
+    image_size: int,
+    shards: str | None,
+    out: Path,
+    overwrite: bool,
+    arch: str | None,
+    seed: int,
+    device: str,
+    threads: int | None,
+    **flags: Any,
+) -> None:
+    """Measure what is left of the forgotten classes in STUDENT, a checkpoint or a run folder.
+
+    Runs every measure that the inputs allow, says which it could not run and what would make it possible, and judges by
+    stated rules against models that were retrained without the classes.
+    """
+    settings = settings_from_flags(AuditSettings(), flags, "audit")
+    from unlearn import tasks
+    from unlearn.audit import run
+    from unlearn.audit.text import audit_text
+
+    source = tasks.DataSource(data, data_root, download, image_size) if data else None
+    request = run.Request(
+        student=student, teacher=teacher, forget=forget, references=references, data=source, shards=shards, out=out,
+        settings=settings, trusted_architecture=arch, seed=seed, device=tasks.machine(device, None), workers=threads,
+        overwrite=overwrite,
+    )  # fmt: skip
+    record = run.audit(request, lambda line: click.echo(line, err=True))
+    click.echo(audit_text(record))
+    click.echo(f"wrote {out / run.AUDIT}")

@@ -1,0 +1,51 @@
+"""Where a student comes from: its run's settings and metrics, and the shards with their hashes. For the report's chain."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from synth.index import INDEX, read_index
+from synth.store import open_store
+from unlearn.folder import METRICS, PROVENANCE, SETTINGS
+
+MOST_METRICS = 500  # lines in a report
+
+
+def describe(student: Path, shards: str | None) -> dict[str, Any]:
+    return {"run": run_of(student.parent), "shards": shards_of(shards) if shards else None}
+
+
+def run_of(folder: Path) -> dict[str, Any] | None:
+    """The unlearning run that a student lies in; None where it lies elsewhere."""
+    try:
+        provenance = json.loads((folder / PROVENANCE).read_text())
+        settings = json.loads((folder / SETTINGS).read_text())
+        lines = (folder / METRICS).read_text().splitlines()
+        metrics = [json.loads(line) for line in lines]
+    except (OSError, ValueError):
+        return None
+    every = -(-len(metrics) // MOST_METRICS) or 1
+    return {"settings": settings, "provenance": provenance, "metrics": metrics[::every]}
+
+
+def shards_of(uri: str) -> dict[str, Any]:
+    """The run's facts, the hash of its index, and those of its shards as the index has them."""
+    store = open_store(uri)
+    index = read_index(store)
+    card = dataclasses.asdict(index.card)
+    return {
+        "uri": uri,
+        "complete": index.complete,
+        "index_sha256": hashlib.sha256(store.read(INDEX)).hexdigest() if index.complete else None,
+        "teacher_sha256": index.card.teacher_sha256,
+        "samples": index.samples,
+        "method": index.card.method,
+        "settings": card["settings"],
+        "plan": card["plan"],
+        "versions": card["versions"],
+        "shards": {entry.name: entry.sha256 for _, entry in sorted(index.entries.items())},
+    }

@@ -1,0 +1,115 @@
+"""What an audit writes down: readings of subjects, measurements made of them, and what could not be run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from unlearn.audit.intervals import bounded, mean_interval
+
+ORIGINAL, MASKED, MODEL, RETRAINED, RANDOM = "original", "masked logit", "this model", "retrained", "random"
+SUBJECTS = (ORIGINAL, MASKED, MODEL, RETRAINED, RANDOM)
+
+Values = tuple[tuple[float, ...], ...]  # by model of the subject, then by repeat
+
+
+class CannotRunError(Exception):
+    """A measure that lacks an input: why, and what would make it possible."""
+
+    def __init__(self, why: str, cure: str) -> None:
+        super().__init__(why)
+        self.why, self.cure = why, cure
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One subject's values, by model and repeat, and the interval (low, high) that the subject's mean lies in."""
+
+    values: Values
+    low: float
+    high: float
+
+    @property
+    def mean(self) -> float:
+        return fmean(self.flat)
+
+    @property
+    def flat(self) -> tuple[float, ...]:
+        return tuple(value for model in self.values for value in model)
+
+    @property
+    def by_model(self) -> tuple[float, ...]:
+        """The mean of each model's repeats."""
+        return tuple(map(fmean, self.values))
+
+    @classmethod
+    def of(cls, values: Sequence[Sequence[float]], confidence: float) -> Reading:
+        """From repeats, with the t interval of their mean."""
+        kept = tuple(tuple(map(float, model)) for model in values)
+        low, high = mean_interval([value for model in kept for value in model], confidence)
+        return cls(kept, low, high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One quantity of every subject.
+
+    Args:
+        unit: %, bits, steps, or empty for a plain number.
+        more_left: 1 where a higher value means that more of the class is left, -1 where a lower one does, 0 where a
+            difference from the retrained model shows a trace of the method, but not knowledge of the class.
+        resolution: half the width, in the unit, that the retrained model's interval has at least.
+        quality: it tells what became of the other classes; it takes part in the table, not in the verdict.
+        against_retrained: it is a distance to retrained models, of which it takes two to have a value themselves.
+        source: what images it was measured on: real, synthetic, or none.
+        details: curves, matrices and counts, as JSON has them.
+    """
+
+    name: str
+    title: str
+    unit: str
+    more_left: int
+    resolution: float
+    source: str
+    readings: Mapping[str, Reading]
+    quality: bool = False
+    against_retrained: bool = False
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        readings = {}
+        for subject, r in self.readings.items():
+            low, high = bounded((r.low, r.high), self.unit)
+            values = [list(model) for model in r.values]
+            readings[subject] = {"mean": r.mean, "low": low, "high": high, "values": values}
+        return {
+            "name": self.name,
+            "title": self.title,
+            "unit": self.unit,
+            "more_left": self.more_left,
+            "resolution": self.resolution,
+            "source": self.source,
+            "quality": self.quality,
+            "against_retrained": self.against_retrained,
+            "readings": readings,
+            "details": dict(self.details),
+        }
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Measurement:
+        readings = {
+            subject: Reading(tuple(tuple(model) for model in r["values"]), r["low"], r["high"])
+            for subject, r in raw["readings"].items()
+        }
+        return cls(**{**raw, "readings": readings})
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """A measure that could not be run."""
+
+    name: str
+    why: str
+    cure: str

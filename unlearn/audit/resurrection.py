@@ -1,0 +1,79 @@
+"""Resurrection: images of the forgotten class made from this model, and named by the original.
+
+Definition: synth's own DeepInversion inverts the audited model, for forget and retain classes in one batch, as its batch-norm
+statistics want it; the value is the share of the images made for a forget class that the *original* calls by it. The same share of
+the retain classes says whether the inversion works on this model at all. The pictures are kept.
+Source: model inversion as a test of unlearning, by Yin et al. 2020 (DeepInversion).
+Cost: subjects x repeats inversions of `inversion_steps` steps.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from synth.errors import UserError
+from synth.methods.deepinversion import synthesise
+from synth.settings import DeepInversionSettings
+from synth.statistics import batch_norm_layers
+from synth.teacher import Classifier, predict
+from unlearn.audit.bench import Bench
+from unlearn.audit.record import ORIGINAL, Measurement
+
+PICTURES = 10  # of each class, of the first model and repeat
+
+
+def measure(bench: Bench) -> list[Measurement]:
+    labels = labels_for(bench)
+    original = bench.subjects[ORIGINAL][0]
+    forgotten = bench.is_forgotten(labels)
+
+    def experiment(model: Classifier, repeat: int) -> tuple[float, float]:
+        images = invert(model, labels, bench, repeat)
+        right = predict(original, images).argmax(1) == labels
+        subject = next((name for name, models in bench.subjects.items() if model is models[0]), None)
+        if repeat == 0 and subject:
+            bench.keep_pictures(subject, images, labels, PICTURES)
+        return percent(right[forgotten]), percent(right[~forgotten])
+
+    pairs = bench.repeated(experiment, bench.settings.repeats)
+    names = (
+        ("resurrection", "resurrected images that the original calls the forget class", 10.0, False),
+        ("resurrection-retain", "the same of the retain classes", 10.0, True),
+    )
+    return [
+        Measurement(
+            name=name, title=title, unit="%", more_left=1, resolution=resolution, source="none", quality=quality,
+            readings={
+                subject: bench.reading([[pair[number] for pair in model] for model in models])
+                for subject, models in pairs.items()
+            },
+        )
+        for number, (name, title, resolution, quality) in enumerate(names)
+    ]  # fmt: skip
+
+
+def labels_for(bench: Bench) -> Tensor:
+    """The classes to invert for: `inversion_images` of each forget class, half as many of each other one."""
+    count = bench.settings.inversion_images
+    repeats = torch.tensor([count if c in bench.forget else max(1, count // 2) for c in range(bench.num_classes)])
+    return torch.arange(bench.num_classes).repeat_interleave(repeats)
+
+
+def invert(model: Classifier, labels: Tensor, bench: Bench, repeat: int) -> Tensor:
+    """uint8 images (N, C, S, S) of these labels, by the model's own gradients."""
+    settings = DeepInversionSettings(steps=bench.settings.inversion_steps, batch_size=max(2, len(labels)))
+    if not batch_norm_layers(model):
+        settings = dataclasses.replace(settings, bn=0.0, tv_l2=0.001)
+    generator = bench.generator("resurrection", repeat)
+    try:
+        return synthesise(copy.deepcopy(model), labels, settings, generator)  # a copy: its hooks are this repeat's own
+    except UserError as error:  # a model whose inversion diverges gives nothing back
+        raise UserError(f"resurrection: {error}") from error
+
+
+def percent(right: Tensor) -> float:
+    return 100 * right.double().mean().item()

@@ -1,0 +1,199 @@
+"""An audit from its request to its folder: `audit.json`, `timing.json` and the resurrected pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from synth.errors import UsageError
+from synth.run import package_versions
+from synth.store import Folder, open_store
+from unlearn.audit import origin
+from unlearn.audit.bench import Bench
+from unlearn.audit.histograms import entropy_histograms
+from unlearn.audit.material import Source, real_source, synthetic_source
+from unlearn.audit.measures import run_measures
+from unlearn.audit.pictures import draw_classes
+from unlearn.audit.record import MODEL, ORIGINAL, RETRAINED, NotRun
+from unlearn.audit.schema import VERSION, check_record
+from unlearn.audit.settings import AuditSettings
+from unlearn.audit.subjects import gather, student_file
+from unlearn.audit.verdict import controls, judge
+from unlearn.tasks import DataSource
+
+AUDIT, TIMING, PICTURES = "audit.json", "timing.json", "pictures"
+NO_REAL = "accuracies, probe and relearning on real images, membership inference"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the audit's command was asked for."""
+
+    student: Path
+    teacher: Path
+    forget: tuple[int, ...]
+    references: Sequence[Path] = ()
+    data: DataSource | None = None
+    shards: str | None = None
+    out: Path
+    settings: AuditSettings = field(default_factory=AuditSettings)
+    trusted_architecture: str | None = None
+    seed: int = 0
+    device: str = "cpu"
+    workers: int | None = None
+    overwrite: bool = False
+
+
+def audit(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
+    """Run every measure that the inputs allow, write the folder, and return the record. Values depend on no clock."""
+    started = time.monotonic()
+    folder = open_folder(request)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # parallel are the experiments, so that no sum's order depends on the machine
+    try:
+        with threadpool_limits(1):
+            record, pictures, seconds = carry_out(request, say)
+    finally:
+        torch.set_num_threads(threads)
+    check_record(record)
+    folder.create()
+    for name, data in pictures.items():
+        Folder(request.out / PICTURES).create()
+        Folder(request.out / PICTURES).write(name, data)
+    seconds["all"] = round(time.monotonic() - started, 3)
+    folder.write(TIMING, json_bytes({"seconds": seconds, "cores": os.cpu_count(), "workers": workers_of(request)}))
+    folder.write(AUDIT, json_bytes(record))
+    return record
+
+
+def open_folder(request: Request) -> Folder:
+    folder = Folder(request.out)
+    there = folder.names()
+    ours = {AUDIT, TIMING, PICTURES}
+    if there and not (request.overwrite and there <= ours):
+        cure = "choose another --out" + (", or replace it with --overwrite" if there <= ours else "")
+        raise UsageError(f"{request.out} already holds files ({min(there)}, ...): {cure}")
+    return folder
+
+
+def carry_out(
+    request: Request, say: Callable[[str], None]
+) -> tuple[dict[str, Any], dict[str, bytes], dict[str, float]]:
+    settings = request.settings
+    subjects, missing = gather(
+        request.student, request.teacher, request.references, request.forget, request.trusted_architecture,
+        request.device, request.seed, settings.random_models,
+    )  # fmt: skip
+    original = subjects[ORIGINAL][0]
+    real, ledger = load_real(request, original.card.class_names)
+    synthetic = None
+    if request.shards is not None:
+        synthetic = synthetic_source(open_store(request.shards), original)
+    missing += [NotRun(*line) for line in lacking(request, real, synthetic)]
+    bench = Bench(
+        subjects=subjects, forget=request.forget, settings=settings, seed=request.seed, real=real, synthetic=synthetic,
+        workers=workers_of(request),
+    )  # fmt: skip
+    measurements, not_run, seconds = run_measures(bench, say)
+    pictures = {
+        f"resurrection-{subject.replace(' ', '-')}.png": draw_classes(images, labels, original.card.class_names)
+        for subject, (images, labels) in bench.pictures.items()
+    }
+    if synthetic:
+        shown = bench.few(synthetic.fit, 10, "pictures")
+        pictures["synthesised.png"] = draw_classes(shown.images, shown.labels, original.card.class_names)
+    verdict = judge(measurements, settings.confidence)
+    record = {
+        "format": "data-free-unlearning audit",
+        "format_version": VERSION,
+        "forget": list(request.forget),
+        "class_names": list(original.card.class_names),
+        "seed": request.seed,
+        "device": request.device,
+        "settings": dataclasses.asdict(settings),
+        "request": request_json(request),
+        "models": models_json(request, subjects),
+        "origin": origin.describe(student_file(request.student), request.shards),
+        "images": bench.source.name if real or synthetic else None,
+        "measurements": [m.to_json() for m in measurements],
+        "not_run": [dataclasses.asdict(n) for n in (*missing, *not_run)],
+        "verdict": dataclasses.asdict(verdict),
+        "controls": controls(measurements, settings.confidence),
+        "histograms": entropy_histograms(bench) if real or synthetic else [],
+        "ledger": ledger,
+        "pictures": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(pictures.items())},
+        "versions": {**package_versions(), "scikit-learn": version("scikit-learn"), "scipy": version("scipy")},
+    }
+    return json.loads(json.dumps(record)), pictures, seconds
+
+
+def load_real(request: Request, class_names: Sequence[str]) -> tuple[Source | None, list[dict[str, Any]]]:
+    if request.data is None:
+        return None, []
+    train, test = request.data.load("train"), request.data.load("test")
+    if len(train.class_names) != len(class_names):
+        raise UsageError(f"{request.data.name} has {len(train.class_names)} classes, the teacher {len(class_names)}")
+    generator = torch.Generator().manual_seed(request.seed)
+    return real_source(request.data.name, train, test, request.settings.pool, generator)
+
+
+def lacking(request: Request, real: Source | None, synthetic: Source | None) -> list[tuple[str, str, str]]:
+    """What the inputs leave out, why, and what would make it possible."""
+    found = []
+    if real is None:
+        found.append((NO_REAL, "no real image is given", "name the original's training and test data with --data"))
+    if synthetic is None:
+        found.append(
+            ("relearning from synthetic images", "no shards are given", "name a run of synth generate with --shards")
+        )
+    if len(request.references) == 1:
+        why = "one retrained model doesn't show how much retrainings differ"
+        found.append(("distances between retrained models", why, "name more retrained models, each with --reference"))
+    return found
+
+
+def workers_of(request: Request) -> int:
+    return request.workers or os.cpu_count() or 1
+
+
+def request_json(request: Request) -> dict[str, Any]:
+    """What `unlearn replay` starts from. Paths are as the user gave them."""
+    data = request.data
+    return {
+        "student": str(request.student),
+        "teacher": str(request.teacher),
+        "references": [str(path) for path in request.references],
+        "shards": request.shards,
+        "data": data and {"name": data.name, "root": data.root and str(data.root), "image_size": data.image_size},
+    }
+
+
+def models_json(request: Request, subjects: Any) -> dict[str, Any]:
+    def facts(path: Path, model: Any) -> dict[str, Any]:
+        return {
+            "path": str(path),
+            "sha256": model.digest,
+            "architecture": model.card.architecture,
+            "training": json.loads(json.dumps(dict(model.card.training))),
+        }
+
+    return {
+        "teacher": facts(request.teacher, subjects[ORIGINAL][0]),
+        "student": facts(student_file(request.student), subjects[MODEL][0]),
+        "references": [facts(*pair) for pair in zip(request.references, subjects.get(RETRAINED, []), strict=True)],
+    }
+
+
+def json_bytes(content: Any) -> bytes:
+    return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()

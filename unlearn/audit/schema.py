@@ -1,0 +1,54 @@
+"""The published schema of an audit's record, and the check of a record against it."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from synth.errors import UserError
+
+VERSION = 1
+LARGEST = 64 * 2**20  # bytes of a record
+
+
+@cache
+def schema() -> dict[str, Any]:
+    return json.loads((files("unlearn.audit") / "audit.schema.json").read_text())
+
+
+def check_record(record: Any, name: str = "the audit") -> None:
+    """Raise UserError where the record doesn't have the schema's form."""
+    import jsonschema
+
+    try:
+        jsonschema.Draft202012Validator(schema()).validate(record)
+    except jsonschema.ValidationError as error:
+        place = "/".join(map(str, error.absolute_path)) or "the top"
+        raise UserError(
+            f"{name} is no audit record (at {place}: {error.message[:200]}): make it again with 'unlearn audit'"
+        ) from error
+
+
+def parse_record(data: bytes, name: str) -> dict[str, Any]:
+    """The record in a file that may come from anywhere."""
+    try:
+        record = json.loads(data)
+        version = record["format_version"] if isinstance(record, dict) else None
+    except (ValueError, KeyError, RecursionError) as error:
+        raise UserError(f"{name} is no audit record: make it with 'unlearn audit'") from error
+    if isinstance(version, int) and version > VERSION:
+        raise UserError(f"{name} has format version {version}, newer than {VERSION}: update this package")
+    check_record(record, name)
+    return record
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > LARGEST:
+            raise UserError(f"{path} is too large for an audit record")
+        return parse_record(path.read_bytes(), str(path))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}; make it with 'unlearn audit'") from error

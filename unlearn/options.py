@@ -1,0 +1,43 @@
+"""Command-line options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+FROM_ENVIRONMENT = {"auto_envvar_prefix": "UNLEARN", "show_default": True, "max_content_width": 110}
+PATH = click.Path(path_type=Path)
+
+device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto")
+threads_option = click.option("--threads", type=click.IntRange(min=1), help="CPU threads  [default: all cores]")
+seed_option = click.option("--seed", type=click.IntRange(min=0), default=0)
+code_option = click.option("--arch", help="module:function of a checkpoint's architecture, if it is your own code")
+
+
+def data_options(required: bool = True) -> Callable[[Any], Any]:
+    """Where real images come from."""
+    options = (
+        click.option(
+            "--image-size",
+            type=click.IntRange(8, 1024),
+            default=32,
+            help="side of a folder's images, in pixels",
+        ),
+        click.option("--download", is_flag=True, help="fetch the data set if it isn't there"),
+        click.option("--data-root", type=PATH, help="folder that holds the data set  [default: data]"),
+        click.option(
+            "--data",
+            required=required,
+            help="digits, mnist, fashion-mnist, cifar10, or a folder with train/ and test/",
+        ),
+    )
+
+    def decorate(command: Any) -> Any:
+        for option in options:
+            command = option(command)
+        return command
+
+    return decorate

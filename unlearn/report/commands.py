@@ -1,0 +1,87 @@
+"""`unlearn report`, `verify` and `replay`: parse, call, print; no logic."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from synth.errors import UserError
+from unlearn.options import FROM_ENVIRONMENT, PATH, code_option, threads_option
+
+teacher_option = click.option("--teacher", type=PATH, help="where the teacher is now, if not where the report has it")
+student_option = click.option("--student", type=PATH, help="where the student is now")
+shards_option = click.option("--shards", help="where the shards are now")
+
+
+@click.command(context_settings=FROM_ENVIRONMENT)
+@click.argument("run", type=PATH)
+@click.option("-o", "--out", type=PATH, default="report.html", help="page to write")
+def report(run: Path, out: Path) -> None:
+    """Write the audit in the folder RUN as one self-contained page for browsers, phones and paper."""
+    from unlearn.report.write import write_report
+
+    size = write_report(run, out)
+    click.echo(f"wrote {out} ({size / 1e6:.1f} MB)")
+
+
+@click.command(context_settings=FROM_ENVIRONMENT)
+@click.argument("report", type=PATH)
+@teacher_option
+@student_option
+@shards_option
+def verify(report: Path, teacher: Path | None, student: Path | None, shards: str | None) -> None:
+    """Re-check REPORT, a page or an audit.json: hashes from checkpoint through shards to student, and the verdict's rules."""
+    from unlearn.report import verify as checking
+
+    checks = checking.verify(report, checking.Places(teacher=teacher, student=student, shards=shards))
+    for check in checks:
+        click.echo(f"{check.state:12s} {check.what}{f' ({check.why})' if check.why else ''}")
+    counts = [
+        sum(check.state == state for check in checks)
+        for state in (checking.HOLDS, checking.BROKEN, checking.NOT_CHECKED)
+    ]
+    click.echo("{} hold, {} are broken, {} could not be checked".format(*counts))
+    if counts[1]:
+        first = next(check for check in checks if check.state == checking.BROKEN)
+        raise UserError(f"{report} does not hold: {first.what}: {first.why}")
+
+
+@click.command(context_settings=FROM_ENVIRONMENT)
+@click.argument("report", type=PATH)
+@teacher_option
+@student_option
+@shards_option
+@click.option(
+    "--reference", "references", type=PATH, multiple=True, help="where the retrained models are now, in their order"
+)
+@click.option("--data-root", type=PATH, help="where the data set is now")
+@click.option("--out", type=PATH, help="folder to keep the new audit in  [default: none is kept]")
+@code_option
+@threads_option
+def replay(
+    report: Path,
+    out: Path | None,
+    data_root: Path | None,
+    references: tuple[Path, ...],
+    arch: str | None,
+    threads: int | None,
+    **places: Any,
+) -> None:
+    """Make the audit of REPORT again from its settings, and compare every value."""
+    from unlearn.report import replay as replaying
+
+    changes = {name: place for name, place in {**places, "references": references}.items() if place}
+    with tempfile.TemporaryDirectory() as temporary:
+        place = out or Path(temporary) / "audit"
+        found = replaying.replay(
+            report, place, changes, data_root, arch, threads, lambda line: click.echo(line, err=True)
+        )
+    click.echo(f"{found.equal} of {found.measures} measures have the same values" + (
+        f"; the largest difference is {found.largest:.3g}, in {found.where}" if found.largest else ""))  # fmt: skip
+    click.echo(f"verdict then: {found.conclusions[0]}; now: {found.conclusions[1]}")
+    if not found.agrees:
+        what = ", ".join(found.outside) or "the verdict"
+        raise UserError(f"the replay does not agree with {report}: {what}")

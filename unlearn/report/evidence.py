@@ -1,0 +1,129 @@
+"""The page's sections that show what was measured. Each is None where there is nothing to show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from unlearn.audit.record import MODEL, ORIGINAL, RETRAINED, SUBJECTS
+from unlearn.audit.text import number
+from unlearn.report import charts
+from unlearn.report.cells import Record, classes_of, finding_of, reading_cell, title_of
+from unlearn.report.markup import Content, Markup, chart, element, folded, picture, section, table
+
+LARGEST_MATRIX = 20  # classes
+
+
+def known_answers(record: Record) -> Markup | None:
+    if not record["controls"]:
+        return None
+    rows = [[c["subject"], c["conclusion"], "; ".join(c["reasons"])] for c in record["controls"]]
+    text = "An audit is worth what it says of models whose answer is known. The same rules, on the same numbers:"
+    return section("Does the audit itself work?", element("p", text),
+                   table("The same rules on known models", ["model", "conclusion", "because"], rows, words=True))  # fmt: skip
+
+
+def all_measures(record: Record) -> Markup:
+    subjects = [s for s in SUBJECTS if any(s in m["readings"] for m in record["measurements"])]
+    rows: list[list[Content]] = []
+    for m in record["measurements"]:
+        finding = finding_of(m, record)
+        status = "quality, not judged" if finding is None else finding["status"]
+        if finding and finding["interval"]:
+            low, high = finding["interval"]
+            status += f" [{number(low)}, {number(high)}]"
+        rows.append([title_of(m), *(reading_cell(m, s, record) for s in subjects), status])
+    missing = [[n["name"], n["why"], n["cure"]] for n in record["not_run"]]
+    return section(
+        "Every measure",
+        table("Mean and interval of its mean; last column: against the retrained model's interval",
+              ["measure", *subjects, "against retrained"], rows),
+        table("What could not be run", ["what", "why", "what would make it possible"], missing, words=True)
+        if missing else element("p", "Nothing was left out."),
+    )  # fmt: skip
+
+
+def relearning(record: Record) -> Markup | None:
+    found = [m for m in record["measurements"] if m["name"].startswith("relearn-")]
+    if not found:
+        return None
+    rows: list[list[Content]] = []
+    for m in found:
+        index = m["details"]["anamnesis"]
+        if index:
+            rows.append([m["title"], steps_cell(index, "model"), steps_cell(index, "retrained"), ratio(index)])
+    text = (
+        "Copies of each model were trained on a few images, the forgotten class among them, and asked for it again and again. Lines "
+        "are means over repeats, bands reach from the lowest to the highest; an open arrow at the end says that some "
+        "runs were cut off below the target, the thin horizontal line."
+    )
+    return section(
+        "How quickly the class comes back", element("p", text),
+        element("div", *(chart(charts.relearning(m), m["title"]) for m in found), class_="charts"),
+        table("Steps to the target, and their ratio, the Anamnesis Index (ideal 1)",
+              ["relearning", MODEL, RETRAINED, "index"], rows) if rows else None,
+    )  # fmt: skip
+
+
+def steps_cell(index: Record, who: str) -> str:
+    cut, runs = index[f"censored_{who}"], index[f"runs_{who}"]
+    return f"{'≥ ' if cut else ''}{index[f'steps_{who}']:.1f}" + (f" ({cut} of {runs} runs cut off)" if cut else "")
+
+
+def ratio(index: Record) -> str:
+    if index["index"] is None or index["bound"] == "unknown":
+        return "unknown"
+    return f"{index['bound']} {index['index']:.2f}"
+
+
+def images(record: Record, pictures: Mapping[str, bytes]) -> Markup | None:
+    """Synthesised images before, and what each model gives back when it is inverted."""
+    shown = []
+    if "synthesised.png" in pictures:
+        alt = "Synthesised images of each class, from the shards, a row a class"
+        shown.append(picture(pictures["synthesised.png"], alt, "Before: what the original gave, from the shards"))
+    measured = {m["name"]: m["readings"] for m in record["measurements"]}
+    for subject in SUBJECTS:
+        name = f"resurrection-{subject.replace(' ', '-')}.png"
+        if name in pictures:
+            share = measured["resurrection"][subject]["mean"]
+            words = f"{subject}: the original calls {share:.0f} % of what was made for {classes_of(record)} by it"
+            shown.append(picture(pictures[name], f"Images inverted from {words}, a row a class", words))
+    if not shown:
+        return None
+    text = "Each model was asked to draw every class from its own weights. The original model named what came out."
+    return section("What the models still draw", element("p", text), element("div", *shown, class_="pictures"))
+
+
+def entropies(record: Record) -> Markup | None:
+    if not record["histograms"]:
+        return None
+    settings = (record["origin"]["run"] or {}).get("settings", {})
+    threshold = settings.get("entropy")
+    lines = {"filter": float(threshold)} if isinstance(threshold, (int, float)) else {}
+    with_line = ", with the training filter's threshold" if lines else ""
+    figures = [
+        chart(charts.entropies(record["histograms"], kind, lines), f"On {kind} images{with_line}")
+        for kind in ("forget", "retain")
+    ]
+    return section("How sure the models are", element("div", *figures, class_="charts"))
+
+
+def confusions(record: Record) -> Markup | None:
+    """Where the forget images go, before and after."""
+    found = next((m for m in record["measurements"] if m["details"].get("confusion")), None)
+    if found is None:
+        return None
+    names = record["class_names"]
+    rows = []
+    for subject, matrix in found["details"]["confusion"].items():
+        rows += [[f"{subject}: true {names[c]}", *matrix[c]] for c in record["forget"]]
+    whole = found["details"]["confusion"]
+    matrices = []
+    for subject in (ORIGINAL, MODEL, RETRAINED):
+        if subject in whole and len(names) <= LARGEST_MATRIX:
+            body = [[names[c], *whole[subject][c]] for c in range(len(names))]
+            matrices.append(table(f"Confusion of {subject}: true class by called class", ["", *names], body))
+    return section(
+        "What forget images are called now", table("Images of the forget classes by the class they are called", ["", *names], rows),
+        folded("All classes, before and after", *matrices) if matrices else None,
+    )  # fmt: skip

@@ -1,0 +1,102 @@
+"""`unlearn replay`: the audit again, from the settings in its report, and a comparison of every value."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from synth.errors import UserError
+from synth.teacher import read_checkpoint
+from unlearn.audit.run import Request, audit
+from unlearn.audit.settings import AuditSettings
+from unlearn.audit.subjects import student_file
+from unlearn.report.document import read_report
+from unlearn.tasks import DataSource
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How two records of the same request differ."""
+
+    measures: int
+    equal: int
+    largest: float  # difference of two values
+    where: str
+    outside: list[str]  # measures whose new mean is outside of the old interval and resolution
+    conclusions: tuple[str, str]
+
+    @property
+    def agrees(self) -> bool:
+        return not self.outside and self.conclusions[0] == self.conclusions[1]
+
+
+def request_of(
+    record: Mapping[str, Any], out: Path, data_root: Path | None, arch: str | None, workers: int | None
+) -> Request:
+    """The request that the record was made from. Raises UserError where its settings are none of this version's."""
+    asked, data = record["request"], record["request"]["data"]
+    try:
+        settings = AuditSettings(**record["settings"])
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"the report's settings are not this version's ({error}): replay it with the version it names"
+        ) from error
+    root = data_root or (data and data["root"] and Path(data["root"]))
+    return Request(
+        student=Path(asked["student"]),
+        teacher=Path(asked["teacher"]),
+        forget=tuple(record["forget"]),
+        references=tuple(map(Path, asked["references"])),
+        data=data and DataSource(data["name"], root or None, False, data["image_size"]),
+        shards=asked["shards"],
+        out=out,
+        settings=settings,
+        trusted_architecture=arch,
+        seed=record["seed"],
+        device=record["device"],
+        workers=workers,
+    )
+
+
+def replay(
+    report: Path, out: Path, changes: Mapping[str, Any], data_root: Path | None, arch: str | None,
+    workers: int | None, say: Callable[[str], None],
+) -> Comparison:  # fmt: skip
+    """Make the audit again in `out`, and compare. `changes` are the request's paths where they are others now."""
+    record = read_report(report)
+    request = replace(request_of(record, out, data_root, arch, workers), **changes)
+    for name, path in (("teacher", request.teacher), ("student", student_file(request.student))):
+        if hashlib.sha256(read_checkpoint(path)).hexdigest() != record["models"][name]["sha256"]:
+            raise UserError(f"the {name} in {path} is not the one that was audited: name that one with --{name}")
+    return compare(record, audit(request, say))
+
+
+def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparison:
+    fresh = {m["name"]: m for m in new["measurements"]}
+    largest, where, equal = 0.0, "", 0
+    outside: list[str] = []
+    for m in old["measurements"]:
+        other = fresh.get(m["name"])
+        if other is None or set(other["readings"]) != set(m["readings"]):
+            outside.append(m["name"])
+            continue
+        differences = [difference(m["readings"][s]["values"], other["readings"][s]["values"]) for s in m["readings"]]
+        equal += max(differences) == 0
+        if max(differences) > largest:
+            largest, where = max(differences), m["name"]
+        for subject, reading in m["readings"].items():
+            low, high = reading["low"] - m["resolution"], reading["high"] + m["resolution"]
+            if not low <= other["readings"][subject]["mean"] <= high:
+                outside.append(f"{m['name']} of {subject}")
+    conclusions = old["verdict"]["conclusion"], new["verdict"]["conclusion"]
+    return Comparison(len(old["measurements"]), equal, largest, where, outside, conclusions)
+
+
+def difference(old: list[list[float]], new: list[list[float]]) -> float:
+    """The largest difference of two tables of values; infinite where they are of other sizes."""
+    if [len(row) for row in old] != [len(row) for row in new]:
+        return float("inf")
+    return max(abs(a - b) for row, other in zip(old, new, strict=True) for a, b in zip(row, other, strict=True))

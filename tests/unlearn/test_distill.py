@@ -70,8 +70,9 @@ def test_each_shard_buys_its_share_of_the_steps(tiny_run: Path) -> None:
     def grow():  # type: ignore[no-untyped-def]
         for count in (1, 2, 4):
             pool.loaded = list(entries)[:count]
-            if not pool.parts:
-                pool.parts = [load_complete(Folder(tiny_run), {}).samples()]
+            if not len(pool):
+                whole = load_complete(Folder(tiny_run), {})
+                pool.rows, pool.count = whole.rows, whole.count
             yield pool
             seen.append((pool.share_loaded, sum(done)))
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from synth.errors import UserError
-from synth.index import Index, find_index, read_index, read_shard
+from synth.index import Index, find_index, read_index
 from synth.shards import Samples
 from synth.store import Store
+from unlearn.decoding import decoded
 from unlearn.filters import Filter, View, apply
 
 POLL_SECONDS = 1.0
@@ -54,8 +55,9 @@ class ShardPool:
         self.index = read_index(store)
         self.loaded: list[int] = []
         self.dropped: Counter[str] = Counter(dict.fromkeys(filters, 0))
-        self.parts: list[Batch] = []
+        self.count = 0
         check_memory(self.index)
+        self.rows = empty_rows(self.index)
 
     @property
     def share_loaded(self) -> float:
@@ -63,28 +65,30 @@ class ShardPool:
         return len(self.loaded) / self.index.card.plan.shards
 
     def __len__(self) -> int:
-        return sum(map(len, self.parts))
+        return self.count
 
-    def refresh(self) -> int:
-        """Load what has been published since, and return how many shards that was."""
+    def arrivals(self) -> Iterator[int]:
+        """Load what has been published since, and yield each shard's number once it is in."""
         self.index = find_index(self.store) or self.index
-        new = [number for number in sorted(self.index.entries) if number not in set(self.loaded)]
-        for number in new:
-            samples = read_shard(self.store, self.index, self.index.entries[number])
-            view = view_of(samples, self.index.card.plan.blends)
-            passed, dropped = apply(self.filters, view)
-            self.dropped.update(dropped)
-            images = torch.from_numpy(np.ascontiguousarray(samples.images))
-            self.parts.append(Batch(images[passed], view.labels[passed], view.logits[passed]))
+        new = sorted(set(self.index.entries) - set(self.loaded))
+        for number, samples in decoded(self.store, self.index, new):
+            self.add(samples)
             self.loaded.append(number)
-        return len(new)
+            yield number
+
+    def add(self, samples: Samples) -> None:
+        view = view_of(samples, self.index.card.plan.blends)
+        passed, dropped = apply(self.filters, view)
+        self.dropped.update(dropped)
+        end = self.count + int(passed.sum())
+        self.rows.images[self.count : end] = torch.from_numpy(np.ascontiguousarray(samples.images))[passed]
+        self.rows.labels[self.count : end] = view.labels[passed]
+        self.rows.logits[self.count : end] = view.logits[passed]
+        self.count = end
 
     def samples(self) -> Batch:
-        """Everything loaded so far, as one batch."""
-        if len(self.parts) > 1:
-            fields = zip(*((p.images, p.labels, p.logits) for p in self.parts), strict=True)
-            self.parts = [Batch(*map(torch.cat, fields))]
-        return self.parts[0]
+        """Everything loaded so far, as one batch that isn't a copy."""
+        return Batch(*(rows[: self.count] for rows in (self.rows.images, self.rows.labels, self.rows.logits)))
 
     def refuse_if_empty(self) -> None:
         """Raise UserError where every sample was dropped."""
@@ -105,7 +109,8 @@ def load_complete(store: Store, filters: Mapping[str, Filter]) -> ShardPool:
             f"{store} has {published} of {planned} shards: train while they are made with --follow, "
             "or complete it with 'synth generate --resume'"
         )
-    pool.refresh()
+    for _ in pool.arrivals():
+        pass
     pool.refuse_if_empty()
     return pool
 
@@ -113,16 +118,16 @@ def load_complete(store: Store, filters: Mapping[str, Filter]) -> ShardPool:
 def follow(
     store: Store, filters: Mapping[str, Filter], timeout: float, wait: Callable[[float], None] = time.sleep
 ) -> Iterator[ShardPool]:
-    """Yield the pool each time it has grown, until the run is complete.
+    """Yield the pool after each shard, until the run is complete; the next ones are decoded meanwhile.
 
     Raises UserError where nothing new is published for `timeout` seconds.
     """
     pool = wait_for_run(store, filters, timeout, wait)
     last_news = time.monotonic()
     while True:
-        if pool.refresh():
-            last_news = time.monotonic()
+        for _ in pool.arrivals():
             yield pool
+            last_news = time.monotonic()
         if pool.index.complete:
             pool.refuse_if_empty()
             return
@@ -142,6 +147,13 @@ def wait_for_run(
     while find_index(store) is None and time.monotonic() - started < timeout:
         wait(POLL_SECONDS)
     return ShardPool(store, filters)
+
+
+def empty_rows(index: Index) -> Batch:
+    """Room for the whole run, which takes memory only as it is filled."""
+    planned, card = index.card.plan.samples, index.card
+    images = torch.empty(planned, *card.image_shape, dtype=torch.uint8)
+    return Batch(images, torch.empty(planned, dtype=torch.long), torch.empty(planned, card.num_classes))
 
 
 def check_memory(index: Index) -> None:

@@ -8,6 +8,7 @@ import torch
 from synth.errors import UserError
 from synth.index import INDEX, PART, Index, read_index, read_shard
 from synth.store import Folder
+from unlearn import decoding
 from unlearn.filters import forget_gate, retain_label
 from unlearn.stream import follow, load_complete
 
@@ -51,6 +52,28 @@ def test_following_a_growing_run_sees_every_sample_once(tiny_run: Path, tmp_path
     assert sizes == [25, 50, 75, 100]
     assert torch.equal(followed.samples().images, whole.images)
     assert torch.equal(followed.samples().logits, whole.logits)
+
+
+def test_decoding_in_processes_gives_the_same_samples_in_the_same_order(
+    tiny_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = load_complete(Folder(tiny_run), {}).samples()
+    monkeypatch.setattr(decoding, "WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    there = load_complete(Folder(tiny_run), {}).samples()
+    assert torch.equal(here.images, there.images)
+    assert torch.equal(here.logits, there.logits)
+
+
+def test_a_damaged_shard_is_one_line_from_a_process_too(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "WORTH_A_PROCESS", 1)
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    (run / "shard-000001.tar").unlink()
+    with pytest.raises(UserError, match=r"shard-000001\.tar is missing") as caught:
+        load_complete(Folder(run), {})
+    assert "\n" not in str(caught.value)
 
 
 def test_following_gives_up_when_nothing_comes(tiny_run: Path, tmp_path: Path) -> None:

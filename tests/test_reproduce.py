@@ -38,7 +38,7 @@ def test_every_row_is_a_request_that_unlearn_takes(size: str, monkeypatch: pytes
 
 
 def line(step: int, retain: float, forget: float) -> dict[str, float]:
-    return {"step": step, "holdout_retain": retain, "holdout_forget": forget}
+    return {"step": step, "holdout_retain": retain, "holdout_near": forget}
 
 
 def test_the_choice_is_the_monitors() -> None:

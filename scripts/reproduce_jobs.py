@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -83,7 +84,8 @@ def spread(values: Sequence[float]) -> str:
 def header(what: str) -> str:
     """What, when, by which commit, on what machine, and by which command."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    words = [word for word in sys.argv[1:] if not word.startswith(("/", "runs/"))]
+    places = ("--data-root", "--out")
+    words = [word for before, word in pairwise(sys.argv) if word not in places and before not in places]
     return (
         f"{what} {time.strftime('%Y-%m-%d')}, commit {commit}, {os.cpu_count()} CPU cores, {platform.machine()}. "
         f"Command: `scripts/reproduce {' '.join(words)}`."

@@ -66,7 +66,7 @@ def choice(metrics: list[dict[str, float]]) -> tuple[int, int | None]:
 
     rule = StoppingRule(LoopSettings().forget_bound, LoopSettings().patience)
     for line in metrics:
-        rule.is_best(int(line["step"]), line["holdout_retain"], line["holdout_forget"])
+        rule.is_best(int(line["step"]), line["holdout_retain"], line["holdout_near"])
         if rule.forget_class_is_back:
             return rule.best_step, int(line["step"])
     return rule.best_step, None

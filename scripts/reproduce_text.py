@@ -17,7 +17,7 @@ FIXED = {
     "distill-1000": ("distill, 1,000 images a class", "-"),
     "distill-6000": ("distill, 6,000 images a class", "80-85"),
 }
-STUDENT_STEPS = (500, 1000, 2000, 3000, 6000, 12000)
+STUDENT_STEPS = (1000, 2000, 3000, 4000, 8000, 16000)
 
 
 def tables(results: Sequence[Result], rows: Sequence[Row]) -> str:

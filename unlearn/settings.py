@@ -68,7 +68,8 @@ class LoopSettings:
     every: int = setting(50, "steps between two checks: a line of metrics, a checkpoint, a look by the monitor")
     monitor: bool = setting(True, "stop before the forget class comes back, by synthetic hold-outs from --shards")
     holdout: float = setting(0.1, "share of the shards that is never trained on, for the monitor")
-    forget_bound: float = setting(1.0, "the forget class is back where more than this % of its hold-outs are called it")
+    top: int = setting(2, "a hold-out counts where the forget class is among the student's so many likeliest answers")
+    forget_bound: float = setting(1.0, "the forget class is back where more than this % of its hold-outs count")
     patience: int = setting(2, "checks in a row above the bound before the run stops")
     keep_students: bool = setting(False, "keep the student of every check as well, to see a run's course afterwards")
 
@@ -76,6 +77,7 @@ class LoopSettings:
         require(self.every >= 1, f"every must be 1 or more, not {self.every}")
         require(0 < self.holdout < 1, f"holdout must be within 0 and 1, not {self.holdout}")
         require(0 <= self.forget_bound < 100, f"forget bound must be within 0 and 100 %, not {self.forget_bound}")
+        require(self.top >= 1, f"top must be 1 or more, not {self.top}")
         require(self.patience >= 1, f"patience must be 1 or more, not {self.patience}")
 
 

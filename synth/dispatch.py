@@ -207,7 +207,8 @@ class Dispatch:
     def look_for_overdue(self) -> None:
         """Make overdue shards again elsewhere, and bench the nodes that sit on them until they deliver something."""
         now, limit = self.backend.now(), self.limit
-        old = [(p, next(reversed(p.attempts))) for p in self.pursuits.values() if p.copies < COPIES - 1]
+        shards = (p for p in self.pursuits.values() if not p.job.prepares)  # whose training takes as long as it takes
+        old = [(p, next(reversed(p.attempts))) for p in shards if p.copies < COPIES - 1]
         old = [(p, handle) for p, handle in old if now - p.attempts[handle] >= limit]
         if self.last_delivery is None:
             self.say_waiting(now)

@@ -98,7 +98,7 @@ class GeneratorSettings(ComputeSettings):
     bn: float = setting(10.0, "weight of the batch-norm statistics loss; 0 leaves it out")
     pixel: float = setting(2.0, "weight of the pixels' mean and variance, known from the checkpoint's normalisation")
     tv_squared: float = setting(0.1, "weight of the total variation's squares, per pixel")
-    smoothing: int = setting(2, "times that the images' gradient is blurred by a 3x3 binomial filter")
+    smoothing: int = setting(0, "times that the images' gradient is blurred by a 3x3 binomial filter")
     diversity: float = setting(1.0, "weight of mode seeking: different noise is to give different images")
     activation: float = setting(0.0, "weight of strong features (DAFL), for teachers without batch norm")
     adversarial: float = setting(1.0, "weight of the disagreement with --student, where one is given")

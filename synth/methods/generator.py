@@ -77,7 +77,7 @@ def synthesise(
     """One image a label, uint8 (B, C, H, W) on the CPU: x = G(z, y), z ~ N(0, I)."""
     assert network is not None, "prepare trains it"
     device = teacher.mean.device
-    z = torch.randn(len(labels_B), settings.z, generator=generator)
+    z = torch.randn(len(labels_B), network.card.z, generator=generator)
     with torch.no_grad():
         images = [
             to_pixels(teacher, network(noise.to(device), labels.to(device)))

@@ -338,6 +338,8 @@ def other_value(field: dataclasses.Field[typing.Any], default: typing.Any) -> ty
         return not default
     if choices := field.metadata.get("choices"):
         return next(choice for choice in choices if choice != default)
+    if isinstance(default, float):
+        return default / 2 or 0.5  # within the range of shares too
     return (default or 0) + 1
 
 

@@ -48,8 +48,18 @@ def measure(bench: Bench) -> list[Measurement]:
         raise CannotRunError(f"only {pairs} pairs of forget training and test images", "name larger data with --data")
     titles = {
         "called": ("forget training images called members", "%", 5.0, called_members),
-        "forget": ("forget training against test images, area under ROC", "%", area_error(pairs), told_apart),
-        "ratio": ("the same by likelihood ratio, area under ROC", "%", area_error(pairs // 2), likelihood_ratio),
+        "forget": (
+            "forget training against test images by regression, area under ROC",
+            "%",
+            area_error(pairs),
+            told_apart,
+        ),
+        "ratio": (
+            "forget training against test images by likelihood ratio, area under ROC",
+            "%",
+            area_error(pairs // 2),
+            likelihood_ratio,
+        ),
     }
     return [
         Measurement(

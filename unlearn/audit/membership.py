@@ -46,16 +46,16 @@ def measure(bench: Bench) -> list[Measurement]:
     pairs = min(int(bench.is_forgotten(images.labels).sum()) for images in (bench.real.fit, bench.real.judge))
     if pairs < FEWEST:
         raise CannotRunError(f"only {pairs} pairs of forget training and test images", "name larger data with --data")
-    titles = {
+    titles = {  # the last two are areas under ROC curves, 50 % where nothing is told apart
         "called": ("forget training images called members", "%", 5.0, called_members),
         "forget": (
-            "forget training against test images by regression, area under ROC",
+            "forget training against test images, by regression",
             "%",
             area_error(pairs),
             told_apart,
         ),
         "ratio": (
-            "forget training against test images by likelihood ratio, area under ROC",
+            "forget training against test images, by likelihood",
             "%",
             area_error(pairs // 2),
             likelihood_ratio,

@@ -185,6 +185,7 @@ def models_json(request: Request, subjects: Any) -> dict[str, Any]:
             "path": str(path),
             "sha256": model.digest,
             "architecture": model.card.architecture,
+            "width": model.card.width,
             "training": json.loads(json.dumps(dict(model.card.training))),
         }
 

@@ -164,7 +164,8 @@ def lacking(request: Request, real: Source | None, synthetic: Source | None) -> 
 
 
 def workers_of(request: Request) -> int:
-    return request.workers or os.cpu_count() or 1
+    """On a GPU the experiments take turns: they would only wait for each other there."""
+    return (request.workers or os.cpu_count() or 1) if request.device == "cpu" else 1
 
 
 def request_json(request: Request) -> dict[str, Any]:

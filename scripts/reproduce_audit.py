@@ -1,6 +1,6 @@
 """What is left of class 0 in students of several methods, by every measure of `unlearn audit`, each beside the retrained models.
 
-A retrained model is audited too, against those of the other seeds.
+Every audit also judges the models whose answer is known: the masked logit, and each retrained model against the others.
 """
 
 from __future__ import annotations
@@ -12,8 +12,17 @@ import click
 from reproduce_jobs import all_of, header, run, shards_job, spread
 from reproduce_mnist import training_jobs
 
+BRIEF = {
+    "repeats": 2,
+    "draws": 5,
+    "relearn-steps": 32,
+    "inversion-steps": 40,
+    "inversion-images": 10,
+    "random-models": 1,
+}
 
-def reproduce(out: Path, data: list[object], seeds: int, per_class: int, students: list[str]) -> None:
+
+def reproduce(out: Path, data: list[object], seeds: int, per_class: int, students: list[str], brief: bool) -> None:
     references = [out / f"seed{seed}" / "retrained-0.safetensors" for seed in range(seeds)]
     all_of(job for seed in range(seeds) for job in training_jobs(out, seed, data, ("0",)))
     records: dict[str, list[dict]] = {name: [] for name in students}
@@ -26,10 +35,11 @@ def reproduce(out: Path, data: list[object], seeds: int, per_class: int, student
             others = [word for path in references if path != student for word in ("--reference", path)]
             target = folder / f"audit-{name}"
             command = ["unlearn", "audit", student, "--teacher", teacher, "--forget", 0, *others, *data]
-            run((target / "audit.json", [*command, "--shards", shards, "--seed", seed, "--out", target]))
+            command += [f"--{name}={value}" for name, value in BRIEF.items()] if brief else ["--shards", shards]
+            run((target / "audit.json", [*command, "--seed", seed, "--out", target]))
             run((target / "report.html", ["unlearn", "report", target, "-o", target / "report.html"]))
             records[name].append(json.loads((target / "audit.json").read_text()))
-    what = f"MNIST, LeNet5 with batch norm, forget 0, {seeds} seeds (mean ± standard deviation)."
+    what = f"MNIST, LeNet5 with batch norm, forget 0, {seeds} seeds (mean ± standard deviation){', brief settings' if brief else ''}."
     text = f"{header(what)}\n\n{audit_table(records)}\n"
     (out / "results-audit.md").write_text(text)
     click.echo(text)
@@ -52,29 +62,29 @@ def made(name: str, folder: Path, teacher: Path, shards: Path, per_class: int, s
 
 
 def audit_table(records: dict[str, list[dict]]) -> str:
-    """Markdown: each measure's mean ± standard deviation over seeds of every student, the status counts, the verdicts."""
+    """Markdown: each measure's mean ± standard deviation over seeds, the verdicts, and those on models known before."""
     first = next(iter(records.values()))
-    students = [name for name in records if name != "masked-logit"]
-    columns = ["original", "masked logit", *students, "random"]
-    lines = [f"| measure | unit | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
+    columns = [(s, first, s) for s in ("original", "masked logit")]
+    columns += [(name, runs, "this model") for name, runs in records.items()]
+    columns += [(s, first, s) for s in ("retrained", "random")]
+    lines = [f"| measure | unit | {' | '.join(title for title, _, _ in columns)} |", "|---" * (len(columns) + 2) + "|"]
     for measurement in first[0]["measurements"]:
-        cells = [
-            over_seeds(first, measurement["name"], "original"),
-            over_seeds(first, measurement["name"], "masked logit"),
-        ]
-        cells += [over_seeds(records[name], measurement["name"], "this model") for name in students]
-        cells.append(over_seeds(first, measurement["name"], "random"))
+        cells = [over_seeds(runs, measurement["name"], subject) for _, runs, subject in columns]
         lines.append(f"| {measurement['title']} | {measurement['unit']} | {' | '.join(cells)} |")
-    lines += ["", "Against the retrained models' interval, and the verdict, seed by seed:", ""]
+    lines += ["", "Verdicts, seed by seed:", ""]
     for name, runs in records.items():
         for seed, record in enumerate(runs):
             verdict = record["verdict"]
-            left = [f["name"] for f in verdict["findings"] if f["status"] == "more left"]
-            other = [f["name"] for f in verdict["findings"] if f["status"] in ("less than retrained", "differs")]
-            lines.append(
-                f"- {name}, seed {seed}: **{verdict['conclusion']}**. More left: {', '.join(left) or 'none'}. "
-                f"Otherwise outside: {', '.join(other) or 'none'}."
+            more, less = (
+                ", ".join(f["name"] for f in verdict["findings"] if f["status"] in statuses) or "none"
+                for statuses in (("more left",), ("less than retrained", "differs"))
             )
+            lines.append(
+                f"- {name}, seed {seed}: **{verdict['conclusion']}**. More left: {more}. Otherwise outside: {less}."
+            )
+    for seed, record in enumerate(first):
+        told = "; ".join(f"{c['subject']}: {c['conclusion']}" for c in record["controls"])
+        lines.append(f"- models whose answer is known, seed {seed}: {told}.")
     return "\n".join(lines)
 
 

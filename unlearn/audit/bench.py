@@ -47,15 +47,19 @@ class Bench:
     seen: dict[tuple[int, int], tuple[LabelledImages, Outputs]] = field(default_factory=dict)
 
     @property
-    def source(self) -> Source:
-        """Real images where there are any, synthetic ones otherwise."""
-        if self.real is None and self.synthetic is None:
-            raise CannotRunError("there is no image to judge on", "name real data with --data, or shards with --shards")
+    def judged(self) -> Source | None:
+        """Real images where there are any, synthetic ones otherwise; None where no image of a forget class is among them."""
         source = self.real or self.synthetic
-        assert source is not None
-        if not torch.isin(source.judge.labels, torch.tensor(self.forget)).any():
-            raise CannotRunError(f"no image of a forget class is among the {source.name}", "name others with --data")
-        return source
+        return source if source and self.is_forgotten(source.judge.labels).any() else None
+
+    @property
+    def source(self) -> Source:
+        """What every measure of images is judged on."""
+        if self.judged is None:
+            known = self.real or self.synthetic
+            why = f"no image of a forget class is among the {known.name}" if known else "there is no image to judge on"
+            raise CannotRunError(why, "name real data with --data, or shards of all classes with --shards")
+        return self.judged
 
     @property
     def retain(self) -> tuple[int, ...]:

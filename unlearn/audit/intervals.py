@@ -45,10 +45,15 @@ def share_interval(right: int, seen: int, confidence: float) -> tuple[float, flo
     return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
 
 
+def fewest_pairs(confidence: float) -> int:
+    """How many pairs a signed-rank test needs at least: 2^-n must be below 1 - confidence; 5 at 95 %."""
+    return math.floor(math.log2(1 / (1 - confidence))) + 1
+
+
 def is_below(first: Sequence[float], second: Sequence[float], confidence: float) -> bool:
     """Whether the first of paired values are lower: Wilcoxon's signed-rank test (1945), one-sided.
 
-    It asks nothing of the values' distribution. Pairs that are equal count for neither side; it takes five others to be sure at 95 %.
+    It asks nothing of the values' distribution. Pairs that are equal count for neither side.
     """
     from scipy.stats import wilcoxon
 

@@ -46,10 +46,20 @@ def measure(bench: Bench) -> list[Measurement]:
     pairs = min(int(bench.is_forgotten(images.labels).sum()) for images in (bench.real.fit, bench.real.judge))
     if pairs < FEWEST:
         raise CannotRunError(f"only {pairs} pairs of forget training and test images", "name larger data with --data")
-    titles = {
+    titles = {  # the last two are areas under ROC curves, 50 % where nothing is told apart
         "called": ("forget training images called members", "%", 5.0, called_members),
-        "forget": ("forget training against test images, area under ROC", "%", area_error(pairs), told_apart),
-        "ratio": ("the same by likelihood ratio, area under ROC", "%", area_error(pairs // 2), likelihood_ratio),
+        "forget": (
+            "forget training against test images, by regression",
+            "%",
+            area_error(pairs),
+            told_apart,
+        ),
+        "ratio": (
+            "forget training against test images, by likelihood",
+            "%",
+            area_error(pairs // 2),
+            likelihood_ratio,
+        ),
     }
     return [
         Measurement(

@@ -42,7 +42,7 @@ def measure(bench: Bench) -> list[Measurement]:
     pairs = bench.repeated(experiment, bench.settings.repeats)
     names = (
         ("resurrection", "resurrected images that the original calls the forget class", 10.0, False),
-        ("resurrection-retain", "the same of the retain classes", 10.0, True),
+        ("resurrection-retain", "resurrected images that the original calls their retain class", 10.0, True),
     )
     return [
         Measurement(

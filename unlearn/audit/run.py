@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from synth.errors import UsageError
 from synth.run import package_versions
 from synth.store import Folder, open_store
+from synth.teacher import ModelCard
 from unlearn.audit import origin
 from unlearn.audit.bench import Bench
 from unlearn.audit.histograms import entropy_histograms
@@ -57,7 +58,7 @@ class Request:
 
 def audit(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
     """Run every measure that the inputs allow, write the folder, and return the record. Values depend on no clock."""
-    started = time.monotonic()
+    started, worked = time.monotonic(), time.process_time()
     folder = open_folder(request)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # parallel are the experiments, so that no sum's order depends on the machine
@@ -71,7 +72,7 @@ def audit(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
     for name, data in pictures.items():
         Folder(request.out / PICTURES).create()
         Folder(request.out / PICTURES).write(name, data)
-    seconds["all"] = round(time.monotonic() - started, 3)
+    seconds |= {"all": round(time.monotonic() - started, 3), "processor": round(time.process_time() - worked, 3)}
     folder.write(TIMING, json_bytes({"seconds": seconds, "cores": os.cpu_count(), "workers": workers_of(request)}))
     folder.write(AUDIT, json_bytes(record))
     return record
@@ -96,7 +97,7 @@ def carry_out(
         request.device, request.seed, settings.random_models,
     )  # fmt: skip
     original = subjects[ORIGINAL][0]
-    real, ledger = load_real(request, original.card.class_names)
+    real, ledger = load_real(request, original.card)
     synthetic = None
     if request.shards is not None:
         synthetic = synthetic_source(open_store(request.shards), original)
@@ -125,12 +126,12 @@ def carry_out(
         "request": request_json(request),
         "models": models_json(request, subjects),
         "origin": origin.describe(student_file(request.student), request.shards),
-        "images": bench.source.name if real or synthetic else None,
+        "images": bench.judged.name if bench.judged else None,
         "measurements": [m.to_json() for m in measurements],
         "not_run": [dataclasses.asdict(n) for n in (*missing, *not_run)],
         "verdict": dataclasses.asdict(verdict),
         "controls": controls(measurements, settings.confidence),
-        "histograms": entropy_histograms(bench) if real or synthetic else [],
+        "histograms": entropy_histograms(bench) if bench.judged else [],
         "ledger": ledger,
         "pictures": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(pictures.items())},
         "versions": {**package_versions(), "scikit-learn": version("scikit-learn"), "scipy": version("scipy")},
@@ -138,12 +139,16 @@ def carry_out(
     return json.loads(json.dumps(record)), pictures, seconds
 
 
-def load_real(request: Request, class_names: Sequence[str]) -> tuple[Source | None, list[dict[str, Any]]]:
+def load_real(request: Request, card: ModelCard) -> tuple[Source | None, list[dict[str, Any]]]:
     if request.data is None:
         return None, []
     train, test = request.data.load("train"), request.data.load("test")
-    if len(train.class_names) != len(class_names):
-        raise UsageError(f"{request.data.name} has {len(train.class_names)} classes, the teacher {len(class_names)}")
+    for data in (train, test):
+        if (tuple(data.images.shape[1:]), len(data.class_names)) != (card.input_shape, card.num_classes):
+            raise UsageError(
+                f"{request.teacher} takes images {list(card.input_shape)} of {card.num_classes} classes, but {request.data.name} has "
+                f"{list(data.images.shape[1:])} of {len(data.class_names)}: name the data it was made for"
+            )
     generator = torch.Generator().manual_seed(request.seed)
     return real_source(request.data.name, train, test, request.settings.pool, generator)
 
@@ -164,7 +169,8 @@ def lacking(request: Request, real: Source | None, synthetic: Source | None) -> 
 
 
 def workers_of(request: Request) -> int:
-    return request.workers or os.cpu_count() or 1
+    """On a GPU the experiments take turns: they would only wait for each other there."""
+    return (request.workers or os.cpu_count() or 1) if request.device == "cpu" else 1
 
 
 def request_json(request: Request) -> dict[str, Any]:
@@ -185,6 +191,7 @@ def models_json(request: Request, subjects: Any) -> dict[str, Any]:
             "path": str(path),
             "sha256": model.digest,
             "architecture": model.card.architecture,
+            "width": model.card.width,
             "training": json.loads(json.dumps(dict(model.card.training))),
         }
 

@@ -43,7 +43,7 @@ def measure(bench: Bench) -> list[Measurement]:
         stitched[subject] = bench.reading([[accuracy(head, f, labels)] for f in moved])
     titles = (
         ("transplant-direct", "the original's last layer on its features", 0, 25.0, direct),
-        ("transplant-stitched", "the same through a map fitted on retain images", 1, 10.0, stitched),
+        ("transplant-stitched", "the original's last layer through a map fitted on retain images", 1, 10.0, stitched),
     )
     return [
         Measurement(

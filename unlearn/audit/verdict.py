@@ -10,10 +10,11 @@ Rule 1. Each measure's value for this model is compared with the retrained model
         references' means, with two references or more); where one more repeat would lie (over the repeats of one reference,
         which stands in for the spread between retrainings); the sampling error of the mean; and the measure's stated
         resolution to either side. More references make it sharper.
-Rule 2. A model beats the masked logit on a family of measures where its values are lower than the masked logit's, by a signed-rank
-        test over all the family's repeats, which share samples and seeds. The families are the linear probes, and relearning
-        from images of the forget classes. It beats the masked logit altogether where it does so on both, and where a retrained
-        model is there, has gone at least half of the way from the masked logit to it on one of them.
+Rule 2. A model beats the masked logit on a family of measures where its values are lower than the masked logit's, by a
+        signed-rank test over all the family's repeats, which share samples and seeds (with fewer than five it is not known).
+        The families are the linear probes, and relearning from images of the forget classes. It beats the masked logit
+        altogether where it does so on both, and where a retrained model is there, has gone at least half of the way from the
+        masked logit to it on one of them.
 Rule 3. The conclusion is the first that holds:
         not unlearned            the forget accuracy is 'more left', or without a reference above 5 %
         output suppression only  it doesn't beat the masked logit altogether
@@ -28,7 +29,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from unlearn.audit.intervals import bounded, is_below, prediction_interval
+from unlearn.audit.intervals import bounded, fewest_pairs, is_below, prediction_interval
 from unlearn.audit.record import MASKED, MODEL, ORIGINAL, RETRAINED, Measurement, Reading
 
 INSIDE, MORE, LESS, DIFFERS, NOT_EVALUATED = "inside", "more left", "less than retrained", "differs", "not evaluated"
@@ -153,7 +154,7 @@ def status_of(value: float, low: float, high: float, more_left: int) -> str:
 
 
 def beats_mask(family: Sequence[Measurement], confidence: float) -> bool | None:
-    """Rule 2 on measures of one family; None where a measure has no direction, or the values aren't paired repeats."""
+    """Rule 2 on measures of one family; None where a measure has no direction, or the pairs are too few."""
     ours: list[float] = []
     masked: list[float] = []
     for m in family:
@@ -161,7 +162,7 @@ def beats_mask(family: Sequence[Measurement], confidence: float) -> bool | None:
             return None
         ours += [m.more_left * value for value in m.readings[MODEL].flat]
         masked += [m.more_left * value for value in m.readings[MASKED].flat]
-    if len(ours) < 2 or len(ours) != len(masked):
+    if len(ours) != len(masked) or len(ours) < fewest_pairs(confidence):
         return None
     return is_below(ours, masked, confidence)
 

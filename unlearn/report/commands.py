@@ -58,7 +58,8 @@ def verify(report: Path, teacher: Path | None, student: Path | None, shards: str
     "--reference", "references", type=PATH, multiple=True, help="where the retrained models are now, in their order"
 )
 @click.option("--data-root", type=PATH, help="where the data set is now")
-@click.option("--out", type=PATH, help="folder to keep the new audit in  [default: none is kept]")
+@click.option("--retrain", is_flag=True, help="make the student again too, from its run's settings and shards")
+@click.option("--out", type=PATH, help="folder to keep what is made in  [default: none is kept]")
 @code_option
 @threads_option
 def replay(
@@ -68,19 +69,23 @@ def replay(
     references: tuple[Path, ...],
     arch: str | None,
     threads: int | None,
+    retrain: bool,
     **places: Any,
 ) -> None:
-    """Make the audit of REPORT again from its settings, and compare every value."""
+    """Make the audit of REPORT again from its settings, and with --retrain its student, and compare every value."""
     from unlearn.report import replay as replaying
 
     changes = {name: place for name, place in {**places, "references": references}.items() if place}
     with tempfile.TemporaryDirectory() as temporary:
-        place = out or Path(temporary) / "audit"
+        place = out or Path(temporary)
         found = replaying.replay(
-            report, place, changes, data_root, arch, threads, lambda line: click.echo(line, err=True)
+            report, place, changes, data_root, arch, threads, lambda line: click.echo(line, err=True), retrain
         )
-    click.echo(f"{found.equal} of {found.measures} measures have the same values" + (
-        f"; the largest difference is {found.largest:.3g}, in {found.where}" if found.largest else ""))  # fmt: skip
+    if found.same_student is not None:
+        click.echo(f"the student made again is {'the same, byte for byte' if found.same_student else 'another one'}")
+    click.echo(f"{found.equal} of {found.measures} measures have the same values")
+    if found.largest:
+        click.echo(f"the largest difference is {found.largest:.3g}, in {found.where}")
     click.echo(f"verdict then: {found.conclusions[0]}; now: {found.conclusions[1]}")
     if not found.agrees:
         what = ", ".join(found.outside) or "the verdict"

@@ -115,9 +115,9 @@ def confusions(record: Record) -> Markup | None:
         return None
     names = record["class_names"]
     rows = []
-    for subject, matrix in found["details"]["confusion"].items():
-        rows += [[f"{subject}: true {names[c]}", *matrix[c]] for c in record["forget"]]
     whole = found["details"]["confusion"]
+    for subject in (s for s in SUBJECTS if s in whole):
+        rows += [[f"{subject}: true {names[c]}", *whole[subject][c]] for c in record["forget"]]
     matrices = []
     for subject in (ORIGINAL, MODEL, RETRAINED):
         if subject in whole and len(names) <= LARGEST_MATRIX:

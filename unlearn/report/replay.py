@@ -14,6 +14,7 @@ from unlearn.audit.run import Request, audit
 from unlearn.audit.settings import AuditSettings
 from unlearn.audit.subjects import student_file
 from unlearn.report.document import read_report
+from unlearn.report.remake import remake
 from unlearn.tasks import DataSource
 
 
@@ -27,6 +28,7 @@ class Comparison:
     where: str
     outside: list[str]  # measures whose new mean is outside of the old interval and resolution
     conclusions: tuple[str, str]
+    same_student: bool | None = None  # byte for byte, where it was made again
 
     @property
     def agrees(self) -> bool:
@@ -63,15 +65,27 @@ def request_of(
 
 def replay(
     report: Path, out: Path, changes: Mapping[str, Any], data_root: Path | None, arch: str | None,
-    workers: int | None, say: Callable[[str], None],
+    workers: int | None, say: Callable[[str], None], retrain: bool = False,
 ) -> Comparison:  # fmt: skip
-    """Make the audit again in `out`, and compare. `changes` are the request's paths where they are others now."""
+    """Make the audit again in `out`/audit, and compare. `changes` are the request's paths where they are others now.
+
+    With `retrain` the student is made again first, in `out`/student, and the new one is audited.
+    """
     record = read_report(report)
-    request = replace(request_of(record, out, data_root, arch, workers), **changes)
-    for name, path in (("teacher", request.teacher), ("student", student_file(request.student))):
-        if hashlib.sha256(read_checkpoint(path)).hexdigest() != record["models"][name]["sha256"]:
-            raise UserError(f"the {name} in {path} is not the one that was audited: name that one with --{name}")
-    return compare(record, audit(request, say))
+    request = replace(request_of(record, out / "audit", data_root, arch, workers), **changes)
+    check_same("teacher", request.teacher, record)
+    same = None
+    if retrain:
+        student, same = remake(record, out / "student", request.teacher, request.shards, arch, say)
+        request = replace(request, student=student)
+    else:
+        check_same("student", student_file(request.student), record)
+    return replace(compare(record, audit(request, say)), same_student=same)
+
+
+def check_same(name: str, path: Path, record: Mapping[str, Any]) -> None:
+    if hashlib.sha256(read_checkpoint(path)).hexdigest() != record["models"][name]["sha256"]:
+        raise UserError(f"the {name} in {path} is not the one that was audited: name that one with --{name}")
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparison:

@@ -18,7 +18,10 @@ def write_report(run: Path, out: Path) -> int:
     for name, data in pictures.items():
         if hashlib.sha256(data).hexdigest() != record["pictures"][name]:
             raise UserError(f"the picture {name} is not the one that the audit made: make the audit again")
-    text = page(record, pictures).encode()
+    try:
+        text = page(record, pictures).encode()
+    except (KeyError, TypeError, ValueError, IndexError) as error:  # a record of the right form, whose details are none
+        raise UserError(f"the details of {run} make no sense ({error!r}): make the audit again") from error
     folder = Folder(out.parent)
     folder.create()
     folder.write(out.name, text)

@@ -9,6 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from synth.errors import UsageError, UserError
+from synth.plan import Plan
+from synth.teacher import Classifier, load_checkpoint
+from tests.runs import QUICK, make_run, recipe_for
 from unlearn import runs
 from unlearn.audit import commands, run, verdict
 from unlearn.audit.run import AUDIT, PICTURES, audit
@@ -16,6 +19,7 @@ from unlearn.audit.schema import parse_record, read_record, schema
 from unlearn.audit.settings import AuditSettings, counts
 from unlearn.cli import main
 from unlearn.settings import BaselineSettings, LoopSettings
+from unlearn.tasks import DataSource
 
 from .subjects import SMALL, request_for
 
@@ -54,10 +58,6 @@ def baseline(kind: str, models: Mapping[str, Path], shards: Path, out: Path) -> 
 
 @pytest.fixture(scope="module")
 def shards(models: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from synth.plan import Plan
-    from synth.teacher import load_checkpoint
-    from tests.runs import QUICK, make_run, recipe_for
-
     path = tmp_path_factory.mktemp("audit-shards") / "run"
     recipe = recipe_for(load_checkpoint(models["teacher"]), QUICK)
     make_run(path, recipe, Plan(classes=tuple(range(10)), per_class=16, shard_size=80))
@@ -100,6 +100,30 @@ def test_with_weights_alone_it_still_looks_at_the_head(models: Mapping[str, Path
         "resurrection-retain",
     }
     assert record["verdict"]["conclusion"] == verdict.UNDECIDED
+
+
+def test_shards_without_the_class_leave_out_what_needs_images_of_it(
+    tiny_teacher_path: Path, tiny_teacher: Classifier, models: Mapping[str, Path], tmp_path: Path
+) -> None:
+    make_run(tmp_path / "run", recipe_for(tiny_teacher), Plan(classes=tuple(range(1, 10)), per_class=4, shard_size=36))
+    request = request_for(
+        models, models["first"], tmp_path / "audit", teacher=tiny_teacher_path, data=None, shards=str(tmp_path / "run")
+    )
+    record = audit(request, quiet)
+    assert (record["images"], record["histograms"]) == (None, [])
+    assert "no image of a forget class" in next(n["why"] for n in record["not_run"] if n["name"] == "accuracy")
+    assert record["verdict"]["conclusion"] == verdict.UNDECIDED
+
+
+def test_data_of_another_shape_is_refused(models: Mapping[str, Path], tmp_path: Path) -> None:
+    from PIL import Image
+
+    for place in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        (tmp_path / "data" / place).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "data" / place / "a.png")
+    source = DataSource(str(tmp_path / "data"), None, False, 32)
+    with pytest.raises(UsageError, match="name the data it was made for"):
+        audit(request_for(models, models["first"], tmp_path / "audit", data=source), quiet)
 
 
 def test_bad_requests_are_refused_in_one_line(models: Mapping[str, Path], audited: Path, tmp_path: Path) -> None:

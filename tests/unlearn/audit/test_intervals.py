@@ -33,6 +33,10 @@ def test_five_lower_pairs_are_enough_and_four_are_not() -> None:
     assert not intervals.is_below(second, [1.0, 1.0, 1.0, 1.0, 1.0], 0.95)
 
 
+def test_fewer_pairs_than_a_test_needs_are_told() -> None:
+    assert [intervals.fewest_pairs(c) for c in (0.5, 0.9, 0.95, 0.99)] == [2, 4, 5, 7]
+
+
 def test_percentages_stay_within_their_bounds() -> None:
     assert intervals.bounded((-3.0, 104.0), "%") == (0.0, 100.0)
     assert intervals.bounded((-3.0, 104.0), "") == (-3.0, 104.0)

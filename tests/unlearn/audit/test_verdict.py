@@ -1,5 +1,6 @@
 """The stated rules, on numbers that a person can follow."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import pytest
@@ -75,6 +76,15 @@ def test_the_conclusion_is_the_first_that_holds(values: dict[str, float], conclu
     found = judge(audit_of(**values), 0.95)
     assert found.conclusion == conclusion
     assert found.reasons
+
+
+def test_too_few_repeats_accuse_nobody() -> None:
+    def few(m: Measurement) -> Measurement:
+        readings = {s: Reading.of([values[:2] for values in r.values], 0.95) for s, r in m.readings.items()}
+        return dataclasses.replace(m, readings=readings)
+
+    found = judge([few(m) if m.name == "probe-5" else m for m in audit_of()], 0.95)
+    assert (found.conclusion, found.reasons) == (verdict.UNDECIDED, ["not evaluated: the linear probe"])
 
 
 def test_quality_has_no_part_in_the_verdict() -> None:

@@ -1,3 +1,4 @@
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,6 +11,7 @@ from unlearn.audit.schema import read_record
 from unlearn.report.charts import STYLES, relearning
 from unlearn.report.document import read_pictures, read_report
 from unlearn.report.page import page
+from unlearn.report.write import write_report
 
 VOID = {"meta", "link", "img", "br", "path", "use", "rect"}
 
@@ -117,6 +119,16 @@ def contrast_with_white(colour: str) -> float:
     channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return 1.05 / (0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05)
+
+
+def test_a_record_without_its_details_is_refused_in_one_line(audited: Path, tmp_path: Path) -> None:
+    record = read_record(audited / AUDIT)
+    for measurement in record["measurements"]:
+        measurement["details"] = {}
+    (tmp_path / AUDIT).write_text(json.dumps(record))
+    with pytest.raises(UserError, match="make no sense"):
+        write_report(tmp_path, tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_what_is_no_report_is_refused(tmp_path: Path) -> None:

@@ -1,12 +1,17 @@
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from synth.errors import UserError
-from unlearn.audit.run import AUDIT
+from tests.unlearn.audit.subjects import SMALL
+from unlearn import tasks
+from unlearn.audit.run import AUDIT, Request, audit
 from unlearn.audit.schema import read_record
 from unlearn.report.replay import compare, replay
+from unlearn.report.verify import HOLDS, Places, verify
+from unlearn.settings import DistillSettings
 
 quiet = lambda line: None  # noqa: E731
 
@@ -15,7 +20,7 @@ def test_a_replay_gives_the_same_bytes_whatever_the_number_of_workers(audited: P
     found = replay(audited, tmp_path / "again", {}, None, None, 1, quiet)
     assert found.agrees
     assert (found.equal, found.largest) == (found.measures, 0.0)
-    assert (tmp_path / "again" / AUDIT).read_bytes() == (audited / AUDIT).read_bytes()
+    assert (tmp_path / "again" / "audit" / AUDIT).read_bytes() == (audited / AUDIT).read_bytes()
 
 
 def test_differences_are_named_and_judged(audited: Path) -> None:
@@ -29,6 +34,27 @@ def test_differences_are_named_and_judged(audited: Path) -> None:
     assert found.outside == ["accuracy-forget of this model"]
     assert (found.largest, found.where, found.equal) == (60, "accuracy-forget", found.measures - 1)
     assert found.conclusions == ("like retrained", "not unlearned")
+
+
+def test_the_student_is_made_again_from_its_runs_settings(
+    tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    settings = DistillSettings(steps=20, batch_size=16)
+    tasks.distill(str(tiny_run), (0,), settings, tmp_path / "run", None, None, None, False, 3, "cpu", quiet)
+    request = Request(
+        student=tmp_path / "run", teacher=tiny_teacher_path, forget=(0,), shards=str(tiny_run), out=tmp_path / "audit",
+        settings=dataclasses.replace(SMALL, relearn_steps=2, inversion_steps=2), workers=1,
+    )  # fmt: skip
+    audit(request, quiet)
+    found = replay(tmp_path / "audit", tmp_path / "again", {}, None, None, 1, quiet, retrain=True)
+    assert found.same_student is True
+    assert (found.agrees, found.equal) == (True, found.measures)
+    assert {check.state for check in verify(tmp_path / "audit", Places())} == {HOLDS}
+
+
+def test_without_a_run_the_student_cannot_be_made_again(audited: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="replay without --retrain"):
+        replay(audited, tmp_path / "again", {}, None, None, 1, quiet, retrain=True)
 
 
 def test_another_student_is_not_a_replay(models: Mapping[str, Path], audited: Path, tmp_path: Path) -> None:

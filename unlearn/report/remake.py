@@ -1,0 +1,66 @@
+"""The unlearning run again, from the settings that its report has: the student, and whether its bytes are the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from synth.errors import UserError
+from unlearn import runs, tasks
+from unlearn.folder import STUDENT
+from unlearn.settings import METHOD_SETTINGS, DistillSettings, LoopSettings
+
+
+def remake(
+    record: Mapping[str, Any],
+    out: Path,
+    teacher: Path,
+    shards: str | None,
+    arch: str | None,
+    say: Callable[[str], None],
+) -> tuple[Path, bool]:
+    """Make the student again in the folder `out`.
+
+    Returns:
+        the new student, and whether it is the audited one byte for byte: so on one kind of machine with as many threads.
+
+    Raises:
+        UserError: the report doesn't hold the run's settings, or they are none of this version's.
+    """
+    run = record["origin"]["run"]
+    if run is None:
+        raise UserError("the report knows no run that made the student: replay without --retrain")
+    settings = run["settings"]
+    method, forget, seed = settings.get("method"), tuple(settings.get("forget", ())), settings.get("seed", 0)
+    device = settings.get("device") or run["provenance"].get("device") or "cpu"
+    shards = shards or run["provenance"].get("shards")
+    model = record["models"]["student"]
+    try:
+        if method == "distill":
+            if shards is None:
+                raise UserError("the report names no shards: name them with --shards")
+            chosen, shape = taken(DistillSettings, settings), (model["architecture"], model["width"])
+            tasks.distill(shards, forget, chosen, out, *shape, None, False, False, seed, device, say)
+        elif method in METHOD_SETTINGS:
+            request = runs.Request(
+                method=method, settings=taken(METHOD_SETTINGS[method], settings), loop=taken(LoopSettings, settings),
+                teacher=teacher, trusted_architecture=arch, shards=shards, forget=forget, out=out, seed=seed, device=device,
+                student_arch=settings.get("student_arch"), student_width=settings.get("student_width"),
+            )  # fmt: skip
+            runs.unlearn(request, say)
+        else:
+            raise UserError(f"the report's method is {str(method)[:40]!r}, which this version doesn't know")
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"the run's settings are not this version's ({error}): replay it with the version it names"
+        ) from error
+    student = out / STUDENT
+    return student, hashlib.sha256(student.read_bytes()).hexdigest() == model["sha256"]
+
+
+def taken(settings_class: Any, values: Mapping[str, Any]) -> Any:
+    """The settings of that class among the values."""
+    return settings_class(**{f.name: values[f.name] for f in dataclasses.fields(settings_class) if f.name in values})

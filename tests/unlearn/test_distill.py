@@ -124,7 +124,7 @@ def test_rows_cover_the_samples_in_each_pass_and_go_on_where_they_were() -> None
 
 def test_one_sample_left_is_too_few(tiny_run: Path) -> None:
     pool = load_complete(Folder(tiny_run), filters_for((0,), QUICK))
-    pool.parts = [Batch(*(part[:1] for part in (pool.samples().images, pool.samples().labels, pool.samples().logits)))]
+    pool.count = 1
     method = Distillation([pool], student_card(pool.index.card, (0,), QUICK, 0, None, None), (0,), QUICK)
     with pytest.raises(UserError, match=r"the filters leave 1 sample of .*: loosen"):
         method.step(0)

@@ -63,6 +63,12 @@ def test_the_loss_is_the_mean_kl_divergence_of_its_equation(tiny_run: Path) -> N
     assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_hard_labels_are_the_likeliest_retain_class() -> None:
+    logits = torch.tensor([[9.0, 1.0, 3.0], [0.0, 2.0, 1.0]])
+    targets = targets_for(logits, (0,), DistillSettings(hard_labels=True))
+    assert targets.tolist() == [[0, 0, 1], [0, 1, 0]]
+
+
 def test_each_shard_buys_its_share_of_the_steps(tiny_run: Path) -> None:
     pool = ShardPool(Folder(tiny_run), filters_for((0,), QUICK))
     entries = pool.index.entries

@@ -173,7 +173,8 @@ def targets_for(logits: Tensor, forget: tuple[int, ...], settings: DistillSettin
     """What the student is to say of samples with these teacher logits, (N, K)."""
     if settings.post_filter:
         return (post_filter(logits, forget) / settings.temperature).softmax(1)
-    return without_forget_classes(logits, forget, settings.temperature)
+    targets = without_forget_classes(logits, forget, settings.temperature)
+    return losses.one_hot(targets.argmax(1), targets.shape[1]) if settings.hard_labels else targets
 
 
 def check_forget(forget: tuple[int, ...], run: RunCard | ModelCard) -> None:

@@ -1,5 +1,7 @@
 """What is left of class 0 in students of several methods, by every measure of `unlearn audit`, each beside the retrained models.
 
+`control` is distilled like `distill`, but from images and logits of a model that never saw the class: where it differs from the
+retrained models, the recipe does, and where `distill` differs from it, the teacher's knowledge of the class does.
 Every audit also judges the models whose answer is known: the masked logit, and each retrained model against the others.
 """
 
@@ -12,6 +14,14 @@ import click
 from reproduce_jobs import all_of, header, run, shards_job, spread
 from reproduce_mnist import training_jobs
 
+CONTROL = "control"
+DISTILLED: dict[str, list[object]] = {
+    "distill": [],
+    "distill-soft": ["--temperature", 4],
+    "distill-hard": ["--hard-labels"],
+    CONTROL: [],
+}
+METHODS = {"gkt": ["gkt", "--preset", "tuned"]}
 BRIEF = {
     "repeats": 2,
     "draws": 5,
@@ -32,7 +42,8 @@ def reproduce(out: Path, data: list[object], seeds: int, per_class: int, student
         run(shards_job(teacher, shards, per_class, seed))
         for name in records:
             student = made(name, folder, teacher, shards, per_class, seed)
-            others = [word for path in references if path != student for word in ("--reference", path)]
+            own = folder / "retrained-0.safetensors" if name in (CONTROL, "retrained") else None
+            others = [word for path in references if path != own for word in ("--reference", path)]
             target = folder / f"audit-{name}"
             command = ["unlearn", "audit", student, "--teacher", teacher, "--forget", 0, *others, *data]
             command += [f"--{name}={value}" for name, value in BRIEF.items()] if brief else ["--shards", shards]
@@ -50,14 +61,17 @@ def made(name: str, folder: Path, teacher: Path, shards: Path, per_class: int, s
     if name == "retrained":
         return folder / "retrained-0.safetensors"
     student = folder / (f"distill-{per_class}-0" if name == "distill" else name)
-    options = ["--shards", shards, "--forget", 0, "--out", student, "--seed", seed, "--threads", 1, "--overwrite"]
-    if name == "distill":
-        command = ["unlearn", "distill", *options]
+    if name == CONTROL:  # the same steps from a teacher that never saw the class: what the recipe alone leaves
+        teacher, shards = folder / "retrained-0.safetensors", folder / f"shards-{per_class}-control"
+        run(shards_job(teacher, shards, per_class, seed, "--classes", "1,2,3,4,5,6,7,8,9"))
+    if name in DISTILLED:
+        command = ["unlearn", "distill", *DISTILLED[name]]
     elif name in ("masked-logit", "last-layer", "finetune", "random-relabel"):
-        command = ["unlearn", "baseline", "--kind", name, "--teacher", teacher, *options]
+        command = ["unlearn", "baseline", "--kind", name, "--teacher", teacher]
     else:
-        command = ["unlearn", name, "--teacher", teacher, *options]
-    run((student / "provenance.json", command))
+        command = ["unlearn", *METHODS.get(name, [name]), "--teacher", teacher]
+    options = ["--shards", shards, "--forget", 0, "--out", student, "--seed", seed, "--threads", 1, "--overwrite"]
+    run((student / "provenance.json", [*command, *options]))
     return student
 
 

@@ -17,6 +17,7 @@ from unlearn.options import (
     data_options,
     device_option,
     seed_option,
+    tensorboard_option,
     threads_option,
 )
 from unlearn.report.commands import replay, report, verify
@@ -48,6 +49,7 @@ def method_options(command: Any) -> Any:
             click.option("--student-width", type=click.FloatRange(0, 16, min_open=True), help="scales its channels"),
             click.option("--resume", is_flag=True, help="go on from the last check of an interrupted run"),
             click.option("--overwrite", is_flag=True, help="replace an earlier run in --out"),
+            tensorboard_option,
             settings_flags(LoopSettings),
             code_option,
             seed_option,
@@ -175,6 +177,7 @@ def import_(
 )
 @click.option("--resume", is_flag=True, help="go on from the last check of an interrupted run")
 @click.option("--overwrite", is_flag=True, help="replace an earlier run in --out")
+@tensorboard_option
 @seed_option
 @device_option
 @threads_option
@@ -189,6 +192,7 @@ def distill(
     follow_timeout: float,
     resume: bool,
     overwrite: bool,
+    tensorboard: Path | None,
     seed: int,
     device: str,
     threads: int | None,
@@ -200,7 +204,7 @@ def distill(
 
     tasks.distill(
         shards, forget, settings, out, student_arch, student_width,
-        follow_timeout if follow else None, resume, overwrite, seed, tasks.machine(device, threads), click.echo,
+        follow_timeout if follow else None, resume, overwrite, seed, tasks.machine(device, threads), click.echo, tensorboard,
     )  # fmt: skip
 
 

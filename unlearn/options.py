@@ -17,6 +17,19 @@ seed_option = click.option("--seed", type=click.IntRange(min=0), default=0)
 code_option = click.option("--arch", help="module:function of a checkpoint's architecture, if it is your own code")
 
 
+def tensorboard_folder(context: click.Context, option: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None:
+        from unlearn.tensorboard import check_installed
+
+        check_installed()
+    return value
+
+
+tensorboard_option = click.option(
+    "--tensorboard", type=PATH, callback=tensorboard_folder, help="folder for the metrics as TensorBoard events as well"
+)
+
+
 def data_options(required: bool = True) -> Callable[[Any], Any]:
     """Where real images come from."""
     options = (

@@ -24,6 +24,7 @@ from unlearn.methods.distill import check_forget
 from unlearn.monitor import Monitor
 from unlearn.settings import LoopSettings
 from unlearn.stream import Batch, load_complete
+from unlearn.tensorboard import events
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,7 @@ class Request:
     overwrite: bool = False
     seed: int = 0
     device: str = "cpu"
+    tensorboard: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
     if folder.complete:
         say(f"{request.out} is complete already")
         return
-    result = carry_out(method, folder, request.loop, request.seed, monitor)
+    result = carry_out(method, folder, request.loop, request.seed, monitor, request.tensorboard)
     path = conclude(
         folder,
         result,
@@ -96,16 +98,28 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
 
 
 def carry_out(
-    method: Method, folder: RunFolder, loop: LoopSettings, seed: int, monitor: Monitor | None = None
+    method: Method,
+    folder: RunFolder,
+    loop: LoopSettings,
+    seed: int,
+    monitor: Monitor | None = None,
+    tensorboard: Path | None = None,
 ) -> Outcome:
     """Run the method from its beginning or from the folder's checkpoint, and say how to go on where Ctrl-C ends it."""
     checkpoint = folder.load_checkpoint()
-    progress = Progress(method.steps, done=checkpoint["step"] if checkpoint else 0, unit="steps")
+    done = checkpoint["step"] if checkpoint else 0
+    progress = Progress(method.steps, done=done, unit="steps")
     try:
-        return run_method(
-            method, loop, seed=seed, monitor=monitor, checkpoint=checkpoint,
-            save=folder.save_checkpoint, log=folder.log, keep=folder.keep_student, report=progress.advance,
-        )  # fmt: skip
+        with events(tensorboard, done) as show:
+
+            def log(step: int, values: dict[str, float]) -> None:
+                folder.log(step, values)
+                show(step, values)
+
+            return run_method(
+                method, loop, seed=seed, monitor=monitor, checkpoint=checkpoint,
+                save=folder.save_checkpoint, log=log, keep=folder.keep_student, report=progress.advance,
+            )  # fmt: skip
     except KeyboardInterrupt:
         raise InterruptedRunError(
             f"interrupted: go on from the last check in {folder.path} with the same command and --resume"

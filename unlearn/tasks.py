@@ -96,6 +96,7 @@ def distill(
     seed: int,
     device: str,
     say: Say,
+    tensorboard: Path | None = None,
 ) -> None:
     """`follow_timeout` None means that the run has to be complete."""
     store = open_shards(shards)
@@ -128,7 +129,7 @@ def distill(
         say(f"{out} is complete already")
         return
     work = method.Distillation(pools, student_card, forget, settings, seed=seed, device=device)
-    result = carry_out(work, folder, LOOP, seed)
+    result = carry_out(work, folder, LOOP, seed, tensorboard=tensorboard)
     path = conclude(
         folder,
         result,

@@ -8,17 +8,19 @@ Every audit also judges the models whose answer is known: the masked logit, and 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import click
-from reproduce_jobs import all_of, header, run, shards_job, spread
+from reproduce_jobs import Job, all_of, header, run, shards_job, spread
 from reproduce_mnist import training_jobs
 
-CONTROL = "control"
+CONTROL, RETRAINED = "control", "retrained"
 DISTILLED: dict[str, list[object]] = {
     "distill": [],
     "distill-soft": ["--temperature", 4],
-    "distill-hard": ["--hard-labels"],
+    "distill-hard": ["--hard-labels", "--entropy", 0.2],
     CONTROL: [],
 }
 METHODS = {"gkt": ["gkt", "--preset", "tuned"]}
@@ -32,47 +34,79 @@ BRIEF = {
 }
 
 
-def reproduce(out: Path, data: list[object], seeds: int, per_class: int, students: list[str], brief: bool) -> None:
-    references = [out / f"seed{seed}" / "retrained-0.safetensors" for seed in range(seeds)]
-    all_of(job for seed in range(seeds) for job in training_jobs(out, seed, data, ("0",)))
+@dataclass(frozen=True)
+class Case:
+    """One seed's models."""
+
+    folder: Path
+    seed: int
+    forget: str  # such as 0 or 3,8
+    per_class: int
+
+    @property
+    def teacher(self) -> Path:
+        return self.folder / "teacher.safetensors"
+
+    @property
+    def retrained(self) -> Path:
+        return self.folder / f"retrained-{self.forget}.safetensors"
+
+    @property
+    def shards(self) -> Path:
+        return self.folder / f"shards-{self.per_class}"
+
+
+def reproduce(
+    out: Path, data: list[object], seeds: int, per_class: int, forget: str, students: list[str], brief: bool
+) -> None:
+    cases = [Case(out / f"seed{seed}", seed, forget, per_class) for seed in range(seeds)]
+    all_of(job for case in cases for job in training_jobs(out, case.seed, data, (forget,)))
+    for case in cases:
+        run(shards_job(case.teacher, case.shards, per_class, case.seed))
+    if CONTROL in students:
+        for case in cases:
+            run(control_shards(case))
+    all_of(student_job(name, case) for name in students for case in cases)
     records: dict[str, list[dict]] = {name: [] for name in students}
-    for seed in range(seeds):
-        folder = out / f"seed{seed}"
-        teacher, shards = folder / "teacher.safetensors", folder / f"shards-{per_class}"
-        run(shards_job(teacher, shards, per_class, seed))
-        for name in records:
-            student = made(name, folder, teacher, shards, per_class, seed)
-            own = folder / "retrained-0.safetensors" if name in (CONTROL, "retrained") else None
-            others = [word for path in references if path != own for word in ("--reference", path)]
-            target = folder / f"audit-{name}"
-            command = ["unlearn", "audit", student, "--teacher", teacher, "--forget", 0, *others, *data]
-            command += [f"--{name}={value}" for name, value in BRIEF.items()] if brief else ["--shards", shards]
-            run((target / "audit.json", [*command, "--seed", seed, "--out", target]))
-            run((target / "report.html", ["unlearn", "report", target, "-o", target / "report.html"]))
-            records[name].append(json.loads((target / "audit.json").read_text()))
-    what = f"MNIST, LeNet5 with batch norm, forget 0, {seeds} seeds (mean ± standard deviation){', brief settings' if brief else ''}."
+    for name, case in product(students, cases):
+        own = case.retrained if name in (CONTROL, RETRAINED) else None
+        references = [word for other in cases if other.retrained != own for word in ("--reference", other.retrained)]
+        target = case.folder / f"audit-{name}-{forget}"
+        student = student_job(name, case)[0].parent if name != RETRAINED else case.retrained
+        command = ["unlearn", "audit", student, "--teacher", case.teacher, "--forget", forget, *references, *data]
+        command += [f"--{name}={value}" for name, value in BRIEF.items()] if brief else ["--shards", case.shards]
+        run((target / "audit.json", [*command, "--seed", case.seed, "--out", target]))
+        run((target / "report.html", ["unlearn", "report", target, "-o", target / "report.html"]))
+        records[name].append(json.loads((target / "audit.json").read_text()))
+    how = ", brief settings" if brief else ""
+    what = f"MNIST, LeNet5 with batch norm, forget {forget}, {seeds} seeds (mean ± standard deviation){how}."
     text = f"{header(what)}\n\n{audit_table(records)}\n"
-    (out / "results-audit.md").write_text(text)
+    (out / f"results-audit-{forget}.md").write_text(text)
     click.echo(text)
 
 
-def made(name: str, folder: Path, teacher: Path, shards: Path, per_class: int, seed: int) -> Path:
-    """The student of that name, made where it isn't there yet."""
-    if name == "retrained":
-        return folder / "retrained-0.safetensors"
-    student = folder / (f"distill-{per_class}-0" if name == "distill" else name)
-    if name == CONTROL:  # the same steps from a teacher that never saw the class: what the recipe alone leaves
-        teacher, shards = folder / "retrained-0.safetensors", folder / f"shards-{per_class}-control"
-        run(shards_job(teacher, shards, per_class, seed, "--classes", "1,2,3,4,5,6,7,8,9"))
+def student_job(name: str, case: Case) -> Job:
+    """The student of that name: its provenance, which is written last, and the command that makes it."""
+    if name == RETRAINED:
+        return case.retrained, []
+    student = case.folder / f"{f'distill-{case.per_class}' if name == 'distill' else name}-{case.forget}"
+    teacher, shards = case.teacher, case.shards
     if name in DISTILLED:
         command = ["unlearn", "distill", *DISTILLED[name]]
+        shards = control_shards(case)[0].parent if name == CONTROL else shards
     elif name in ("masked-logit", "last-layer", "finetune", "random-relabel"):
         command = ["unlearn", "baseline", "--kind", name, "--teacher", teacher]
     else:
         command = ["unlearn", *METHODS.get(name, [name]), "--teacher", teacher]
-    options = ["--shards", shards, "--forget", 0, "--out", student, "--seed", seed, "--threads", 1, "--overwrite"]
-    run((student / "provenance.json", [*command, *options]))
-    return student
+    options = ["--shards", shards, "--forget", case.forget, "--out", student, "--seed", case.seed]
+    return student / "provenance.json", [*command, *options, "--threads", 1, "--overwrite"]
+
+
+def control_shards(case: Case) -> Job:
+    """From a teacher that never saw the class: what the recipe alone leaves."""
+    kept = ",".join(str(c) for c in range(10) if str(c) not in case.forget.split(","))
+    shards = case.folder / f"shards-{case.per_class}-control-{case.forget}"
+    return shards_job(case.retrained, shards, case.per_class, case.seed, "--classes", kept)
 
 
 def audit_table(records: dict[str, list[dict]]) -> str:

@@ -222,7 +222,7 @@ class SimulatedCluster:
             self.tally.lost += self.now() - attempt.begun
             self.tally.events["copies"] += 1
         if attempt.node in self.up and handle in self.at_work[attempt.node]:
-            self.free(handle, attempt)  # type: ignore[arg-type]
+            self.free(handle, attempt)
         attempt.over = True
 
     def nodes(self) -> set[str]:

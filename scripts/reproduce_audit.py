@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 
 import click
-from reproduce_jobs import Job, all_of, header, run, shards_job, spread
+from reproduce_jobs import Data, Job, all_of, header, run, shards_job, spread
 from reproduce_mnist import training_jobs
 
 CONTROL, RETRAINED = "control", "retrained"
@@ -56,9 +56,7 @@ class Case:
         return self.folder / f"shards-{self.per_class}"
 
 
-def reproduce(
-    out: Path, data: list[object], seeds: int, per_class: int, forget: str, students: list[str], brief: bool
-) -> None:
+def reproduce(out: Path, data: Data, seeds: int, per_class: int, forget: str, students: list[str], brief: bool) -> None:
     cases = [Case(out / f"seed{seed}", seed, forget, per_class) for seed in range(seeds)]
     all_of(job for case in cases for job in training_jobs(out, case.seed, data, (forget,)))
     for case in cases:
@@ -73,7 +71,17 @@ def reproduce(
         references = [word for other in cases if other.retrained != own for word in ("--reference", other.retrained)]
         target = case.folder / f"audit-{name}-{forget}"
         student = student_job(name, case)[0].parent if name != RETRAINED else case.retrained
-        command = ["unlearn", "audit", student, "--teacher", case.teacher, "--forget", forget, *references, *data]
+        command = [
+            "unlearn",
+            "audit",
+            student,
+            "--teacher",
+            case.teacher,
+            "--forget",
+            forget,
+            *references,
+            *data.options,
+        ]
         command += [f"--{name}={value}" for name, value in BRIEF.items()] if brief else ["--shards", case.shards]
         run((target / "audit.json", [*command, "--seed", case.seed, "--out", target]))
         run((target / "report.html", ["unlearn", "report", target, "-o", target / "report.html"]))

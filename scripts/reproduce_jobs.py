@@ -10,12 +10,37 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import click
 
 Job = tuple[Path, list[object]]  # what it makes, and the command that makes it
+
+
+@dataclass(frozen=True)
+class Data:
+    """Real images: mnist, fashion-mnist, cifar10, or a folder with train/ and test/."""
+
+    name: str
+    root: Path
+    download: bool
+
+    @property
+    def options(self) -> list[object]:
+        return ["--data", self.name, "--data-root", self.root, *(["--download"] if self.download else [])]
+
+    @property
+    def natural(self) -> bool:
+        """Whether mirrored images are plausible images."""
+        return "mnist" not in self.name
+
+    @property
+    def title(self) -> str:
+        return {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}.get(
+            self.name, Path(self.name).name
+        )
 
 
 class JobError(Exception):

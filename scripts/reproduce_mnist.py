@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 import click
-from reproduce_jobs import Job, all_of, header, run, shards_job, spread
+from reproduce_jobs import Data, Job, all_of, header, run, shards_job, spread
 
 FORGET_SETS = ("0", "7", "3,8")
 
 
-def reproduce(out: Path, data: list[object], seeds: int, sizes: list[int]) -> None:
+def reproduce(out: Path, data: Data, seeds: int, sizes: list[int]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     begun = time.time()
     all_of(job for seed in range(seeds) for job in training_jobs(out, seed, data))
@@ -32,8 +32,8 @@ def reproduce(out: Path, data: list[object], seeds: int, sizes: list[int]) -> No
     click.echo(f"wrote {results_file} and {out / 'results.md'}, {(time.time() - begun) / 60:.0f} minutes", err=True)
 
 
-def training_jobs(out: Path, seed: int, data: list[object], forget_sets: tuple[str, ...] = FORGET_SETS) -> list[Job]:
-    common = ["unlearn", "train", "--arch", "lenet5", "--epochs", 5, "--seed", seed, "--threads", 1, *data]
+def training_jobs(out: Path, seed: int, data: Data, forget_sets: tuple[str, ...] = FORGET_SETS) -> list[Job]:
+    common = ["unlearn", "train", "--arch", "lenet5", "--epochs", 5, "--seed", seed, "--threads", 1, *data.options]
     folder = out / f"seed{seed}"
     jobs: list[Job] = [(folder / "teacher.safetensors", [*common, "--out", folder / "teacher.safetensors"])]
     for forget in forget_sets:
@@ -52,7 +52,7 @@ def distill_jobs(out: Path, seed: int, size: int) -> list[Job]:
     return jobs
 
 
-def evaluated(out: Path, seed: int, size: int, data: list[object]) -> list[dict[str, object]]:
+def evaluated(out: Path, seed: int, size: int, data: Data) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     folder = out / f"seed{seed}"
     for forget in FORGET_SETS:
@@ -63,7 +63,7 @@ def evaluated(out: Path, seed: int, size: int, data: list[object]) -> list[dict[
             folder / f"retrained-{forget}.safetensors",
         ]
         student = folder / f"distill-{size}-{forget}" / "student.safetensors"
-        command = ["unlearn", "evaluate", student, "--forget", forget, *models, *data, "--json"]
+        command = ["unlearn", "evaluate", student, "--forget", forget, *models, *data.options, "--json"]
         found = json.loads(subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout)
         pairs = {name: (model["retain"], model["forget"]) for name, model in found["models"].items()}
         rows.append({"seed": seed, "per_class": size, "forget": forget, "accuracies": pairs})

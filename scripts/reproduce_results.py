@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from reproduce_jobs import Data
 from reproduce_rows import Row, Size
 
 Result = dict[str, Any]
@@ -14,35 +15,35 @@ Pair = tuple[float, float]  # retain and forget accuracy in per cent
 
 
 def results_of(
-    folder: Path, arch: str, seed: int, rows: list[Row], size: Size, data_root: Path, forget: int
+    folder: Path, arch: str, seed: int, rows: list[Row], size: Size, data: Data, forget: int
 ) -> list[Result]:
     """A result for every run of a teacher that is complete."""
     fixed = {"original": folder / "teacher.safetensors", "retrained": folder / f"retrained-{forget}.safetensors"}
     for n in size.per_class:
         fixed[f"distill-{n}"] = folder / f"distill-{n}-{forget}" / "student.safetensors"
-    found = [of_model(name, path, folder, data_root, forget) for name, path in fixed.items() if path.exists()]
+    found = [of_model(name, path, folder, data, forget) for name, path in fixed.items() if path.exists()]
     complete = [row for row in rows if (folder / row.name / "provenance.json").exists()]
-    found += [of_run(row, folder, data_root, forget) for row in complete]
+    found += [of_run(row, folder, data, forget) for row in complete]
     return [{"arch": arch, "seed": seed, **result} for result in found]
 
 
-def of_model(name: str, path: Path, folder: Path, data_root: Path, forget: int) -> Result:
+def of_model(name: str, path: Path, folder: Path, data: Data, forget: int) -> Result:
     """A model without a course: what there is at its end is all."""
     facts_file = path.with_name("provenance.json")
     facts = json.loads(facts_file.read_text()) if facts_file.exists() and facts_file.parent != folder else {}
-    pair = curve(name, {0: path}, folder, data_root, forget)[0]
+    pair = curve(name, {0: path}, folder, data, forget)[0]
     step, seconds = facts.get("student_step"), facts.get("seconds")
     end = {"step": step, "retain": pair[0], "forget": pair[1]}
     return {"row": name, "chosen": end, "best": end if pair[1] < 1 else None, "end": end, "seconds": seconds}
 
 
-def of_run(row: Row, folder: Path, data_root: Path, forget: int) -> Result:
+def of_run(row: Row, folder: Path, data: Data, forget: int) -> Result:
     """What the monitor chose without data, where it would have stopped, and the course of the run on the test set."""
     from unlearn.folder import kept_students, read_metrics
 
     facts = json.loads((folder / row.name / "provenance.json").read_text())
     chosen, stopped = choice(read_metrics(folder / row.name))
-    course = curve(row.name, kept_students(folder / row.name), folder, data_root, forget)
+    course = curve(row.name, kept_students(folder / row.name), folder, data, forget)
     points = [{"step": step, "retain": pair[0], "forget": pair[1]} for step, pair in sorted(course.items())]
     within = [point for point in points if point["forget"] < 1]
     last = points[-1]["step"]
@@ -72,7 +73,7 @@ def choice(metrics: list[dict[str, float]]) -> tuple[int, int | None]:
     return rule.best_step, None
 
 
-def curve(name: str, models: dict[int, Path], folder: Path, data_root: Path, forget: int) -> dict[int, Pair]:
+def curve(name: str, models: dict[int, Path], folder: Path, data: Data, forget: int) -> dict[int, Pair]:
     """Accuracies on the test set, kept in `curves/`, which no run reads."""
     from unlearn.evaluate import evaluate
 
@@ -82,7 +83,7 @@ def curve(name: str, models: dict[int, Path], folder: Path, data_root: Path, for
         return known
     found: dict[int, Pair] = {}
     for step, path in models.items():
-        result = evaluate(model_at(path), test_images(data_root), (forget,))
+        result = evaluate(model_at(path), test_images(data), (forget,))
         found[step] = (result.retain, result.forget or 0.0)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(sorted(found.items())))
@@ -96,7 +97,7 @@ def model_at(path: Path) -> Any:
 
 
 @cache
-def test_images(data_root: Path) -> Any:
+def test_images(data: Data) -> Any:
     from unlearn.data import load_images
 
-    return load_images("mnist", "test", data_root)
+    return load_images(data.name, "test", data.root)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from reproduce_jobs import Job, all_of, header, in_parallel, shards_job
+from reproduce_jobs import Data, Job, all_of, header, in_parallel, shards_job
 from reproduce_results import results_of
 from reproduce_rows import SIZES, Row, Size, method_rows
 from reproduce_text import figures, tables
@@ -27,16 +27,15 @@ def sized(size: str, **changes: Any) -> Size:
 
 
 def reproduce(
-    out: Path, data_root: Path, data: list[object], size: Size, archs: list[str], only: list[str],
-    workers: int | None, report: bool,
-) -> None:  # fmt: skip
+    out: Path, data: Data, size: Size, archs: list[str], only: list[str], workers: int | None, report: bool
+) -> None:
     begun = time.time()
     rows = [row for row in method_rows(size) if not only or row.name in only]
     failed: dict[Path, str] = {}
     if not report:
         teachers = [(arch, seed) for arch in archs for seed in range(size.seeds)]
         all_of((job for which in teachers for job in training_jobs(out, *which, size, data)), workers)
-        all_of((job for which in teachers for job in synthesis_jobs(out, *which, size)), workers=1)
+        all_of((job for which in teachers for job in synthesis_jobs(out, *which, size, data)), workers=1)
         jobs = [
             job
             for arch in archs
@@ -44,17 +43,17 @@ def reproduce(
             for seed in range(size.seeds)
             for job in [row_job(out, arch, seed, row, size)]
         ]
-        distilled = [job for which in teachers for job in distill_jobs(out, *which, size)]
+        distilled = [job for which in teachers for job in distill_jobs(out, *which, size, data)]
         failed = in_parallel([*distilled, *jobs], workers)
     results = [
         result
         for arch in archs
         for seed in range(size.seeds)
-        for result in results_of(out / arch / f"seed{seed}", arch, seed, rows, size, data_root, FORGET)
+        for result in results_of(out / arch / f"seed{seed}", arch, seed, rows, size, data, FORGET)
     ]
     (out / "results.json").write_text(json.dumps(results, indent=1))
-    what = f"MNIST, forget class {FORGET}, real test set; mean ± standard deviation over seeds."
-    text = f"{header(what)}\n\n{tables(results, rows)}\n"
+    what = f"{data.title}, forget class {FORGET}, real test set; mean ± standard deviation over seeds."
+    text = f"{header(what)}\n\n{tables(results, rows, published=data.name == 'mnist')}\n"
     (out / "results.md").write_text(text)
     figures(results, out / "figures")
     click.echo(text)
@@ -65,7 +64,7 @@ def reproduce(
     )
 
 
-def training_jobs(out: Path, arch: str, seed: int, size: Size, data: list[object]) -> list[Job]:
+def training_jobs(out: Path, arch: str, seed: int, size: Size, data: Data) -> list[Job]:
     width = ["--width", size.width] if arch == "allcnn" else []
     common = [
         "unlearn",
@@ -79,7 +78,7 @@ def training_jobs(out: Path, arch: str, seed: int, size: Size, data: list[object
         seed,
         "--threads",
         1,
-        *data,
+        *data.options,
     ]
     folder = out / arch / f"seed{seed}"
     teacher, reference = folder / "teacher.safetensors", folder / f"retrained-{FORGET}.safetensors"
@@ -89,15 +88,17 @@ def training_jobs(out: Path, arch: str, seed: int, size: Size, data: list[object
     ]
 
 
-def synthesis_jobs(out: Path, arch: str, seed: int, size: Size) -> list[Job]:
+def synthesis_jobs(out: Path, arch: str, seed: int, size: Size, data: Data) -> list[Job]:
     """One after another: each takes every core, by the Ray of this machine."""
     folder = out / arch / f"seed{seed}"
-    return [shards_job(folder / "teacher.safetensors", folder / f"shards-{n}", n, seed) for n in size.per_class]
+    flip = ["--flip"] if data.natural else []
+    return [shards_job(folder / "teacher.safetensors", folder / f"shards-{n}", n, seed, *flip) for n in size.per_class]
 
 
-def distill_jobs(out: Path, arch: str, seed: int, size: Size) -> list[Job]:
+def distill_jobs(out: Path, arch: str, seed: int, size: Size, data: Data) -> list[Job]:
     folder = out / arch / f"seed{seed}"
     common = ["unlearn", "distill", "--forget", FORGET, "--seed", seed, "--threads", 1, "--resume"]
+    common += ["--flip"] if data.natural else []
     places = {n: folder / f"distill-{n}-{FORGET}" for n in size.per_class}
     return [
         (place / "provenance.json", [*common, "--shards", folder / f"shards-{n}", "--out", place])

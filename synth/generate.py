@@ -170,6 +170,14 @@ def plan_for(request: Request, teacher: Classifier) -> Plan:
 
 
 def card_for(request: Request, teacher: Classifier, plan: Plan, device: str) -> RunCard:
+    where = f"{device}, {request.threads} threads" if device == "cpu" else device
+    return run_card(teacher, request.method, request.settings, request.gate, plan, where)
+
+
+def run_card(
+    teacher: Classifier, method: str, settings: Any, gate: QualityGate | None, plan: Plan, device: str
+) -> RunCard:
+    """`device` with the threads, where they matter to the bytes."""
     assert teacher.digest is not None
     return RunCard(
         teacher_sha256=teacher.digest,
@@ -179,11 +187,10 @@ def card_for(request: Request, teacher: Classifier, plan: Plan, device: str) -> 
         class_names=teacher.card.class_names,
         mean=teacher.card.mean,
         std=teacher.card.std,
-        method=request.method,
-        settings=dataclasses.asdict(request.settings)
-        | ({"quality_gate": dataclasses.asdict(request.gate)} if request.gate else {}),
+        method=method,
+        settings=dataclasses.asdict(settings) | ({"quality_gate": dataclasses.asdict(gate)} if gate else {}),
         plan=plan,
-        device=f"{device}, {request.threads} threads" if device == "cpu" else device,
+        device=device,
         versions=package_versions(),
     )
 

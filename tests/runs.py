@@ -14,10 +14,11 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from synth import methods
+from synth.generate import run_card
 from synth.index import Index, RunCard
 from synth.plan import Plan
 from synth.produce import Recipe
-from synth.run import Executor, in_process, open_run, package_versions, publish, with_generator
+from synth.run import Executor, in_process, open_run, publish, with_generator
 from synth.settings import DeepInversionSettings
 from synth.store import Folder
 from synth.teacher import Classifier, ModelCard, checkpoint_bytes, parse_checkpoint
@@ -63,22 +64,7 @@ def recipe_for(model: Classifier, settings: Any = QUICKEST) -> Recipe:
 def card_for(recipe: Recipe, plan: Plan) -> RunCard:
     """The run card that `synth generate --address none --threads 1` would write."""
     teacher = parse_checkpoint(recipe.checkpoint, "the teacher")
-    assert teacher.digest is not None
-    return RunCard(
-        teacher_sha256=teacher.digest,
-        architecture=teacher.card.architecture,
-        width=teacher.card.width,
-        image_shape=teacher.card.input_shape,
-        class_names=teacher.card.class_names,
-        mean=teacher.card.mean,
-        std=teacher.card.std,
-        method=recipe.method,
-        settings=dataclasses.asdict(recipe.settings)
-        | ({"quality_gate": dataclasses.asdict(recipe.gate)} if recipe.gate else {}),
-        plan=plan,
-        device="cpu, 1 threads",
-        versions=package_versions(),
-    )
+    return run_card(teacher, recipe.method, recipe.settings, recipe.gate, plan, "cpu, 1 threads")
 
 
 def make_run(

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 
-def setting(default: Any, help_text: str, **metadata: Any) -> Any:
-    """A field with the help text that its command-line flag shows. `choices` limits its values."""
-    return dataclasses.field(default=default, metadata={"help": help_text, **metadata})
+def setting(default: Any, help_text: str, **limits: Any) -> Any:
+    """A field with the help text that its command-line flag shows, and the values that it takes.
+
+    Args:
+        limits: `choices`, or a range by `at_least` or `above`, and `at_most` or `below`. None is always within.
+    """
+    return dataclasses.field(default=default, metadata={"help": help_text, **limits})
 
 
 def require(condition: bool, message: str) -> None:
@@ -19,17 +26,51 @@ def require(condition: bool, message: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComputeSettings:
+class Settings:
+    """Settings that are held to the limits of their fields. Raises ValueError where one is out of them."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                check(field.name.replace("_", " "), value, field.metadata)
+
+
+def check(name: str, value: Any, limits: Mapping[str, Any]) -> None:
+    """Raise ValueError where the value is out of its limits; what is not a finite number is out of any range."""
+    choices = limits.get("choices")
+    require(choices is None or value in choices, f"{name} is one of {', '.join(choices or ())}, not {value}")
+    missed = [words for words, holds in RANGES.items() if words in limits and not holds(value, limits[words])]
+    require(not missed, f"{name} must be {range_words(limits)}, not {value}")
+    require(not isinstance(value, float) or math.isfinite(value), f"{name} must be a finite number, not {value}")
+
+
+RANGES: dict[str, Callable[[Any, Any], bool]] = {
+    "at_least": operator.ge,
+    "above": operator.gt,
+    "at_most": operator.le,
+    "below": operator.lt,
+}
+
+
+def range_words(limits: Mapping[str, Any]) -> str:
+    """Such as `1 or more`, `within 0 and 32`, `above 0 and at most 1`."""
+    found = {words: limits[words] for words in RANGES if words in limits}
+    if list(found) == ["at_least"]:
+        return f"{found['at_least']} or more"
+    if list(found) == ["at_least", "at_most"]:
+        return f"within {found['at_least']} and {found['at_most']}"
+    return " and ".join(f"{words.replace('_', ' ')} {bound}" for words, bound in found.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeSettings(Settings):
     """How the teacher is computed. `auto` chooses by device and teacher (`synth.compute`). Part of what determines the bytes."""
 
     precision: str = setting(
         "auto", "the teacher's arithmetic; images and statistics stay float32", choices=("auto", "float32", "bfloat16")
     )
     layout: str = setting("auto", "order of the teacher's maps in memory", choices=("auto", "planes", "channels-last"))
-
-    def __post_init__(self) -> None:
-        require(self.precision in ("auto", "float32", "bfloat16"), f"precision {self.precision} is unknown")
-        require(self.layout in ("auto", "planes", "channels-last"), f"layout {self.layout} is unknown")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,44 +82,43 @@ class DeepInversionSettings(ComputeSettings):
     each step, which keeps textures out that only the network sees (`smoothing`); and the steps are far fewer.
     """
 
-    steps: int = setting(100, "Adam steps per image")
-    batch_size: int = setting(500, "images optimised together; their classes are mixed, for the statistics' sake")
-    lr: float = setting(0.3, "Adam's peak learning rate, in normalised pixels")
-    warmup: int = setting(0, "steps of linear warm-up before the cosine decay")
+    steps: int = setting(100, "Adam steps per image", at_least=1)
+    batch_size: int = setting(
+        500, "images optimised together; their classes are mixed, for the statistics' sake", at_least=2
+    )
+    lr: float = setting(0.3, "Adam's peak learning rate, in normalised pixels", above=0)
+    warmup: int = setting(0, "steps of linear warm-up before the cosine decay", at_least=0)
     start: str = setting("dark", "first images: dark with some noise, or noise throughout", choices=("dark", "noise"))
-    ce: float = setting(1.0, "weight of the teacher's cross-entropy towards the wanted class")
-    bn: float = setting(80.0, "weight of the batch-norm statistics loss; 0 leaves it out")
+    ce: float = setting(1.0, "weight of the teacher's cross-entropy towards the wanted class", at_least=0)
+    bn: float = setting(80.0, "weight of the batch-norm statistics loss; 0 leaves it out", at_least=0)
     bn_loss: str = setting("normalised", "how statistics are compared", choices=("normalised", "published"))
-    first_bn: float = setting(1.0, "factor on the first batch-norm layer's statistics")
-    pixel: float = setting(20.0, "weight of the pixels' mean and variance, known from the checkpoint's normalisation")
-    smoothing: int = setting(2, "times that the gradient is blurred by a 3x3 binomial filter before a step")
-    tv_l1: float = setting(0.0, "weight of the total variation's absolute norm, per pixel")
-    tv_l2: float = setting(0.0, "weight of the total variation's Euclidean norm, over the batch")
-    tv_squared: float = setting(1.0, "weight of the total variation's squares, per pixel")
-    l2: float = setting(0.0, "weight of the image's Euclidean norm")
-    jitter: int = setting(0, "largest random shift in pixels, drawn anew each step")
+    first_bn: float = setting(1.0, "factor on the first batch-norm layer's statistics", at_least=0)
+    pixel: float = setting(
+        20.0, "weight of the pixels' mean and variance, known from the checkpoint's normalisation", at_least=0
+    )
+    smoothing: int = setting(
+        2, "times that the gradient is blurred by a 3x3 binomial filter before a step", at_least=0, at_most=32
+    )
+    tv_l1: float = setting(0.0, "weight of the total variation's absolute norm, per pixel", at_least=0)
+    tv_l2: float = setting(0.0, "weight of the total variation's Euclidean norm, over the batch", at_least=0)
+    tv_squared: float = setting(1.0, "weight of the total variation's squares, per pixel", at_least=0)
+    l2: float = setting(0.0, "weight of the image's Euclidean norm", at_least=0)
+    jitter: int = setting(0, "largest random shift in pixels, drawn anew each step", at_least=0, at_most=32)
     flip: bool = setting(False, "mirror images at random; right for natural images, wrong for digits")
-    coarse_steps: int = setting(0, "of the steps, how many run first at half resolution")
+    coarse_steps: int = setting(0, "of the steps, how many run first at half resolution", at_least=0)
     plateau: float = setting(
-        0.0, "stop a batch whose loss fell by less than this share over ten steps; 0 takes every step"
+        0.0,
+        "stop a batch whose loss fell by less than this share over ten steps; 0 takes every step",
+        at_least=0,
+        below=1,
     )
     warm_start: bool = setting(False, "start from the images of a generator, trained first or given by --generator")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 <= self.plateau < 1, f"plateau must be within 0 and 1, not {self.plateau}")
-        require(self.steps >= 1, f"steps must be 1 or more, not {self.steps}")
-        require(self.batch_size >= 2, f"batch size must be 2 or more, not {self.batch_size}")
-        require(self.lr > 0, f"lr must be above 0, not {self.lr}")
-        require(0 <= self.coarse_steps <= self.steps, f"coarse steps must be within 0 and steps ({self.steps})")
-        require(0 <= self.jitter <= 32, f"jitter must be within 0 and 32 pixels, not {self.jitter}")
-        require(0 <= self.smoothing <= 32, f"smoothing must be within 0 and 32, not {self.smoothing}")
-        require(self.start in ("dark", "noise"), f"start is dark or noise, not {self.start}")
-        for name in ("warmup", "ce", "bn", "first_bn", "pixel", "tv_l1", "tv_l2", "tv_squared", "l2"):
-            require(getattr(self, name) >= 0, f"{name} must be 0 or more, not {getattr(self, name)}")
         require(
-            self.bn_loss in ("normalised", "published"),
-            f"bn_loss is normalised or published, not {self.bn_loss}",
+            self.coarse_steps <= self.steps,
+            f"coarse steps must be steps ({self.steps}) or fewer, not {self.coarse_steps}",
         )
 
 
@@ -89,31 +129,24 @@ class GeneratorSettings(ComputeSettings):
     The defaults are ours, chosen on training images only.
     """
 
-    train_steps: int = setting(600, "training steps of the generator, once a run")
-    batch_size: int = setting(200, "images a training step")
-    lr: float = setting(3e-3, "Adam's peak learning rate for the generator")
-    z: int = setting(64, "length of the generator's noise")
-    channels: int = setting(0, "channels of the generator; 0 sizes it to the teacher")
-    ce: float = setting(1.0, "weight of the teacher's cross-entropy towards the wanted class")
-    bn: float = setting(10.0, "weight of the batch-norm statistics loss; 0 leaves it out")
-    pixel: float = setting(2.0, "weight of the pixels' mean and variance, known from the checkpoint's normalisation")
-    tv_squared: float = setting(0.1, "weight of the total variation's squares, per pixel")
-    smoothing: int = setting(0, "times that the images' gradient is blurred by a 3x3 binomial filter")
-    diversity: float = setting(1.0, "weight of mode seeking: different noise is to give different images")
-    activation: float = setting(0.0, "weight of strong features (DAFL), for teachers without batch norm")
-    adversarial: float = setting(1.0, "weight of the disagreement with --student, where one is given")
+    train_steps: int = setting(600, "training steps of the generator, once a run", at_least=1)
+    batch_size: int = setting(200, "images a training step", at_least=4)
+    lr: float = setting(3e-3, "Adam's peak learning rate for the generator", above=0)
+    z: int = setting(64, "length of the generator's noise", at_least=1, at_most=65536)
+    channels: int = setting(0, "channels of the generator; 0 sizes it to the teacher", at_least=0, at_most=4096)
+    ce: float = setting(1.0, "weight of the teacher's cross-entropy towards the wanted class", at_least=0)
+    bn: float = setting(10.0, "weight of the batch-norm statistics loss; 0 leaves it out", at_least=0)
+    pixel: float = setting(
+        2.0, "weight of the pixels' mean and variance, known from the checkpoint's normalisation", at_least=0
+    )
+    tv_squared: float = setting(0.1, "weight of the total variation's squares, per pixel", at_least=0)
+    smoothing: int = setting(
+        0, "times that the images' gradient is blurred by a 3x3 binomial filter", at_least=0, at_most=32
+    )
+    diversity: float = setting(1.0, "weight of mode seeking: different noise is to give different images", at_least=0)
+    activation: float = setting(0.0, "weight of strong features (DAFL), for teachers without batch norm", at_least=0)
+    adversarial: float = setting(1.0, "weight of the disagreement with --student, where one is given", at_least=0)
     flip: bool = setting(False, "mirror images at random; right for natural images, wrong for digits")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.train_steps >= 1, f"train steps must be 1 or more, not {self.train_steps}")
-        require(self.batch_size >= 4, f"batch size must be 4 or more, not {self.batch_size}")
-        require(self.lr > 0, f"lr must be above 0, not {self.lr}")
-        require(1 <= self.z <= 65536, f"z must be within 1 and 65536, not {self.z}")
-        require(0 <= self.channels <= 4096, f"channels must be within 0 and 4096, not {self.channels}")
-        require(0 <= self.smoothing <= 32, f"smoothing must be within 0 and 32, not {self.smoothing}")
-        for name in ("ce", "bn", "pixel", "tv_squared", "diversity", "activation", "adversarial"):
-            require(getattr(self, name) >= 0, f"{name} must be 0 or more, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,21 +157,19 @@ class FastSettings(GeneratorSettings):
     batch is made, so that no batch depends on the batches that a worker made before.
     """
 
-    train_steps: int = setting(500, "training steps of the meta-generator, once a run")
-    batch_size: int = setting(250, "images adapted together; their classes are mixed, for the statistics' sake")
-    meta_steps: int = setting(20, "outer steps of the meta-training, each of `steps` inner ones, that follow")
-    meta_lr: float = setting(0.1, "share of the way to the adapted generator that an outer step goes (Reptile)")
-    steps: int = setting(5, "Adam steps on noise and generator for each batch; the paper's are 2, 5 and 10")
-    z_lr: float = setting(0.02, "Adam's learning rate for the noise")
-    adapt_lr: float = setting(1e-3, "Adam's learning rate for the generator while it adapts to a batch")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.meta_steps >= 0, f"meta steps must be 0 or more, not {self.meta_steps}")
-        require(0 <= self.meta_lr <= 1, f"meta lr must be within 0 and 1, not {self.meta_lr}")
-        require(self.steps >= 1, f"steps must be 1 or more, not {self.steps}")
-        require(self.z_lr >= 0, f"z lr must be 0 or more, not {self.z_lr}")
-        require(self.adapt_lr >= 0, f"adapt lr must be 0 or more, not {self.adapt_lr}")
+    train_steps: int = setting(500, "training steps of the meta-generator, once a run", at_least=1)
+    batch_size: int = setting(
+        250, "images adapted together; their classes are mixed, for the statistics' sake", at_least=4
+    )
+    meta_steps: int = setting(
+        20, "outer steps of the meta-training, each of `steps` inner ones, that follow", at_least=0
+    )
+    meta_lr: float = setting(
+        0.1, "share of the way to the adapted generator that an outer step goes (Reptile)", at_least=0, at_most=1
+    )
+    steps: int = setting(5, "Adam steps on noise and generator for each batch; the paper's are 2, 5 and 10", at_least=1)
+    z_lr: float = setting(0.02, "Adam's learning rate for the noise", at_least=0)
+    adapt_lr: float = setting(1e-3, "Adam's learning rate for the generator while it adapts to a batch", at_least=0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,11 +37,11 @@ def asked(teacher: Path, shards: Path, out: Path, *options: object) -> tuple[int
             "has no layer 'conv9' with maps to compare: it has features.0, features.1",
         ),
         (["--attention-layers", "features.2=features.6"], 2, "name layers of one size"),
-        (["--gate", "0"], 2, "gate must be within 0 and 1"),
+        (["--gate", "0"], 2, "gate must be above 0 and at most 1"),
         (["--mask", "--post-filter"], 2, "exclude each other"),
         (["--student-arch", "lenet6"], 2, "unknown architecture 'lenet6'"),
         (["--teacher", "nowhere.safetensors"], 1, "nowhere.safetensors"),
-        (["--holdout", "2"], 2, "holdout must be within 0 and 1"),
+        (["--holdout", "2"], 2, "holdout must be above 0 and below 1"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_writes_nothing(

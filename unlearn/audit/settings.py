@@ -4,45 +4,40 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from synth.settings import require, setting
+from synth.settings import Settings, require, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditSettings:
+class AuditSettings(Settings):
     """Sizes and lengths of the audit's experiments. The defaults keep an audit of a LeNet5 within minutes on two cores."""
 
     repeats: int = setting(
-        3, "repeats of what is slow: relearning and resurrection, each with its own samples and seed"
+        3, "repeats of what is slow: relearning and resurrection, each with its own samples and seed", at_least=2
     )
-    draws: int = setting(10, "draws of what is quick: the probe's labels, the membership attack's sets")
+    draws: int = setting(10, "draws of what is quick: the probe's labels, the membership attack's sets", at_least=2)
     pool: int = setting(
-        500, "real training images a class that relearning, probe and membership inference may draw from"
+        500, "real training images a class that relearning, probe and membership inference may draw from", at_least=1
     )
-    judge_images: int = setting(300, "images a class that relearning and the probe are judged on")
+    judge_images: int = setting(300, "images a class that relearning and the probe are judged on", at_least=1)
     relearn_labels: str = setting("5,20,100", "images a class to relearn from, one curve each")
     relearn_steps: int = setting(
-        64, "steps after which relearning is given up; a curve cut there is marked as censored"
+        64, "steps after which relearning is given up; a curve cut there is marked as censored", at_least=1
     )
-    relearn_batch: int = setting(50, "images a relearning step")
-    relearn_lr: float = setting(1e-3, "Adam's learning rate while relearning")
-    relearn_share: float = setting(0.95, "share of the original's forget accuracy that counts as relearned")
+    relearn_batch: int = setting(50, "images a relearning step", at_least=2)
+    relearn_lr: float = setting(1e-3, "Adam's learning rate while relearning", above=0)
+    relearn_share: float = setting(
+        0.95, "share of the original's forget accuracy that counts as relearned", above=0, at_most=1
+    )
     probe_labels: str = setting("1,5", "labels a class that the linear probe learns from, one probe each")
-    inversion_steps: int = setting(60, "DeepInversion steps for the resurrection")
-    inversion_images: int = setting(20, "images of each forget class in a resurrection; half as many of the others")
-    random_models: int = setting(2, "randomly initialised models of this model's shape, for comparison")
-    confidence: float = setting(0.95, "coverage of every interval")
+    inversion_steps: int = setting(60, "DeepInversion steps for the resurrection", at_least=1)
+    inversion_images: int = setting(
+        20, "images of each forget class in a resurrection; half as many of the others", at_least=1
+    )
+    random_models: int = setting(2, "randomly initialised models of this model's shape, for comparison", at_least=1)
+    confidence: float = setting(0.95, "coverage of every interval", at_least=0.5, below=1)
 
     def __post_init__(self) -> None:
-        for name in ("repeats", "draws"):
-            require(
-                getattr(self, name) >= 2, f"{name} must be 2 or more, not {getattr(self, name)}: one has no interval"
-            )
-        for name in ("pool", "judge_images", "relearn_steps", "random_models", "inversion_steps", "inversion_images"):
-            require(getattr(self, name) >= 1, f"{name} must be 1 or more, not {getattr(self, name)}")
-        require(self.relearn_batch >= 2, f"relearn batch must be 2 or more, not {self.relearn_batch}")
-        require(self.relearn_lr > 0, f"relearn lr must be above 0, not {self.relearn_lr}")
-        require(0 < self.relearn_share <= 1, f"relearn share must be within 0 and 1, not {self.relearn_share}")
-        require(0.5 <= self.confidence < 1, f"confidence must be within 0.5 and 1, not {self.confidence}")
+        super().__post_init__()
         counts(self.relearn_labels)
         counts(self.probe_labels)
 

@@ -1,0 +1,59 @@
+import dataclasses
+import math
+import typing
+from typing import Any
+
+import pytest
+
+from synth.settings import SYNTHESIS_SETTINGS
+from unlearn.audit.settings import AuditSettings
+from unlearn.settings import METHOD_SETTINGS, DistillSettings, LoopSettings, TrainSettings
+
+ALL = (
+    *SYNTHESIS_SETTINGS.values(),
+    *METHOD_SETTINGS.values(),
+    AuditSettings,
+    DistillSettings,
+    LoopSettings,
+    TrainSettings,
+)
+NUMBERS = [
+    pytest.param(owner, field, id=f"{owner.__name__}.{field.name}")
+    for owner in ALL
+    for field in dataclasses.fields(owner)
+    if {int, float}
+    & {typing.get_type_hints(owner)[field.name], *typing.get_args(typing.get_type_hints(owner)[field.name])}
+]
+
+
+@pytest.mark.parametrize(("owner", "field"), NUMBERS)
+def test_every_number_has_a_range_and_is_held_to_it(owner: Any, field: dataclasses.Field[Any]) -> None:
+    limits = field.metadata
+    lowest = limits["at_least"] if "at_least" in limits else limits["above"]
+    outside = [lowest - 1, math.nan]
+    outside += [lowest] if "above" in limits else []
+    outside += [limits["at_most"] + 1] if "at_most" in limits else []
+    outside += [limits["below"]] if "below" in limits else []
+    for value in outside:
+        with pytest.raises(ValueError, match=rf"^{field.name.replace('_', ' ')} must be .*, not {value}$"):
+            owner(**{field.name: value})
+
+
+@pytest.mark.parametrize("owner", ALL, ids=lambda owner: owner.__name__)
+def test_every_choice_is_held_to(owner: Any) -> None:
+    for field in dataclasses.fields(owner):
+        if "choices" in field.metadata:
+            with pytest.raises(ValueError, match=f"^{field.name.replace('_', ' ')} is one of .*, not other$"):
+                owner(**{field.name: "other"})
+
+
+def test_a_range_is_told_in_words() -> None:
+    for settings, words in (
+        ({"gate": 0.0}, "gate must be above 0 and at most 1, not 0.0"),
+        ({"shift": 65}, "shift must be within 0 and 64, not 65"),
+        ({"lr": 0.0}, "lr must be above 0, not 0.0"),
+        ({"steps": 0}, "steps must be 1 or more, not 0"),
+        ({"lr": math.inf}, "lr must be a finite number, not inf"),
+    ):
+        with pytest.raises(ValueError, match=f"^{words}$"):
+            DistillSettings(**settings)  # type: ignore[arg-type]

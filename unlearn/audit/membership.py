@@ -1,10 +1,13 @@
 """Membership inference: whether the model treats training images of the forgotten class as its own.
 
-Three questions, each with the retrained model's value as the target. Far below it is over-unlearning, not success.
+Questions with the retrained model's value as the target. Far below it is over-unlearning, not success.
 
 called    An attack learns, on balanced sets of retain images, to tell training from test images by entropy and top confidence;
           the value is the share of *forget training images* that it calls members (as Chundawat et al. 2023, Bad Teaching).
-          Under a masked logit this is lower than under retraining: the measure can't see a mask.
+          It is shown and not judged: an attack without skill, as on a model that saw no real image, calls all of a class or
+          none of it by how sure the model is of that class, and under a masked logit the share is below a retrained model's.
+advantage The same attack's share of forget training images called members, less its share of forget *test* images
+          (Yeom et al. 2018): 0 for a model that treats both alike, however sure it is of them.
 forget    The attack learns to tell forget training images from forget test images, balanced and cross-validated; the value is
           the area under its ROC curve, 50 % where they can't be told apart. Features: entropy, top confidence, and modified
           entropy of the true class.
@@ -48,6 +51,12 @@ def measure(bench: Bench) -> list[Measurement]:
         raise CannotRunError(f"only {pairs} pairs of forget training and test images", "name larger data with --data")
     titles = {  # the last two are areas under ROC curves, 50 % where nothing is told apart
         "called": ("forget training images called members", "%", 5.0, called_members),
+        "advantage": (
+            "forget training images called members, less test images",
+            "points",
+            advantage_error(pairs),
+            advantage,
+        ),
         "forget": (
             "forget training against test images, by regression",
             "%",
@@ -64,6 +73,7 @@ def measure(bench: Bench) -> list[Measurement]:
     return [
         Measurement(
             name=f"membership-{name}", title=title, unit=unit, more_left=1, resolution=resolution, source="real",
+            quality=name == "called",
             readings={subject: bench.reading(rows) for subject, rows in values_of(bench, name, attack).items()},
         )
         for name, (title, unit, resolution, attack) in titles.items()
@@ -73,6 +83,11 @@ def measure(bench: Bench) -> list[Measurement]:
 def area_error(pairs: int) -> float:
     """Two standard errors, in per cent, of the area under a ROC curve that means nothing (Mann & Whitney 1947); 5 at least."""
     return max(5.0, 200 * math.sqrt((2 * pairs + 1) / (12 * pairs * pairs)))
+
+
+def advantage_error(pairs: int) -> float:
+    """Two standard errors, in points, of the difference of two shares of so many images each; 5 at least."""
+    return max(5.0, 200 * math.sqrt(0.5 / pairs))
 
 
 def values_of(bench: Bench, name: str, attack: Callable[..., float]) -> dict[str, list[list[float]]]:
@@ -97,13 +112,27 @@ def sets_of(bench: Bench, model: Classifier) -> Sets:
 
 def called_members(sets: Sets, retain: tuple[int, ...], generator: torch.Generator) -> float:
     """Of the forget training images, how many per cent the attack that was learnt on retain images calls members."""
+    return shares_called(sets, generator)[0]
+
+
+def advantage(sets: Sets, retain: tuple[int, ...], generator: torch.Generator) -> float:
+    """The same less its per cent of the forget test images."""
+    members, others = shares_called(sets, generator)
+    return members - others
+
+
+def shares_called(sets: Sets, generator: torch.Generator) -> tuple[float, float]:
+    """Per cent of forget training and of forget test images that the attack calls members."""
     from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
     members, others = balanced(sets["retain members"][0], sets["retain others"][0], generator)
-    features, targets = stacked(label_free(members), label_free(others))
-    mean, deviation = features.mean(0), features.std(0) + SMALLEST
-    attack = LogisticRegression().fit((features - mean) / deviation, targets)
-    return 100 * float(attack.predict((label_free(sets["forget members"][0]) - mean) / deviation).mean())
+    attack = make_pipeline(StandardScaler(), LogisticRegression()).fit(
+        *stacked(label_free(members), label_free(others))
+    )
+    first, second = (attack.predict(label_free(sets[f"forget {which}"][0])) for which in ("members", "others"))
+    return 100 * float(first.mean()), 100 * float(second.mean())
 
 
 def told_apart(sets: Sets, retain: tuple[int, ...], generator: torch.Generator) -> float:

@@ -57,11 +57,12 @@ class Measurement:
     """One quantity of every subject.
 
     Args:
-        unit: %, bits, steps, or empty for a plain number.
+        unit: %, bits, steps, points (of a difference of per cents), or empty for a plain number.
         more_left: 1 where a higher value means that more of the class is left, -1 where a lower one does, 0 where a
             difference from the retrained model shows a trace of the method, but not knowledge of the class.
         resolution: half the width, in the unit, that the retrained model's interval has at least.
-        quality: it tells what became of the other classes; it takes part in the table, not in the verdict.
+        quality: it tells what became of the other classes, or can't tell a trace from none; it takes part in the table, not in
+            the verdict.
         against_retrained: it is a distance to retrained models, of which it takes two to have a value themselves.
         source: what images it was measured on: real, synthetic, or none.
         details: curves, matrices and counts, as JSON has them.

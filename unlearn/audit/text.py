@@ -51,6 +51,6 @@ def number(value: float) -> str:
 
 def status(measurement: Mapping[str, Any], findings: Mapping[str, Any]) -> str:
     if measurement["quality"]:
-        return "(quality)"
+        return "(not judged)"
     finding = findings[measurement["name"]]
     return finding["status"]

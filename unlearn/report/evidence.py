@@ -27,7 +27,7 @@ def all_measures(record: Record) -> Markup:
     rows: list[list[Content]] = []
     for m in record["measurements"]:
         finding = finding_of(m, record)
-        status = "quality, not judged" if finding is None else finding["status"]
+        status = "not judged" if finding is None else finding["status"]
         if finding and finding["interval"]:
             low, high = finding["interval"]
             status += f" [{number(low)}, {number(high)}]"

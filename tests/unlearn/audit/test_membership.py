@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from unlearn.audit import membership
-from unlearn.audit.membership import called_members, likelihood_ratio, modified_entropy, retain_confidence, told_apart
+from unlearn.audit.membership import (
+    advantage,
+    called_members,
+    likelihood_ratio,
+    modified_entropy,
+    retain_confidence,
+    told_apart,
+)
 from unlearn.methods.baseline import MASKED
 
 RETAIN = (1, 2)
@@ -47,9 +54,21 @@ def test_members_that_differ_are_told_apart_and_others_are_not(attack: membershi
 
 
 def test_forget_images_are_called_members_where_they_look_like_retain_members() -> None:
-    sets = {"retain members": answers(20, 300, 1), "retain others": answers(1, 200, 2)}
+    sets = {
+        name: answers(scale, 200, 1)
+        for name, scale in (("retain members", 20), ("retain others", 1), ("forget others", 1))
+    }
     assert called_members({**sets, "forget members": answers(20, 100, 3)}, RETAIN, chance()) > 80
     assert called_members({**sets, "forget members": answers(1, 100, 3)}, RETAIN, chance()) < 20
+
+
+def test_the_advantage_is_in_telling_training_from_test_images_and_not_in_being_sure_of_both() -> None:
+    retain = {"retain members": answers(20, 300, 1), "retain others": answers(1, 200, 2)}
+    sure = {"forget members": answers(20, 200, 3), "forget others": answers(20, 200, 4)}
+    remembered = {**sure, "forget others": answers(1, 200, 4)}
+    assert called_members({**retain, **sure}, RETAIN, chance()) > 80
+    assert abs(advantage({**retain, **sure}, RETAIN, chance())) < membership.advantage_error(200)
+    assert advantage({**retain, **remembered}, RETAIN, chance()) > 60
 
 
 def test_sets_are_balanced_without_replacement() -> None:

@@ -154,6 +154,7 @@ def generate(
 @click.argument("uri")
 def verify(uri: str) -> None:
     """Check every hash, count, key and value of a run."""
+    from synth.progress import counted
     from synth.run import verify as verify_run
     from synth.store import open_store
 
@@ -162,7 +163,7 @@ def verify(uri: str) -> None:
         click.echo(f"error: {problem}", err=True)
     if problems:
         raise SystemExit(1)
-    click.echo(f"{uri}: {len(index.entries)} shards, {index.samples:,} samples, all as the index says")
+    click.echo(f"{uri}: {counted(len(index.entries), 'shard')}, {index.samples:,} samples, all as the index says")
 
 
 @main.command(context_settings=FROM_ENVIRONMENT)

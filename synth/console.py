@@ -66,7 +66,7 @@ class ClassList(click.ParamType):
         for part in str(value).split(","):
             match = re.fullmatch(r"\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?", part)
             if match is None or int(match[2] or match[1]) < int(match[1]):
-                self.fail(f"'{value}' is no list of classes: write it like 0 or 3,8 or 1-9", param, ctx)
+                self.fail(f"'{value}' is no list of classes: write their numbers, like 0 or 3,8 or 1-9", param, ctx)
             chosen.update(range(int(match[1]), int(match[2] or match[1]) + 1))
         return tuple(sorted(chosen))
 

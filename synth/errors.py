@@ -7,6 +7,10 @@ class UserError(Exception):
     exit_code = 1
 
 
+class HopelessError(UserError):
+    """Settings that lead nowhere, such as filters that drop every sample or a training that diverges."""
+
+
 class UsageError(UserError):
     """A request that cannot be right whatever the state of the world. Exit code 2."""
 

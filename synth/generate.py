@@ -20,7 +20,7 @@ from synth.journal import configure
 from synth.lock import Lock, locked
 from synth.plan import Plan
 from synth.produce import Recipe
-from synth.progress import Progress, format_seconds
+from synth.progress import Progress, counted, format_seconds
 from synth.run import Executor, in_process, open_run, package_versions, publish, refuse_existing, with_generator
 from synth.settings import QualityGate
 from synth.shards import PIXEL_MODES
@@ -77,11 +77,12 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
         card = card_for(request, teacher, plan, device)
         index = open_run(store, card, request.resume, request.overwrite)
         if index.complete:
-            say(f"{store} is complete already: {len(index.entries)} shards, {index.samples:,} samples")
+            say(f"{store} is complete already: {counted(len(index.entries), 'shard')}, {index.samples:,} samples")
             return index
-        blends = f", each with {plan.blends} blends," if plan.blends else ""
+        blends = f", each with {counted(plan.blends, 'blend')}," if plan.blends else ""
         say(
-            f"{plan.images:,} images of {len(plan.classes)} classes{blends} in {plan.shards} shards, on {where} ({device})"
+            f"{plan.images:,} images of {counted(len(plan.classes), 'class', 'es')}{blends} "
+            f"in {counted(plan.shards, 'shard')}, on {where} ({device})"
         )
         recipe = Recipe(
             checkpoint,
@@ -118,7 +119,8 @@ def publish_with_progress(
     finally:
         progress.close()
     say(
-        f"{store} is complete: {len(whole.entries)} shards, {whole.samples:,} samples, {format_seconds(time.monotonic() - started)}"
+        f"{store} is complete: {counted(len(whole.entries), 'shard')}, {whole.samples:,} samples, "
+        f"{format_seconds(time.monotonic() - started)}"
     )
     return whole
 

@@ -122,7 +122,7 @@ def build(architecture: str, in_channels: int, num_classes: int, image_size: int
     if width != 1.0:
         raise UsageError(f"--width scales {', '.join(OURS)} only, not {architecture}")
     if ":" in architecture:
-        return users_own(architecture)(in_channels, num_classes)
+        return users_own(architecture, in_channels, num_classes)
     from torchvision import models
 
     if architecture not in models.list_models(module=models):
@@ -138,10 +138,20 @@ def build(architecture: str, in_channels: int, num_classes: int, image_size: int
     return models.get_model(architecture, weights=None, num_classes=num_classes)
 
 
-def users_own(architecture: str):  # type: ignore[no-untyped-def]
-    """The callable that `module:function` names."""
+def users_own(architecture: str, in_channels: int, num_classes: int) -> nn.Module:
+    """What the callable that `module:function` names makes."""
     module_name, _, function_name = architecture.partition(":")
     try:
-        return getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"cannot find the architecture '{architecture}': {error}") from error
+    try:
+        net = function(in_channels, num_classes)
+    except Exception as error:  # it is the user's code
+        raise UsageError(
+            f"the architecture '{architecture}', called with ({in_channels}, {num_classes}) for channels and classes, "
+            f"failed: {error}"
+        ) from error
+    if not isinstance(net, nn.Module):
+        raise UsageError(f"the architecture '{architecture}' made a {type(net).__name__}, not a torch.nn.Module")
+    return net

@@ -48,3 +48,8 @@ def format_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def counted(number: int, noun: str, ending: str = "s") -> str:
+    """`1 shard`, `2 shards`."""
+    return f"{number:,} {noun}{ending if number != 1 else ''}"

@@ -161,6 +161,10 @@ def read_checkpoint(path: Path) -> bytes:
             f"there is no checkpoint {path}: train one with 'unlearn train --arch lenet5 --data digits --out {path}', "
             f"or bring your own with 'unlearn import model.pt --out {path} ...'"
         ) from None
+    except IsADirectoryError:
+        raise UserError(
+            f"{path} is a folder: name the checkpoint in it, such as {path / 'student.safetensors'}"
+        ) from None
     except OSError as error:
         raise UserError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -23,8 +23,10 @@ def describe(store: Store) -> str:
     """What is published, what is missing, the rate and the time left."""
     index = read_index(store)
     plan = index.card.plan
+    there = store.names()
+    gone = [entry.name for _, entry in sorted(index.entries.items()) if entry.name not in there]
     lines = [
-        f"{store}: {'complete' if index.complete else 'not complete'}",
+        f"{store}: {'complete' if index.complete and not gone else 'not complete'}",
         f"  method     {index.card.method}, seed {plan.seed}, teacher {index.card.teacher_sha256[:12]} ({index.card.architecture})",
         f"  published  {len(index.entries)} of {plan.shards} shards, {index.samples:,} of {plan.samples:,} samples",
     ]
@@ -33,13 +35,19 @@ def describe(store: Store) -> str:
     if "quality_gate" in index.card.settings:
         again, missed = (sum(getattr(e, name) or 0 for e in index.entries.values()) for name in ("again", "missed"))
         lines.append(f"  gate       {again:,} images made again, {missed:,} missed its bounds to the end")
+    if gone:
+        lines.append(f"  gone       {listed(gone)}: published once; 'synth generate --resume' makes them again")
     missing = (n for n in range(plan.shards) if n not in index.entries)
     first = list(islice(missing, 11))
     if first:
-        shown = ", ".join(map(str, first[:10])) + (", ..." if len(first) > 10 else "")
-        lines.append(f"  missing    shards {shown}")
+        lines.append(f"  missing    shards {listed(first)}")
         lines.append(f"  rate       {rate_line(store, index)}")
     return "\n".join(lines)
+
+
+def listed(items: Sequence[object]) -> str:
+    """The first ten."""
+    return ", ".join(map(str, items[:10])) + (", ..." if len(items) > 10 else "")
 
 
 def rate_line(store: Store, index: Index) -> str:

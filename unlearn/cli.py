@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from synth.console import ClassList, Console, settings_flags, settings_from_flags
+from synth.errors import UsageError
 from unlearn.audit.commands import audit
 from unlearn.options import (
     FROM_ENVIRONMENT,
@@ -16,6 +17,7 @@ from unlearn.options import (
     code_option,
     data_options,
     device_option,
+    overwrite_checkpoint_option,
     seed_option,
     tensorboard_option,
     threads_option,
@@ -112,6 +114,7 @@ def main() -> None:
     help="classes to leave out: makes the retrained reference",
 )
 @click.option("--out", type=PATH, required=True, help="checkpoint to write")
+@overwrite_checkpoint_option
 @seed_option
 @device_option
 @threads_option
@@ -125,6 +128,7 @@ def train(
     image_size: int,
     without: tuple[int, ...],
     out: Path,
+    overwrite: bool,
     seed: int,
     device: str,
     threads: int | None,
@@ -134,6 +138,7 @@ def train(
     settings = settings_from_flags(TrainSettings(), flags, "train")
     from unlearn import tasks
 
+    tasks.refuse_existing(out, overwrite)
     tasks.train(
         arch, width, tasks.DataSource(data, data_root, download, image_size), without, out, seed,
         tasks.machine(device, threads), settings, click.echo,
@@ -151,12 +156,23 @@ def train(
 @click.option("--mean", required=True, help="per channel, for images in [0, 1], such as 0.49,0.48,0.45")
 @click.option("--std", required=True, help="per channel, for images in [0, 1]")
 @click.option("--out", type=PATH, required=True, help="checkpoint to write")
+@overwrite_checkpoint_option
 def import_(
-    state_dict: Path, arch: str, width: float, input_shape: str, classes: str, mean: str, std: str, out: Path
+    state_dict: Path,
+    arch: str,
+    width: float,
+    input_shape: str,
+    classes: str,
+    mean: str,
+    std: str,
+    out: Path,
+    overwrite: bool,
 ) -> None:
     """Turn a plain PyTorch state dict (.pt, .pth; weights only) into a checkpoint."""
+    from unlearn import tasks
     from unlearn.importing import import_state_dict, parse_card_options
 
+    tasks.refuse_existing(out, overwrite)
     card = parse_card_options(arch, width, input_shape, classes, mean, std)
     digest = import_state_dict(state_dict, card, out)
     click.echo(f"wrote {out} ({arch}, {card.num_classes} classes, sha256 {digest[:12]})")
@@ -321,9 +337,13 @@ def sweep(
     from unlearn.sweep import PLOT, RESULTS, Range
     from unlearn.sweep import sweep as sweep_over
 
+    chosen = Range.parse(over)
+    chosen.check(method, *((DistillSettings,) if method == "distill" else (METHOD_SETTINGS[method], LoopSettings)))
+    if "--tensorboard" in options:
+        raise UsageError("a sweep has no --tensorboard: its runs would lie on top of each other; see its sweep.csv")
     where = tasks.machine(device, threads)
     source = tasks.DataSource(data, data_root, download, image_size)
-    command, chosen = main.commands[method], Range.parse(over)
+    command = main.commands[method]
     classes = ",".join(map(str, forget))
 
     def run(place: Path, value: str, seed: int) -> None:

@@ -92,7 +92,9 @@ def load_folder(folder: Path, split: str, image_size: int) -> LabelledImages:
     try:
         dataset = ImageFolder(str(folder / split))
     except FileNotFoundError as error:
-        raise UserError(f"{folder / split} has no class folders with images ({first_line(error)})") from error
+        raise UserError(
+            f"{folder / split} has no folders of classes with images: name a folder that has train/CLASS/ and test/CLASS/"
+        ) from error
     images = torch.empty(len(dataset), 3, image_size, image_size, dtype=torch.uint8)
     for row, (path, _) in enumerate(dataset.samples):
         try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,25 +13,41 @@ from torch import Tensor
 from synth.errors import UsageError, UserError
 from synth.teacher import Classifier, ModelCard, build_for, check_shapes, expected_shapes, save_checkpoint
 
+T = TypeVar("T")
+
 
 def parse_card_options(
     architecture: str, width: float, input_shape: str, classes: str, mean: str, std: str
 ) -> ModelCard:
     """The card that the command line describes. Raises UsageError where a value is malformed."""
     names = tuple(map(str, range(int(classes)))) if classes.isdigit() else tuple(n.strip() for n in classes.split(","))
+    if len(set(names)) < len(names) or "" in names:
+        raise UsageError(f"--classes '{classes}' names a class twice, or one without a name: give each its own name")
+    shape = numbers("--input-shape", input_shape, int, "3,32,32")
+    if len(shape) != 3:
+        raise UsageError(f"--input-shape '{input_shape}' is no shape: write it like 3,32,32")
+    means, deviations = numbers("--mean", mean, float, "0.49,0.48,0.45"), numbers("--std", std, float, "0.25,0.24,0.26")
+    if max(map(abs, means)) > 2 or max(map(abs, deviations)) > 2:
+        raise UsageError(f"--mean {mean} and --std {std} are not for images in [0, 1]: divide them by 255")
     try:
-        channels, height, side = (int(n) for n in input_shape.split(","))
         return ModelCard(
             architecture=architecture,
             width=width,
             class_names=names,
-            input_shape=(channels, height, side),
-            mean=tuple(float(v) for v in mean.split(",")),
-            std=tuple(float(v) for v in std.split(",")),
+            input_shape=(shape[0], shape[1], shape[2]),
+            mean=means,
+            std=deviations,
             training={"imported": True},
         )
     except ValueError as error:
-        raise UsageError(f"--input-shape, --classes, --mean or --std is malformed: {error}") from error
+        raise UsageError(f"--input-shape, --mean and --std don't go together: {error}") from error
+
+
+def numbers(option: str, text: str, kind: Callable[[str], T], example: str) -> tuple[T, ...]:
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{option} '{text}' is no list of numbers: write it like {example}") from None
 
 
 def import_state_dict(path: Path, card: ModelCard, out: Path) -> str:
@@ -52,7 +69,9 @@ def read_weights(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"there is no file {path}") from None
+        raise UserError(
+            f"there is no file {path}: save one where the model is, with torch.save(model.state_dict(), path)"
+        ) from None
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} holds more than weights (pickled objects can run code, so they are not loaded): "

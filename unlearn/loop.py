@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from synth.errors import UserError
+from synth.errors import HopelessError
 from synth.teacher import Classifier, ModelCard
 from unlearn.monitor import Monitor, weights_of
 from unlearn.settings import LoopSettings
@@ -66,7 +66,7 @@ class Method(Protocol):
     def step(self, number: int) -> Mapping[str, Tensor]: ...
 
 
-class StuckError(UserError):
+class StuckError(HopelessError):
     """A method that can't go on; its words say why. The last good student is kept."""
 
 
@@ -112,7 +112,7 @@ def run_method(
         report: hears the number of steps done since its last call.
 
     Raises:
-        UserError: the method broke off before the first check, so there is no student.
+        HopelessError: the method broke off before the first check, so there is no student.
     """
     done = restore(method, monitor, checkpoint) if checkpoint else Progression()
     started = time.monotonic() - done.seconds
@@ -172,7 +172,7 @@ def outcome(
     elif monitor:
         ended += "; the forget class was never within the bound on the hold-out"
     if weights is None:
-        raise UserError(f"{failure or ended}; there is no student to keep")
+        raise HopelessError(f"{failure or ended}; there is no student to keep")
     method.student.load_state_dict(weights)
     return Outcome(method.student.freeze().cpu(), step, ended, seconds, failure)
 

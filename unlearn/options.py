@@ -19,12 +19,13 @@ code_option = click.option("--arch", help="module:function of a checkpoint's arc
 
 def tensorboard_folder(context: click.Context, option: click.Parameter, value: Path | None) -> Path | None:
     if value is not None:
-        from unlearn.tensorboard import check_installed
+        from unlearn.tensorboard import check
 
-        check_installed()
+        check(value)
     return value
 
 
+overwrite_checkpoint_option = click.option("--overwrite", is_flag=True, help="replace the checkpoint --out")
 tensorboard_option = click.option(
     "--tensorboard", type=PATH, callback=tensorboard_folder, help="folder for the metrics as TensorBoard events as well"
 )

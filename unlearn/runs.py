@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from synth.console import InterruptedRunError
-from synth.errors import UsageError, UserError
+from synth.errors import HopelessError, UsageError
 from synth.index import INDEX
 from synth.progress import Progress
 from synth.store import Store
@@ -62,7 +62,8 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
     """Run the method, or go on with it, and write its folder. `say` gets lines for a person.
 
     Raises:
-        UserError: with the cause and the cure. Where the method broke off, the last good student is written first.
+        UserError: with the cause and the cure.
+        HopelessError: the method broke off; the last good student is written first.
     """
     module = methods.find(request.method)
     teacher = load_checkpoint(request.teacher, request.trusted_architecture).to(request.device)
@@ -71,8 +72,9 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
     expected_shapes(card)  # an architecture that doesn't exist is refused before anything is written
     shards = split_shards(request, module, teacher)
     monitor = Monitor(shards.held_out, request.forget, request.loop) if shards.held_out else None
-    if monitor is None:
-        say("no --shards to hold out from, or --no-monitor: nothing will stop the run if the forget class comes back")
+    if monitor is None and getattr(request.settings, "kind", "") != "masked-logit":
+        why = "there are no --shards to hold out from" if request.shards is None else "--no-monitor"
+        say(f"{why}: nothing will stop the run if the forget class comes back")
     training = shards.training.to(request.device) if shards.training else None
     inputs = Inputs(teacher, card, request.forget, request.seed, request.device, training, say)
     method = module.start(inputs, request.settings)  # checks what it is given
@@ -129,13 +131,13 @@ def carry_out(
 
 
 def conclude(folder: RunFolder, result: Outcome, facts: dict[str, Any]) -> Path:
-    """Write the student, where it comes from, and nothing else. Raises UserError where the method broke off."""
+    """Write the student, where it comes from, and nothing else. Raises HopelessError where the method broke off."""
     path = folder.save_student(result.student)
     ours = {"ended": result.ended, "student_step": result.step, "seconds": round(result.seconds, 3)}
     folder.save_provenance({**facts, **ours})
     folder.remove_checkpoint()
     if result.failure:
-        raise UserError(f"{result.failure}; {path} is the last good student, of step {result.step}")
+        raise HopelessError(f"{result.failure}; {path} is the last good student, of step {result.step}")
     return path
 
 

@@ -55,6 +55,10 @@ class DistillSettings(Settings):
     )
     flip: bool = setting(False, "mirror images at random; right for natural images, wrong for digits")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(not self.hard_labels or self.temperature == 1, "hard labels have no temperature: leave one of them out")
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings(Settings):
@@ -200,7 +204,11 @@ class AdaptiveSettings(Settings):
     batch_size: int = setting(128, "images a step", at_least=2)
     lr: float = setting(0.1, "peak learning rate of SGD with momentum, one cycle over all rounds", above=0)
     weight_decay: float = setting(5e-4, "L2 penalty on the weights", at_least=0)
-    temperature: float = setting(4.0, "softens the teacher's and the student's probabilities", above=0)
+    temperature: float = setting(
+        1.0,
+        "softens the teacher's and the student's probabilities; above 1 they carry more of the forget class",
+        above=0,
+    )
     mixup: float = setting(
         1.0, "blend pairs of images by Beta(m, m) before the teacher labels them; 0 is off", at_least=0
     )

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synth.errors import UserError
+from synth.errors import HopelessError, UserError
 from synth.index import Index, find_index, read_index
 from synth.shards import Samples
 from synth.store import Store
@@ -91,10 +91,10 @@ class ShardPool:
         return Batch(*(rows[: self.count] for rows in (self.rows.images, self.rows.labels, self.rows.logits)))
 
     def refuse_if_empty(self) -> None:
-        """Raise UserError where every sample was dropped."""
+        """Raise HopelessError where every sample was dropped."""
         if len(self) == 0:
             reasons = ", ".join(f"{name} {count:,}" for name, count in self.dropped.items() if count)
-            raise UserError(
+            raise HopelessError(
                 f"every one of the {self.dropped.total():,} samples of {self.store} was dropped ({reasons}): "
                 "loosen the filter that dropped most, or make shards with other classes"
             )

@@ -6,13 +6,13 @@ import csv
 import io
 import json
 import statistics
+import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from synth.console import InterruptedRunError
-from synth.errors import UsageError, UserError
+from synth.errors import HopelessError, UsageError
 from synth.store import Folder
 from unlearn.folder import PROVENANCE, STUDENT
 
@@ -45,6 +45,19 @@ class Range:
                 f"'{text}' is no range: write it like entropy=0.2:2.0:10 (first:last:count) or steps=100,200"
             ) from None
 
+    def check(self, method: str, *settings_classes: type) -> None:
+        """Raises UsageError where the method has no such number to set."""
+        if self.name == "seed":
+            raise UsageError("a sweep takes its seeds by --seeds 0,1: name a setting with --over")
+        names = [
+            name.replace("_", "-")
+            for settings_class in settings_classes
+            for name, kind in typing.get_type_hints(settings_class).items()
+            if {int, float} & {kind, *typing.get_args(kind)}
+        ]
+        if self.name not in names:
+            raise UsageError(f"{method} has no setting {self.name}: choose {', '.join(names)}")
+
 
 @dataclass(frozen=True)
 class Row:
@@ -72,6 +85,9 @@ def sweep(
     Args:
         run: makes the run in a folder, for the value as a flag takes it and the seed; a complete run it leaves as it is.
         judge: the retain and forget accuracy of a student.
+
+    Raises:
+        HopelessError: no run left a student.
     """
     folder = Folder(out)
     folder.create()
@@ -85,6 +101,8 @@ def sweep(
             )
             folder.write(RESULTS, csv_of(over.name, rows).encode())
             folder.write(PLOT, plot(over.name, rows).encode())
+    if all(row.retain is None for row in rows):
+        raise HopelessError(f"no run left a student; the last one: {rows[-1].ended}")
     return rows
 
 
@@ -97,9 +115,7 @@ def one_run(
 ) -> Row:
     try:
         run(place, f"{value:g}", seed)
-    except (UsageError, InterruptedRunError):
-        raise
-    except UserError as error:  # one value of a range may be hopeless, which is a result
+    except HopelessError as error:  # a result too
         if not (place / PROVENANCE).exists():
             return Row(value, seed, None, None, ended=str(error))
     facts = json.loads((place / PROVENANCE).read_text())

@@ -15,6 +15,7 @@ from synth.console import check_classes
 from synth.errors import UsageError
 from synth.generate import local_device
 from synth.index import INDEX, RunCard, read_index
+from synth.store import Folder
 from synth.teacher import expected_shapes, load_checkpoint, save_checkpoint
 from unlearn.cache import open_shards
 from unlearn.data import LabelledImages, load_images
@@ -49,6 +50,17 @@ def machine(device: str, threads: int | None) -> str:
     if threads is not None:
         torch.set_num_threads(threads)
     return local_device(device)
+
+
+def refuse_existing(checkpoint: Path, overwrite: bool) -> None:
+    """Raise UsageError where the checkpoint to write is there already, or can't be: before it is made, not after."""
+    if checkpoint.is_dir():
+        raise UsageError(
+            f"{checkpoint} is a folder: name the file to write, such as {checkpoint / 'teacher.safetensors'}"
+        )
+    if checkpoint.exists() and not overwrite:
+        raise UsageError(f"{checkpoint} is there already: replace it with --overwrite, or choose another --out")
+    Folder(checkpoint.parent).create()
 
 
 def train(

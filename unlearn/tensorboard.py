@@ -8,12 +8,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from synth.errors import UsageError
+from synth.store import Folder
 from unlearn.train import Log
 
 
-def check_installed() -> None:
+def check(folder: Path) -> None:
+    """Raises UsageError where the package isn't here, UserError where the folder can't be made."""
     if find_spec("tensorboard") is None:
         raise UsageError("--tensorboard needs a package that isn't here: install it with pip install '.[tensorboard]'")
+    Folder(folder).create()
 
 
 @contextmanager

@@ -68,3 +68,17 @@ def test_an_impossible_architecture_is_refused_with_what_would_do(
 ) -> None:
     with pytest.raises(UsageError, match=words):
         build(architecture, channels, 10, size, width)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "words"),
+    [
+        ("nowhere:net", "cannot find the architecture 'nowhere:net'"),
+        ("os:nothing", "cannot find the architecture 'os:nothing'"),
+        ("os:getpid", r"'os:getpid', called with \(1, 10\) for channels and classes, failed"),
+        ("operator:add", "made a int, not a torch.nn.Module"),
+    ],
+)
+def test_code_that_makes_no_network_is_told_in_words(architecture: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        build(architecture, 1, 10, 28)

@@ -45,6 +45,13 @@ def test_a_growing_run_tells_what_is_missing_and_how_long_it_will_take(half: Fol
     assert "20 s left at that rate" in text
 
 
+def test_a_shard_that_is_gone_is_told(half: Folder) -> None:
+    half.remove("shard-000000.tar")
+    text = describe(half)
+    assert "not complete" in text
+    assert "gone       shard-000000.tar: " in text
+
+
 def test_a_run_without_shards_has_no_rate_yet(half: Folder) -> None:
     card = read_index(half).card
     half.write(PART, Index(card, {}, complete=False).to_bytes())

@@ -67,6 +67,8 @@ def test_hard_labels_are_the_likeliest_retain_class() -> None:
     logits = torch.tensor([[9.0, 1.0, 3.0], [0.0, 2.0, 1.0]])
     targets = targets_for(logits, (0,), DistillSettings(hard_labels=True))
     assert targets.tolist() == [[0, 0, 1], [0, 1, 0]]
+    with pytest.raises(ValueError, match="hard labels have no temperature"):
+        DistillSettings(hard_labels=True, temperature=4.0)
 
 
 def test_each_shard_buys_its_share_of_the_steps(tiny_run: Path) -> None:

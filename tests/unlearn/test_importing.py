@@ -1,4 +1,5 @@
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -48,9 +49,18 @@ def test_another_architecture_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [("1,28", "10", "0.1", "0.3"), ("1,28,28", "1", "0.1", "0.3"), ("1,28,28", "10", "0.1", "x")]
+    ("changes", "words"),
+    [
+        ({"input_shape": "1,28"}, "--input-shape '1,28' is no shape: write it like 3,32,32"),
+        ({"input_shape": "1x28x28"}, "--input-shape '1x28x28' is no list of numbers"),
+        ({"std": "x"}, "--std 'x' is no list of numbers"),
+        ({"classes": "1"}, "don't go together"),
+        ({"mean": "0.1,0.2"}, "don't go together"),
+        ({"classes": "cat,dog,cat"}, "names a class twice"),
+        ({"mean": "33.3", "std": "78.6"}, "are not for images in [0, 1]: divide them by 255"),
+    ],
 )
-def test_malformed_options_are_usage_errors(bad: tuple[str, str, str, str]) -> None:
-    shape, classes, mean, std = bad
-    with pytest.raises(UsageError, match="malformed"):
-        parse_card_options("lenet5", 1.0, shape, classes, mean, std)
+def test_malformed_options_are_usage_errors(changes: dict[str, str], words: str) -> None:
+    options = {"input_shape": "1,28,28", "classes": "10", "mean": "0.1", "std": "0.3", **changes}
+    with pytest.raises(UsageError, match=re.escape(words)):
+        parse_card_options("lenet5", 1.0, **options)

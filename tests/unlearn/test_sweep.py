@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 import pytest
 from click.testing import CliRunner
 
-from synth.errors import UsageError, UserError
+from synth.errors import HopelessError, UsageError
 from unlearn.cli import main
 from unlearn.folder import PROVENANCE
 from unlearn.sweep import PLOT, RESULTS, Range, Row, plot, sweep
@@ -32,7 +32,7 @@ def test_the_plot_holds_both_accuracies() -> None:
 def test_a_hopeless_value_is_a_result_and_a_bad_request_is_not(tmp_path: Path) -> None:
     def run(place: Path, value: str, seed: int) -> None:
         if value == "1":
-            raise UserError("the gate let nothing pass")
+            raise HopelessError("the gate let nothing pass")
         place.mkdir(parents=True)
         (place / PROVENANCE).write_text('{"student_step": 7, "seconds": 1.5, "ended": "finished"}')
 
@@ -44,6 +44,48 @@ def test_a_hopeless_value_is_a_result_and_a_bad_request_is_not(tmp_path: Path) -
 
     with pytest.raises(UsageError):
         sweep(Range("gate", (1.0,)), (0,), tmp_path, refuse, lambda student: (90.0, None), lambda line: None)
+
+
+def test_a_sweep_without_a_student_is_a_failure(tmp_path: Path) -> None:
+    def run(place: Path, value: str, seed: int) -> None:
+        raise HopelessError("every sample was dropped")
+
+    with pytest.raises(HopelessError, match="no run left a student; the last one: every sample was dropped"):
+        sweep(Range("gate", (1.0,)), (0,), tmp_path, run, lambda student: (90.0, None), lambda line: None)
+
+
+@pytest.mark.parametrize(
+    ("over", "words"),
+    [
+        ("seed=0,1", "--seeds 0,1"),
+        ("entropi=1,2", "distill has no setting entropi: choose gate, entropy, steps"),
+        ("flip=0,1", "distill has no setting flip"),
+    ],
+)
+def test_only_a_number_among_the_settings_can_be_swept(over: str, words: str, tiny_run: Path, tmp_path: Path) -> None:
+    command = [
+        "sweep",
+        "--method",
+        "distill",
+        "--over",
+        over,
+        "--data",
+        "digits",
+        "--forget",
+        "0",
+        "--shards",
+        str(tiny_run),
+    ]
+    done = CliRunner().invoke(main, [*command, "--out", str(tmp_path / "sweep")])
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert words in done.stderr
+
+
+def test_shards_that_are_not_there_end_a_sweep(tmp_path: Path) -> None:
+    command = ["sweep", "--method", "distill", "--over", "gate=0.1,0.2", "--data", "digits", "--forget", "0"]
+    done = CliRunner().invoke(main, [*command, "--shards", str(tmp_path / "nope"), "--out", str(tmp_path / "sweep")])
+    assert done.exit_code == 1
+    assert "nope" in done.stderr
 
 
 def test_a_sweep_from_the_command_line_and_again(tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path) -> None:

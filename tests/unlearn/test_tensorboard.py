@@ -6,7 +6,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from unlearn import tensorboard
 from unlearn.cli import main
-from unlearn.folder import read_metrics
+from unlearn.folder import STUDENT, read_metrics
 
 
 def test_the_events_are_the_runs_metrics(tiny_run: Path, tmp_path: Path) -> None:
@@ -42,3 +42,15 @@ def test_without_the_package_the_message_says_how_to_install_it(
     assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
     assert "pip install '.[tensorboard]'" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_an_earlier_student_is_replaced(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    options = ["--shards", str(tiny_run), "--forget", "0", "--out", str(tmp_path / "run"), "--steps", "20"]
+    assert CliRunner().invoke(main, ["distill", *options]).exit_code == 0
+    before = (tmp_path / "run" / STUDENT).read_bytes()
+    done = CliRunner().invoke(main, ["distill", *options, "--overwrite", "--tensorboard", str(tmp_path / "file")])
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert (tmp_path / "run" / STUDENT).read_bytes() == before

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from synth.augment import shift_and_flip
 from synth.console import check_classes
-from synth.errors import UsageError, UserError
+from synth.errors import HopelessError, UsageError
 from synth.index import RunCard
 from synth.teacher import Classifier, ModelCard, to_unit
 from unlearn import losses
@@ -118,13 +118,13 @@ class Distillation:
         return {"loss": loss.detach(), "samples": torch.tensor(samples), "lr": torch.tensor(rate, dtype=torch.float64)}
 
     def take_in(self, pool: ShardPool) -> None:
-        """Raises UserError where the filters leave a complete run too small."""
+        """Raises HopelessError where the filters leave a complete run too small."""
         self.counts = {"kept": len(pool), **pool.dropped}
         if len(pool) >= 2:
             self.samples = pool.samples().to(self.device)
             self.affordable = round(self.steps * pool.share_loaded)
         elif pool.share_loaded == 1:
-            raise UserError(
+            raise HopelessError(
                 f"the filters leave {len(pool)} sample of {pool.store}, and batch norm needs two: loosen --gate or --entropy"
             )
 

@@ -97,6 +97,8 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
         },
     )
     say(f"wrote {path}: the student of step {result.step} ({result.ended})")
+    if monitor and monitor.best is None:
+        say("warning: by the synthetic hold-outs this student has not forgotten: it was never within --forget-bound")
 
 
 def carry_out(

@@ -93,7 +93,10 @@ def test_without_real_data_it_says_so_and_judges_on_synthetic_images(
 
 
 def test_with_weights_alone_it_still_looks_at_the_head(models: Mapping[str, Path], tmp_path: Path) -> None:
-    record = audit(request_for(models, models["first"], tmp_path / "audit", data=None, references=()), quiet)
+    said: list[str] = []
+    record = audit(request_for(models, models["first"], tmp_path / "audit", data=None, references=()), said.append)
+    assert "accuracy: not run, there is no image to judge on" in said
+    assert "accuracy" not in json.loads((tmp_path / "audit" / run.TIMING).read_text())["seconds"]
     assert {m["name"] for m in record["measurements"]} == {
         "head-norm",
         "head-bias",

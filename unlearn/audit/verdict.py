@@ -21,6 +21,9 @@ Rule 3. The conclusion is the first that holds:
         undecided                probe or relearning, or every comparison with a retrained model, could not be evaluated
         traces left              some measure is 'more left'
         like retrained           every evaluated measure is inside the interval, or on the harmless side of it
+The same rules judge models whose answer is known: the original is not unlearned, a masked logit output suppression only, and
+each retrained model, against the others, like retrained. Where one of them gets another name than its own or 'undecided',
+the audit itself has failed, and says so beside its conclusion.
 """
 
 from __future__ import annotations
@@ -106,6 +109,30 @@ def controls(measurements: Sequence[Measurement], confidence: float) -> list[dic
             swapped.append(as_if(m, one, Reading.of(others, confidence)))
         found.append(named_verdict(f"{RETRAINED} {number + 1} of {references}", swapped, confidence))
     return found
+
+
+EXPECTED = {ORIGINAL: NOT_UNLEARNED, MASKED: SUPPRESSION}  # every other known model is a retrained one
+
+
+def failed_controls(found: Sequence[Mapping[str, object]]) -> list[str]:
+    """The known models that the rules call by a wrong name. One that they leave undecided says nothing either way."""
+    failed = []
+    for control in found:
+        expected = EXPECTED.get(str(control["subject"]), LIKE_RETRAINED)
+        if control["conclusion"] not in (expected, UNDECIDED):
+            failed.append(f"{control['subject']} is called '{control['conclusion']}' instead of '{expected}'")
+    return failed
+
+
+def self_check(found: Sequence[Mapping[str, object]]) -> str | None:
+    """A line where the audit itself failed; None where it didn't."""
+    failed = failed_controls(found)
+    if not failed:
+        return None
+    return (
+        f"The audit's check of itself failed: {'; '.join(failed)}. Do not rely on this audit: see that the teacher and the "
+        "references are what they are said to be, or make it again with more references and --repeats."
+    )
 
 
 def as_if(m: Measurement, model: Reading | None, retrained: Reading | None) -> Measurement:
@@ -196,14 +223,31 @@ def conclude(
             "it has not gone half of the way from the masked logit to the retrained model on any probe or curve"
         ]
     evaluated = [f for f in findings.values() if f.status != NOT_EVALUATED]
-    lacking = [name for name, beats in beaten.items() if beats is None]
-    lacking += ["forget accuracy"] * (accuracy is None) + ["the comparison with a retrained model"] * (not evaluated)
+    lacking = [unknown(name, families[name], confidence) for name, beats in beaten.items() if beats is None]
+    missing = ["forget accuracy"] * (accuracy is None) + ["the comparison with a retrained model"] * (not evaluated)
+    lacking += [f"not evaluated: {name}" for name in missing]
     if lacking:
-        return UNDECIDED, [f"not evaluated: {name}" for name in lacking]
+        return UNDECIDED, lacking
     left = [measurements[f.name].title for f in evaluated if f.status == MORE]
     if left:
         return TRACES, [f"more than in the retrained model: {title}" for title in left]
     return LIKE_RETRAINED, [f"{len(evaluated)} measures were evaluated, and none shows more of the class"]
+
+
+REPEATED_BY = {"the linear probe": "--draws", "relearning": "--repeats"}
+
+
+def unknown(name: str, family: Sequence[Measurement], confidence: float) -> str:
+    """Why it is not known whether the model beats the masked logit on the family, and the cure where more repeats are one."""
+    pairs = sum(len(m.readings[MODEL].flat) for m in family if {MODEL, MASKED} <= set(m.readings))
+    if not family:
+        return f"not evaluated: {name}"
+    if not pairs:
+        return f"not told from a masked logit by {name}: there is no masked logit to compare with"
+    return (
+        f"not told from a masked logit by {name}: {pairs} paired repeats, and the signed-rank test takes "
+        f"{fewest_pairs(confidence)} or more: raise {REPEATED_BY[name]}"
+    )
 
 
 def is_relearning(name: str) -> bool:

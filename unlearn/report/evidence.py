@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from unlearn.audit.record import MODEL, ORIGINAL, RETRAINED, SUBJECTS
 from unlearn.audit.text import number
+from unlearn.audit.verdict import self_check
 from unlearn.report import charts
 from unlearn.report.cells import Record, classes_of, finding_of, reading_cell, title_of
 from unlearn.report.markup import Content, Markup, chart, element, folded, picture, section, table
@@ -18,7 +19,9 @@ def known_answers(record: Record) -> Markup | None:
         return None
     rows = [[c["subject"], c["conclusion"], "; ".join(c["reasons"])] for c in record["controls"]]
     text = "An audit is worth what it says of models whose answer is known. The same rules, on the same numbers:"
-    return section("Does the audit itself work?", element("p", text),
+    failed = self_check(record["controls"])
+    answer = element("p", element("strong", failed)) if failed else Markup("")
+    return section("Does the audit itself work?", element("p", text), answer,
                    table("The same rules on known models", ["model", "conclusion", "because"], rows, words=True))  # fmt: skip
 
 

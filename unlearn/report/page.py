@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 
 from unlearn.audit.record import MASKED, MODEL, ORIGINAL, RETRAINED
-from unlearn.audit.verdict import LIKE_RETRAINED, TRACES, UNDECIDED
+from unlearn.audit.verdict import LIKE_RETRAINED, TRACES, UNDECIDED, self_check
 from unlearn.report import evidence, explain, provenance
 from unlearn.report.cells import Record, classes_of, reading_cell, title_of
 from unlearn.report.document import embed
@@ -64,9 +64,11 @@ def answer(record: Record, title: str) -> Markup:
     models = record["models"]
     digest = models["student"]["sha256"][:12]
     told = element("strong", verdict["conclusion"].capitalize())
+    failed = self_check(record["controls"])
     box = element(
-        "div", element("p", told), element("p", verdict["sentence"]), listing(verdict["reasons"]),
-        class_=f"answer {COLOURS.get(verdict['conclusion'], 'bad')}",
+        "div", element("p", told), element("p", element("strong", failed)) if failed else Markup(""),
+        element("p", verdict["sentence"]), listing(verdict["reasons"]),
+        class_=f"answer {'bad' if failed else COLOURS.get(verdict['conclusion'], 'bad')}",
     )  # fmt: skip
     shown = [m for m in record["measurements"] if m["name"] in KEY_MEASURES]
     columns = (MODEL, RETRAINED, MASKED, ORIGINAL)

@@ -31,6 +31,7 @@ from unlearn.audit.schema import VERSION, check_record
 from unlearn.audit.settings import AuditSettings
 from unlearn.audit.subjects import gather, how_to_retrain, student_file
 from unlearn.audit.verdict import STILL_CALLED, controls, judge
+from unlearn.audit.written_by import PACKAGE, audit_version
 from unlearn.tasks import DataSource
 
 AUDIT, TIMING, PICTURES = "audit.json", "timing.json", "pictures"
@@ -142,7 +143,12 @@ def carry_out(
         "histograms": entropy_histograms(bench) if bench.judged else [],
         "ledger": ledger,
         "pictures": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(pictures.items())},
-        "versions": {**package_versions(), "scikit-learn": version("scikit-learn"), "scipy": version("scipy")},
+        "versions": {
+            **package_versions(),
+            "scikit-learn": version("scikit-learn"),
+            "scipy": version("scipy"),
+            PACKAGE: audit_version(),
+        },
     }
     return json.loads(json.dumps(record)), pictures, seconds
 

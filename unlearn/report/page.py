@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 
 from unlearn.audit.record import MASKED, MODEL, ORIGINAL, RETRAINED
 from unlearn.audit.verdict import LIKE_RETRAINED, TRACES, UNDECIDED, self_check
+from unlearn.audit.written_by import page_version
 from unlearn.report import evidence, explain, provenance
 from unlearn.report.cells import Record, classes_of, reading_cell, title_of
 from unlearn.report.document import embed
@@ -22,6 +25,7 @@ KEY_MEASURES = (
     "transplant-stitched",
     "resurrection",
 )
+GENERATOR = re.compile(r'<meta name="generator" content="([^"]*)">')
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
@@ -35,6 +39,7 @@ def page(record: Record, pictures: Mapping[str, bytes]) -> str:
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="{escaped(page_version())}">
 <link rel="icon" href="data:,">
 <title>{escaped(title)}</title>
 <style>{style}</style>
@@ -56,6 +61,12 @@ def page(record: Record, pictures: Mapping[str, bytes]) -> str:
     ]
     body = element("main", answer(record, title), joined([s for s in sections if s is not None]))
     return f"{head}{body.text}\n{embed(record)}\n</body>\n</html>\n"
+
+
+def writer_of(text: str) -> str | None:
+    """What a page says of the version that wrote it."""
+    found = GENERATOR.search(text)
+    return html.unescape(found[1])[:200] if found else None
 
 
 def answer(record: Record, title: str) -> Markup:

@@ -19,6 +19,8 @@ from unlearn.report.places import AuditedModel, Places, check_places, models_of
 from unlearn.report.remake import remake
 from unlearn.tasks import DataSource
 
+FACTS = ("unit", "more_left", "resolution", "source", "quality", "against_retrained")
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -28,7 +30,9 @@ class Comparison:
     equal: int
     largest: float  # difference of two values
     where: str
-    outside: list[str]  # measures whose new mean is outside of the old interval and resolution
+    outside: list[
+        str
+    ]  # measures whose new mean is outside of the old interval and resolution, and what else is not the same
     conclusions: tuple[str, str]
     same_student: bool | None = None  # byte for byte, where it was made again
 
@@ -108,7 +112,10 @@ def check_shards(uri: str | None) -> None:
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparison:
     fresh = {m["name"]: m for m in new["measurements"]}
     largest, where, equal = 0.0, "", 0
-    outside: list[str] = []
+    outside = [
+        f"{name}, which the report lacks" for name in fresh if name not in {m["name"] for m in old["measurements"]}
+    ]
+    outside += ["the ledger"] if old["ledger"] != new["ledger"] else []
     for m in old["measurements"]:
         other = fresh.get(m["name"])
         if other is None or set(other["readings"]) != set(m["readings"]):
@@ -116,6 +123,8 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparison:
             continue
         differences = [difference(m["readings"][s]["values"], other["readings"][s]["values"]) for s in m["readings"]]
         equal += max(differences) == 0
+        if any(m[fact] != other[fact] for fact in FACTS):
+            outside.append(f"{m['name']}, which is judged otherwise")
         if max(differences) > largest:
             largest, where = max(differences), m["name"]
         for subject, reading in m["readings"].items():

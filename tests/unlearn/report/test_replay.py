@@ -39,6 +39,15 @@ def test_differences_are_named_and_judged(audited: Path) -> None:
     assert found.conclusions == ("like retrained", "not unlearned")
 
 
+def test_what_was_left_out_or_is_judged_otherwise_is_named(audited: Path) -> None:
+    old, new = read_record(audited / AUDIT), read_record(audited / AUDIT)
+    old["measurements"] = [m for m in old["measurements"] if m["name"] != "resurrection"]
+    old["measurements"][1]["resolution"] = 90.0
+    old["ledger"] = []
+    named = ["resurrection, which the report lacks", "the ledger", "accuracy-forget, which is judged otherwise"]
+    assert compare(old, new).outside == named
+
+
 def test_the_student_is_made_again_from_its_runs_settings(
     tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path
 ) -> None:

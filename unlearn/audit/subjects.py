@@ -75,12 +75,12 @@ def check_student(path: Path) -> None:
 
 def load_reference(path: Path, forget: tuple[int, ...], trusted_architecture: str | None) -> Classifier:
     if not path.exists():
-        raise UserError(f"there is no retrained model {path}: {how_to_retrain(forget)} --out {path}")
+        raise UserError(f"there is no retrained model {path}: {how_to_retrain(forget, f'--out {path}')}")
     return load_checkpoint(path, trusted_architecture)
 
 
-def how_to_retrain(forget: tuple[int, ...]) -> str:
-    return f"train one without the classes ('unlearn train --without {','.join(map(str, forget))} ...')"
+def how_to_retrain(forget: tuple[int, ...], options: str = "...") -> str:
+    return f"train one without the classes ('unlearn train --without {','.join(map(str, forget))} {options}')"
 
 
 def check_apart(

@@ -30,6 +30,11 @@ def shown(value: object) -> str:
     return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)[:200]
 
 
+def told(text: str) -> str:
+    """What a report says of itself, fit for a terminal."""
+    return "".join(c for c in text if c.isprintable())[:200]
+
+
 def looked_up(what: str, look: Callable[[], object], wanted: object, where: str, option: str) -> Check:
     """A comparison with what lies in a file that need not be there. `option` names its place."""
     try:

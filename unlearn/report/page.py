@@ -66,7 +66,7 @@ def page(record: Record, pictures: Mapping[str, bytes]) -> str:
 def writer_of(text: str) -> str | None:
     """What a page says of the version that wrote it."""
     found = GENERATOR.search(text)
-    return html.unescape(found[1])[:200] if found else None
+    return html.unescape(found[1]) if found else None
 
 
 def answer(record: Record, title: str) -> Markup:

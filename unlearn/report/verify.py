@@ -15,7 +15,7 @@ from synth.errors import UserError
 from synth.index import INDEX, find_index
 from synth.store import Store, open_store
 from unlearn.audit.written_by import page_version
-from unlearn.report.checks import BROKEN, HOLDS, NOT_CHECKED, Check, compared, looked_up
+from unlearn.report.checks import BROKEN, HOLDS, NOT_CHECKED, Check, compared, looked_up, told
 from unlearn.report.conclusions import conclusions
 from unlearn.report.document import page_text, pictures_in, pictures_of, read_report
 from unlearn.report.page import page, writer_of
@@ -127,7 +127,7 @@ def visible(report: Path, record: Mapping[str, Any]) -> Iterator[Check]:
         return
     what, writer = "the page shows what its record says", writer_of(text)
     if writer != page_version():
-        why = f"written by {writer or 'an older version'}, and this is {page_version()}"
+        why = f"written by {told(writer or 'an older version')}, and this is {page_version()}"
         yield Check(
             what, NOT_CHECKED, f"{why}: render it anew with 'unlearn report {report} -o NEW.html', and read that"
         )

@@ -23,6 +23,7 @@ from synth.teacher import ModelCard
 from unlearn.audit import origin
 from unlearn.audit.bench import Bench
 from unlearn.audit.histograms import entropy_histograms
+from unlearn.audit.known import controls
 from unlearn.audit.material import Source, real_source, synthetic_source
 from unlearn.audit.measures import run_measures
 from unlearn.audit.pictures import draw_classes
@@ -30,7 +31,7 @@ from unlearn.audit.record import MODEL, ORIGINAL, RETRAINED, NotRun
 from unlearn.audit.schema import VERSION, check_record
 from unlearn.audit.settings import AuditSettings
 from unlearn.audit.subjects import gather, how_to_retrain, student_file
-from unlearn.audit.verdict import STILL_CALLED, controls, judge
+from unlearn.audit.verdict import STILL_CALLED, judge
 from unlearn.audit.written_by import PACKAGE, audit_version
 from unlearn.tasks import DataSource
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from unlearn.audit.known import self_check
 from unlearn.audit.record import SUBJECTS
-from unlearn.audit.verdict import self_check
 from unlearn.tables import table
 
 

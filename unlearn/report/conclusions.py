@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from unlearn.audit.known import controls
 from unlearn.audit.record import Measurement
-from unlearn.audit.verdict import controls, judge
+from unlearn.audit.verdict import judge
 from unlearn.audit.written_by import PACKAGE, audit_version
 from unlearn.report.checks import BROKEN, HOLDS, NOT_CHECKED, Check, compared, told
 from unlearn.report.values import close

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from unlearn.audit.known import self_check
 from unlearn.audit.record import MODEL, ORIGINAL, RETRAINED, SUBJECTS
 from unlearn.audit.text import number
-from unlearn.audit.verdict import self_check
 from unlearn.report import charts
 from unlearn.report.cells import Record, classes_of, finding_of, reading_cell, title_of
 from unlearn.report.markup import Content, Markup, chart, element, folded, picture, section, table

@@ -7,8 +7,9 @@ import re
 from collections.abc import Mapping
 from importlib.resources import files
 
+from unlearn.audit.known import self_check
 from unlearn.audit.record import MASKED, MODEL, ORIGINAL, RETRAINED
-from unlearn.audit.verdict import LIKE_RETRAINED, TRACES, UNDECIDED, self_check
+from unlearn.audit.verdict import LIKE_RETRAINED, TRACES, UNDECIDED
 from unlearn.audit.written_by import page_version
 from unlearn.report import evidence, explain, provenance
 from unlearn.report.cells import Record, classes_of, reading_cell, title_of

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import pytest
 
 from unlearn.audit import verdict
+from unlearn.audit.known import controls, self_check
 from unlearn.audit.record import MASKED, MODEL, ORIGINAL, RETRAINED, Measurement, Reading
-from unlearn.audit.verdict import DIFFERS, INSIDE, LESS, MORE, NOT_EVALUATED, controls, judge, judge_one
+from unlearn.audit.verdict import DIFFERS, INSIDE, LESS, MORE, NOT_EVALUATED, judge, judge_one
 
 NOISE = (-1.0, -0.5, 0.0, 0.5, 1.0)
 
@@ -123,10 +124,10 @@ def test_the_rules_are_tried_on_models_whose_answer_is_known() -> None:
 
 def test_a_known_model_with_a_wrong_name_is_the_audits_own_failure() -> None:
     fine = controls(audit_of(), 0.95)
-    assert verdict.self_check(fine) is None
-    assert verdict.self_check([{**c, "conclusion": verdict.UNDECIDED} for c in fine]) is None
+    assert self_check(fine) is None
+    assert self_check([{**c, "conclusion": verdict.UNDECIDED} for c in fine]) is None
     for number, expected in enumerate((verdict.NOT_UNLEARNED, verdict.SUPPRESSION, verdict.LIKE_RETRAINED)):
         wrong = [{**c, "conclusion": verdict.TRACES} if n == number else c for n, c in enumerate(fine)]
-        line = verdict.self_check(wrong)
+        line = self_check(wrong)
         assert line is not None
         assert f"{fine[number]['subject']} is called 'traces left' instead of '{expected}'" in line

@@ -34,6 +34,8 @@ def run_measures(
             found += import_module(module).measure(bench)
         except CannotRunError as error:
             missing.append(NotRun(name, error.why, error.cure))
+            say(f"{name}: not run, {error.why}")
+            continue
         seconds[name] = round(time.monotonic() - started, 3)
         say(f"{name}: {seconds[name]:.1f} s")
     return found, missing, seconds

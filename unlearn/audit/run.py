@@ -23,14 +23,16 @@ from synth.teacher import ModelCard
 from unlearn.audit import origin
 from unlearn.audit.bench import Bench
 from unlearn.audit.histograms import entropy_histograms
+from unlearn.audit.known import controls
 from unlearn.audit.material import Source, real_source, synthetic_source
 from unlearn.audit.measures import run_measures
 from unlearn.audit.pictures import draw_classes
 from unlearn.audit.record import MODEL, ORIGINAL, RETRAINED, NotRun
 from unlearn.audit.schema import VERSION, check_record
 from unlearn.audit.settings import AuditSettings
-from unlearn.audit.subjects import gather, student_file
-from unlearn.audit.verdict import controls, judge
+from unlearn.audit.subjects import gather, how_to_retrain, student_file
+from unlearn.audit.verdict import STILL_CALLED, judge
+from unlearn.audit.written_by import PACKAGE, audit_version
 from unlearn.tasks import DataSource
 
 AUDIT, TIMING, PICTURES = "audit.json", "timing.json", "pictures"
@@ -64,11 +66,10 @@ def audit(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
     torch.set_num_threads(1)  # parallel are the experiments, so that no sum's order depends on the machine
     try:
         with threadpool_limits(1):
-            record, pictures, seconds = carry_out(request, say)
+            record, pictures, seconds = carry_out(request, folder, say)
     finally:
         torch.set_num_threads(threads)
     check_record(record)
-    folder.create()
     for name, data in pictures.items():
         Folder(request.out / PICTURES).create()
         Folder(request.out / PICTURES).write(name, data)
@@ -88,8 +89,15 @@ def open_folder(request: Request) -> Folder:
     return folder
 
 
+def check_writable(folder: Folder) -> None:
+    """Make the folder, and a file in it, so that one that can't be written is known before any work."""
+    folder.create()
+    folder.write("probe.tmp", b"")
+    folder.remove("probe.tmp")
+
+
 def carry_out(
-    request: Request, say: Callable[[str], None]
+    request: Request, folder: Folder, say: Callable[[str], None]
 ) -> tuple[dict[str, Any], dict[str, bytes], dict[str, float]]:
     settings = request.settings
     subjects, missing = gather(
@@ -106,6 +114,8 @@ def carry_out(
         subjects=subjects, forget=request.forget, settings=settings, seed=request.seed, real=real, synthetic=synthetic,
         workers=workers_of(request),
     )  # fmt: skip
+    check_references(bench, request.references)
+    check_writable(folder)
     measurements, not_run, seconds = run_measures(bench, say)
     pictures = {
         f"resurrection-{subject.replace(' ', '-')}.png": draw_classes(images, labels, original.card.class_names)
@@ -134,9 +144,30 @@ def carry_out(
         "histograms": entropy_histograms(bench) if bench.judged else [],
         "ledger": ledger,
         "pictures": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(pictures.items())},
-        "versions": {**package_versions(), "scikit-learn": version("scikit-learn"), "scipy": version("scipy")},
+        "versions": {
+            **package_versions(),
+            "scikit-learn": version("scikit-learn"),
+            "scipy": version("scipy"),
+            PACKAGE: audit_version(),
+        },
     }
     return json.loads(json.dumps(record)), pictures, seconds
+
+
+def check_references(bench: Bench, paths: Sequence[Path]) -> None:
+    """Raise UsageError where a reference calls forget images by their class, whatever its card says of its training."""
+    if bench.judged is None:
+        return
+    judge = bench.judged.judge
+    rows = bench.is_forgotten(judge.labels)
+    for path, model in zip(paths, bench.subjects.get(RETRAINED, ()), strict=True):
+        right = bench.outputs(model, judge).logits.argmax(1)[rows] == judge.labels[rows]
+        called = 100 * right.double().mean().item()
+        if called > STILL_CALLED:
+            raise UsageError(
+                f"{path} calls {called:.1f} % of the forget images by their class, more than {STILL_CALLED:.0f} %: it was trained on "
+                f"such images, and is no reference; {how_to_retrain(bench.forget)}"
+            )
 
 
 def load_real(request: Request, card: ModelCard) -> tuple[Source | None, list[dict[str, Any]]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from synth.errors import UsageError, UserError
-from synth.teacher import Classifier, load_checkpoint
+from synth.teacher import Classifier, ModelCard, load_checkpoint
 from unlearn.audit.record import MASKED, MODEL, ORIGINAL, RANDOM, RETRAINED, NotRun
 from unlearn.folder import STUDENT
 from unlearn.methods.baseline import last_layer, mask_logits
@@ -34,15 +34,17 @@ def gather(
     Raises:
         UsageError: models of different classes or image shapes, or forget classes that they don't have.
     """
+    check_student(student)
     original = load_checkpoint(teacher, trusted_architecture)
     model = load_checkpoint(student_file(student), trusted_architecture)
-    retrained = [load_checkpoint(path, trusted_architecture) for path in references]
+    retrained = [load_reference(path, forget, trusted_architecture) for path in references]
     check_forget(forget, original.card)
     for path, other in zip((student, *references), (model, *retrained), strict=True):
         check_alike(original, other, teacher, path)
-        if other is not model and other.digest == original.digest:
-            raise UsageError(f"{path} is the teacher itself: a reference is trained without the forget classes")
         last_layer(other)  # an architecture without one is refused before any work
+    check_apart(references, retrained, original, model)
+    for path, other in zip(references, retrained, strict=True):
+        check_retrained(path, other.card, forget)
     found, missing = {ORIGINAL: [original]}, []
     try:
         masked = copy.deepcopy(original)
@@ -54,10 +56,65 @@ def gather(
     if retrained:
         found[RETRAINED] = retrained
     else:
-        cure = f"train one without the classes ('unlearn train --without {','.join(map(str, forget))}') and name it with --reference"
+        cure = f"{how_to_retrain(forget)} and name it with --reference"
         missing.append(NotRun(RETRAINED, "no model that was retrained without the forget classes is given", cure))
     found[RANDOM] = [Classifier.untrained(model.card, seed + number).freeze() for number in range(random_models)]
     return {name: [m.to(device) for m in models] for name, models in found.items()}, missing
+
+
+def check_student(path: Path) -> None:
+    """Raise UserError where there is no student, with a cure that is about students."""
+    make = f"make one with 'unlearn distill --shards ... --forget ... --out {path}'"
+    if not path.exists():
+        raise UserError(f"there is no student {path}: {make}, or name a checkpoint")
+    if path.is_dir() and not (path / STUDENT).exists():
+        inside = sorted(folder.parent.name for folder in path.glob(f"*/{STUDENT}"))
+        cure = f"name a run in it, such as {path / inside[0]}" if inside else f"{make}, or name a checkpoint"
+        raise UserError(f"the folder {path} holds no {STUDENT}: {cure}")
+
+
+def load_reference(path: Path, forget: tuple[int, ...], trusted_architecture: str | None) -> Classifier:
+    if not path.exists():
+        raise UserError(f"there is no retrained model {path}: {how_to_retrain(forget, f'--out {path}')}")
+    return load_checkpoint(path, trusted_architecture)
+
+
+def how_to_retrain(forget: tuple[int, ...], options: str = "...") -> str:
+    return f"train one without the classes ('unlearn train --without {','.join(map(str, forget))} {options}')"
+
+
+def check_apart(
+    references: Sequence[Path], retrained: Sequence[Classifier], original: Classifier, model: Classifier
+) -> None:
+    """A reference is neither the teacher, nor the student, nor another reference: its spread and distance would be 0."""
+    seen: dict[str | None, Path] = {}
+    for path, other in zip(references, retrained, strict=True):
+        if other.digest == original.digest:
+            raise UsageError(f"{path} is the teacher itself: a reference is trained without the forget classes")
+        if other.digest == model.digest:
+            raise UsageError(f"{path} is the audited student itself: a reference is another model, retrained")
+        if other.digest in seen:
+            raise UsageError(
+                f"the references {seen[other.digest]} and {path} are the same model, which says nothing of how much "
+                "retrainings differ: name each once, and train others with another --seed"
+            )
+        seen[other.digest] = path
+
+
+def check_retrained(path: Path, card: ModelCard, forget: tuple[int, ...]) -> None:
+    """Raise UsageError where the model's own card says that it was not trained without the forget classes."""
+    told = card.training
+    if "teacher_sha256" in told:
+        raise UsageError(
+            f"{path} was made from a teacher (by {told.get('method', 'unlearning')}), not retrained: a reference is trained "
+            f"without the forget classes from the start; {how_to_retrain(forget)}"
+        )
+    without = told.get("without")
+    if isinstance(without, list) and (seen := [c for c in forget if c not in without]):
+        raise UsageError(
+            f"{path} was trained with images of class {', '.join(card.class_names[c] for c in seen)}, by its own card: a reference "
+            f"is trained without the forget classes; {how_to_retrain(forget)}"
+        )
 
 
 def check_alike(original: Classifier, other: Classifier, teacher: Path, path: Path) -> None:

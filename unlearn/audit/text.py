@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from unlearn.audit.known import self_check
 from unlearn.audit.record import SUBJECTS
 from unlearn.tables import table
 
@@ -18,9 +19,11 @@ def audit_text(record: Mapping[str, Any]) -> str:
         [m["name"] + (" *" if m["source"] == "synthetic" else ""), *(cell(m, s) for s in subjects), status(m, findings)]
         for m in record["measurements"]
     ]
+    failed = self_check(record["controls"])
     forget = ", ".join(record["class_names"][c] for c in record["forget"])
     parts = [
         f"What is left of class {forget}? {verdict['conclusion'].upper()}",
+        *([failed] if failed else []),
         verdict["sentence"],
         *(f"  - {reason}" for reason in verdict["reasons"]),
         "The same rules on models whose answer is known: "

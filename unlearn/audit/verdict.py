@@ -21,16 +21,18 @@ Rule 3. The conclusion is the first that holds:
         undecided                probe or relearning, or every comparison with a retrained model, could not be evaluated
         traces left              some measure is 'more left'
         like retrained           every evaluated measure is inside the interval, or on the harmless side of it
+The same rules judge models whose answer is known: the original is not unlearned, a masked logit output suppression only, and
+each retrained model, against the others, like retrained. Where one of them gets another name than its own or 'undecided',
+the audit itself has failed, and says so beside its conclusion.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from unlearn.audit.intervals import bounded, fewest_pairs, is_below, prediction_interval
-from unlearn.audit.record import MASKED, MODEL, ORIGINAL, RETRAINED, Measurement, Reading
+from unlearn.audit.record import MASKED, MODEL, RETRAINED, Measurement, Reading
 
 INSIDE, MORE, LESS, DIFFERS, NOT_EVALUATED = "inside", "more left", "less than retrained", "differs", "not evaluated"
 STATUSES = (INSIDE, MORE, LESS, DIFFERS, NOT_EVALUATED)
@@ -83,41 +85,6 @@ def judge(measurements: Sequence[Measurement], confidence: float) -> Verdict:
     by_name = {m.name: m for m in measurements}
     conclusion, reasons = conclude({f.name: f for f in findings}, by_name, confidence)
     return Verdict(conclusion, SENTENCES[conclusion], findings, reasons)
-
-
-def controls(measurements: Sequence[Measurement], confidence: float) -> list[dict[str, object]]:
-    """What the same rules say of models whose answer is known: the original, a masked logit, and each retrained model
-    against the others. A rule that lets the first two pass, or none of the others, is worth nothing.
-    """
-    found = []
-    for subject in (ORIGINAL, MASKED):
-        swapped = [as_if(m, m.readings.get(subject), m.readings.get(RETRAINED)) for m in measurements]
-        found.append(named_verdict(subject, swapped, confidence))
-    references = max((len(m.readings[RETRAINED].values) for m in measurements if RETRAINED in m.readings), default=0)
-    for number in range(references if references > 1 else 0):
-        swapped = []
-        for m in measurements:
-            theirs = m.readings.get(RETRAINED)
-            if theirs is None or len(theirs.values) != references or (m.against_retrained and references < 3):
-                swapped.append(as_if(m, None, None))
-                continue
-            others = theirs.values[:number] + theirs.values[number + 1 :]
-            one = Reading.of(theirs.values[number : number + 1], confidence)
-            swapped.append(as_if(m, one, Reading.of(others, confidence)))
-        found.append(named_verdict(f"{RETRAINED} {number + 1} of {references}", swapped, confidence))
-    return found
-
-
-def as_if(m: Measurement, model: Reading | None, retrained: Reading | None) -> Measurement:
-    """The measurement with other models in the places of this model and of the retrained ones."""
-    readings = {s: r for s, r in m.readings.items() if s not in (MODEL, RETRAINED)}
-    readings |= {s: r for s, r in ((MODEL, model), (RETRAINED, retrained)) if r is not None}
-    return dataclasses.replace(m, readings=readings)
-
-
-def named_verdict(subject: str, measurements: Sequence[Measurement], confidence: float) -> dict[str, object]:
-    verdict = judge([m for m in measurements if MODEL in m.readings], confidence)
-    return {"subject": subject, "conclusion": verdict.conclusion, "reasons": list(verdict.reasons)}
 
 
 def judge_one(m: Measurement, confidence: float) -> Finding:
@@ -196,14 +163,31 @@ def conclude(
             "it has not gone half of the way from the masked logit to the retrained model on any probe or curve"
         ]
     evaluated = [f for f in findings.values() if f.status != NOT_EVALUATED]
-    lacking = [name for name, beats in beaten.items() if beats is None]
-    lacking += ["forget accuracy"] * (accuracy is None) + ["the comparison with a retrained model"] * (not evaluated)
+    lacking = [unknown(name, families[name], confidence) for name, beats in beaten.items() if beats is None]
+    missing = ["forget accuracy"] * (accuracy is None) + ["the comparison with a retrained model"] * (not evaluated)
+    lacking += [f"not evaluated: {name}" for name in missing]
     if lacking:
-        return UNDECIDED, [f"not evaluated: {name}" for name in lacking]
+        return UNDECIDED, lacking
     left = [measurements[f.name].title for f in evaluated if f.status == MORE]
     if left:
         return TRACES, [f"more than in the retrained model: {title}" for title in left]
     return LIKE_RETRAINED, [f"{len(evaluated)} measures were evaluated, and none shows more of the class"]
+
+
+REPEATED_BY = {"the linear probe": "--draws", "relearning": "--repeats"}
+
+
+def unknown(name: str, family: Sequence[Measurement], confidence: float) -> str:
+    """Why it is not known whether the model beats the masked logit on the family, and the cure where more repeats are one."""
+    pairs = sum(len(m.readings[MODEL].flat) for m in family if {MODEL, MASKED} <= set(m.readings))
+    if not family:
+        return f"not evaluated: {name}"
+    if not pairs:
+        return f"not told from a masked logit by {name}: there is no masked logit to compare with"
+    return (
+        f"not told from a masked logit by {name}: {pairs} paired repeats, and the signed-rank test takes "
+        f"{fewest_pairs(confidence)} or more: raise {REPEATED_BY[name]}"
+    )
 
 
 def is_relearning(name: str) -> bool:

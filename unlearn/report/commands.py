@@ -13,6 +13,9 @@ from unlearn.options import FROM_ENVIRONMENT, PATH, code_option, threads_option
 
 teacher_option = click.option("--teacher", type=PATH, help="where the teacher is now, if not where the report has it")
 student_option = click.option("--student", type=PATH, help="where the student is now")
+references_option = click.option(
+    "--reference", "references", type=PATH, multiple=True, help="where the retrained models are now, in their order"
+)
 shards_option = click.option("--shards", help="where the shards are now")
 
 
@@ -31,22 +34,27 @@ def report(run: Path, out: Path) -> None:
 @click.argument("report", type=PATH)
 @teacher_option
 @student_option
+@references_option
 @shards_option
-def verify(report: Path, teacher: Path | None, student: Path | None, shards: str | None) -> None:
-    """Re-check REPORT, a page or an audit.json: hashes from checkpoint through shards to student, and the verdict's rules."""
-    from unlearn.report import verify as checking
+def verify(
+    report: Path, teacher: Path | None, student: Path | None, shards: str | None, references: tuple[Path, ...]
+) -> None:
+    """Re-check REPORT, a page or an audit.json: hashes, numbers against each other, the verdict's rules, and what the page shows.
 
-    checks = checking.verify(report, checking.Places(teacher=teacher, student=student, shards=shards))
+    It does not run a model: that a value is what the models give, only 'unlearn replay' can tell.
+    """
+    from unlearn.report import checks as checking
+    from unlearn.report import verify as verifying
+    from unlearn.report.places import Places
+
+    places = Places(teacher=teacher, student=student, references=references, shards=shards)
+    checks = verifying.verify(report, places)
     for check in checks:
         click.echo(f"{check.state:12s} {check.what}{f' ({check.why})' if check.why else ''}")
-    counts = [
-        sum(check.state == state for check in checks)
-        for state in (checking.HOLDS, checking.BROKEN, checking.NOT_CHECKED)
-    ]
-    click.echo("{} hold, {} are broken, {} could not be checked".format(*counts))
-    if counts[1]:
-        first = next(check for check in checks if check.state == checking.BROKEN)
-        raise UserError(f"{report} does not hold: {first.what}: {first.why}")
+    click.echo(checking.counted(checks))
+    broken = [check for check in checks if check.state == checking.BROKEN]
+    if broken:
+        raise UserError(f"{report} does not hold: {broken[0].what}: {broken[0].why}")
 
 
 @click.command(context_settings=FROM_ENVIRONMENT)
@@ -54,9 +62,7 @@ def verify(report: Path, teacher: Path | None, student: Path | None, shards: str
 @teacher_option
 @student_option
 @shards_option
-@click.option(
-    "--reference", "references", type=PATH, multiple=True, help="where the retrained models are now, in their order"
-)
+@references_option
 @click.option("--data-root", type=PATH, help="where the data set is now")
 @click.option("--retrain", is_flag=True, help="make the student again too, from its run's settings and shards")
 @click.option("--out", type=PATH, help="folder to keep what is made in  [default: none is kept]")
@@ -74,12 +80,13 @@ def replay(
 ) -> None:
     """Make the audit of REPORT again from its settings, and with --retrain its student, and compare every value."""
     from unlearn.report import replay as replaying
+    from unlearn.report.places import Places
 
-    changes = {name: place for name, place in {**places, "references": references}.items() if place}
+    now = Places(references=references, **places)
     with tempfile.TemporaryDirectory() as temporary:
         place = out or Path(temporary)
         found = replaying.replay(
-            report, place, changes, data_root, arch, threads, lambda line: click.echo(line, err=True), retrain
+            report, place, now, data_root, arch, threads, lambda line: click.echo(line, err=True), retrain
         )
     if found.same_student is not None:
         click.echo(f"the student made again is {'the same, byte for byte' if found.same_student else 'another one'}")

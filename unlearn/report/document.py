@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import binascii
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -44,9 +46,18 @@ def page_text(path: Path) -> str | None:
     try:
         if path.stat().st_size > LARGEST:
             raise UserError(f"{path} is too large for a report")
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}; make it with 'unlearn report'") from error
+
+
+def pictures_of(path: Path, record: Mapping[str, Any]) -> dict[str, bytes]:
+    """The record's pictures: those inside a page, by their hashes, or those beside an audit.json. What is gone is left out."""
+    text = None if path.is_dir() else page_text(path)
+    if text is None:
+        return read_pictures(path if path.is_dir() else path.parent, record)
+    inside = {hashlib.sha256(data).hexdigest(): data for data in pictures_in(text)}
+    return {name: inside[digest] for name, digest in record["pictures"].items() if digest in inside}
 
 
 def read_pictures(folder: Path, record: Mapping[str, Any]) -> dict[str, bytes]:
@@ -57,5 +68,8 @@ def read_pictures(folder: Path, record: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def pictures_in(text: str) -> list[bytes]:
-    """The PNGs inside a page."""
-    return [base64.b64decode(data) for data in PICTURE.findall(text)]
+    """The PNGs inside a page. Raises UserError where one is none."""
+    try:
+        return [base64.b64decode(data) for data in PICTURE.findall(text)]
+    except binascii.Error as error:
+        raise UserError(f"a picture in the page is damaged ({error}): make the page again") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from unlearn.audit.known import self_check
 from unlearn.audit.record import MODEL, ORIGINAL, RETRAINED, SUBJECTS
 from unlearn.audit.text import number
 from unlearn.report import charts
@@ -18,7 +19,9 @@ def known_answers(record: Record) -> Markup | None:
         return None
     rows = [[c["subject"], c["conclusion"], "; ".join(c["reasons"])] for c in record["controls"]]
     text = "An audit is worth what it says of models whose answer is known. The same rules, on the same numbers:"
-    return section("Does the audit itself work?", element("p", text),
+    failed = self_check(record["controls"])
+    answer = element("p", element("strong", failed)) if failed else Markup("")
+    return section("Does the audit itself work?", element("p", text), answer,
                    table("The same rules on known models", ["model", "conclusion", "because"], rows, words=True))  # fmt: skip
 
 

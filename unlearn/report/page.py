@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 
+from unlearn.audit.known import self_check
 from unlearn.audit.record import MASKED, MODEL, ORIGINAL, RETRAINED
 from unlearn.audit.verdict import LIKE_RETRAINED, TRACES, UNDECIDED
+from unlearn.audit.written_by import page_version
 from unlearn.report import evidence, explain, provenance
 from unlearn.report.cells import Record, classes_of, reading_cell, title_of
 from unlearn.report.document import embed
@@ -22,6 +26,7 @@ KEY_MEASURES = (
     "transplant-stitched",
     "resurrection",
 )
+GENERATOR = re.compile(r'<meta name="generator" content="([^"]*)">')
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
@@ -35,6 +40,7 @@ def page(record: Record, pictures: Mapping[str, bytes]) -> str:
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="{escaped(page_version())}">
 <link rel="icon" href="data:,">
 <title>{escaped(title)}</title>
 <style>{style}</style>
@@ -58,15 +64,23 @@ def page(record: Record, pictures: Mapping[str, bytes]) -> str:
     return f"{head}{body.text}\n{embed(record)}\n</body>\n</html>\n"
 
 
+def writer_of(text: str) -> str | None:
+    """What a page says of the version that wrote it."""
+    found = GENERATOR.search(text)
+    return html.unescape(found[1]) if found else None
+
+
 def answer(record: Record, title: str) -> Markup:
     """The first screen: the question, the answer, and the few numbers that it rests on."""
     verdict = record["verdict"]
     models = record["models"]
     digest = models["student"]["sha256"][:12]
     told = element("strong", verdict["conclusion"].capitalize())
+    failed = self_check(record["controls"])
     box = element(
-        "div", element("p", told), element("p", verdict["sentence"]), listing(verdict["reasons"]),
-        class_=f"answer {COLOURS.get(verdict['conclusion'], 'bad')}",
+        "div", element("p", told), element("p", element("strong", failed)) if failed else Markup(""),
+        element("p", verdict["sentence"]), listing(verdict["reasons"]),
+        class_=f"answer {'bad' if failed else COLOURS.get(verdict['conclusion'], 'bad')}",
     )  # fmt: skip
     shown = [m for m in record["measurements"] if m["name"] in KEY_MEASURES]
     columns = (MODEL, RETRAINED, MASKED, ORIGINAL)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from synth.errors import UserError
+from synth.index import find_index
+from synth.store import open_store
 from synth.teacher import read_checkpoint
 from unlearn.audit.run import Request, audit
 from unlearn.audit.settings import AuditSettings
-from unlearn.audit.subjects import student_file
 from unlearn.report.document import read_report
+from unlearn.report.places import AuditedModel, Places, check_places, models_of
 from unlearn.report.remake import remake
 from unlearn.tasks import DataSource
+
+FACTS = ("unit", "more_left", "resolution", "source", "quality", "against_retrained")
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,9 @@ class Comparison:
     equal: int
     largest: float  # difference of two values
     where: str
-    outside: list[str]  # measures whose new mean is outside of the old interval and resolution
+    outside: list[
+        str
+    ]  # measures whose new mean is outside of the old interval and resolution, and what else is not the same
     conclusions: tuple[str, str]
     same_student: bool | None = None  # byte for byte, where it was made again
 
@@ -64,34 +70,52 @@ def request_of(
 
 
 def replay(
-    report: Path, out: Path, changes: Mapping[str, Any], data_root: Path | None, arch: str | None,
+    report: Path, out: Path, places: Places, data_root: Path | None, arch: str | None,
     workers: int | None, say: Callable[[str], None], retrain: bool = False,
 ) -> Comparison:  # fmt: skip
-    """Make the audit again in `out`/audit, and compare. `changes` are the request's paths where they are others now.
+    """Make the audit again in `out`/audit, and compare. `places` are where the files are now.
 
     With `retrain` the student is made again first, in `out`/student, and the new one is audited.
     """
     record = read_report(report)
-    request = replace(request_of(record, out / "audit", data_root, arch, workers), **changes)
-    check_same("teacher", request.teacher, record)
-    same = None
+    check_places(record, places)
+    for model in models_of(record, places):
+        if not (retrain and model.option == "--student"):
+            check_same(model)
+    named = {field.name: getattr(places, field.name) for field in fields(places) if getattr(places, field.name)}
+    request, same = replace(request_of(record, out / "audit", data_root, arch, workers), **named), None
+    check_shards(request.shards)
     if retrain:
         student, same = remake(record, out / "student", request.teacher, request.shards, arch, say)
         request = replace(request, student=student)
-    else:
-        check_same("student", student_file(request.student), record)
     return replace(compare(record, audit(request, say)), same_student=same)
 
 
-def check_same(name: str, path: Path, record: Mapping[str, Any]) -> None:
-    if hashlib.sha256(read_checkpoint(path)).hexdigest() != record["models"][name]["sha256"]:
-        raise UserError(f"the {name} in {path} is not the one that was audited: name that one with --{name}")
+def check_same(model: AuditedModel) -> None:
+    try:
+        data = read_checkpoint(model.path) if model.path.exists() else None
+    except UserError as error:
+        raise UserError(f"{model.name}: {error}") from error
+    if data is None:
+        raise UserError(f"{model.name} is not in {model.path}: name its place now with {model.option}")
+    if hashlib.sha256(data).hexdigest() != model.sha256:
+        raise UserError(
+            f"{model.name} in {model.path} is not the one that was audited: name that one with {model.option}"
+        )
+
+
+def check_shards(uri: str | None) -> None:
+    if uri is not None and find_index(open_store(uri)) is None:
+        raise UserError(f"the shards are not in {uri}: name their place now with --shards")
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparison:
     fresh = {m["name"]: m for m in new["measurements"]}
     largest, where, equal = 0.0, "", 0
-    outside: list[str] = []
+    outside = [
+        f"{name}, which the report lacks" for name in fresh if name not in {m["name"] for m in old["measurements"]}
+    ]
+    outside += ["the ledger"] if old["ledger"] != new["ledger"] else []
     for m in old["measurements"]:
         other = fresh.get(m["name"])
         if other is None or set(other["readings"]) != set(m["readings"]):
@@ -99,6 +123,8 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparison:
             continue
         differences = [difference(m["readings"][s]["values"], other["readings"][s]["values"]) for s in m["readings"]]
         equal += max(differences) == 0
+        if any(m[fact] != other[fact] for fact in FACTS):
+            outside.append(f"{m['name']}, which is judged otherwise")
         if max(differences) > largest:
             largest, where = max(differences), m["name"]
         for subject, reading in m["readings"].items():

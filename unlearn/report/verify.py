@@ -1,4 +1,4 @@
-"""`unlearn verify`: the chain of hashes from checkpoint through shards to student, and the verdict from the numbers, once more.
+"""`unlearn verify`: the chain of hashes from checkpoint through shards to student; the numbers, the verdict and the page once more.
 
 Each link is a check with an answer of its own: holds, broken, or not checked, where a file isn't there to be looked at.
 """
@@ -6,100 +6,47 @@ Each link is a check with an answer of its own: holds, broken, or not checked, w
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from synth.errors import UserError
-from synth.index import INDEX, read_index
+from synth.index import INDEX, find_index
 from synth.store import Store, open_store
-from unlearn.audit.record import Measurement
-from unlearn.audit.verdict import controls, judge
-from unlearn.report.document import page_text, pictures_in, read_pictures, read_report
-
-HOLDS, BROKEN, NOT_CHECKED = "holds", "broken", "not checked"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One link of the chain."""
-
-    what: str
-    state: str
-    why: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Places:
-    """Where the files are now; None where they are looked for as the record has them."""
-
-    teacher: Path | None = None
-    student: Path | None = None
-    shards: str | None = None
+from unlearn.audit.written_by import page_version
+from unlearn.report.checks import BROKEN, HOLDS, NOT_CHECKED, Check, compared, looked_up, told
+from unlearn.report.conclusions import conclusions
+from unlearn.report.document import page_text, pictures_in, pictures_of, read_report
+from unlearn.report.page import page, writer_of
+from unlearn.report.places import Places, check_places, models_of
+from unlearn.report.values import values
 
 
 def verify(report: Path, places: Places) -> list[Check]:
+    """Every check of a page, an audit.json, or an audit's folder.
+
+    Raises:
+        UsageError: a place that the user names is not there.
+    """
     record = read_report(report)
+    check_places(record, places)
     return [
-        *numbers(record),
+        *values(record),
+        *conclusions(record),
         *files(record, places),
         *claims(record),
         *shards(record, places),
         *pictures(report, record),
+        *visible(report, record),
     ]
-
-
-def compared(what: str, found: object, wanted: object) -> Check:
-    if found == wanted:
-        return Check(what, HOLDS)
-    return Check(what, BROKEN, f"{shown(found)} instead of {shown(wanted)}")
-
-
-def shown(value: object) -> str:
-    return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)[:200]
-
-
-def numbers(record: Mapping[str, Any]) -> Iterator[Check]:
-    """The verdict is what the rules make of the values."""
-    try:
-        measurements = [Measurement.from_json(m) for m in record["measurements"]]
-        confidence = float(record["settings"]["confidence"])
-        for m, raw in zip(measurements, record["measurements"], strict=True):
-            for subject, reading in m.readings.items():
-                if abs(reading.mean - raw["readings"][subject]["mean"]) > 1e-9 * (1 + abs(reading.mean)):
-                    yield Check(f"the mean of {m.name}, {subject}", BROKEN, "it isn't the mean of its values")
-        verdict = asdict(judge(measurements, confidence))
-        conclusion = record["verdict"]["conclusion"]
-        yield compared("the verdict follows from the values by the rules", verdict["conclusion"], conclusion)
-        statuses = [{f["name"]: f["status"] for f in v["findings"]} for v in (verdict, record["verdict"])]
-        yield compared("every status follows from the values by the rules", *statuses)
-        told = [[c["conclusion"] for c in found] for found in (controls(measurements, confidence), record["controls"])]
-        yield compared("so do the verdicts on the known models", *told)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        yield Check("the verdict follows from the values by the rules", BROKEN, f"the values make no sense ({error})")
 
 
 def files(record: Mapping[str, Any], places: Places) -> Iterator[Check]:
     """The models are the ones that were audited."""
-    models = record["models"]
-    named: list[tuple[str, Path, str]] = [
-        ("the teacher", places.teacher or Path(models["teacher"]["path"]), models["teacher"]["sha256"]),
-        ("the student", places.student or Path(models["student"]["path"]), models["student"]["sha256"]),
-        *(("a retrained model", Path(m["path"]), m["sha256"]) for m in models["references"]),
-    ]
-    for name, path, digest in named:
-        yield looked_up(f"{name} is the one that was audited", partial(sha256_of, path), digest, str(path))
-
-
-def looked_up(what: str, look: Callable[[], object], wanted: object, where: str) -> Check:
-    try:
-        return compared(what, look(), wanted)
-    except FileNotFoundError:
-        return Check(what, NOT_CHECKED, f"{where} is not there: name its place")
-    except (OSError, UserError) as error:
-        return Check(what, NOT_CHECKED, str(error))
+    for model in models_of(record, places):
+        look = partial(sha256_of, model.path)
+        yield looked_up(f"{model.name} is the one that was audited", look, model.sha256, str(model.path), model.option)
 
 
 def sha256_of(path: Path) -> str:
@@ -134,28 +81,32 @@ def shards(record: Mapping[str, Any], places: Places) -> Iterator[Check]:
         return
     uri = places.shards or made["uri"]
     store = open_store(uri)
+    what = "the shards' index is the one that was audited"
     try:
-        digest = hashlib.sha256(store.read(INDEX)).hexdigest()
-        index = read_index(store)
-    except (FileNotFoundError, UserError) as error:
-        reason = f"{uri} is not there: name it with --shards" if isinstance(error, FileNotFoundError) else str(error)
-        yield Check("the shards' index is the one that was audited", NOT_CHECKED, reason)
+        index = find_index(store)
+        digest = hashlib.sha256(store.read(INDEX)).hexdigest() if index and index.complete else None
+    except UserError as error:
+        yield Check(what, NOT_CHECKED, str(error))
         return
-    yield compared("the shards' index is the one that was audited", digest, made["index_sha256"])
+    if index is None:
+        yield Check(what, NOT_CHECKED, f"there is no run in {uri}: name its place now with --shards")
+        return
+    if made["index_sha256"] is None:
+        yield Check(what, NOT_CHECKED, "the run was still growing then")
+    else:
+        yield compared(what, digest, made["index_sha256"])
     listed = {entry.name: entry.sha256 for entry in index.entries.values()}
-    yield compared("the index lists the shards of the record", listed, made["shards"])
+    known = listed if made["complete"] else {name: listed.get(name) for name in made["shards"]}
+    yield compared("the index lists the shards of the record", known, made["shards"])
     for name, wanted in made["shards"].items():
-        yield looked_up(name, partial(shard_sha256, store, name), wanted, f"{uri}/{name}")
+        yield looked_up(name, partial(shard_sha256, store, name), wanted, f"{uri}/{name}", "--shards")
 
 
 def pictures(report: Path, record: Mapping[str, Any]) -> Iterator[Check]:
     """The pictures are the ones that the audit made."""
     text = None if report.is_dir() else page_text(report)
-    if text is None:
-        found = read_pictures(report if report.is_dir() else report.parent, record)
-        digests = {hashlib.sha256(data).hexdigest() for data in found.values()}
-    else:
-        digests = {hashlib.sha256(data).hexdigest() for data in pictures_in(text)}
+    found = pictures_of(report, record).values() if text is None else pictures_in(text)
+    digests = {hashlib.sha256(data).hexdigest() for data in found}
     wanted = set(record["pictures"].values())
     if digests == wanted:
         yield Check("the pictures are the audit's", HOLDS)
@@ -165,3 +116,36 @@ def pictures(report: Path, record: Mapping[str, Any]) -> Iterator[Check]:
         )
     else:
         yield Check("the pictures are the audit's", BROKEN, f"{len(digests - wanted)} are not of the audit")
+
+
+def visible(report: Path, record: Mapping[str, Any]) -> Iterator[Check]:
+    """What a reader of the page sees is what its record says: the page is rendered anew, from that record and the page's own
+    pictures, and compared byte for byte. Only the code that wrote a page can do so.
+    """
+    text = None if report.is_dir() else page_text(report)
+    if text is None:
+        return
+    what, writer = "the page shows what its record says", writer_of(text)
+    if writer != page_version():
+        why = f"written by {told(writer or 'an older version')}, and this is {page_version()}"
+        yield Check(
+            what, NOT_CHECKED, f"{why}: render it anew with 'unlearn report {report} -o NEW.html', and read that"
+        )
+        return
+    try:
+        again = page(record, pictures_of(report, record))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        yield Check(what, BROKEN, f"its record makes no page ({error!r})")
+        return
+    if again == text:
+        yield Check(what, HOLDS)
+    else:
+        yield Check(what, BROKEN, difference(text, again))
+
+
+def difference(found: str, wanted: str) -> str:
+    """Where two texts part, with some of both."""
+    shorter = min(len(found), len(wanted))
+    place = next((n for n in range(shorter) if found[n] != wanted[n]), shorter)
+    start = max(0, place - 20)
+    return f"it has {found[start : place + 40]!r} where the record makes {wanted[start : place + 40]!r}"

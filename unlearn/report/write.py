@@ -7,14 +7,14 @@ from pathlib import Path
 
 from synth.errors import UserError
 from synth.store import Folder
-from unlearn.report.document import read_pictures, read_report
+from unlearn.report.document import pictures_of, read_report
 from unlearn.report.page import page
 
 
 def write_report(run: Path, out: Path) -> int:
     """Write the page, complete or not at all, and return its size in bytes."""
     record = read_report(run)
-    pictures = read_pictures(run if run.is_dir() else run.parent, record)
+    pictures = pictures_of(run, record)
     for name, data in pictures.items():
         if hashlib.sha256(data).hexdigest() != record["pictures"][name]:
             raise UserError(f"the picture {name} is not the one that the audit made: make the audit again")

@@ -1,5 +1,6 @@
 """`unlearn audit` as a whole, on digits."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from click.testing import CliRunner
 
 from synth.errors import UsageError, UserError
 from synth.plan import Plan
-from synth.teacher import Classifier, load_checkpoint
+from synth.teacher import Classifier, load_checkpoint, save_checkpoint
 from tests.runs import QUICK, make_run, recipe_for
 from unlearn import runs
 from unlearn.audit import commands, run, verdict
@@ -92,7 +93,10 @@ def test_without_real_data_it_says_so_and_judges_on_synthetic_images(
 
 
 def test_with_weights_alone_it_still_looks_at_the_head(models: Mapping[str, Path], tmp_path: Path) -> None:
-    record = audit(request_for(models, models["first"], tmp_path / "audit", data=None, references=()), quiet)
+    said: list[str] = []
+    record = audit(request_for(models, models["first"], tmp_path / "audit", data=None, references=()), said.append)
+    assert "accuracy: not run, there is no image to judge on" in said
+    assert "accuracy" not in json.loads((tmp_path / "audit" / run.TIMING).read_text())["seconds"]
     assert {m["name"] for m in record["measurements"]} == {
         "head-norm",
         "head-bias",
@@ -134,9 +138,52 @@ def test_bad_requests_are_refused_in_one_line(models: Mapping[str, Path], audite
         audit(request_for(models, models["first"], out, forget=(12,)), quiet)
     with pytest.raises(UsageError, match="is the teacher itself"):
         audit(request_for(models, models["first"], out, references=(models["teacher"],)), quiet)
-    with pytest.raises(UserError, match="there is no checkpoint"):
+    with pytest.raises(UserError, match=r"there is no student .*none: make one with 'unlearn distill"):
         audit(request_for(models, tmp_path / "none", out), quiet)
+    with pytest.raises(UserError, match=r"there is no retrained model .*gone: .*--without 0"):
+        audit(request_for(models, models["first"], out, references=(tmp_path / "gone",)), quiet)
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"holds no student\.safetensors: make one with"):
+        audit(request_for(models, tmp_path / "runs", out), quiet)
+    shutil.copy(models["first"], tmp_path / "runs" / "one" / "student.safetensors")
+    with pytest.raises(UserError, match=r"name a run in it, such as .*one"):
+        audit(request_for(models, tmp_path / "runs", out), quiet)
     assert not out.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_known_before_any_work(
+    models: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "run_measures", lambda *_: pytest.fail("a measure ran"))
+    (tmp_path / "file").touch()
+    for out in (Path("/proc/x"), tmp_path / "file" / "audit"):
+        with pytest.raises(UserError, match="choose another folder"):
+            audit(request_for(models, models["first"], out), quiet)
+
+
+def told(models: Mapping[str, Path], name: str, out: Path, **training: object) -> Path:
+    """A copy of the model whose card tells other facts of its training."""
+    model = load_checkpoint(models[name])
+    model.card = dataclasses.replace(model.card, training=training)
+    save_checkpoint(model, out)
+    return out
+
+
+def test_a_reference_is_another_model_that_never_saw_the_class(models: Mapping[str, Path], tmp_path: Path) -> None:
+    def refused(words: str, *references: Path, **changes: object) -> None:
+        with pytest.raises(UsageError, match=words):
+            audit(request_for(models, models["first"], tmp_path / "audit", references=references, **changes), quiet)
+
+    copied = Path(shutil.copy(models["second"], tmp_path / "copy.safetensors"))
+    refused("are the same model", models["second"], copied)
+    refused("is the audited student itself", models["first"])
+    refused("by its own card", models["second"], forget=(1,))
+    refused("by its own card", told(models, "second", tmp_path / "all.safetensors", without=[]))
+    refused("by distill.*not retrained", told(models, "second", tmp_path / "d", teacher_sha256="a", method="distill"))
+    refused(
+        "calls .* % of the forget images by their class", told(models, "teacher", tmp_path / "imported", imported=True)
+    )
+    assert not (tmp_path / "audit").exists()
 
 
 def test_a_record_of_another_form_is_refused(audited: Path, tmp_path: Path) -> None:

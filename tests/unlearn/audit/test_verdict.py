@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import pytest
 
 from unlearn.audit import verdict
+from unlearn.audit.known import controls, self_check
 from unlearn.audit.record import MASKED, MODEL, ORIGINAL, RETRAINED, Measurement, Reading
-from unlearn.audit.verdict import DIFFERS, INSIDE, LESS, MORE, NOT_EVALUATED, controls, judge, judge_one
+from unlearn.audit.verdict import DIFFERS, INSIDE, LESS, MORE, NOT_EVALUATED, judge, judge_one
 
 NOISE = (-1.0, -0.5, 0.0, 0.5, 1.0)
 
@@ -84,7 +85,9 @@ def test_too_few_repeats_accuse_nobody() -> None:
         return dataclasses.replace(m, readings=readings)
 
     found = judge([few(m) if m.name == "probe-5" else m for m in audit_of()], 0.95)
-    assert (found.conclusion, found.reasons) == (verdict.UNDECIDED, ["not evaluated: the linear probe"])
+    assert found.conclusion == verdict.UNDECIDED
+    why = "not told from a masked logit by the linear probe: 2 paired repeats, and the signed-rank test takes 5 or more"
+    assert found.reasons == [f"{why}: raise --draws"]
 
 
 def test_quality_has_no_part_in_the_verdict() -> None:
@@ -117,3 +120,14 @@ def test_the_rules_are_tried_on_models_whose_answer_is_known() -> None:
     assert told.pop(ORIGINAL) == verdict.NOT_UNLEARNED
     assert told.pop(MASKED) == verdict.SUPPRESSION
     assert told == {f"retrained {n} of 3": verdict.LIKE_RETRAINED for n in (1, 2, 3)}
+
+
+def test_a_known_model_with_a_wrong_name_is_the_audits_own_failure() -> None:
+    fine = controls(audit_of(), 0.95)
+    assert self_check(fine) is None
+    assert self_check([{**c, "conclusion": verdict.UNDECIDED} for c in fine]) is None
+    for number, expected in enumerate((verdict.NOT_UNLEARNED, verdict.SUPPRESSION, verdict.LIKE_RETRAINED)):
+        wrong = [{**c, "conclusion": verdict.TRACES} if n == number else c for n, c in enumerate(fine)]
+        line = self_check(wrong)
+        assert line is not None
+        assert f"{fine[number]['subject']} is called 'traces left' instead of '{expected}'" in line

@@ -8,6 +8,7 @@ import pytest
 from synth.errors import UserError
 from unlearn.audit.run import AUDIT
 from unlearn.audit.schema import read_record
+from unlearn.audit.text import audit_text
 from unlearn.report.charts import STYLES, relearning
 from unlearn.report.document import read_pictures, read_report
 from unlearn.report.page import page
@@ -88,6 +89,16 @@ def test_the_same_record_gives_the_same_page_and_is_read_back_from_it(html: str,
     assert page(record, read_pictures(audited, record)) == html
     (tmp_path / "report.html").write_text(html)
     assert read_report(tmp_path / "report.html") == record
+
+
+def test_a_failed_check_of_the_audit_itself_stands_beside_the_answer(html: str, audited: Path) -> None:
+    record = read_record(audited / AUDIT)
+    words = "check of itself failed: masked logit is called"
+    assert words not in html
+    record["controls"][1]["conclusion"] = "like retrained"
+    text = page(record, {})
+    assert words in text[: text.index("<section")]
+    assert words in audit_text(record).splitlines()[1]
 
 
 def test_a_hostile_record_stays_text(audited: Path, tmp_path: Path) -> None:

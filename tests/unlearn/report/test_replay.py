@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,15 +10,17 @@ from tests.unlearn.audit.subjects import SMALL
 from unlearn import tasks
 from unlearn.audit.run import AUDIT, Request, audit
 from unlearn.audit.schema import read_record
+from unlearn.report.checks import HOLDS
+from unlearn.report.places import Places
 from unlearn.report.replay import compare, replay
-from unlearn.report.verify import HOLDS, Places, verify
+from unlearn.report.verify import verify
 from unlearn.settings import DistillSettings
 
 quiet = lambda line: None  # noqa: E731
 
 
 def test_a_replay_gives_the_same_bytes_whatever_the_number_of_workers(audited: Path, tmp_path: Path) -> None:
-    found = replay(audited, tmp_path / "again", {}, None, None, 1, quiet)
+    found = replay(audited, tmp_path / "again", Places(), None, None, 1, quiet)
     assert found.agrees
     assert (found.equal, found.largest) == (found.measures, 0.0)
     assert (tmp_path / "again" / "audit" / AUDIT).read_bytes() == (audited / AUDIT).read_bytes()
@@ -36,6 +39,15 @@ def test_differences_are_named_and_judged(audited: Path) -> None:
     assert found.conclusions == ("like retrained", "not unlearned")
 
 
+def test_what_was_left_out_or_is_judged_otherwise_is_named(audited: Path) -> None:
+    old, new = read_record(audited / AUDIT), read_record(audited / AUDIT)
+    old["measurements"] = [m for m in old["measurements"] if m["name"] != "resurrection"]
+    old["measurements"][1]["resolution"] = 90.0
+    old["ledger"] = []
+    named = ["resurrection, which the report lacks", "the ledger", "accuracy-forget, which is judged otherwise"]
+    assert compare(old, new).outside == named
+
+
 def test_the_student_is_made_again_from_its_runs_settings(
     tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
@@ -46,7 +58,7 @@ def test_the_student_is_made_again_from_its_runs_settings(
         settings=dataclasses.replace(SMALL, relearn_steps=2, inversion_steps=2), workers=1,
     )  # fmt: skip
     audit(request, quiet)
-    found = replay(tmp_path / "audit", tmp_path / "again", {}, None, None, 1, quiet, retrain=True)
+    found = replay(tmp_path / "audit", tmp_path / "again", Places(), None, None, 1, quiet, retrain=True)
     assert found.same_student is True
     assert (found.agrees, found.equal) == (True, found.measures)
     assert {check.state for check in verify(tmp_path / "audit", Places())} == {HOLDS}
@@ -54,9 +66,24 @@ def test_the_student_is_made_again_from_its_runs_settings(
 
 def test_without_a_run_the_student_cannot_be_made_again(audited: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="replay without --retrain"):
-        replay(audited, tmp_path / "again", {}, None, None, 1, quiet, retrain=True)
+        replay(audited, tmp_path / "again", Places(), None, None, 1, quiet, retrain=True)
 
 
 def test_another_student_is_not_a_replay(models: Mapping[str, Path], audited: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not the one that was audited"):
-        replay(audited, tmp_path / "again", {"student": models["third"]}, None, None, 1, quiet)
+        replay(audited, tmp_path / "again", Places(student=models["third"]), None, None, 1, quiet)
+
+
+def test_what_cannot_be_a_replay_is_refused_at_once(models: Mapping[str, Path], audited: Path, tmp_path: Path) -> None:
+    def refused(words: str, places: Places, report: Path = audited) -> None:
+        with pytest.raises(UserError, match=words):
+            replay(report, tmp_path / "again", places, None, None, 1, lambda line: pytest.fail("a measure ran"))
+
+    refused("the audit had 2 references, and 1 is given", Places(references=(models["second"],)))
+    refused(r"retrained model 1 .* is not the one", Places(references=(models["third"], models["second"])))
+    refused("--student .*nope: there is no such file", Places(student=tmp_path / "nope"))
+    record = read_record(audited / AUDIT)
+    record["models"]["student"]["path"] = str(tmp_path / "gone")
+    (tmp_path / AUDIT).write_text(json.dumps(record))
+    refused(r"the student is not in .*gone: name its place now with --student", Places(), tmp_path)
+    assert not (tmp_path / "again").exists()

@@ -6,10 +6,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from synth.errors import UsageError
 from unlearn.audit.run import AUDIT
 from unlearn.audit.schema import read_record
 from unlearn.cli import main
-from unlearn.report.verify import BROKEN, HOLDS, NOT_CHECKED, Check, Places, claims, verify
+from unlearn.report.checks import BROKEN, HOLDS, NOT_CHECKED, Check, counted
+from unlearn.report.places import Places
+from unlearn.report.verify import claims, verify
+from unlearn.report.write import write_report
 
 
 @pytest.fixture
@@ -68,10 +72,89 @@ def test_another_student_or_teacher_or_picture_is_found(
     assert broken(verify(tmp_path / "audit", Places())) == ["the pictures are the audit's"]
 
 
-def test_a_file_that_is_gone_is_not_checked_and_says_so(report: Path, tmp_path: Path) -> None:
-    checks = verify(report, Places(student=tmp_path / "gone"))
-    (gone,) = [check for check in checks if check.state == NOT_CHECKED]
-    assert "name its place" in gone.why
+def test_a_file_that_is_gone_is_not_checked_and_says_so(audited: Path, tmp_path: Path) -> None:
+    record = read_record(audited / AUDIT)
+    record["models"]["student"]["path"] = str(tmp_path / "gone")
+    record["models"]["references"][1]["path"] = str(tmp_path)
+    (tmp_path / AUDIT).write_text(json.dumps(record))
+    student, retrained, pictures = [check for check in verify(tmp_path, Places()) if check.state == NOT_CHECKED]
+    assert student.why == f"{tmp_path / 'gone'} is not there: name its place now with --student"
+    assert retrained.what == "retrained model 2 is the one that was audited"
+    assert retrained.why == f"{tmp_path} can't be read: is a directory"
+    assert "are not there" in pictures.why
+
+
+def test_a_place_that_the_user_names_must_be_there(report: Path, models: Mapping[str, Path], tmp_path: Path) -> None:
+    for option in ("--student", "--teacher", "--shards", "--reference"):
+        given = [option, str(tmp_path / "nope")] * (2 if option == "--reference" else 1)
+        result = CliRunner().invoke(main, ["verify", str(report), *given])
+        assert result.exit_code == 2, result.output
+        assert f"{option} {tmp_path / 'nope'}: there is no" in result.stderr
+    with pytest.raises(UsageError, match="the audit had 2 references, and 1 is given"):
+        verify(report, Places(references=(models["second"],)))
+    swapped = verify(report, Places(references=(models["third"], models["second"])))
+    assert broken(swapped) == [f"retrained model {n} is the one that was audited" for n in (1, 2)]
+
+
+def test_a_changed_page_around_an_honest_record_is_found(report: Path, tmp_path: Path) -> None:
+    text, what = report.read_text(), "the page shows what its record says"
+    for old, new in (
+        ("<strong>Like retrained", "<strong>Not unlearned"),
+        ("</main>", "<p>fine</p></main>"),
+        (">\n", ">\r\n"),
+    ):
+        assert old in text
+        report.write_bytes(text.replace(old, new, 1).encode())
+        assert broken(verify(report, Places())) == [what]
+    result = CliRunner().invoke(main, ["verify", str(report)])
+    assert result.exit_code == 1
+    assert "1 is broken" in result.output
+
+
+def test_a_page_of_another_version_is_not_checked_and_can_be_rendered_anew(report: Path, page_path: Path) -> None:
+    changed = report.read_text().replace('name="generator" content="', 'name="generator" content="later\x1b[2J ', 1)
+    report.write_text(changed.replace("Like retrained", "Undecided"))
+    (check,) = [check for check in verify(report, Places()) if check.state != HOLDS]
+    assert check.state == NOT_CHECKED
+    assert "written by later[2J data-free-unlearning" in check.why
+    write_report(report, report.parent / "new.html")
+    assert (report.parent / "new.html").read_bytes() == page_path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (("measurements", 0, "readings", "this model", "low"), 1.0, "the interval of accuracy-retain"),
+        (("measurements", 1, "readings", "original", "high"), 99.99, "the interval of accuracy-forget"),
+        (("measurements", 1, "details", "confusion", "this model", 0, 0), 25, "the value of accuracy-forget"),
+        (("verdict", "reasons", 0), "it is perfect", "reasons and intervals"),
+        (("verdict", "sentence"), "It is perfect.", "reasons and intervals"),
+        (("controls", 0, "subject"), "masked logit", "verdicts on the known models"),
+        (("histograms", 0, "counts", 0), 1000, "the histogram of original"),
+        (("relearn-20", "details", "curves", "this model", 0, "accuracy", 3), 3.0, "the values of relearn-20"),
+        (("relearn-20", "details", "curves", "original", 0, "reached"), 7, "the steps of relearn-20"),
+        (("relearn-20", "details", "anamnesis", "index"), 9.9, "the Anamnesis Index of relearn-20"),
+        (("measurements", 1, "details", "confusion"), [], "the accuracies are those"),
+    ],
+)
+def test_numbers_that_contradict_each_other_are_found(
+    audited: Path, tmp_path: Path, path: tuple[str | int, ...], value: object, words: str
+) -> None:
+    record = read_record(audited / AUDIT)
+    place = record
+    if path[0] == "relearn-20":
+        place, path = next(m for m in record["measurements"] if m["name"] == path[0]), path[1:]
+    for step in path[:-1]:
+        place = place[step]  # type: ignore[index]
+    place[path[-1]] = value  # type: ignore[index]
+    (tmp_path / AUDIT).write_text(json.dumps(record))
+    assert any(words in what for what in broken(verify(tmp_path, Places())))
+
+
+def test_counts_are_in_words() -> None:
+    checks = [Check("a", HOLDS), Check("b", BROKEN)]
+    assert counted(checks) == "1 check holds, 1 is broken, 0 could not be checked"
+    assert counted([*checks, *checks]) == "2 checks hold, 2 are broken, 0 could not be checked"
 
 
 def test_the_chain_from_teacher_through_shards_to_student() -> None:

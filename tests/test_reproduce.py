@@ -61,7 +61,7 @@ def test_the_table_gives_both_accuracies_beside_the_published_one() -> None:
     from reproduce_text import tables
 
     results = [result("gkt", 0, 95.0), result("gkt", 1, 97.0), result("gkt-tuned", 0, 98.0, best=None)]
-    text = tables(results, method_rows(SIZES["small"]))
+    text = tables(results, method_rows(SIZES["small"]), published=True)
     assert "## LeNet5 with batch norm, 2 seeds" in text
     assert "| 96.00 ± 1.41 | 0.00 ± 0.00 | 96.00 ± 1.41 (40, 40) | 99.00 ± 0.00 | 60.00 ± 0.00 | 80, 80 | 12 |" in text
     assert "| never (0 of 1 seeds) |" in text

@@ -108,7 +108,7 @@ def test_pixels_are_rounded_not_cut_and_survive_the_round_trip() -> None:
 def test_a_missing_checkpoint_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no checkpoint .*nope.*unlearn train .*unlearn import"):
         load_checkpoint(tmp_path / "nope")
-    with pytest.raises(UserError, match="cannot read the checkpoint"):
+    with pytest.raises(UserError, match="is a folder: name the checkpoint in it"):
         load_checkpoint(tmp_path)
 
 

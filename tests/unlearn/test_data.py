@@ -54,7 +54,7 @@ def test_an_image_folder_is_read_and_resized(tmp_path: Path) -> None:
 def test_missing_data_names_the_cure(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--download"):
         load_images("mnist", "train", tmp_path)
-    with pytest.raises(UserError, match="class folders"):
+    with pytest.raises(UserError, match="no folders of classes with images: name a folder"):
         load_images(str(tmp_path), "train")
     with pytest.raises(UsageError, match="choose digits, mnist"):
         load_images("imagenet", "train")

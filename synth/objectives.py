@@ -97,7 +97,8 @@ def forward_flop(net: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """Floating-point operations of one image's forward pass, counting a multiplication and an addition as two."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    device = next(net.parameters()).device
+    device, training = next(net.parameters()).device, net.training
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net(torch.zeros(2, *image_shape, device=device))
+        net.eval()(torch.zeros(2, *image_shape, device=device))
+    net.train(training)
     return counter.get_total_flops() // 2

@@ -65,12 +65,14 @@ def range_words(limits: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeSettings(Settings):
-    """How the teacher is computed. `auto` chooses by device and teacher (`synth.compute`). Part of what determines the bytes."""
+    """How networks are computed. `auto` chooses by device and network (`synth.compute`). Part of what determines the bytes."""
 
     precision: str = setting(
-        "auto", "the teacher's arithmetic; images and statistics stay float32", choices=("auto", "float32", "bfloat16")
+        "auto",
+        "arithmetic of the networks' layers; images, weights and losses stay float32",
+        choices=("auto", "float32", "bfloat16"),
     )
-    layout: str = setting("auto", "order of the teacher's maps in memory", choices=("auto", "planes", "channels-last"))
+    layout: str = setting("auto", "order of the networks' maps in memory", choices=("auto", "planes", "channels-last"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,11 +84,20 @@ class ModelCard:
         )
 
 
+@dataclass(frozen=True)
+class Arithmetic:
+    """How a network's layers are computed; `synth.compute` chooses. Weights, images and losses are float32 in any case."""
+
+    bfloat16: bool = False
+    channels_last: bool = False
+
+
 class Classifier(nn.Module):
     """A network with its card. Takes images in [0, 1], (N, C, H, W), normalises them itself, returns logits (N, K)."""
 
     mean: Tensor
     std: Tensor
+    arithmetic = Arithmetic()
 
     def __init__(self, net: nn.Module, card: ModelCard, digest: str | None = None) -> None:
         super().__init__()
@@ -106,7 +115,22 @@ class Classifier(nn.Module):
             return cls(build_for(card), card)
 
     def forward(self, x_unit: Tensor) -> Tensor:
-        return self.net((x_unit - self.mean) / self.std)
+        return self.logits((x_unit - self.mean) / self.std)
+
+    def logits(self, x_norm: Tensor) -> Tensor:
+        """Of normalised images, in the arithmetic that was chosen."""
+        if self.arithmetic.channels_last:
+            x_norm = x_norm.contiguous(memory_format=torch.channels_last)
+        if not self.arithmetic.bfloat16:
+            return self.net(x_norm)
+        with torch.autocast(x_norm.device.type, torch.bfloat16):
+            return self.net(x_norm).float()
+
+    def compute_by(self, arithmetic: Arithmetic) -> Classifier:
+        """Choose the arithmetic, and lay the weights out for it."""
+        self.arithmetic = arithmetic
+        self.net.to(memory_format=torch.channels_last if arithmetic.channels_last else torch.contiguous_format)
+        return self
 
     def freeze(self) -> Classifier:
         """Evaluation mode, and no gradients towards the weights."""

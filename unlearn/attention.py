@@ -46,8 +46,9 @@ def attention_loss(teacher_maps: list[Tensor], student_maps: list[Tensor]) -> Te
 
 
 def attention(activations: Tensor) -> Tensor:
-    """f(A) / ||f(A)||, (N, C, H, W) to (N, H W)."""
-    return F.normalize(activations.square().mean(1).flatten(1))
+    """f(A) / ||f(A)||, (N, C, H, W) to (N, H W), in float32 or wider."""
+    wide = torch.promote_types(activations.dtype, torch.float32)
+    return F.normalize(activations.square().mean(1, dtype=wide).flatten(1))
 
 
 def layer_pairs(teacher: Classifier, student: Classifier, chosen: str) -> Pairs:

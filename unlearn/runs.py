@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from synth.compute import computed
 from synth.console import InterruptedRunError
 from synth.errors import HopelessError, UsageError
 from synth.index import INDEX
@@ -84,7 +85,8 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
     if folder.complete:
         say(f"{request.out} is complete already")
         return
-    result = carry_out(method, folder, request.loop, request.seed, monitor, request.tensorboard)
+    with computed(teacher, request.settings), computed(method.student, request.settings):
+        result = carry_out(method, folder, request.loop, request.seed, monitor, request.tensorboard)
     path = conclude(
         folder,
         result,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from synth.settings import Settings, require, setting
+from synth.settings import ComputeSettings, Settings, require, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings(Settings):
+class TrainSettings(ComputeSettings):
     """Supervised training of a teacher or a retrained reference: SGD with momentum and a one-cycle learning rate."""
 
     epochs: int = setting(10, "passes over the training images", at_least=1)
@@ -23,7 +23,7 @@ class TrainSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillSettings(Settings):
+class DistillSettings(ComputeSettings):
     """Filtered distillation: a student from scratch on the shards' images and the teacher's stored logits.
 
     Temperature, shift and steps were chosen on training images of MNIST, never on test images. A temperature of 4 keeps
@@ -83,7 +83,7 @@ BASELINES = ("masked-logit", "last-layer", "finetune", "random-relabel")
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaselineSettings(Settings):
+class BaselineSettings(ComputeSettings):
     """What every comparison needs. All start from the teacher's weights; the defaults are ours."""
 
     kind: str = setting("finetune", "which baseline", choices=BASELINES)
@@ -94,7 +94,7 @@ class BaselineSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EMMNSettings(Settings):
+class EMMNSettings(ComputeSettings):
     """Error-minimising and -maximising noise. The defaults are those of UNSIR, its predecessor, which publishes more."""
 
     noise_per_class: int = setting(256, "noise images optimised for each class", at_least=1)
@@ -110,7 +110,7 @@ class EMMNSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GKTSettings(Settings):
+class GKTSettings(ComputeSettings):
     """Gated knowledge transfer. The defaults are the paper's; a round is the unit of steps."""
 
     rounds: int = setting(4000, "rounds of generator and student steps", at_least=1)
@@ -190,7 +190,7 @@ class ISPFSettings(GKTSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptiveSettings(Settings):
+class AdaptiveSettings(ComputeSettings):
     """Adaptive DeepInversion in the loop. The weight of competition is the paper's; sizes and student are ours."""
 
     rounds: int = setting(5, "rounds of synthesis and distillation", at_least=1)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from synth.compute import computed
 from synth.console import check_classes
 from synth.errors import UsageError
 from synth.generate import local_device
@@ -141,7 +142,8 @@ def distill(
         say(f"{out} is complete already")
         return
     work = method.Distillation(pools, student_card, forget, settings, seed=seed, device=device)
-    result = carry_out(work, folder, LOOP, seed, tensorboard=tensorboard)
+    with computed(work.student, settings):
+        result = carry_out(work, folder, LOOP, seed, tensorboard=tensorboard)
     path = conclude(
         folder,
         result,

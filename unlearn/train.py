@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from synth.augment import shift_and_flip
+from synth.compute import computed
 from synth.errors import UsageError, UserError
 from synth.teacher import Classifier, ModelCard, to_unit
 from unlearn.data import LabelledImages, normalisation
@@ -56,7 +57,8 @@ def train_classifier(
         },
     )
     model = Classifier.untrained(card, seed).to(device).train()
-    fit(model, kept, settings, torch.Generator().manual_seed(seed), log)
+    with computed(model, settings):
+        fit(model, kept, settings, torch.Generator().manual_seed(seed), log)
     return model.freeze()
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synth.compute import choose
+from synth.compute import computed
 from synth.errors import UserError
 from synth.generator import ClassGenerator
 from synth.objectives import blur
@@ -125,13 +125,12 @@ def descend(
     optimiser = torch.optim.Adam([x_norm], lr=settings.lr, betas=(0.5, 0.9))
     loss = torch.zeros(())
     losses: list[Tensor] = []
-    compute = choose(settings, teacher)
-    with compute.teacher_net(teacher) as net, watch_batch_norm(teacher.net) as statistics:
+    with computed(teacher, settings), watch_batch_norm(teacher.net) as statistics:
         for step in steps:
             optimiser.param_groups[0]["lr"] = settings.lr * schedule(step, settings)
             optimiser.zero_grad(set_to_none=True)
             seen = augment(resize(x_norm, teacher.card.input_shape[1]), settings, generator)
-            logits_BK = net(seen)
+            logits_BK = teacher.logits(seen)
             loss = settings.ce * F.cross_entropy(logits_BK, labels_B) + image_prior(seen, settings)
             loss = loss + statistics_prior(seen, statistics, settings)
             if extra_loss is not None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from synth.compute import Compute, choose
+from synth.compute import computed
 from synth.errors import UserError
 from synth.generator import ClassGenerator
 from synth.methods import generator as plain
@@ -39,11 +38,10 @@ def prepare(
     network = plain.untrained(teacher, settings, seed, student).to(teacher.mean.device)
     generator = torch.Generator().manual_seed(seed)
     plain.train(network, teacher, settings, generator, student, log)
-    compute = choose(settings, teacher)
-    with compute.teacher_net(teacher) as net, watch_batch_norm(teacher.net) as statistics:
+    with computed(teacher, settings), watch_batch_norm(teacher.net) as statistics:
         for _ in range(settings.meta_steps):
             z, labels = plain.draw(network, settings.batch_size, generator)
-            adapted, _ = adapt(network, z, labels, net, compute, statistics, settings, generator, student)
+            adapted, _ = adapt(network, z, labels, teacher, statistics, settings, generator, student)
             with torch.no_grad():
                 for ours, theirs in zip(network.parameters(), adapted.parameters(), strict=True):
                     ours.lerp_(theirs, settings.meta_lr)
@@ -66,13 +64,12 @@ def synthesise(
     """
     assert network is not None, "prepare trains it"
     batches = max(1, math.ceil(len(labels_B) / settings.batch_size))
-    compute = choose(settings, teacher)
     images = []
-    with compute.teacher_net(teacher) as net, watch_batch_norm(teacher.net) as statistics:
+    with computed(teacher, settings), watch_batch_norm(teacher.net) as statistics:
         for labels in labels_B.tensor_split(batches):
             z = torch.randn(len(labels), network.card.z, generator=generator).to(teacher.mean.device)
             labels = labels.to(teacher.mean.device)
-            adapted, z = adapt(network, z, labels, net, compute, statistics, settings, generator, None)
+            adapted, z = adapt(network, z, labels, teacher, statistics, settings, generator, None)
             with torch.no_grad():
                 x_norm = adapted(z, labels)
             if not torch.isfinite(x_norm).all():
@@ -85,8 +82,7 @@ def adapt(
     network: ClassGenerator,
     z: Tensor,
     labels: Tensor,
-    net: Callable[[Tensor], Tensor],
-    compute: Compute,
+    teacher: Classifier,
     statistics: BatchStatistics,
     settings: FastSettings,
     generator: torch.Generator,
@@ -100,7 +96,7 @@ def adapt(
     for _ in range(settings.steps):
         optimiser.zero_grad(set_to_none=True)
         x_norm = adapted(z, labels)
-        terms = plain.objective(x_norm, z, labels, net, compute, statistics, settings, generator, student)
+        terms = plain.objective(x_norm, z, labels, teacher, statistics, settings, generator, student)
         torch.stack(list(terms.values())).sum().backward()
         optimiser.step()
     return adapted, z.detach()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synth.compute import Compute, choose
+from synth.compute import computed
 from synth.errors import UserError
 from synth.generator import ClassGenerator, GeneratorCard
 from synth.objectives import (
@@ -20,6 +21,7 @@ from synth.objectives import (
     diversity_loss,
     forward_flop,
     total_variation,
+    watch_features,
 )
 from synth.settings import GeneratorSettings
 from synth.statistics import BatchStatistics, batch_norm_layers, input_loss, watch_batch_norm
@@ -137,15 +139,14 @@ def train(
     """Adam with a cosine to 0, in place."""
     network.train().requires_grad_(True)
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.lr, betas=(0.5, 0.999))
-    compute = choose(settings, teacher)
     every = max(1, settings.train_steps // 20)
-    with compute.teacher_net(teacher) as net, watch_batch_norm(teacher.net) as statistics:
+    with computed(teacher, settings), watch_batch_norm(teacher.net) as statistics:
         for step in range(settings.train_steps):
             optimiser.param_groups[0]["lr"] = settings.lr * 0.5 * (1 + math.cos(math.pi * step / settings.train_steps))
             z, labels = draw(network, settings.batch_size, generator)
             optimiser.zero_grad(set_to_none=True)
             x_norm = network(z, labels)
-            terms = objective(x_norm, z, labels, net, compute, statistics, settings, generator, student)
+            terms = objective(x_norm, z, labels, teacher, statistics, settings, generator, student)
             loss = torch.stack(list(terms.values())).sum()
             loss.backward()
             optimiser.step()
@@ -171,8 +172,7 @@ def objective(
     x_norm: Tensor,
     z: Tensor,
     labels: Tensor,
-    net: Callable[[Tensor], Tensor],
-    compute: Compute,
+    teacher: Classifier,
     statistics: BatchStatistics,
     settings: GeneratorSettings,
     generator: torch.Generator,
@@ -184,8 +184,11 @@ def objective(
     seen = x_norm
     if settings.flip and torch.rand((), generator=generator).item() < 0.5:
         seen = seen.flip(3)
-    with compute.features(settings.activation > 0) as features:
-        logits = net(seen)
+    watching: AbstractContextManager[list[Tensor]] = nullcontext([])
+    if settings.activation:
+        watching = watch_features(teacher.net)
+    with watching as features:
+        logits = teacher.logits(seen)
     terms = {"ce": settings.ce * F.cross_entropy(logits, labels)}
     if settings.bn:
         terms["bn"] = settings.bn * statistics.normalised_loss()
@@ -198,7 +201,7 @@ def objective(
     if settings.activation:
         terms["activation"] = settings.activation * activation_loss(features[0])
     if student is not None and settings.adversarial:
-        terms["adversarial"] = -settings.adversarial * disagreement(logits, student.net(seen).float())
+        terms["adversarial"] = -settings.adversarial * disagreement(logits, student.logits(seen))
     return terms
 
 

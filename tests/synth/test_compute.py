@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from synth.compute import choose
+from synth.compute import choose, computed
 from synth.errors import UserError
 from synth.methods import deepinversion
 from synth.methods.deepinversion import at_plateau
@@ -44,11 +44,19 @@ def test_every_choice_can_be_overridden(tiny_teacher: Classifier) -> None:
 def test_other_arithmetic_gives_nearly_the_same_logits_and_leaves_the_teacher_as_it_was(changes: Any) -> None:
     teacher, x = allcnn(0.1), torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     expected = teacher.net(x)
-    with choose(dataclasses.replace(QUICK, **changes), teacher).teacher_net(teacher) as net:
-        found = net(x)
+    with computed(teacher, dataclasses.replace(QUICK, **changes)):
+        found = teacher.logits(x)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=0.05, atol=0.02)
-    assert torch.equal(teacher.net(x), expected)
+    assert torch.equal(teacher.logits(x), expected)
+
+
+def test_choosing_leaves_a_network_in_training_as_it_was() -> None:
+    student = allcnn(0.1).train()
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    choose(QUICK, student)
+    assert student.net.training
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
 
 
 def test_flop_are_two_for_each_multiplication(tiny_teacher: Classifier) -> None:

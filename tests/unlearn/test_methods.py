@@ -32,6 +32,7 @@ from unlearn.settings import (
 )
 
 LOOP = LoopSettings(every=3, holdout=0.3, patience=100)
+BFLOAT16: dict[str, Any] = {"precision": "bfloat16", "layout": "channels-last"}
 SMALL: dict[str, Any] = {"rounds": 7, "student_steps": 2, "batch_size": 16, "z": 8, "channels": 4}
 CASES: dict[str, Any] = {
     **{f"baseline {kind}": BaselineSettings(kind=kind, steps=7, batch_size=16) for kind in BASELINES},
@@ -45,6 +46,8 @@ CASES: dict[str, Any] = {
     "distill": DistillSettings(steps=7, batch_size=16),
     "distill with the post-filter": DistillSettings(steps=7, batch_size=16, post_filter=True, mixup=0.5),
     "gkt with ISPF's parts": GKTSettings(**SMALL, inhibit=True, mask=True, gate=1.0, bn=1.0, mixup=True),
+    "gkt in bfloat16": GKTSettings(**SMALL, **BFLOAT16, gate=0.2, bn=1.0),
+    "distill in bfloat16": DistillSettings(steps=7, batch_size=16, **BFLOAT16),
 }
 ALL = pytest.mark.parametrize("case", CASES)
 FORGET = (0, 3)

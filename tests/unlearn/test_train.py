@@ -35,6 +35,13 @@ def test_the_same_seed_gives_the_same_weights(digits: LabelledImages) -> None:
     assert any(not torch.equal(once[name], other[name]) for name in once)
 
 
+def test_other_arithmetic_trains_as_well(digits: LabelledImages) -> None:
+    settings = replace(QUICK, precision="bfloat16", layout="channels-last")
+    model = train_classifier(digits, "lenet5", settings, width=0.5)
+    assert evaluate(model, load_images("digits", "test"), ()).retain > 80
+    assert all(value.dtype == torch.float32 for value in model.parameters())
+
+
 def test_no_images_left_is_a_usage_error(digits: LabelledImages) -> None:
     with pytest.raises(UsageError, match="only 0 training images"):
         train_classifier(digits, "lenet5", QUICK, without=tuple(range(10)))

@@ -11,8 +11,6 @@ the forget classes taken out of its distribution; its labels of the images alone
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import Tensor
 
@@ -89,7 +87,7 @@ class Adaptive:
 
 def competition(student: Classifier, weight: float) -> ExtraLoss:
     """α_c (1 - mean_n JS(T(x_n) || S(x_n))), JS in bits, so that both ends of the term are 0 and α_c."""
-    return lambda x_norm, teacher_logits: weight * (1 - jensen_shannon(teacher_logits, student.net(x_norm)).mean())
+    return lambda x_norm, teacher_logits: weight * (1 - jensen_shannon(teacher_logits, student.logits(x_norm)).mean())
 
 
 def jensen_shannon(logits: Tensor, other_logits: Tensor) -> Tensor:
@@ -101,6 +99,10 @@ def jensen_shannon(logits: Tensor, other_logits: Tensor) -> Tensor:
 
 
 def synthesis_settings(settings: AdaptiveSettings) -> DeepInversionSettings:
-    return dataclasses.replace(
-        DeepInversionSettings(), steps=settings.synthesis_steps, batch_size=settings.synthesis_batch, flip=settings.flip
+    return DeepInversionSettings(
+        steps=settings.synthesis_steps,
+        batch_size=settings.synthesis_batch,
+        flip=settings.flip,
+        precision=settings.precision,
+        layout=settings.layout,
     )

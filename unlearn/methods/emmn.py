@@ -66,7 +66,9 @@ class EMMN:
         size = (self.settings.batch_size,)
         labels = classes[torch.randint(len(classes), size, generator=self.generator)].to(self.noise.device)
         rows = torch.randint(self.noise.shape[1], size, generator=self.generator).to(self.noise.device)
-        loss = losses.divergence(losses.one_hot(labels, self.num_classes), self.student.net(self.noise[labels, rows]))
+        loss = losses.divergence(
+            losses.one_hot(labels, self.num_classes), self.student.logits(self.noise[labels, rows])
+        )
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()
@@ -89,5 +91,5 @@ def optimised_noise(
 def noise_loss(teacher: Classifier, noise_MCHW: Tensor, label: int, maximise: bool, l2: float) -> Tensor:
     """± mean_n CE(T(N_n), label) + λ mean_n Σ N_n², minus where the error is to grow. Normalised pixels."""
     labels = torch.full((len(noise_MCHW),), label, device=noise_MCHW.device)
-    error = F.cross_entropy(teacher.net(noise_MCHW), labels)
+    error = F.cross_entropy(teacher.logits(noise_MCHW), labels)
     return (-error if maximise else error) + l2 * noise_MCHW.square().flatten(1).sum(1).mean()

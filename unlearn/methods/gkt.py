@@ -105,12 +105,12 @@ class GKT:
         settings, inputs = self.settings, self.inputs
         with watch_batch_norm(self.teacher.net) as statistics:
             x_norm = self.images(self.noise())
-            teacher_logits = self.teacher.net(x_norm)
+            teacher_logits = self.teacher.logits(x_norm)
         passed = self.gate(teacher_logits)
         if len(passed) < 2:
             return {}
         inhibited = inputs.forget if settings.inhibit else ()
-        adversarial = disagreement(teacher_logits[passed], self.student.net(x_norm[passed]), inhibited)
+        adversarial = disagreement(teacher_logits[passed], self.student.logits(x_norm[passed]), inhibited)
         loss = -settings.adversarial * adversarial
         if settings.bn and batch_norm_layers(self.teacher):
             by_name = {"normalised": statistics.normalised_loss, "published": statistics.published_loss}
@@ -136,7 +136,7 @@ class GKT:
             other = torch.randperm(len(x_norm), generator=self.generator).to(x_norm.device)
             x_norm = share * x_norm + (1 - share) * x_norm[other]
         with watch_layers(self.teacher, [t for t, _ in self.pairs]) as maps:
-            logits = self.teacher.net(x_norm)
+            logits = self.teacher.logits(x_norm)
         passed = self.gate(logits)
         share_passed = torch.tensor(len(passed) / len(x_norm))
         targets = self.targets(logits[passed])
@@ -149,7 +149,7 @@ class GKT:
         if len(batch.x_norm) < 2:
             return {"passed": batch.share_passed}
         with watch_layers(self.student, [s for _, s in self.pairs]) as student_maps:
-            student_logits = self.student.net(batch.x_norm)
+            student_logits = self.student.logits(batch.x_norm)
         loss = losses.divergence(batch.targets, student_logits, settings.temperature, settings.kl_reduction)
         values = {"loss": loss.detach(), "passed": batch.share_passed}
         if self.pairs:

@@ -16,6 +16,7 @@ class Size:
     batch_size: int  # generated images a step; the paper has 256
     published_rounds: int  # of GKT as published; the paper has 4,000
     rounds: int  # of GKT otherwise; ISPF gets as many student steps
+    distill_steps: int = 4000  # of distill's student
     per_class: tuple[int, ...]  # images for distill; the first size is the monitor's hold-out for the other methods
 
 

@@ -41,7 +41,7 @@ def reproduce(
             for arch in archs
             for row in rows
             for seed in range(size.seeds)
-            for job in [row_job(out, arch, seed, row, size)]
+            for job in [row_job(out / arch / f"seed{seed}", row, seed, size.per_class[0])]
         ]
         distilled = [job for which in teachers for job in distill_jobs(out, *which, size, data)]
         failed = in_parallel([*distilled, *jobs], workers)
@@ -98,6 +98,7 @@ def synthesis_jobs(out: Path, arch: str, seed: int, size: Size, data: Data) -> l
 def distill_jobs(out: Path, arch: str, seed: int, size: Size, data: Data) -> list[Job]:
     folder = out / arch / f"seed{seed}"
     common = ["unlearn", "distill", "--forget", FORGET, "--seed", seed, "--threads", 1, "--resume"]
+    common += ["--steps", size.distill_steps]
     common += ["--flip"] if data.natural else []
     places = {n: folder / f"distill-{n}-{FORGET}" for n in size.per_class}
     return [
@@ -106,8 +107,8 @@ def distill_jobs(out: Path, arch: str, seed: int, size: Size, data: Data) -> lis
     ]
 
 
-def row_job(out: Path, arch: str, seed: int, row: Row, size: Size) -> Job:
-    folder = out / arch / f"seed{seed}"
-    given = ["--teacher", folder / "teacher.safetensors", "--shards", folder / f"shards-{size.per_class[0]}"]
+def row_job(folder: Path, row: Row, seed: int, per_class: int) -> Job:
+    """The row's run in the folder of its teacher, and of the shards that its monitor holds out."""
+    given = ["--teacher", folder / "teacher.safetensors", "--shards", folder / f"shards-{per_class}"]
     common = ["--forget", FORGET, "--seed", seed, "--threads", 1, *WATCH, "--resume", "--out", folder / row.name]
     return folder / row.name / "provenance.json", ["unlearn", *row.command, *given, *common]

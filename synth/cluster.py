@@ -78,6 +78,7 @@ def connected(address: str, workers: Workers, insecure: bool = False) -> Iterato
         ray.shutdown()
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+        reread_authentication()
 
 
 def connect(address: str, workers: Workers) -> str:
@@ -137,15 +138,20 @@ def start_local(workers: Workers) -> str:
 @contextmanager
 def private_ray() -> Iterator[None]:
     """What Ray 2.60 has no public setting for: a loopback that stays one, and a token that is written nowhere."""
-    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
-
     if os.environ.get("RAY_AUTH_MODE") != "token" or "RAY_AUTH_TOKEN" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-        Config.initialize("")  # both were read when ray was imported
-        AuthenticationTokenLoader.instance().reset_cache()
+        reread_authentication()
     with loopback_kept():
         yield
+
+
+def reread_authentication() -> None:
+    """Ray reads mode and token once, when it is imported; a process may use one cluster after another."""
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def test_a_lost_node_loses_no_sample(nodes: Any, tiny_teacher: Classifier, tmp_p
         killer.start()
         make_run(tmp_path / "run", recipe, PLAN, on_ray(Workers(count=2)))
         killer.join()
-        assert workers_that_fit(Workers()) == 1
+        wait_until(lambda: workers_that_fit(Workers()) == 1, "the node to be given up")
         for phase in ("synthesis", "label", "encode", "upload"):
             wait_until(lambda p=phase: f'phase="{p}"' in metrics(), f"the metric of {phase}")
         assert "ray_synth_shards_total{" in metrics()

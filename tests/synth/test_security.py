@@ -120,6 +120,5 @@ def test_a_client_without_the_token_is_refused(tmp_path: Path) -> None:
     nobody = {"HOME": str(tmp_path)}
     with head(tmp_path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token) as address:
         assert connect(address, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token) == "in\n"
-        assert "RAY_AUTH_MODE=token with the cluster's token" in connect(address, RAY_AUTH_MODE="disabled", **nobody)
-        wrong = connect(address, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
-        assert "does not answer" in wrong
+        for wrong in ({"RAY_AUTH_MODE": "disabled", **nobody}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "ab" * 32}):
+            assert "wants another token: set RAY_AUTH_MODE=token" in connect(address, **wrong)

@@ -15,6 +15,8 @@ from pathlib import Path
 import click
 from reproduce_jobs import Data, Job, all_of, header, run, shards_job, spread
 from reproduce_mnist import training_jobs
+from reproduce_rows import SIZES, method_rows
+from reproduce_table import row_job
 
 CONTROL, RETRAINED = "control", "retrained"
 DISTILLED: dict[str, list[object]] = {
@@ -23,7 +25,9 @@ DISTILLED: dict[str, list[object]] = {
     "distill-hard": ["--hard-labels", "--entropy", 0.2],
     CONTROL: [],
 }
-METHODS = {"gkt": ["gkt", "--preset", "tuned"]}
+SMALL = SIZES["small"]
+ROWS = {row.name: row for row in method_rows(SMALL)}  # students as `scripts/reproduce table` makes them
+HOLDOUT = SMALL.per_class[0]  # images a class of the shards that their monitors hold out
 BRIEF = {
     "repeats": 2,
     "draws": 5,
@@ -61,6 +65,8 @@ def reproduce(out: Path, data: Data, seeds: int, per_class: int, forget: str, st
     all_of(job for case in cases for job in training_jobs(out, case.seed, data, (forget,)))
     for case in cases:
         run(shards_job(case.teacher, case.shards, per_class, case.seed))
+        if ROWS.keys() & set(students):
+            run(shards_job(case.teacher, case.folder / f"shards-{HOLDOUT}", HOLDOUT, case.seed))
     if CONTROL in students:
         for case in cases:
             run(control_shards(case))
@@ -98,16 +104,19 @@ def student_job(name: str, case: Case) -> Job:
     if name == RETRAINED:
         return case.retrained, []
     student = case.folder / f"{f'distill-{case.per_class}' if name == 'distill' else name}-{case.forget}"
-    teacher, shards = case.teacher, case.shards
-    if name in DISTILLED:
-        command = ["unlearn", "distill", *DISTILLED[name]]
-        shards = control_shards(case)[0].parent if name == CONTROL else shards
-    elif name in ("masked-logit", "last-layer", "finetune", "random-relabel"):
-        command = ["unlearn", "baseline", "--kind", name, "--teacher", teacher]
-    else:
-        command = ["unlearn", *METHODS.get(name, [name]), "--teacher", teacher]
+    if name in ROWS:
+        return row_job(student, ROWS[name], case.seed, f"shards-{HOLDOUT}", case.forget)
+    shards = control_shards(case)[0].parent if name == CONTROL else case.shards
     options = ["--shards", shards, "--forget", case.forget, "--out", student, "--seed", case.seed]
-    return student / "provenance.json", [*command, *options, "--threads", 1, "--overwrite"]
+    return student / "provenance.json", [
+        "unlearn",
+        "distill",
+        *DISTILLED[name],
+        *options,
+        "--threads",
+        1,
+        "--overwrite",
+    ]
 
 
 def control_shards(case: Case) -> Job:

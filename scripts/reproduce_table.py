@@ -41,7 +41,7 @@ def reproduce(
             for arch in archs
             for row in rows
             for seed in range(size.seeds)
-            for job in [row_job(out / arch / f"seed{seed}", row, seed, size.per_class[0])]
+            for job in [row_job(out / arch / f"seed{seed}" / row.name, row, seed, f"shards-{size.per_class[0]}")]
         ]
         distilled = [job for which in teachers for job in distill_jobs(out, *which, size, data)]
         failed = in_parallel([*distilled, *jobs], workers)
@@ -107,8 +107,8 @@ def distill_jobs(out: Path, arch: str, seed: int, size: Size, data: Data) -> lis
     ]
 
 
-def row_job(folder: Path, row: Row, seed: int, per_class: int) -> Job:
-    """The row's run in the folder of its teacher, and of the shards that its monitor holds out."""
-    given = ["--teacher", folder / "teacher.safetensors", "--shards", folder / f"shards-{per_class}"]
-    common = ["--forget", FORGET, "--seed", seed, "--threads", 1, *WATCH, "--resume", "--out", folder / row.name]
-    return folder / row.name / "provenance.json", ["unlearn", *row.command, *given, *common]
+def row_job(place: Path, row: Row, seed: int, shards: str, forget: object = FORGET) -> Job:
+    """The row's run in `place`, beside its teacher and the shards that its monitor holds out."""
+    given = ["--teacher", place.parent / "teacher.safetensors", "--shards", place.parent / shards]
+    common = ["--forget", forget, "--seed", seed, "--threads", 1, *WATCH, "--resume", "--out", place]
+    return place / "provenance.json", ["unlearn", *row.command, *given, *common]

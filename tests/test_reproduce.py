@@ -26,7 +26,7 @@ def test_every_row_is_a_request_that_unlearn_takes(size: str, monkeypatch: pytes
     monkeypatch.setattr(runs, "unlearn", lambda request, say: requests.append(request))
     rows = method_rows(SIZES[size])
     for row in rows:
-        _, command = row_job(tmp_path, row, 1, 100)
+        _, command = row_job(tmp_path / row.name, row, 1, "shards-100")
         result = CliRunner().invoke(main, list(map(str, command[1:])))
         assert result.exit_code == 0, result.output
     assert len({request.out for request in requests}) == len(rows)

@@ -17,7 +17,7 @@ from synth.errors import UsageError
 from synth.generate import local_device
 from synth.index import INDEX, RunCard, read_index
 from synth.store import Folder
-from synth.teacher import expected_shapes, load_checkpoint, save_checkpoint
+from synth.teacher import expected_shapes, load_checkpoint, refuse_untrusted, save_checkpoint
 from unlearn.cache import open_shards
 from unlearn.data import LabelledImages, load_images
 from unlearn.evaluate import Evaluation
@@ -124,6 +124,7 @@ def distill(
         pools = follow(store, filters, follow_timeout)
     settings = method.fill_in(settings, card)
     student_card = method.student_card(card, forget, settings, seed, architecture, width)
+    refuse_untrusted(student_card.architecture, architecture, str(store), "--student-arch")
     expected_shapes(student_card)  # an architecture that doesn't exist is refused before anything is written
     folder = RunFolder(out, overwrite, resume)
     folder.claim(

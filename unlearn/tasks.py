@@ -19,7 +19,7 @@ from synth.index import INDEX, RunCard, read_index
 from synth.store import Folder
 from synth.teacher import expected_shapes, load_checkpoint, refuse_untrusted, save_checkpoint
 from unlearn.cache import open_shards
-from unlearn.data import LabelledImages, load_images
+from unlearn.data import LabelledImages, check_data, load_images
 from unlearn.evaluate import Evaluation
 from unlearn.evaluate import evaluate as evaluate_model
 from unlearn.folder import RunFolder
@@ -75,7 +75,7 @@ def train(
     settings: TrainSettings,
     say: Say,
 ) -> None:
-    data = source.load("train")
+    data, test = source.load("train"), source.load("test")  # both before any work
     check_classes(without, len(data.class_names), "class", "the data")
     if len(set(without)) == len(data.class_names):
         raise UsageError("--without leaves no class to train on: leave at least one out of it")
@@ -91,7 +91,7 @@ def train(
         log=lambda epoch, values: say(f"epoch {epoch} of {settings.epochs}: loss {values['loss']:.4f}"),
     )
     digest = save_checkpoint(model, out)
-    result = evaluate_model(model, source.load("test"), without)
+    result = evaluate_model(model, test, without)
     forgotten = "" if result.forget is None else f", the classes left out {result.forget:.2f} %"
     say(f"wrote {out} (sha256 {digest[:12]}): test accuracy {result.retain:.2f} %{forgotten}")
 
@@ -174,14 +174,14 @@ def evaluate(
 ) -> tuple[dict[str, Evaluation], tuple[str, ...]]:
     """Each named checkpoint's evaluation on the same test images, and the class names."""
     models = {name: load_checkpoint(path, trusted_architecture).to(device) for name, path in checkpoints.items()}
-    data = source.load("test")
-    for name, model in models.items():
-        if model.card.num_classes != len(data.class_names) or model.card.input_shape != tuple(data.images.shape[1:]):
-            raise UsageError(
-                f"{checkpoints[name]} takes images {list(model.card.input_shape)} of {model.card.num_classes} classes, but "
-                f"{source.name} has {list(data.images.shape[1:])} of {len(data.class_names)}: name the data it was made for"
-            )
-    check_classes(forget, len(data.class_names), "forget class", "the data")
-    if len(set(forget)) == len(data.class_names):
+    images = source.load("test")
+    data = {n: check_data(model.card, images, checkpoints[n], source.name) for n, model in models.items()}
+    orders = {d.class_names: checkpoints[n] for n, d in data.items()}
+    if len(orders) > 1:
+        one, other, *_ = orders.values()
+        raise UsageError(f"{one} and {other} have their classes in different orders: evaluate each on its own")
+    class_names = next(iter(orders))
+    check_classes(forget, len(class_names), "forget class", "the data")
+    if len(set(forget)) == len(class_names):
         raise UsageError("every class is to be forgotten: leave at least one to retain")
-    return {name: evaluate_model(model, data, forget) for name, model in models.items()}, data.class_names
+    return {name: evaluate_model(model, data[name], forget) for name, model in models.items()}, class_names

@@ -171,7 +171,8 @@ def save_checkpoint(model: Classifier, path: Path) -> str:
 def load_checkpoint(path: Path, trusted_architecture: str | None = None) -> Classifier:
     """The classifier in the file, frozen.
 
-    `trusted_architecture` is the `module:function` that the user allows to run; a checkpoint alone can't choose code.
+    `trusted_architecture` is the `module:function` that the user allows to run, or several, separated by commas; a
+    checkpoint alone can't choose code.
     Raises UserError where the file is missing, damaged, or not a checkpoint of ours.
     """
     return parse_checkpoint(read_checkpoint(path), str(path), trusted_architecture)
@@ -214,8 +215,11 @@ def parse_checkpoint(data: bytes, name: str, trusted_architecture: str | None = 
 
 
 def refuse_untrusted(architecture: str, trusted: str | None, whose: str, option: str = "--arch") -> None:
-    """Raise UserError where a file would choose code that the user hasn't named with `option`. `whose` names the file."""
-    if ":" in architecture and architecture != trusted:
+    """Raise UserError where a file would choose code that the user hasn't named with `option`. `whose` names the file.
+
+    `trusted` may be several names, separated by commas.
+    """
+    if ":" in architecture and architecture not in (trusted or "").split(","):
         raise UserError(
             f"{whose} wants to run the code {architecture}: if you trust it, say so with {option} {architecture}"
         )

@@ -345,6 +345,7 @@ def sweep(
     source = tasks.DataSource(data, data_root, download, image_size)
     command = main.commands[method]
     classes = ",".join(map(str, forget))
+    trusted = named_code(command, [*options, "--forget", classes, "--out", str(out)])
 
     def run(place: Path, value: str, seed: int) -> None:
         given = ["--forget", classes, "--out", str(place), f"--{chosen.name}", value, "--seed", str(seed), "--resume"]
@@ -352,11 +353,17 @@ def sweep(
         command.main(arguments, f"unlearn {method}", standalone_mode=False, auto_envvar_prefix="UNLEARN")
 
     def judge(student: Path) -> tuple[float, float | None]:
-        result = tasks.evaluate({"student": student}, source, forget, None, where)[0]["student"]
+        result = tasks.evaluate({"student": student}, source, forget, trusted, where)[0]["student"]
         return result.retain, result.forget
 
     sweep_over(chosen, seeds, out, run, judge, click.echo)
     click.echo(f"wrote {out / RESULTS} and {out / PLOT}")
+
+
+def named_code(command: click.Command, options: list[str]) -> str:
+    """The architectures that a method's options name: what its students may be made of."""
+    given = command.make_context(command.name, options, auto_envvar_prefix="UNLEARN").params
+    return ",".join(given[option] for option in ("arch", "student_arch") if given.get(option))
 
 
 for command in (audit, report, verify, replay):

@@ -124,7 +124,8 @@ def distill(
         pools = follow(store, filters, follow_timeout)
     settings = method.fill_in(settings, card)
     student_card = method.student_card(card, forget, settings, seed, architecture, width)
-    refuse_untrusted(student_card.architecture, architecture, str(store), "--student-arch")
+    if architecture is None:
+        refuse_untrusted(card.architecture, None, str(store), "--student-arch")
     expected_shapes(student_card)  # an architecture that doesn't exist is refused before anything is written
     folder = RunFolder(out, overwrite, resume)
     folder.claim(

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from synth.errors import UserError
 from synth.index import INDEX, read_index
 from synth.store import Folder
+from synth.teacher import Classifier, save_checkpoint
+from tests.runs import digits_card
 from unlearn import tasks
+from unlearn.cli import main
 from unlearn.folder import STUDENT
 from unlearn.report.remake import remake
 from unlearn.settings import DistillSettings
@@ -86,3 +90,28 @@ def test_a_student_of_code_that_the_user_names_is_made_again(run: Path, tmp_path
     }
     again, _ = remake(record, tmp_path / "again", tmp_path / "none", None, code, quiet)
     assert again.read_bytes() == (tmp_path / "student" / STUDENT).read_bytes()
+
+
+@pytest.mark.parametrize("method", ["distill", "emmn"])
+def test_a_student_of_ones_own_code_can_be_swept(run: Path, tmp_path: Path, code: str, method: str) -> None:
+    teacher = tmp_path / "teacher.safetensors"
+    save_checkpoint(Classifier.untrained(digits_card(architecture=code, width=1.0), 0), teacher)
+    command = ["sweep", "--method", method, "--data", "digits", "--forget", "0", "--out", str(tmp_path / "out")]
+    own = {
+        "distill": ["--over", "steps=2,3", "--shards", str(run), f"--student-arch={code}"],
+        "emmn": ["--over", "noise-steps=1,2", "--teacher", str(teacher), "--arch", code, "--batch-size", "8"],
+    }
+    done = CliRunner().invoke(main, [*command, "--threads", "1", *own[method]])
+    assert done.exit_code == 0, done.output
+    assert "sweep.csv" in done.output
+
+
+def test_models_of_several_codes_are_evaluated_together(tmp_path: Path, code: str) -> None:
+    card = digits_card(architecture=code, width=1.0)
+    paths = {"original": tmp_path / "a", "unlearned": tmp_path / "b"}
+    for path, architecture in zip(paths.values(), (code, "tests.runs:bare"), strict=True):
+        save_checkpoint(Classifier.untrained(dataclasses.replace(card, architecture=architecture), 0), path)
+    source = tasks.DataSource("digits", None, False, 32)
+    with pytest.raises(UserError, match="wants to run the code tests"):
+        tasks.evaluate(paths, source, (0,), code, "cpu")
+    assert set(tasks.evaluate(paths, source, (0,), f"{code},tests.runs:bare", "cpu")[0]) == set(paths)

@@ -69,6 +69,8 @@ def test_hard_labels_are_the_likeliest_retain_class() -> None:
     assert targets.tolist() == [[0, 0, 1], [0, 1, 0]]
     with pytest.raises(ValueError, match="hard labels have no temperature"):
         DistillSettings(hard_labels=True, temperature=4.0)
+    with pytest.raises(ValueError, match="hard labels and post-filter exclude each other"):
+        DistillSettings(hard_labels=True, post_filter=True)
 
 
 def test_each_shard_buys_its_share_of_the_steps(tiny_run: Path) -> None:

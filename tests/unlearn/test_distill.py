@@ -105,6 +105,7 @@ def test_blends_are_not_shifted_again(tiny_run: Path) -> None:
 def test_a_student_of_another_architecture(tiny_run: Path) -> None:
     run = read_index(Folder(tiny_run)).card
     assert student_card(run, (0,), QUICK, 0, None, None).width == run.width
+    assert student_card(run, (0,), QUICK, 0, "resnet20", None).width == 1.0
     other = student_card(run, (0,), QUICK, 0, "resnet20", 0.5)
     assert (other.architecture, other.width) == ("resnet20", 0.5)
     assert Classifier.untrained(other, 0)(torch.rand(2, *run.image_shape)).shape == (2, 10)

@@ -218,10 +218,12 @@ def distill(
     settings = settings_from_flags(DistillSettings(), flags, "distill")
     from unlearn import tasks
 
-    tasks.distill(
-        shards, forget, settings, out, student_arch, student_width,
-        follow_timeout if follow else None, resume, overwrite, seed, tasks.machine(device, threads), click.echo, tensorboard,
+    request = tasks.DistillRequest(
+        shards=shards, forget=forget, settings=settings, out=out, student_arch=student_arch, student_width=student_width,
+        follow_timeout=follow_timeout if follow else None, resume=resume, overwrite=overwrite, seed=seed,
+        device=tasks.machine(device, threads), tensorboard=tensorboard,
     )  # fmt: skip
+    tasks.distill(request, click.echo)
 
 
 @main.command(context_settings=FROM_ENVIRONMENT)

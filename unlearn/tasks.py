@@ -96,56 +96,60 @@ def train(
     say(f"wrote {out} (sha256 {digest[:12]}): test accuracy {result.retain:.2f} %{forgotten}")
 
 
-def distill(
-    shards: str,
-    forget: tuple[int, ...],
-    settings: DistillSettings,
-    out: Path,
-    architecture: str | None,
-    width: float | None,
-    follow_timeout: float | None,
-    resume: bool,
-    overwrite: bool,
-    seed: int,
-    device: str,
-    say: Say,
-    tensorboard: Path | None = None,
-) -> None:
-    """`follow_timeout` None means that the run has to be complete."""
-    store = open_shards(shards)
-    filters = method.filters_for(forget, settings)
-    if follow_timeout is None:
+@dataclass(frozen=True, kw_only=True)
+class DistillRequest:
+    """What `unlearn distill` was asked for. `follow_timeout` None means that the run has to be complete."""
+
+    shards: str
+    forget: tuple[int, ...]
+    settings: DistillSettings
+    out: Path
+    student_arch: str | None = None
+    student_width: float | None = None
+    follow_timeout: float | None = None  # seconds
+    resume: bool = False
+    overwrite: bool = False
+    seed: int = 0
+    device: str = "cpu"
+    tensorboard: Path | None = None
+
+
+def distill(request: DistillRequest, say: Say) -> None:
+    forget, seed, device = request.forget, request.seed, request.device
+    store = open_shards(request.shards)
+    filters = method.filters_for(forget, request.settings)
+    if request.follow_timeout is None:
         card = read_index(store).card
         method.check_forget(forget, card)
         pools = iter([load_complete(store, filters)])
     else:
-        card = wait_for_run(store, filters, follow_timeout).index.card
+        card = wait_for_run(store, filters, request.follow_timeout).index.card
         method.check_forget(forget, card)
-        pools = follow(store, filters, follow_timeout)
-    settings = method.fill_in(settings, card)
-    student_card = method.student_card(card, forget, settings, seed, architecture, width)
-    if architecture is None:
+        pools = follow(store, filters, request.follow_timeout)
+    settings = method.fill_in(request.settings, card)
+    student_card = method.student_card(card, forget, settings, seed, request.student_arch, request.student_width)
+    if request.student_arch is None:
         refuse_untrusted(card.architecture, None, str(store), "--student-arch")
     expected_shapes(student_card)  # an architecture that doesn't exist is refused before anything is written
-    folder = RunFolder(out, overwrite, resume)
+    folder = RunFolder(request.out, request.overwrite, request.resume)
     folder.claim(
         {
             "method": "distill",
             "forget": forget,
             "seed": seed,
             "device": device,
-            "student_arch": architecture,
-            "student_width": width,
+            "student_arch": request.student_arch,
+            "student_width": request.student_width,
             "run_sha256": run_digest(card),
             **dataclasses.asdict(settings),
         }
     )
     if folder.complete:
-        say(f"{out} is complete already")
+        say(f"{request.out} is complete already")
         return
     work = method.Distillation(pools, student_card, forget, settings, seed=seed, device=device)
     with computed(work.student, settings):
-        result = carry_out(work, folder, LOOP, seed, tensorboard=tensorboard)
+        result = carry_out(work, folder, LOOP, seed, tensorboard=request.tensorboard)
     path = conclude(
         folder,
         result,

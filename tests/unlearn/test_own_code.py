@@ -55,7 +55,8 @@ def run(tiny_run: Path, tmp_path: Path, code: str) -> Path:
 
 
 def distill(run: Path, out: Path, architecture: str | None) -> None:
-    tasks.distill(str(run), (0,), SETTINGS, out, architecture, None, None, False, False, 0, "cpu", quiet)
+    request = tasks.DistillRequest(shards=str(run), forget=(0,), settings=SETTINGS, out=out, student_arch=architecture)
+    tasks.distill(request, quiet)
 
 
 def test_shards_choose_no_code_unless_the_user_names_it(run: Path, tmp_path: Path, code: str) -> None:

@@ -46,8 +46,11 @@ def remake(
         if method == "distill":
             if shards is None:
                 raise UserError("the report names no shards: name them with --shards")
-            chosen, shape = taken(DistillSettings, settings), (model["architecture"], model["width"])
-            tasks.distill(shards, forget, chosen, out, *shape, None, False, False, seed, device, say)
+            asked = tasks.DistillRequest(
+                shards=shards, forget=forget, settings=taken(DistillSettings, settings), out=out, seed=seed, device=device,
+                student_arch=model["architecture"], student_width=model["width"],
+            )  # fmt: skip
+            tasks.distill(asked, say)
         elif method in METHOD_SETTINGS:
             request = runs.Request(
                 method=method, settings=taken(METHOD_SETTINGS[method], settings), loop=taken(LoopSettings, settings),

@@ -108,6 +108,8 @@ class ResidualBlock(nn.Module):
         return torch.relu(self.body(x) + self.shortcut(x))
 
 
+# Of torchvision's models, those with further outputs in training, and how the weights of these heads begin.
+AUXILIARY_HEADS: dict[str, tuple[str, ...]] = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 OURS = {"lenet5": LeNet5, "allcnn": AllCNN, "resnet20": ResNet20}
 
 
@@ -116,6 +118,7 @@ def build(architecture: str, in_channels: int, num_classes: int, image_size: int
 
     `architecture` is one of `OURS`, the name of a torchvision classification model, or `module:function` for a
     callable of the user's own that takes (in_channels, num_classes). `width` scales the channels of ours.
+    Auxiliary heads are left out, so that every network has one output in training too.
     """
     if architecture in OURS:
         return OURS[architecture](in_channels, num_classes, image_size, width)
@@ -135,7 +138,8 @@ def build(architecture: str, in_channels: int, num_classes: int, image_size: int
             f"torchvision's {architecture} takes 3-channel images, these have {in_channels}: "
             f"choose one of {', '.join(OURS)}, or your own as module:function"
         )
-    return models.get_model(architecture, weights=None, num_classes=num_classes)
+    plain = {"aux_logits": False, "init_weights": True} if architecture in AUXILIARY_HEADS else {}
+    return models.get_model(architecture, weights=None, num_classes=num_classes, **plain)
 
 
 def users_own(architecture: str, in_channels: int, num_classes: int) -> nn.Module:

@@ -171,7 +171,8 @@ def save_checkpoint(model: Classifier, path: Path) -> str:
 def load_checkpoint(path: Path, trusted_architecture: str | None = None) -> Classifier:
     """The classifier in the file, frozen.
 
-    `trusted_architecture` is the `module:function` that the user allows to run; a checkpoint alone can't choose code.
+    `trusted_architecture` is the `module:function` that the user allows to run, or several, separated by commas; a
+    checkpoint alone can't choose code.
     Raises UserError where the file is missing, damaged, or not a checkpoint of ours.
     """
     return parse_checkpoint(read_checkpoint(path), str(path), trusted_architecture)
@@ -196,10 +197,7 @@ def read_checkpoint(path: Path) -> bytes:
 def parse_checkpoint(data: bytes, name: str, trusted_architecture: str | None = None) -> Classifier:
     """The classifier in a checkpoint's bytes, frozen. `name` is what errors call it."""
     card = parse_card(data, name)
-    if ":" in card.architecture and card.architecture != trusted_architecture:
-        raise UserError(
-            f"{name} wants to run the code {card.architecture}: if you trust it, say so with --arch {card.architecture}"
-        )
+    refuse_untrusted(card.architecture, trusted_architecture, name)
     try:
         tensors = load_tensors(data)
     except (SafetensorError, KeyError) as error:  # KeyError: a type of number that torch doesn't have
@@ -214,6 +212,17 @@ def parse_checkpoint(data: bytes, name: str, trusted_architecture: str | None = 
     net = build_for(card)
     net.load_state_dict(tensors)
     return Classifier(net, card, hashlib.sha256(data).hexdigest()).freeze()
+
+
+def refuse_untrusted(architecture: str, trusted: str | None, whose: str, option: str = "--arch") -> None:
+    """Raise UserError where a file would choose code that the user hasn't named with `option`. `whose` names the file.
+
+    `trusted` may be several names, separated by commas.
+    """
+    if ":" in architecture and architecture not in (trusted or "").split(","):
+        raise UserError(
+            f"{whose} wants to run the code {architecture}: if you trust it, say so with {option} {architecture}"
+        )
 
 
 def parse_card(data: bytes, name: str) -> ModelCard:

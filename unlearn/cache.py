@@ -7,6 +7,7 @@ longest ago go first. A cache that can't be written, as on a full disk, is done 
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from hashlib import sha256 as sha256_of
 from pathlib import Path
@@ -16,6 +17,7 @@ from synth.store import Folder, Store, open_store
 
 FOLDER = "~/.cache/data-free-unlearning"
 GIB = 10.0
+KEPT = re.compile(r"[0-9a-f]{64}\.tar")
 
 
 def open_shards(uri: str) -> Store:
@@ -57,12 +59,13 @@ class CachedStore:
         return data
 
     def keep(self, path: Path, data: bytes) -> None:
-        """Make room, then put the file there. Several processes may share the folder."""
+        """Make room, then put the file there. Several processes may share the folder, and other files may lie in it."""
         if len(data) > self.limit:
             return
         local = Folder(self.folder)
         local.create()
-        files = [(entry.stat().st_mtime, entry.stat().st_size, entry.path) for entry in os.scandir(self.folder)]
+        ours = [entry for entry in os.scandir(self.folder) if KEPT.fullmatch(entry.name)]
+        files = [(entry.stat().st_mtime, entry.stat().st_size, entry.path) for entry in ours]
         total = sum(size for _, size, _ in files) + len(data)
         for _, size, old in sorted(files):
             if total <= self.limit:

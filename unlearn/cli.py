@@ -218,10 +218,12 @@ def distill(
     settings = settings_from_flags(DistillSettings(), flags, "distill")
     from unlearn import tasks
 
-    tasks.distill(
-        shards, forget, settings, out, student_arch, student_width,
-        follow_timeout if follow else None, resume, overwrite, seed, tasks.machine(device, threads), click.echo, tensorboard,
+    request = tasks.DistillRequest(
+        shards=shards, forget=forget, settings=settings, out=out, student_arch=student_arch, student_width=student_width,
+        follow_timeout=follow_timeout if follow else None, resume=resume, overwrite=overwrite, seed=seed,
+        device=tasks.machine(device, threads), tensorboard=tensorboard,
     )  # fmt: skip
+    tasks.distill(request, click.echo)
 
 
 @main.command(context_settings=FROM_ENVIRONMENT)
@@ -345,6 +347,7 @@ def sweep(
     source = tasks.DataSource(data, data_root, download, image_size)
     command = main.commands[method]
     classes = ",".join(map(str, forget))
+    trusted = named_code(command, [*options, "--forget", classes, "--out", str(out)])
 
     def run(place: Path, value: str, seed: int) -> None:
         given = ["--forget", classes, "--out", str(place), f"--{chosen.name}", value, "--seed", str(seed), "--resume"]
@@ -352,11 +355,17 @@ def sweep(
         command.main(arguments, f"unlearn {method}", standalone_mode=False, auto_envvar_prefix="UNLEARN")
 
     def judge(student: Path) -> tuple[float, float | None]:
-        result = tasks.evaluate({"student": student}, source, forget, None, where)[0]["student"]
+        result = tasks.evaluate({"student": student}, source, forget, trusted, where)[0]["student"]
         return result.retain, result.forget
 
     sweep_over(chosen, seeds, out, run, judge, click.echo)
     click.echo(f"wrote {out / RESULTS} and {out / PLOT}")
+
+
+def named_code(command: click.Command, options: list[str]) -> str:
+    """The architectures that a method's options name: what its students may be made of."""
+    given = command.make_context(command.name, options, auto_envvar_prefix="UNLEARN").params
+    return ",".join(given[option] for option in ("arch", "student_arch") if given.get(option))
 
 
 for command in (audit, report, verify, replay):

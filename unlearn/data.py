@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from synth.errors import UsageError, UserError
+from synth.teacher import ModelCard
 
 TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10"}
 NAMES = ("digits", *TORCHVISION)
@@ -56,6 +57,41 @@ def load_images(
     raise UsageError(f"unknown data '{name}': choose {', '.join(NAMES)}, or the path of a folder with train/ and test/")
 
 
+def check_data(card: ModelCard, data: LabelledImages, checkpoint: Path, data_name: str) -> LabelledImages:
+    """The images, with their labels in the order of the checkpoint's classes.
+
+    Names that are only numbers, of either side, stand for whatever has that number on the other.
+
+    Raises:
+        UsageError: the checkpoint is for images of another shape, or for other classes.
+    """
+    ours, theirs = card.class_names, data.class_names
+    if (card.input_shape, len(ours)) != (tuple(data.images.shape[1:]), len(theirs)):
+        raise UsageError(
+            f"{checkpoint} takes images {list(card.input_shape)} of {len(ours)} classes, but "
+            f"{data_name} has {list(data.images.shape[1:])} of {len(theirs)}: name the data it was made for"
+        )
+    if ours == theirs or numbered(ours) != numbered(theirs):
+        return data
+    if set(ours) != set(theirs):
+        lacking = min(set(theirs) - set(ours))
+        raise UsageError(
+            f"{checkpoint} has no class '{lacking}' of {data_name}: name the data it was made for, or import it again "
+            f"with --classes {shortened(theirs)} if its outputs are in that order"
+        )
+    place = {name: number for number, name in enumerate(ours)}
+    order = torch.tensor([place[name] for name in theirs])
+    return replace(data, labels=order[data.labels], class_names=ours)
+
+
+def numbered(class_names: tuple[str, ...]) -> bool:
+    return all(name.isdigit() for name in class_names)
+
+
+def shortened(class_names: tuple[str, ...], limit: int = 10) -> str:
+    return ",".join(class_names[:limit]) + (",..." if len(class_names) > limit else "")
+
+
 def load_digits(split: str) -> LabelledImages:
     """1,797 real digits of 8x8 pixels, enlarged to 28x28; a quarter of each class, always the same, is the test set."""
     from sklearn.datasets import load_digits as sklearn_digits
@@ -95,6 +131,11 @@ def load_folder(folder: Path, split: str, image_size: int) -> LabelledImages:
         raise UserError(
             f"{folder / split} has no folders of classes with images: name a folder that has train/CLASS/ and test/CLASS/"
         ) from error
+    other = folder / ("test" if split == "train" else "train")
+    if other.is_dir() and (odd := set(dataset.classes) ^ {entry.name for entry in other.iterdir() if entry.is_dir()}):
+        raise UserError(
+            f"only one of {folder / split} and {other} has a folder {min(odd)}: give both a folder for each class"
+        )
     images = torch.empty(len(dataset), 3, image_size, image_size, dtype=torch.uint8)
     for row, (path, _) in enumerate(dataset.samples):
         try:

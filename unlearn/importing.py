@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from synth.errors import UsageError, UserError
+from synth.models import AUXILIARY_HEADS
 from synth.teacher import Classifier, ModelCard, build_for, check_shapes, expected_shapes, save_checkpoint
 
 T = TypeVar("T")
@@ -51,12 +52,13 @@ def numbers(option: str, text: str, kind: Callable[[str], T], example: str) -> t
 
 
 def import_state_dict(path: Path, card: ModelCard, out: Path) -> str:
-    """Write the checkpoint and return its sha256. No code in the file is run.
+    """Write the checkpoint, without auxiliary heads, and return its sha256. No code in the file is run.
 
     Raises:
         UserError: the file is missing, holds more than weights, or holds another architecture's.
     """
-    state = unwrap(read_weights(path), path)
+    heads = AUXILIARY_HEADS.get(card.architecture, ())
+    state = {key: value for key, value in unwrap(read_weights(path), path).items() if not key.startswith(heads)}
     check_shapes(
         expected_shapes(card), {key: value.shape for key, value in state.items()}, str(path), card.architecture
     )

@@ -13,8 +13,11 @@ PATH = click.Path(path_type=Path)
 
 device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto")
 threads_option = click.option("--threads", type=click.IntRange(min=1), help="CPU threads  [default: all cores]")
-seed_option = click.option("--seed", type=click.IntRange(min=0), default=0)
-code_option = click.option("--arch", help="module:function of a checkpoint's architecture, if it is your own code")
+# The bound leaves the lower half of torch's 64 bits to an audit, which numbers its experiments there.
+seed_option = click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0)
+code_option = click.option(
+    "--arch", help="module:function of a checkpoint's architecture, if it is your own code; several as a:f,b:g"
+)
 
 
 def tensorboard_folder(context: click.Context, option: click.Parameter, value: Path | None) -> Path | None:

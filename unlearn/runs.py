@@ -21,7 +21,7 @@ from unlearn.cache import open_shards
 from unlearn.filters import Filter, held_out, kept_for_training, unblended
 from unlearn.folder import RunFolder
 from unlearn.loop import Inputs, Method, Outcome, run_method
-from unlearn.methods.distill import check_forget
+from unlearn.methods.distill import check_forget, network_of
 from unlearn.monitor import Monitor
 from unlearn.settings import LoopSettings
 from unlearn.stream import Batch, load_complete
@@ -152,11 +152,9 @@ def student_card(request: Request, teacher: Classifier, starts_from_teacher: boo
         raise UsageError(
             f"{request.method} starts from the teacher's weights: leave out --student-arch and --student-width"
         )
-    ours = teacher.card
     return dataclasses.replace(
-        ours,
-        architecture=architecture or ours.architecture,
-        width=width or (ours.width if architecture in (None, ours.architecture) else 1.0),
+        teacher.card,
+        **network_of(teacher.card, architecture, width),
         training={
             "method": request.method,
             "forget": list(request.forget),

@@ -32,7 +32,7 @@ class DistillSettings(ComputeSettings):
     """
 
     gate: float = setting(
-        0.01, "drop samples whose forget-class probability is this or more (ε of GKT)", above=0, at_most=1
+        0.01, "drop samples whose forget-class probability is this or more (ε of GKT); 1 drops none", above=0, at_most=1
     )
     entropy: float | None = setting(None, "drop samples whose entropy in nats is this or more", above=0)
     post_filter: bool = setting(False, "drop nothing, but push the forget classes down in the teacher's logits (ISPF)")
@@ -58,6 +58,9 @@ class DistillSettings(ComputeSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(not self.hard_labels or self.temperature == 1, "hard labels have no temperature: leave one of them out")
+        require(
+            not (self.hard_labels and self.post_filter), "hard labels and post-filter exclude each other: choose one"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

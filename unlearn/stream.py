@@ -157,11 +157,12 @@ def empty_rows(index: Index) -> Batch:
 
 
 def check_memory(index: Index) -> None:
-    """Raise UserError where the run's images would fill this machine's memory."""
-    needed = index.card.plan.samples * int(np.prod(index.card.image_shape))
+    """Raise UserError where the run's samples, as `empty_rows` lays them out, would fill this machine's memory."""
+    each = int(np.prod(index.card.image_shape)) + 8 + 4 * index.card.num_classes  # bytes of image, label and logits
+    needed = index.card.plan.samples * each
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > SHARE_OF_MEMORY * present:
         raise UserError(
-            f"the run's {index.card.plan.samples:,} images take {needed / 2**30:.0f} GiB decoded, more than half of this "
+            f"the run's {index.card.plan.samples:,} samples take {needed / 2**30:.0f} GiB decoded, more than half of this "
             f"machine's {present / 2**30:.0f} GiB: use a machine with more memory, or a smaller run"
         )

@@ -17,9 +17,9 @@ from synth.errors import UsageError
 from synth.generate import local_device
 from synth.index import INDEX, RunCard, read_index
 from synth.store import Folder
-from synth.teacher import expected_shapes, load_checkpoint, save_checkpoint
+from synth.teacher import expected_shapes, load_checkpoint, refuse_untrusted, save_checkpoint
 from unlearn.cache import open_shards
-from unlearn.data import LabelledImages, load_images
+from unlearn.data import LabelledImages, check_data, load_images
 from unlearn.evaluate import Evaluation
 from unlearn.evaluate import evaluate as evaluate_model
 from unlearn.folder import RunFolder
@@ -75,7 +75,7 @@ def train(
     settings: TrainSettings,
     say: Say,
 ) -> None:
-    data = source.load("train")
+    data, test = source.load("train"), source.load("test")  # both before any work
     check_classes(without, len(data.class_names), "class", "the data")
     if len(set(without)) == len(data.class_names):
         raise UsageError("--without leaves no class to train on: leave at least one out of it")
@@ -91,59 +91,65 @@ def train(
         log=lambda epoch, values: say(f"epoch {epoch} of {settings.epochs}: loss {values['loss']:.4f}"),
     )
     digest = save_checkpoint(model, out)
-    result = evaluate_model(model, source.load("test"), without)
+    result = evaluate_model(model, test, without)
     forgotten = "" if result.forget is None else f", the classes left out {result.forget:.2f} %"
     say(f"wrote {out} (sha256 {digest[:12]}): test accuracy {result.retain:.2f} %{forgotten}")
 
 
-def distill(
-    shards: str,
-    forget: tuple[int, ...],
-    settings: DistillSettings,
-    out: Path,
-    architecture: str | None,
-    width: float | None,
-    follow_timeout: float | None,
-    resume: bool,
-    overwrite: bool,
-    seed: int,
-    device: str,
-    say: Say,
-    tensorboard: Path | None = None,
-) -> None:
-    """`follow_timeout` None means that the run has to be complete."""
-    store = open_shards(shards)
-    filters = method.filters_for(forget, settings)
-    if follow_timeout is None:
+@dataclass(frozen=True, kw_only=True)
+class DistillRequest:
+    """What `unlearn distill` was asked for. `follow_timeout` None means that the run has to be complete."""
+
+    shards: str
+    forget: tuple[int, ...]
+    settings: DistillSettings
+    out: Path
+    student_arch: str | None = None
+    student_width: float | None = None
+    follow_timeout: float | None = None  # seconds
+    resume: bool = False
+    overwrite: bool = False
+    seed: int = 0
+    device: str = "cpu"
+    tensorboard: Path | None = None
+
+
+def distill(request: DistillRequest, say: Say) -> None:
+    forget, seed, device = request.forget, request.seed, request.device
+    store = open_shards(request.shards)
+    filters = method.filters_for(forget, request.settings)
+    if request.follow_timeout is None:
         card = read_index(store).card
         method.check_forget(forget, card)
         pools = iter([load_complete(store, filters)])
     else:
-        card = wait_for_run(store, filters, follow_timeout).index.card
+        card = wait_for_run(store, filters, request.follow_timeout).index.card
         method.check_forget(forget, card)
-        pools = follow(store, filters, follow_timeout)
-    settings = method.fill_in(settings, card)
-    student_card = method.student_card(card, forget, settings, seed, architecture, width)
+        pools = follow(store, filters, request.follow_timeout)
+    settings = method.fill_in(request.settings, card)
+    student_card = method.student_card(card, forget, settings, seed, request.student_arch, request.student_width)
+    if request.student_arch is None:
+        refuse_untrusted(card.architecture, None, str(store), "--student-arch")
     expected_shapes(student_card)  # an architecture that doesn't exist is refused before anything is written
-    folder = RunFolder(out, overwrite, resume)
+    folder = RunFolder(request.out, request.overwrite, request.resume)
     folder.claim(
         {
             "method": "distill",
             "forget": forget,
             "seed": seed,
             "device": device,
-            "student_arch": architecture,
-            "student_width": width,
+            "student_arch": request.student_arch,
+            "student_width": request.student_width,
             "run_sha256": run_digest(card),
             **dataclasses.asdict(settings),
         }
     )
     if folder.complete:
-        say(f"{out} is complete already")
+        say(f"{request.out} is complete already")
         return
     work = method.Distillation(pools, student_card, forget, settings, seed=seed, device=device)
     with computed(work.student, settings):
-        result = carry_out(work, folder, LOOP, seed, tensorboard=tensorboard)
+        result = carry_out(work, folder, LOOP, seed, tensorboard=request.tensorboard)
     path = conclude(
         folder,
         result,
@@ -173,14 +179,14 @@ def evaluate(
 ) -> tuple[dict[str, Evaluation], tuple[str, ...]]:
     """Each named checkpoint's evaluation on the same test images, and the class names."""
     models = {name: load_checkpoint(path, trusted_architecture).to(device) for name, path in checkpoints.items()}
-    data = source.load("test")
-    for name, model in models.items():
-        if model.card.num_classes != len(data.class_names) or model.card.input_shape != tuple(data.images.shape[1:]):
-            raise UsageError(
-                f"{checkpoints[name]} takes images {list(model.card.input_shape)} of {model.card.num_classes} classes, but "
-                f"{source.name} has {list(data.images.shape[1:])} of {len(data.class_names)}: name the data it was made for"
-            )
-    check_classes(forget, len(data.class_names), "forget class", "the data")
-    if len(set(forget)) == len(data.class_names):
+    images = source.load("test")
+    data = {n: check_data(model.card, images, checkpoints[n], source.name) for n, model in models.items()}
+    orders = {d.class_names: checkpoints[n] for n, d in data.items()}
+    if len(orders) > 1:
+        one, other, *_ = orders.values()
+        raise UsageError(f"{one} and {other} have their classes in different orders: evaluate each on its own")
+    class_names = next(iter(orders))
+    check_classes(forget, len(class_names), "forget class", "the data")
+    if len(set(forget)) == len(class_names):
         raise UsageError("every class is to be forgotten: leave at least one to retain")
-    return {name: evaluate_model(model, data, forget) for name, model in models.items()}, data.class_names
+    return {name: evaluate_model(model, data[name], forget) for name, model in models.items()}, class_names

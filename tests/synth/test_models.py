@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from synth.errors import UsageError
-from synth.models import OURS, build
+from synth.models import AUXILIARY_HEADS, OURS, build
 from synth.statistics import batch_norm_layers
 
 
@@ -50,6 +50,13 @@ def test_a_torchvision_model_and_a_function_of_ones_own_are_found_by_name() -> N
         own = build("torch.nn:Linear", 4, 6, 32)
     assert isinstance(own, nn.Linear)
     assert own.out_features == 6
+
+
+@pytest.mark.parametrize("architecture", AUXILIARY_HEADS)
+def test_a_network_has_one_output_in_training_too(architecture: str) -> None:
+    with torch.device("meta"):
+        logits = build(architecture, 3, 5, 96).train()(torch.rand(2, 3, 96, 96))
+    assert logits.shape == (2, 5)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import torch
 
 from synth.augment import shift_and_flip
-from unlearn.augment import mixup
+from unlearn.augment import mixed, mixup
 
 
 def generator() -> torch.Generator:
@@ -37,3 +37,10 @@ def test_mixup_blends_images_and_targets_alike() -> None:
     assert torch.allclose(x[:, 0, 0], blended)
     assert torch.allclose(blended.sum(1), torch.ones(8))
     assert not torch.equal(blended, targets)
+
+
+def test_images_alone_are_blended_as_with_targets() -> None:
+    x, ours, theirs = torch.rand(8, 1, 4, 4), generator(), generator()
+    for alpha in (0.0, 0.5):
+        assert torch.equal(mixed(x, alpha, ours), mixup(x, torch.eye(8), alpha, theirs)[0])
+    assert torch.equal(ours.get_state(), theirs.get_state())

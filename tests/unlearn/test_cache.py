@@ -55,6 +55,17 @@ def test_the_cache_keeps_its_bound_and_drops_what_was_used_longest_ago(tiny_run:
     assert not (tmp_path / "small").exists()
 
 
+def test_what_is_not_the_caches_own_stays(tiny_run: Path, tmp_path: Path) -> None:
+    theirs = [tmp_path / "thesis.tex", tmp_path / "photos.tar", tmp_path / f".{'0' * 64}.tar.1.2.tmp"]
+    for path in theirs:
+        path.write_bytes(bytes(10**6))
+    entries = read_index(Folder(tiny_run)).entries.values()
+    cached = CachedStore(Folder(tiny_run), tmp_path, limit=max(entry.size for entry in entries))
+    load_complete(cached, {})
+    assert all(path.exists() for path in theirs)
+    assert len(list(tmp_path.iterdir())) == len(theirs) + 1  # the bound is the shards' alone
+
+
 def test_a_damaged_copy_is_fetched_again(tiny_run: Path, tmp_path: Path) -> None:
     store = Counted(tiny_run)
     entry = read_index(Folder(tiny_run)).entries[1]

@@ -61,6 +61,7 @@ def test_following_a_run_that_starts_later(tiny_run: Path, tmp_path: Path) -> No
         (["--forget", "12"], "forget class 12 is out of range: the teacher has 10 classes (0-9)"),
         (["--forget", "0-9"], "every class is to be forgotten"),
         (["--forget", "zero"], "'zero' is no list of classes"),
+        (["--forget", "0", "--seed", "4294967296"], "4294967296 is not in the range 0<=x<=4294967295"),
         (["--forget", "0", "--gate", "2"], "gate must be above 0 and at most 1"),
         (["--forget", "0", "--student-arch", "lenet6"], "unknown architecture 'lenet6'"),
     ],

@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 
 from synth.errors import UsageError, UserError
-from unlearn.data import load_images, normalisation
+from tests.runs import digits_card
+from unlearn.data import LabelledImages, check_data, load_images, normalisation
 
 SHARED = Path(os.environ.get("UNLEARN_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
@@ -49,6 +50,46 @@ def test_an_image_folder_is_read_and_resized(tmp_path: Path) -> None:
     assert data.class_names == ("cat", "dog")
     assert data.images.shape == (2, 3, 16, 16)
     assert data.images[0, :, 8, 8].tolist() == [255, 0, 0]
+
+
+def pets(class_names: tuple[str, ...]) -> LabelledImages:
+    """One image of each class."""
+    count = len(class_names)
+    return LabelledImages(torch.zeros(count, 1, 28, 28, dtype=torch.uint8), torch.arange(count), class_names, True)
+
+
+def labels_for(ours: tuple[str, ...], theirs: tuple[str, ...]) -> list[int]:
+    card = digits_card(class_names=ours)
+    return check_data(card, pets(theirs), Path("pets.safetensors"), "pets/").labels.tolist()
+
+
+def test_labels_follow_the_checkpoints_order_of_the_classes() -> None:
+    assert labels_for(("cat", "dog", "bird"), ("bird", "cat", "dog")) == [2, 0, 1]
+    assert labels_for(("cat", "dog", "bird"), ("cat", "dog", "bird")) == [0, 1, 2]
+    assert labels_for(("0", "2", "10"), ("0", "10", "2")) == [0, 2, 1]  # a folder's order
+
+
+def test_numbers_stand_for_the_classes_of_the_other_side() -> None:
+    assert labels_for(("0", "1", "2"), ("bird", "cat", "dog")) == [0, 1, 2]
+    assert labels_for(("zero", "one", "two"), ("0", "1", "2")) == [0, 1, 2]
+
+
+def test_other_classes_are_refused_by_name() -> None:
+    with pytest.raises(
+        UsageError, match=r"pets\.safetensors has no class 'hound' of pets/: name the data .* --classes cat,hound if"
+    ):
+        labels_for(("cat", "dog"), ("cat", "hound"))
+    with pytest.raises(UsageError, match="has no class '3'"):
+        labels_for(("0", "1", "2"), ("1", "2", "3"))
+
+
+def test_a_folder_has_the_same_classes_for_training_and_test(tmp_path: Path) -> None:
+    for place in ("train/cat", "train/dog", "test/dog"):
+        (tmp_path / place).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / place / "a.png")
+    for split in ("train", "test"):
+        with pytest.raises(UserError, match="has a folder cat: give both a folder for each class"):
+            load_images(str(tmp_path), split)
 
 
 def test_missing_data_names_the_cure(tmp_path: Path) -> None:

@@ -69,6 +69,8 @@ def test_hard_labels_are_the_likeliest_retain_class() -> None:
     assert targets.tolist() == [[0, 0, 1], [0, 1, 0]]
     with pytest.raises(ValueError, match="hard labels have no temperature"):
         DistillSettings(hard_labels=True, temperature=4.0)
+    with pytest.raises(ValueError, match="hard labels and post-filter exclude each other"):
+        DistillSettings(hard_labels=True, post_filter=True)
 
 
 def test_each_shard_buys_its_share_of_the_steps(tiny_run: Path) -> None:
@@ -103,6 +105,7 @@ def test_blends_are_not_shifted_again(tiny_run: Path) -> None:
 def test_a_student_of_another_architecture(tiny_run: Path) -> None:
     run = read_index(Folder(tiny_run)).card
     assert student_card(run, (0,), QUICK, 0, None, None).width == run.width
+    assert student_card(run, (0,), QUICK, 0, "resnet20", None).width == 1.0
     other = student_card(run, (0,), QUICK, 0, "resnet20", 0.5)
     assert (other.architecture, other.width) == ("resnet20", 0.5)
     assert Classifier.untrained(other, 0)(torch.rand(2, *run.image_shape)).shape == (2, 10)

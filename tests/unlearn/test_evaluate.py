@@ -1,10 +1,14 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from synth.teacher import Classifier, ModelCard
+from synth.errors import UsageError
+from synth.teacher import Classifier, ModelCard, save_checkpoint
+from unlearn import tasks
 from unlearn.data import LabelledImages
 from unlearn.evaluate import evaluate
 from unlearn.tables import evaluation_json, evaluation_tables
@@ -51,3 +55,30 @@ def test_tables_and_json_say_the_same() -> None:
     assert "50.00  100.00" in text
     assert parsed["models"]["unlearned"]["retain"] == pytest.approx(50.0)
     assert parsed["forget"] == [0]
+
+
+PETS = ("cat", "dog", "bird")
+
+
+def pet_model(path: Path, class_names: tuple[str, ...]) -> Path:
+    """A checkpoint that calls every image by its last class."""
+    shape = {"input_shape": (3, 32, 32), "mean": (0.0,) * 3, "std": (1.0,) * 3}
+    card = ModelCard(architecture="lenet5", class_names=class_names, **shape)  # type: ignore[arg-type]
+    model = Classifier.untrained(card, 0)
+    assert isinstance(model.net.classifier, nn.Linear)
+    nn.init.zeros_(model.net.classifier.weight)
+    model.net.classifier.bias.data = torch.tensor([0.0, 0.0, 1.0])
+    save_checkpoint(model, path)
+    return path
+
+
+def test_a_class_is_the_same_one_in_the_model_and_in_the_data(tmp_path: Path) -> None:
+    for name in PETS:  # a folder has them sorted: bird, cat, dog
+        (tmp_path / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / "test" / name / "a.png")
+    source = tasks.DataSource(str(tmp_path), None, False, 32)
+    ours, theirs = pet_model(tmp_path / "ours", PETS), pet_model(tmp_path / "theirs", ("bird", "cat", "dog"))
+    results, class_names = tasks.evaluate({"student": ours}, source, (2,), None, "cpu")
+    assert (results["student"].retain, results["student"].forget, class_names) == (0.0, 100.0, PETS)
+    with pytest.raises(UsageError, match=r"ours and .*theirs have their classes in different orders: evaluate each"):
+        tasks.evaluate({"student": ours, "reference": theirs}, source, (2,), None, "cpu")

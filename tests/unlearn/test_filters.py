@@ -34,6 +34,12 @@ def test_the_gate_closes_on_any_forget_class() -> None:
     assert forget_gate((0, 2), 0.01)(seen).tolist() == [False, True, False]
 
 
+def test_a_gate_of_one_is_no_gate() -> None:
+    certain = View(torch.tensor([[100.0, 0.0]]), torch.tensor([0]))
+    assert certain.probabilities[0, 0] == 1
+    assert forget_gate((0,), 1.0)(certain).tolist() == [True]
+
+
 def test_a_sample_is_counted_by_the_first_filter_that_drops_it() -> None:
     seen = view([[0.98, 0.01, 0.01], [0.4, 0.3, 0.3], [0.001, 0.5, 0.499], [0.001, 0.998, 0.001]], [0, 1, 1, 1])
     filters = {"label": retain_label((0,)), "gate": forget_gate((0,), 0.01), "entropy": entropy_below(0.1)}

@@ -64,3 +64,14 @@ def test_malformed_options_are_usage_errors(changes: dict[str, str], words: str)
     options = {"input_shape": "1,28,28", "classes": "10", "mean": "0.1", "std": "0.3", **changes}
     with pytest.raises(UsageError, match=re.escape(words)):
         parse_card_options("lenet5", 1.0, **options)
+
+
+def test_auxiliary_heads_are_left_behind(tmp_path: Path) -> None:
+    from torchvision.models import googlenet
+
+    net = googlenet(num_classes=2, aux_logits=True, init_weights=False)
+    torch.save(net.state_dict(), tmp_path / "model.pt")
+    card = parse_card_options("googlenet", 1.0, "3,32,32", "2", "0,0,0", "1,1,1")
+    import_state_dict(tmp_path / "model.pt", card, tmp_path / "teacher.safetensors")
+    x = torch.rand(2, 3, 32, 32)
+    assert torch.equal(load_checkpoint(tmp_path / "teacher.safetensors")(x), net.eval()(x))

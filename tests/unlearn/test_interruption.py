@@ -67,7 +67,8 @@ def test_a_method_that_gets_ctrl_c_is_resumed_bit_by_bit(
 @pytest.mark.long
 def test_distill_that_gets_ctrl_c_is_resumed_bit_by_bit(tiny_run: Path, tmp_path: Path) -> None:
     def run(out: Path, resume: bool) -> None:
-        tasks.distill(str(tiny_run), (0,), DISTILL, out, None, None, None, resume, False, 0, "cpu", lambda line: None)
+        request = tasks.DistillRequest(shards=str(tiny_run), forget=(0,), settings=DISTILL, out=out, resume=resume)
+        tasks.distill(request, lambda line: None)
 
     options: list[object] = ["distill", "--shards", tiny_run, "--forget", "0", "--steps", 500, "--batch-size", 8]
     broken, whole = tmp_path / "broken", tmp_path / "whole"

@@ -62,7 +62,8 @@ def run(case: str, teacher: Path, run_of_shards: Path, out: Path, **changes: Any
     if case.startswith("distill"):  # whose command has no teacher, and follows shards
         resume, seed = changes.get("resume", False), changes.get("seed", 0)
         shards, settings = str(run_of_shards), CASES[case]
-        tasks.distill(shards, FORGET, settings, out, None, None, None, resume, False, seed, "cpu", lambda line: None)
+        asked = tasks.DistillRequest(shards=shards, forget=FORGET, settings=settings, out=out, resume=resume, seed=seed)
+        tasks.distill(asked, lambda line: None)
         return
     request = runs.Request(
         method=case.split()[0],

@@ -10,7 +10,7 @@ from synth.index import INDEX, PART, Index, read_index, read_shard
 from synth.store import Folder
 from unlearn import decoding
 from unlearn.filters import forget_gate, retain_label
-from unlearn.stream import follow, load_complete
+from unlearn.stream import check_memory, follow, load_complete
 
 
 class Growing:
@@ -113,6 +113,16 @@ def test_a_run_larger_than_memory_is_refused(tiny_run: Path, tmp_path: Path) -> 
     store.write(PART, Index(replace(index.card, plan=plan), {}, complete=False).to_bytes())
     with pytest.raises(UserError, match="GiB decoded"):
         load_complete(store, {})
+
+
+def test_logits_of_many_classes_count_as_memory(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = read_index(Folder(tiny_run))
+    pixels, logits = 100 * 28 * 28, 100 * 4 * 10_000
+    monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": pixels + logits}.__getitem__)
+    check_memory(index)
+    many = replace(index.card, class_names=tuple(map(str, range(10_000))))
+    with pytest.raises(UserError, match="the run's 100 samples take"):
+        check_memory(replace(index, card=many))
 
 
 def test_stored_logits_are_read_as_written(tiny_run: Path) -> None:

@@ -1,9 +1,12 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from synth.errors import UsageError, UserError
+from unlearn import tasks
 from unlearn.data import LabelledImages, load_images
 from unlearn.evaluate import evaluate
 from unlearn.settings import TrainSettings
@@ -45,6 +48,15 @@ def test_other_arithmetic_trains_as_well(digits: LabelledImages) -> None:
 def test_no_images_left_is_a_usage_error(digits: LabelledImages) -> None:
     with pytest.raises(UsageError, match="only 0 training images"):
         train_classifier(digits, "lenet5", QUICK, without=tuple(range(10)))
+
+
+def test_test_images_that_are_not_there_are_known_before_the_training(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / "train" / name / "a.png")
+    source, settings = tasks.DataSource(str(tmp_path), None, False, 32), TrainSettings(epochs=1, batch_size=2)
+    with pytest.raises(UserError, match=r"test has no folders of classes"):
+        tasks.train("lenet5", 1.0, source, (), tmp_path / "t", 0, "cpu", settings, lambda line: pytest.fail("trained"))
 
 
 def test_divergence_is_named(digits: LabelledImages) -> None:

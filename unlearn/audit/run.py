@@ -33,6 +33,7 @@ from unlearn.audit.settings import AuditSettings
 from unlearn.audit.subjects import gather, how_to_retrain, student_file
 from unlearn.audit.verdict import STILL_CALLED, judge
 from unlearn.audit.written_by import PACKAGE, audit_version
+from unlearn.data import check_data
 from unlearn.tasks import DataSource
 
 AUDIT, TIMING, PICTURES = "audit.json", "timing.json", "pictures"
@@ -173,13 +174,8 @@ def check_references(bench: Bench, paths: Sequence[Path]) -> None:
 def load_real(request: Request, card: ModelCard) -> tuple[Source | None, list[dict[str, Any]]]:
     if request.data is None:
         return None, []
-    train, test = request.data.load("train"), request.data.load("test")
-    for data in (train, test):
-        if (tuple(data.images.shape[1:]), len(data.class_names)) != (card.input_shape, card.num_classes):
-            raise UsageError(
-                f"{request.teacher} takes images {list(card.input_shape)} of {card.num_classes} classes, but {request.data.name} has "
-                f"{list(data.images.shape[1:])} of {len(data.class_names)}: name the data it was made for"
-            )
+    name = request.data.name
+    train, test = (check_data(card, request.data.load(split), request.teacher, name) for split in ("train", "test"))
     generator = torch.Generator().manual_seed(request.seed)
     return real_source(request.data.name, train, test, request.settings.pool, generator)
 

@@ -20,7 +20,7 @@ from synth.methods.deepinversion import ExtraLoss
 from synth.settings import DeepInversionSettings
 from synth.teacher import Classifier, to_unit
 from unlearn import losses
-from unlearn.augment import mixup
+from unlearn.augment import mixed
 from unlearn.filters import without_forget_classes
 from unlearn.loop import Inputs, Part
 from unlearn.settings import AdaptiveSettings
@@ -66,7 +66,7 @@ class Adaptive:
         there = (done + 1) * self.per_round
         rows = torch.randint(there, (settings.batch_size,), generator=self.generator).to(self.images.device)
         x_unit = shift_and_flip(to_unit(self.images[rows]), settings.shift, settings.flip, self.generator)
-        x_unit, _ = mixup(x_unit, x_unit, settings.mixup, self.generator)
+        x_unit = mixed(x_unit, settings.mixup, self.generator)
         with torch.no_grad():
             targets = without_forget_classes(self.teacher(x_unit), self.inputs.forget, settings.temperature)
         loss = losses.divergence(targets, self.student(x_unit), settings.temperature)

@@ -50,8 +50,7 @@ def student_card(
 ) -> ModelCard:
     """The student's card: the teacher's shape and normalisation, and an architecture of its own where one is named."""
     return ModelCard(
-        architecture=architecture or run.architecture,
-        width=width or (run.width if architecture in (None, run.architecture) else 1.0),
+        **network_of(run, architecture, width),
         class_names=run.class_names,
         input_shape=run.image_shape,
         mean=run.mean,
@@ -64,6 +63,15 @@ def student_card(
             "settings": dataclasses.asdict(settings),
         },
     )
+
+
+def network_of(teacher: RunCard | ModelCard, architecture: str | None, width: float | None) -> dict[str, Any]:
+    """The student's architecture and width: the teacher's where neither is named. A width goes with its architecture."""
+    same = architecture in (None, teacher.architecture)
+    return {
+        "architecture": architecture or teacher.architecture,
+        "width": width or (teacher.width if same else 1.0),
+    }
 
 
 class Distillation:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synth.errors import UserError
+from synth.teacher import refuse_untrusted
 from unlearn import runs, tasks
 from unlearn.folder import STUDENT
 from unlearn.settings import METHOD_SETTINGS, DistillSettings, LoopSettings
@@ -28,7 +29,8 @@ def remake(
         the new student, and whether it is the audited one byte for byte: so on one kind of machine with as many threads.
 
     Raises:
-        UserError: the report doesn't hold the run's settings, or they are none of this version's.
+        UserError: the report doesn't hold the run's settings, they are none of this version's, or they name code that is
+            not the user's own `arch`.
     """
     run = record["origin"]["run"]
     if run is None:
@@ -38,12 +40,17 @@ def remake(
     device = settings.get("device") or run["provenance"].get("device") or "cpu"
     shards = shards or run["provenance"].get("shards")
     model = record["models"]["student"]
+    for named in (model["architecture"], settings.get("student_arch")):
+        refuse_untrusted(str(named), arch, "the report")
     try:
         if method == "distill":
             if shards is None:
                 raise UserError("the report names no shards: name them with --shards")
-            chosen, shape = taken(DistillSettings, settings), (model["architecture"], model["width"])
-            tasks.distill(shards, forget, chosen, out, *shape, None, False, False, seed, device, say)
+            asked = tasks.DistillRequest(
+                shards=shards, forget=forget, settings=taken(DistillSettings, settings), out=out, seed=seed, device=device,
+                student_arch=model["architecture"], student_width=model["width"],
+            )  # fmt: skip
+            tasks.distill(asked, say)
         elif method in METHOD_SETTINGS:
             request = runs.Request(
                 method=method, settings=taken(METHOD_SETTINGS[method], settings), loop=taken(LoopSettings, settings),

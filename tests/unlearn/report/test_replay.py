@@ -52,7 +52,8 @@ def test_the_student_is_made_again_from_its_runs_settings(
     tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
     settings = DistillSettings(steps=20, batch_size=16)
-    tasks.distill(str(tiny_run), (0,), settings, tmp_path / "run", None, None, None, False, False, 3, "cpu", quiet)
+    asked = tasks.DistillRequest(shards=str(tiny_run), forget=(0,), settings=settings, out=tmp_path / "run", seed=3)
+    tasks.distill(asked, quiet)
     request = Request(
         student=tmp_path / "run", teacher=tiny_teacher_path, forget=(0,), shards=str(tiny_run), out=tmp_path / "audit",
         settings=dataclasses.replace(SMALL, relearn_steps=2, inversion_steps=2), workers=1,

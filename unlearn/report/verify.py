@@ -19,7 +19,7 @@ from unlearn.report.checks import BROKEN, HOLDS, NOT_CHECKED, Check, compared, l
 from unlearn.report.conclusions import conclusions
 from unlearn.report.document import page_text, pictures_in, pictures_of, read_report
 from unlearn.report.page import page, writer_of
-from unlearn.report.places import Places, check_places, models_of
+from unlearn.report.places import Places, check_places, models_of, shards_of
 from unlearn.report.values import values
 
 
@@ -76,10 +76,9 @@ def claims(record: Mapping[str, Any]) -> Iterator[Check]:
 
 def shards(record: Mapping[str, Any], places: Places) -> Iterator[Check]:
     """Each shard is the one that the index, and the record, have."""
-    made = record["origin"]["shards"]
-    if made is None:
+    made, uri = record["origin"]["shards"], shards_of(record, places)
+    if uri is None:
         return
-    uri = places.shards or made["uri"]
     store = open_store(uri)
     what = "the shards' index is the one that was audited"
     try:

@@ -10,6 +10,7 @@ from tests.unlearn.audit.subjects import SMALL
 from unlearn import tasks
 from unlearn.audit.run import AUDIT, Request, audit
 from unlearn.audit.schema import read_record
+from unlearn.report import replay as replaying
 from unlearn.report.checks import HOLDS
 from unlearn.report.places import Places
 from unlearn.report.replay import compare, replay
@@ -46,6 +47,28 @@ def test_what_was_left_out_or_is_judged_otherwise_is_named(audited: Path) -> Non
     old["ledger"] = []
     named = ["resurrection, which the report lacks", "the ledger", "accuracy-forget, which is judged otherwise"]
     assert compare(old, new).outside == named
+
+
+def test_what_is_audited_again_is_what_has_the_records_hashes(
+    models: Mapping[str, Path], audited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = read_record(audited / AUDIT)
+    record["request"] |= {"student": str(models["third"]), "shards": "elsewhere"}
+    (tmp_path / AUDIT).write_text(json.dumps(record))
+    seen: list[Request] = []
+    monkeypatch.setattr(replaying, "audit", lambda request, say: seen.append(request) or record)
+    replay(tmp_path, tmp_path / "again", Places(), None, None, 1, quiet)
+    assert (seen[0].student, seen[0].shards) == (models["first"], None)
+
+
+def test_other_models_or_shards_are_no_replay(audited: Path) -> None:
+    old, new = read_record(audited / AUDIT), read_record(audited / AUDIT)
+    old["origin"]["shards"] = {"index_sha256": None, "shards": {"shard-000000.tar": "a" * 64}}
+    new["models"]["student"]["sha256"] = "b" * 64
+    new["models"]["references"][1]["sha256"] = "c" * 64
+    student, others = "the student, which is another one", "the shards, which are others (1 of 1)"
+    assert compare(old, new).outside == [student, "retrained model 2, which is another one", others]
+    assert student not in compare(old, new, retrained=True).outside
 
 
 def test_the_student_is_made_again_from_its_runs_settings(

@@ -25,7 +25,7 @@ def run_of(folder: Path) -> dict[str, Any] | None:
         provenance = json.loads((folder / PROVENANCE).read_text())
         settings = json.loads((folder / SETTINGS).read_text())
         lines = (folder / METRICS).read_text().splitlines()
-        metrics = [json.loads(line) for line in lines]
+        metrics = [json.loads(line, parse_constant=lambda _: None) for line in lines]  # a record has no NaN
     except (OSError, ValueError):
         return None
     every = -(-len(metrics) // MOST_METRICS) or 1

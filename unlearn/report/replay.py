@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 from synth.errors import UserError
 from synth.index import find_index
 from synth.store import open_store
-from synth.teacher import read_checkpoint
 from unlearn.audit.run import Request, audit
 from unlearn.audit.settings import AuditSettings
 from unlearn.report.document import read_report
+from unlearn.report.hashes import sha256_of
 from unlearn.report.places import AuditedModel, Places, check_places, models_of, shards_of
 from unlearn.report.remake import remake
 from unlearn.tasks import DataSource
@@ -99,12 +98,14 @@ def replay(
 
 def check_same(model: AuditedModel) -> None:
     try:
-        data = read_checkpoint(model.path) if model.path.exists() else None
-    except UserError as error:
-        raise UserError(f"{model.name}: {error}") from error
-    if data is None:
-        raise UserError(f"{model.name} is not in {model.path}: name its place now with {model.option}")
-    if hashlib.sha256(data).hexdigest() != model.sha256:
+        digest = sha256_of(model.path)
+    except FileNotFoundError:
+        raise UserError(f"{model.name} is not in {model.path}: name its place now with {model.option}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{model.name} in {model.path} can't be read ({error}): name its place now with {model.option}"
+        ) from error
+    if digest != model.sha256:
         raise UserError(
             f"{model.name} in {model.path} is not the one that was audited: name that one with {model.option}"
         )

@@ -135,7 +135,7 @@ def carry_out(
         "settings": dataclasses.asdict(settings),
         "request": request_json(request),
         "models": models_json(request, subjects),
-        "origin": origin.describe(student_file(request.student), request.shards),
+        "origin": origin.describe(student_file(request.student), subjects[MODEL][0].digest, request.shards),
         "images": bench.judged.name if bench.judged else None,
         "measurements": [m.to_json() for m in measurements],
         "not_run": [dataclasses.asdict(n) for n in (*missing, *not_run)],

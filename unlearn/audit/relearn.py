@@ -82,6 +82,8 @@ def relearn(
             right = predict(copied, judge.images).argmax(1) == judge.labels
             accuracy.append(100 * right.double().mean().item())
             copied.train()
+        if step == settings.relearn_steps:
+            break
         if len(order) < batch:
             order = torch.randperm(len(samples), generator=generator)
         rows, order = order[:batch].to(device), order[batch:]

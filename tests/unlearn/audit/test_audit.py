@@ -92,6 +92,17 @@ def test_without_real_data_it_says_so_and_judges_on_synthetic_images(
     assert record["origin"]["shards"]["teacher_sha256"] == record["models"]["teacher"]["sha256"]
 
 
+def test_shards_and_retrained_models_are_enough_to_conclude(
+    models: Mapping[str, Path], shards: Path, tmp_path: Path
+) -> None:
+    few = dataclasses.replace(SMALL, inversion_steps=1, random_models=1)
+    request = request_for(models, models["first"], tmp_path / "audit", data=None, shards=str(shards), settings=few)
+    record = audit(request, quiet)
+    told = {c["subject"]: c["conclusion"] for c in record["controls"]}
+    assert told["masked logit"] == verdict.SUPPRESSION
+    assert record["verdict"]["conclusion"] != verdict.UNDECIDED, record["verdict"]
+
+
 def test_with_weights_alone_it_still_looks_at_the_head(models: Mapping[str, Path], tmp_path: Path) -> None:
     said: list[str] = []
     record = audit(request_for(models, models["first"], tmp_path / "audit", data=None, references=()), said.append)

@@ -121,7 +121,7 @@ def carry_out(
         f"resurrection-{subject.replace(' ', '-')}.png": draw_classes(images, labels, original.card.class_names)
         for subject, (images, labels) in bench.pictures.items()
     }
-    if synthetic:
+    if synthetic and len(synthetic.fit):
         shown = bench.few(synthetic.fit, 10, "pictures")
         pictures["synthesised.png"] = draw_classes(shown.images, shown.labels, original.card.class_names)
     verdict = judge(measurements, settings.confidence)

@@ -130,6 +130,18 @@ def test_shards_without_the_class_leave_out_what_needs_images_of_it(
     assert record["verdict"]["conclusion"] == verdict.UNDECIDED
 
 
+def test_shards_of_the_class_alone_leave_out_what_needs_images_of_others(
+    tiny_teacher_path: Path, tiny_teacher: Classifier, models: Mapping[str, Path], tmp_path: Path
+) -> None:
+    make_run(tmp_path / "run", recipe_for(tiny_teacher, QUICK), Plan(classes=(0,), per_class=20, shard_size=20))
+    request = request_for(
+        models, models["first"], tmp_path / "audit", teacher=tiny_teacher_path, data=None, shards=str(tmp_path / "run")
+    )
+    record = audit(request, quiet)
+    assert "no image of a retain class" in next(n["why"] for n in record["not_run"] if n["name"] == "accuracy")
+    assert record["verdict"]["conclusion"] == verdict.UNDECIDED
+
+
 def test_data_of_another_shape_is_refused(models: Mapping[str, Path], tmp_path: Path) -> None:
     from PIL import Image
 

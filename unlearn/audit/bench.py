@@ -79,8 +79,9 @@ class Bench:
 
     def generator(self, *experiment: object) -> torch.Generator:
         """The same chance for every subject of an experiment, so that their values are paired."""
-        key = zlib.crc32("/".join(map(str, experiment)).encode())
-        return torch.Generator().manual_seed((self.seed << 32) + key)
+        above, seed = divmod(self.seed, 2**32)  # torch's seeds have 64 bits
+        key = zlib.crc32("/".join(map(str, (*experiment, above) if above else experiment)).encode())
+        return torch.Generator().manual_seed((seed << 32) + key)
 
     def is_forgotten(self, labels: Tensor) -> Tensor:
         return torch.isin(labels, torch.tensor(self.forget))

@@ -85,6 +85,11 @@ def verify(
 @click.option("--data-root", type=PATH, help="where the data set is now")
 @click.option("--retrain", is_flag=True, help="make the student again too, from its run's settings and shards")
 @click.option("--out", type=PATH, help="folder to keep what is made in  [default: none is kept]")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    help="where to make it  [default: as the report has it]",
+)
 @code_option
 @threads_option
 def replay(
@@ -95,6 +100,7 @@ def replay(
     arch: str | None,
     threads: int | None,
     retrain: bool,
+    device: str | None,
     **places: Any,
 ) -> None:
     """Make the audit of REPORT again from its settings, and with --retrain its student, and compare every value."""
@@ -105,7 +111,7 @@ def replay(
     with tempfile.TemporaryDirectory() as temporary:
         place = out or Path(temporary)
         found = replaying.replay(
-            report, place, now, data_root, arch, threads, lambda line: say(line, err=True), retrain
+            report, place, now, data_root, arch, threads, lambda line: say(line, err=True), retrain, device
         )
     if found.same_student is not None:
         say(f"the student made again is {'the same, byte for byte' if found.same_student else 'another one'}")

@@ -12,6 +12,7 @@ from synth.index import find_index
 from synth.store import open_store
 from unlearn.audit.run import Request, audit
 from unlearn.audit.settings import AuditSettings
+from unlearn.report.device import device_of
 from unlearn.report.document import read_report
 from unlearn.report.hashes import sha256_of
 from unlearn.report.places import AuditedModel, Places, check_places, models_of, shards_of
@@ -76,9 +77,9 @@ def request_of(
 
 def replay(
     report: Path, out: Path, places: Places, data_root: Path | None, arch: str | None,
-    workers: int | None, say: Callable[[str], None], retrain: bool = False,
+    workers: int | None, say: Callable[[str], None], retrain: bool = False, device: str | None = None,
 ) -> Comparison:  # fmt: skip
-    """Make the audit again in `out`/audit, and compare. `places` are where the files are now.
+    """Make the audit again in `out`/audit, on the audit's device or another, and compare. `places` are where the files are now.
 
     With `retrain` the student is made again first, in `out`/student, and the new one is audited.
     """
@@ -90,8 +91,9 @@ def replay(
             check_same(model)
     check_shards(shards)
     request, same = request_of(record, models, shards, out / "audit", data_root, arch, workers), None
+    request = replace(request, device=device_of(device or record["device"]))
     if retrain:
-        student, same = remake(record, out / "student", request.teacher, places.shards or shards, arch, say)
+        student, same = remake(record, out / "student", request.teacher, places.shards or shards, arch, say, device)
         request = replace(request, student=student)
     return replace(compare(record, audit(request, say), retrain), same_student=same)
 

@@ -97,7 +97,26 @@ def test_another_student_is_not_a_replay(models: Mapping[str, Path], audited: Pa
         replay(audited, tmp_path / "again", Places(student=models["third"]), None, None, 1, quiet)
 
 
-def test_what_cannot_be_a_replay_is_refused_at_once(models: Mapping[str, Path], audited: Path, tmp_path: Path) -> None:
+def with_device(audited: Path, device: str, out: Path) -> Path:
+    (out / AUDIT).write_text(json.dumps({**read_record(audited / AUDIT), "device": device}))
+    return out
+
+
+def test_a_report_of_another_device_can_be_replayed_on_this_one(
+    audited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Request] = []
+    record = read_record(audited / AUDIT)
+    monkeypatch.setattr(replaying, "audit", lambda request, say: seen.append(request) or record)
+    replay(with_device(audited, "cuda", tmp_path), tmp_path / "again", Places(), None, None, 1, quiet, device="cpu")
+    assert seen[0].device == "cpu"
+
+
+def test_what_cannot_be_a_replay_is_refused_at_once(
+    models: Mapping[str, Path], audited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
     def refused(words: str, places: Places, report: Path = audited) -> None:
         with pytest.raises(UserError, match=words):
             replay(report, tmp_path / "again", places, None, None, 1, lambda line: pytest.fail("a measure ran"))
@@ -109,4 +128,6 @@ def test_what_cannot_be_a_replay_is_refused_at_once(models: Mapping[str, Path], 
     record["models"]["student"]["path"] = str(tmp_path / "gone")
     (tmp_path / AUDIT).write_text(json.dumps(record))
     refused(r"the student is not in .*gone: name its place now with --student", Places(), tmp_path)
+    refused("no cuda device: use --device cpu", Places(), with_device(audited, "cuda", tmp_path))
+    refused("names the device 'moon'", Places(), with_device(audited, "moon", tmp_path))
     assert not (tmp_path / "again").exists()

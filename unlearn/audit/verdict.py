@@ -209,7 +209,11 @@ def conclude(
     left = [measurements[f.name].title for f in evaluated if f.status == MORE]
     if left:
         return TRACES, [f"more than in the retrained model: {title}" for title in left]
-    return LIKE_RETRAINED, [f"{len(evaluated)} measures were evaluated, and none shows more of the class"]
+    untold = [measurements[f.name].title for f in findings.values() if f.why == TOO_FAR_APART]
+    return LIKE_RETRAINED, [
+        f"{len(evaluated)} measures were evaluated, and none shows more of the class",
+        *(f"not told, since the references differ too much: {title}" for title in untold),
+    ]
 
 
 REPEATED_BY = {"the linear probe": "--draws", "relearning": "--repeats"}

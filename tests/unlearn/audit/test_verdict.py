@@ -117,6 +117,12 @@ def test_references_too_far_apart_leave_it_undecided_and_say_so() -> None:
     assert (found.conclusion, found.reasons) == (verdict.UNDECIDED, [reason])
 
 
+def test_like_retrained_names_what_it_could_not_tell() -> None:
+    found = judge([*audit_of(), measurement("transplant-stitched", 40, (0, 4))], 0.95)
+    assert found.conclusion == verdict.LIKE_RETRAINED
+    assert found.reasons[1:] == ["not told, since the references differ too much: transplant-stitched"]
+
+
 def test_forget_images_called_by_their_class_are_not_excused_by_references_that_differ() -> None:
     measurements = [m for m in audit_of() if m.name != "accuracy-forget"]
     found = judge([measurement("accuracy-forget", 40, (0, 5), 0), *measurements], 0.95)

@@ -31,14 +31,16 @@ def measure(bench: Bench) -> list[Measurement]:
         for subject, models in bench.subjects.items()
     }
     first = {subject: matrices[0].tolist() for subject, matrices in confusions.items()}
+    forgotten_J = bench.is_forgotten(source.judge.labels)
     sets = (("retain", "retain accuracy", ~forgotten, 0.5), ("forget", "forget accuracy", forgotten, 1.0))
     measurements = [
         Measurement(
-            name=f"accuracy-{name}", title=title, unit="%", more_left=1, resolution=resolution, source=source.kind,
+            name=f"accuracy-{name}", title=title, unit="%", more_left=1, source=source.kind,
+            resolution=max(least, told_from_none(forgotten_J == (name == "forget"), bench.settings.confidence)),
             quality=name == "retain", details={"confusion": first} if name == "forget" else {},
             readings={s: accuracy(matrices, rows, bench) for s, matrices in confusions.items()},
         )
-        for name, title, rows, resolution in sets
+        for name, title, rows, least in sets
     ]  # fmt: skip
     if RETRAINED in confusions:
         measurements.append(destinations(confusions, forgotten, bench))
@@ -51,6 +53,11 @@ def accuracy(confusions: list[Tensor], rows: Tensor, bench: Bench) -> Reading:
     right, seen = map(sum, zip(*counts, strict=True))
     values = tuple((100 * right / seen,) for right, seen in counts)
     return Reading(values, *share_interval(right, seen, bench.settings.confidence))
+
+
+def told_from_none(judged_J: Tensor, confidence: float) -> float:
+    """Per cent: a share of so few images is not told from none."""
+    return share_interval(0, int(judged_J.sum()), confidence)[1]
 
 
 def destinations(confusions: dict[str, list[Tensor]], forgotten: Tensor, bench: Bench) -> Measurement:

@@ -48,18 +48,26 @@ class Bench:
 
     @property
     def judged(self) -> Source | None:
-        """Real images where there are any, synthetic ones otherwise; None where no image of a forget class is among them."""
+        """Real images where there are any, synthetic ones otherwise; None where a kind of class is missing among them."""
         source = self.real or self.synthetic
-        return source if source and self.is_forgotten(source.judge.labels).any() else None
+        return source if source and not self.missing_in(source) else None
 
     @property
     def source(self) -> Source:
         """What every measure of images is judged on."""
         if self.judged is None:
             known = self.real or self.synthetic
-            why = f"no image of a forget class is among the {known.name}" if known else "there is no image to judge on"
+            kind = self.missing_in(known) if known else ""
+            why = f"no image of a {kind} class is among the {known.name}" if known else "there is no image to judge on"
             raise CannotRunError(why, "name real data with --data, or shards of all classes with --shards")
         return self.judged
+
+    def missing_in(self, source: Source) -> str:
+        """Which kind of class has no image in one of the source's halves: forget, retain, or none of them."""
+        halves = [self.is_forgotten(half.labels) for half in (source.judge, source.fit)]
+        if not all(forgotten.any() for forgotten in halves):
+            return "forget"
+        return "" if all((~forgotten).any() for forgotten in halves) else "retain"
 
     @property
     def retain(self) -> tuple[int, ...]:
@@ -71,8 +79,9 @@ class Bench:
 
     def generator(self, *experiment: object) -> torch.Generator:
         """The same chance for every subject of an experiment, so that their values are paired."""
-        key = zlib.crc32("/".join(map(str, experiment)).encode())
-        return torch.Generator().manual_seed((self.seed << 32) + key)
+        above, seed = divmod(self.seed, 2**32)  # torch's seeds have 64 bits
+        key = zlib.crc32("/".join(map(str, (*experiment, above) if above else experiment)).encode())
+        return torch.Generator().manual_seed((seed << 32) + key)
 
     def is_forgotten(self, labels: Tensor) -> Tensor:
         return torch.isin(labels, torch.tensor(self.forget))

@@ -79,7 +79,7 @@ def joined(parts: Sequence[LabelledImages]) -> LabelledImages:
 
 def rows_per_class(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """The rows of up to `count` images of each class, drawn by `generator`, in ascending order."""
-    chosen = []
+    chosen = [torch.empty(0, dtype=torch.long)]
     for label in labels.unique():
         rows = (labels == label).nonzero()[:, 0]
         chosen.append(rows[torch.randperm(len(rows), generator=generator)[:count]])

@@ -15,18 +15,22 @@ from unlearn.folder import METRICS, PROVENANCE, SETTINGS
 MOST_METRICS = 500  # lines in a report
 
 
-def describe(student: Path, shards: str | None) -> dict[str, Any]:
-    return {"run": run_of(student.parent), "shards": shards_of(shards) if shards else None}
+def describe(student: Path, student_sha256: str | None, shards: str | None) -> dict[str, Any]:
+    return {"run": run_of(student.parent, student_sha256), "shards": shards_of(shards) if shards else None}
 
 
-def run_of(folder: Path) -> dict[str, Any] | None:
-    """The unlearning run that a student lies in; None where it lies elsewhere."""
+def run_of(folder: Path, student_sha256: str | None) -> dict[str, Any] | None:
+    """The unlearning run that a student came out of; None where it lies elsewhere, or is one of the run's way (--keep-students):
+    settings and metrics tell how the last one was made.
+    """
     try:
         provenance = json.loads((folder / PROVENANCE).read_text())
         settings = json.loads((folder / SETTINGS).read_text())
         lines = (folder / METRICS).read_text().splitlines()
-        metrics = [json.loads(line) for line in lines]
+        metrics = [json.loads(line, parse_constant=lambda _: None) for line in lines]  # a record has no NaN
     except (OSError, ValueError):
+        return None
+    if provenance.get("student_sha256") != student_sha256:
         return None
     every = -(-len(metrics) // MOST_METRICS) or 1
     return {"settings": settings, "provenance": provenance, "metrics": metrics[::every]}

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 
 from synth.teacher import Classifier, predict, to_unit
 from unlearn.audit.bench import Bench
+from unlearn.audit.intervals import fewest_pairs
 from unlearn.audit.record import MASKED, MODEL, ORIGINAL, RETRAINED, CannotRunError, Measurement
 from unlearn.audit.settings import AuditSettings, counts
 from unlearn.data import LabelledImages
@@ -82,6 +83,8 @@ def relearn(
             right = predict(copied, judge.images).argmax(1) == judge.labels
             accuracy.append(100 * right.double().mean().item())
             copied.train()
+        if step == settings.relearn_steps:
+            break
         if len(order) < batch:
             order = torch.randperm(len(samples), generator=generator)
         rows, order = order[:batch].to(device), order[batch:]
@@ -115,9 +118,14 @@ def measure(bench: Bench) -> list[Measurement]:
         retained = bench.real.fit.without(bench.forget)
         title = "what comes back from retain images alone"
         found.append(variant(bench, "relearn-retain", title, retained, RETAIN_LABELS, judge, fresh_rows=False))
+    repeats = bench.settings.repeats
+    if not bench.real:  # this curve is then the only one, and must tell a masked logit by itself
+        repeats = max(repeats, fewest_pairs(bench.settings.confidence))
     if bench.synthetic and bench.is_forgotten(bench.synthetic.fit.labels).any():
         title = f"relearning from {SYNTHETIC_LABELS} synthetic images a class"
-        found.append(variant(bench, "relearn-synthetic", title, bench.synthetic.fit, SYNTHETIC_LABELS, judge))
+        found.append(
+            variant(bench, "relearn-synthetic", title, bench.synthetic.fit, SYNTHETIC_LABELS, judge, repeats=repeats)
+        )
     if not found:
         raise CannotRunError("there is no image of the forget class to relearn from", "name real data with --data")
     return found
@@ -131,6 +139,7 @@ def variant(
     count: int,
     judge: LabelledImages,
     fresh_rows: bool = True,
+    repeats: int | None = None,
 ) -> Measurement:
     def experiment(model: Classifier, repeat: int) -> Curve:
         samples = bench.few(pool, count, name, repeat)
@@ -139,7 +148,7 @@ def variant(
 
     # With its rows drawn anew a masked logit is the original again: its curves are the original's, and cost nothing.
     different = {s: models for s, models in bench.subjects.items() if not (fresh_rows and s == MASKED)}
-    run = dataclasses.replace(bench, subjects=different).repeated(experiment, bench.settings.repeats)
+    run = dataclasses.replace(bench, subjects=different).repeated(experiment, repeats or bench.settings.repeats)
     curves = {s: run[ORIGINAL if s == MASKED and fresh_rows else s] for s in bench.subjects}
     original = predict(bench.subjects[ORIGINAL][0], judge.images).argmax(1) == judge.labels
     target = bench.settings.relearn_share * 100 * original.double().mean().item()

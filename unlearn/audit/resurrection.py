@@ -21,7 +21,7 @@ from synth.settings import DeepInversionSettings
 from synth.statistics import batch_norm_layers
 from synth.teacher import Classifier, predict
 from unlearn.audit.bench import Bench
-from unlearn.audit.record import ORIGINAL, Measurement
+from unlearn.audit.record import ORIGINAL, CannotRunError, Measurement
 
 PICTURES = 10  # of each class, of the first model and repeat
 
@@ -71,8 +71,10 @@ def invert(model: Classifier, labels: Tensor, bench: Bench, repeat: int) -> Tens
     generator = bench.generator("resurrection", repeat)
     try:
         return synthesise(copy.deepcopy(model), labels, settings, generator)  # a copy: its hooks are this repeat's own
-    except UserError as error:  # a model whose inversion diverges gives nothing back
-        raise UserError(f"resurrection: {error}") from error
+    except UserError as error:  # a model whose inversion diverges gives nothing to compare
+        raise CannotRunError(
+            f"the inversion of a model failed: {error}", "see that no model answers with NaN or infinity"
+        ) from error
 
 
 def percent(right: Tensor) -> float:

@@ -122,7 +122,7 @@ def carry_out(
         f"resurrection-{subject.replace(' ', '-')}.png": draw_classes(images, labels, original.card.class_names)
         for subject, (images, labels) in bench.pictures.items()
     }
-    if synthetic:
+    if synthetic and len(synthetic.fit):
         shown = bench.few(synthetic.fit, 10, "pictures")
         pictures["synthesised.png"] = draw_classes(shown.images, shown.labels, original.card.class_names)
     verdict = judge(measurements, settings.confidence)
@@ -136,7 +136,7 @@ def carry_out(
         "settings": dataclasses.asdict(settings),
         "request": request_json(request),
         "models": models_json(request, subjects),
-        "origin": origin.describe(student_file(request.student), request.shards),
+        "origin": origin.describe(student_file(request.student), subjects[MODEL][0].digest, request.shards),
         "images": bench.judged.name if bench.judged else None,
         "measurements": [m.to_json() for m in measurements],
         "not_run": [dataclasses.asdict(n) for n in (*missing, *not_run)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -32,12 +33,26 @@ def check_record(record: Any, name: str = "the audit") -> None:
         ) from error
 
 
+def finite(text: str) -> float:
+    """Raises ValueError for NaN, Infinity, and 1e999, none of which an audit writes."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number of an audit")
+    return value
+
+
+def whole(text: str) -> int:
+    """Raises ArithmeticError where no float is as large."""
+    float(int(text))
+    return int(text)
+
+
 def parse_record(data: bytes, name: str) -> dict[str, Any]:
     """The record in a file that may come from anywhere."""
     try:
-        record = json.loads(data)
+        record = json.loads(data, parse_float=finite, parse_int=whole, parse_constant=finite)
         version = record["format_version"] if isinstance(record, dict) else None
-    except (ValueError, KeyError, RecursionError) as error:
+    except (ValueError, KeyError, ArithmeticError, RecursionError) as error:
         raise UserError(f"{name} is no audit record: make it with 'unlearn audit'") from error
     if isinstance(version, int) and version > VERSION:
         raise UserError(f"{name} has format version {version}, newer than {VERSION}: update this package")

@@ -12,7 +12,9 @@ class AuditSettings(Settings):
     """Sizes and lengths of the audit's experiments. The defaults keep an audit of a LeNet5 within minutes on two cores."""
 
     repeats: int = setting(
-        3, "repeats of what is slow: relearning and resurrection, each with its own samples and seed", at_least=2
+        3,
+        "repeats of what is slow: relearning (without real data, as many as the verdict needs) and resurrection",
+        at_least=2,
     )
     draws: int = setting(10, "draws of what is quick: the probe's labels, the membership attack's sets", at_least=2)
     pool: int = setting(

@@ -1,24 +1,30 @@
 """The verdict: stated rules over all measurements, never one number and never one flag.
 
 Rule 1. Each measure's value for this model is compared with the retrained models' interval:
-        inside            within it
-        more left         outside, on the side where more of the class is left
+        inside            no farther off than they are themselves: from the lowest to the highest of their means, and the
+                          measure's stated resolution to either side; or on the harmless side, within the interval
+        more left         outside of the interval, on the side where more of the class is left
         less than retrained   outside, on the other side: no leak, but not what retraining gives (over-unlearning)
         differs           outside, for a measure that shows traces of a method, not knowledge of the class
-        not evaluated     no retrained model, or no value of one of the two
+        not evaluated     no retrained model, or no value of one of the two; or the references differ too much to tell: the
+                          value lies between what they show and the interval's end, or what they show reaches as far as the
+                          original or the masked logit, whose mean is farther from theirs than the resolution
         The interval reaches as far as any of these: where one more retrained model would lie (t prediction interval over the
         references' means, with two references or more); where one more repeat would lie (over the repeats of one reference,
-        which stands in for the spread between retrainings); the sampling error of the mean; and the measure's stated
-        resolution to either side. More references make it sharper.
+        which stands in for the spread between retrainings, and is then what it shows); the sampling error of the mean; and
+        the resolution to either side. More references leave less between what they show and the interval's end.
 Rule 2. A model beats the masked logit on a family of measures where its values are lower than the masked logit's, by a
-        signed-rank test over all the family's repeats, which share samples and seeds (with fewer than five it is not known).
+        signed-rank test over the repeats, which share samples and seeds (with fewer than five it is not known). A measure
+        takes no part where the masked logit has no more of the class left than the retrained models, or random ones where
+        none is given, by more than the resolution: it can't tell them apart. Where none takes part it is not known.
         The families are the linear probes, and relearning from images of the forget classes. It beats the masked logit
         altogether where it does so on both, and where a retrained model is there, has gone at least half of the way from the
-        masked logit to it on one of them.
+        masked logit to it on one of the measures where these two are farther apart than the resolution.
 Rule 3. The conclusion is the first that holds:
-        not unlearned            the forget accuracy is 'more left', or without a reference above 5 %
+        not unlearned            the forget accuracy is 'more left', or not evaluated and above 5 %
         output suppression only  it doesn't beat the masked logit altogether
-        undecided                probe or relearning, or every comparison with a retrained model, could not be evaluated
+        undecided                whether it does is not known of probe or relearning; or forget accuracy, probe or relearning
+                                 has no evaluated comparison with a retrained model
         traces left              some measure is 'more left'
         like retrained           every evaluated measure is inside the interval, or on the harmless side of it
 The same rules judge models whose answer is known: the original is not unlearned, a masked logit output suppression only, and
@@ -32,12 +38,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from unlearn.audit.intervals import bounded, fewest_pairs, is_below, prediction_interval
-from unlearn.audit.record import MASKED, MODEL, RETRAINED, Measurement, Reading
+from unlearn.audit.record import MASKED, MODEL, ORIGINAL, RANDOM, RETRAINED, Measurement, Reading
 
 INSIDE, MORE, LESS, DIFFERS, NOT_EVALUATED = "inside", "more left", "less than retrained", "differs", "not evaluated"
 STATUSES = (INSIDE, MORE, LESS, DIFFERS, NOT_EVALUATED)
 STILL_CALLED = 5.0  # per cent of forget images, where no retrained model says what is usual
 HALF_WAY = 0.5
+TOO_FAR_APART = "the references differ too much to tell: name more retrained models"
 
 NOT_UNLEARNED, SUPPRESSION, UNDECIDED, TRACES, LIKE_RETRAINED = (
     "not unlearned",
@@ -96,9 +103,12 @@ def judge_one(m: Measurement, confidence: float) -> Finding:
         return Finding(m.name, NOT_EVALUATED, why, None, beats)
     if ours is None:
         return Finding(m.name, NOT_EVALUATED, "no value of this model", None, beats)
-    low, high = bounded(interval_of(theirs, m.resolution, confidence), m.unit)
-    way = way_gone(ours, theirs, masked) if masked else None
-    return Finding(m.name, status_of(ours.mean, low, high, m.more_left), "", (low, high), beats, way)
+    interval = bounded(interval_of(theirs, m.resolution, confidence), m.unit)
+    way = way_gone(ours, theirs, masked, m.resolution) if masked else None
+    status, why = status_of(ours.mean, *interval, m.more_left), ""
+    if status == INSIDE and cannot_tell(m, ours.mean, theirs, confidence):
+        status, why = NOT_EVALUATED, TOO_FAR_APART
+    return Finding(m.name, status, why, interval, beats, way)
 
 
 def interval_of(retrained: Reading, resolution: float, confidence: float) -> tuple[float, float]:
@@ -112,6 +122,26 @@ def interval_of(retrained: Reading, resolution: float, confidence: float) -> tup
     return min(low for low, _ in candidates), max(high for _, high in candidates)
 
 
+def shown_by(retrained: Reading, resolution: float, confidence: float) -> tuple[float, float]:
+    """What the references show themselves, without the room that the interval leaves for how little so few of them tell."""
+    if len(retrained.values) == 1:
+        return interval_of(retrained, resolution, confidence)
+    return min(retrained.by_model) - resolution, max(retrained.by_model) + resolution
+
+
+def cannot_tell(m: Measurement, value: float, retrained: Reading, confidence: float) -> bool:
+    """Rule 1: whether the value is inside the interval for no better reason than that the references differ too much.
+
+    The interval of two values reaches 15 times as far as they do: nearly everything is inside.
+    """
+    low, high = shown_by(retrained, m.resolution, confidence)
+    if (m.more_left >= 0 and value > high) or (m.more_left <= 0 and value < low):
+        return True
+    reach = max(m.more_left * (end - retrained.mean) for end in (low, high))
+    known = [m.readings[subject].mean for subject in (ORIGINAL, MASKED) if subject in m.readings]
+    return any(m.resolution < m.more_left * (mean - retrained.mean) <= reach for mean in known)
+
+
 def status_of(value: float, low: float, high: float, more_left: int) -> str:
     if low <= value <= high:
         return INSIDE
@@ -121,12 +151,10 @@ def status_of(value: float, low: float, high: float, more_left: int) -> str:
 
 
 def beats_mask(family: Sequence[Measurement], confidence: float) -> bool | None:
-    """Rule 2 on measures of one family; None where a measure has no direction, or the pairs are too few."""
+    """Rule 2 on measures of one family; None where none of them tells a masked logit apart, or the pairs are too few."""
     ours: list[float] = []
     masked: list[float] = []
-    for m in family:
-        if not {MODEL, MASKED} <= set(m.readings) or m.more_left == 0:
-            return None
+    for m in filter(tells_mask, family):
         ours += [m.more_left * value for value in m.readings[MODEL].flat]
         masked += [m.more_left * value for value in m.readings[MASKED].flat]
     if len(ours) != len(masked) or len(ours) < fewest_pairs(confidence):
@@ -134,10 +162,21 @@ def beats_mask(family: Sequence[Measurement], confidence: float) -> bool | None:
     return is_below(ours, masked, confidence)
 
 
-def way_gone(ours: Reading, theirs: Reading, masked: Reading) -> float | None:
-    """(masked - ours) / (masked - retrained); None where these two agree."""
+def tells_mask(m: Measurement) -> bool:
+    """Whether more of the class is left under a masked logit than in a retrained model, or a random one where none is given.
+
+    Where all have the same value, as with a probe that is always right, not to be below the masked logit proves nothing.
+    """
+    other = m.readings.get(RETRAINED) or m.readings.get(RANDOM)
+    if not {MODEL, MASKED} <= set(m.readings) or m.more_left == 0:
+        return False
+    return other is None or m.more_left * (m.readings[MASKED].mean - other.mean) > m.resolution
+
+
+def way_gone(ours: Reading, theirs: Reading, masked: Reading, resolution: float) -> float | None:
+    """(masked - ours) / (masked - retrained); None where these two are no farther apart than the resolution."""
     whole = masked.mean - theirs.mean
-    return (masked.mean - ours.mean) / whole if abs(whole) > 1e-9 else None
+    return (masked.mean - ours.mean) / whole if abs(whole) > resolution else None
 
 
 def conclude(
@@ -162,16 +201,19 @@ def conclude(
         return SUPPRESSION, [
             "it has not gone half of the way from the masked logit to the retrained model on any probe or curve"
         ]
-    evaluated = [f for f in findings.values() if f.status != NOT_EVALUATED]
     lacking = [unknown(name, families[name], confidence) for name, beats in beaten.items() if beats is None]
-    missing = ["forget accuracy"] * (accuracy is None) + ["the comparison with a retrained model"] * (not evaluated)
-    lacking += [f"not evaluated: {name}" for name in missing]
+    lacking += not_compared(findings, {name: families[name] for name, beats in beaten.items() if beats})
     if lacking:
         return UNDECIDED, lacking
+    evaluated = [f for f in findings.values() if f.status != NOT_EVALUATED]
     left = [measurements[f.name].title for f in evaluated if f.status == MORE]
     if left:
         return TRACES, [f"more than in the retrained model: {title}" for title in left]
-    return LIKE_RETRAINED, [f"{len(evaluated)} measures were evaluated, and none shows more of the class"]
+    untold = [measurements[f.name].title for f in findings.values() if f.why == TOO_FAR_APART]
+    return LIKE_RETRAINED, [
+        f"{len(evaluated)} measures were evaluated, and none shows more of the class",
+        *(f"not told, since the references differ too much: {title}" for title in untold),
+    ]
 
 
 REPEATED_BY = {"the linear probe": "--draws", "relearning": "--repeats"}
@@ -179,15 +221,32 @@ REPEATED_BY = {"the linear probe": "--draws", "relearning": "--repeats"}
 
 def unknown(name: str, family: Sequence[Measurement], confidence: float) -> str:
     """Why it is not known whether the model beats the masked logit on the family, and the cure where more repeats are one."""
-    pairs = sum(len(m.readings[MODEL].flat) for m in family if {MODEL, MASKED} <= set(m.readings))
     if not family:
         return f"not evaluated: {name}"
+    untold = f"not told from a masked logit by {name}"
+    if not any({MODEL, MASKED} <= set(m.readings) for m in family):
+        return f"{untold}: there is no masked logit to compare with"
+    pairs = sum(len(m.readings[MODEL].flat) for m in filter(tells_mask, family))
     if not pairs:
-        return f"not told from a masked logit by {name}: there is no masked logit to compare with"
+        other = "the retrained models have" if any(RETRAINED in m.readings for m in family) else "random networks have"
+        return f"{untold}: {other} no less of the class there than the masked logit"
     return (
-        f"not told from a masked logit by {name}: {pairs} paired repeats, and the signed-rank test takes "
-        f"{fewest_pairs(confidence)} or more: raise {REPEATED_BY[name]}"
+        f"{untold}: {pairs} paired repeats, and the signed-rank test takes {fewest_pairs(confidence)} or more: raise "
+        f"{REPEATED_BY[name]}"
     )
+
+
+def not_compared(findings: Mapping[str, Finding], families: Mapping[str, Sequence[Measurement]]) -> list[str]:
+    """Of forget accuracy and these families, which have no evaluated comparison with a retrained model, and why."""
+    if all(f.status == NOT_EVALUATED and f.why != TOO_FAR_APART for f in findings.values()):
+        return ["not evaluated: the comparison with a retrained model"]
+    needed = {"forget accuracy": [f for name, f in findings.items() if name == "accuracy-forget"]}
+    needed |= {name: [findings[m.name] for m in family] for name, family in families.items()}
+    return [
+        f"not evaluated: {name}" + (f", since {found[0].why}" if found else "")
+        for name, found in needed.items()
+        if all(f.status == NOT_EVALUATED for f in found)
+    ]
 
 
 def is_relearning(name: str) -> bool:

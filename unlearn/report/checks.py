@@ -9,6 +9,10 @@ from synth.errors import UserError
 
 HOLDS, BROKEN, NOT_CHECKED = "holds", "broken", "not checked"
 Fault = tuple[str, str]  # what, and why
+# What computing with a record of the right form, but with details or values that are none, ends in; the statistics module's own
+# code fails with an AttributeError on an infinite sum.
+SENSELESS = (KeyError, TypeError, ValueError, IndexError, ArithmeticError, AttributeError)
+LINE = 2000  # characters
 
 
 @dataclass(frozen=True)
@@ -30,9 +34,9 @@ def shown(value: object) -> str:
     return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)[:200]
 
 
-def told(text: str) -> str:
-    """What a report says of itself, fit for a terminal."""
-    return "".join(c for c in text if c.isprintable())[:200]
+def told(text: str, longest: int = 200) -> str:
+    """What a report says of itself, fit for a terminal: without escape sequences or line ends."""
+    return "".join(" " if c.isspace() else c for c in text if c.isprintable() or c.isspace())[:longest]
 
 
 def looked_up(what: str, look: Callable[[], object], wanted: object, where: str, option: str) -> Check:
@@ -43,6 +47,8 @@ def looked_up(what: str, look: Callable[[], object], wanted: object, where: str,
         return Check(what, NOT_CHECKED, f"{where} is not there: name its place now with {option}")
     except OSError as error:
         return Check(what, NOT_CHECKED, f"{where} can't be read: {(error.strerror or str(error)).lower()}")
+    except ValueError as error:  # a path with a zero byte
+        return Check(what, NOT_CHECKED, f"{where} can't be read: {error}")
     except UserError as error:
         return Check(what, NOT_CHECKED, str(error))
 

@@ -19,7 +19,26 @@ references_option = click.option(
 shards_option = click.option("--shards", help="where the shards are now")
 
 
-@click.command(context_settings=FROM_ENVIRONMENT)
+class ReportCommand(click.Command):
+    """A command that reads what others wrote: no word of it reaches the terminal as it is, in errors either."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from unlearn.report.checks import LINE, told
+
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            error.args = (told(str(error), LINE),)
+            raise
+
+
+def say(line: str, err: bool = False) -> None:
+    from unlearn.report.checks import LINE, told
+
+    click.echo(told(line, LINE), err=err)
+
+
+@click.command(cls=ReportCommand, context_settings=FROM_ENVIRONMENT)
 @click.argument("run", type=PATH)
 @click.option("-o", "--out", type=PATH, default="report.html", help="page to write")
 def report(run: Path, out: Path) -> None:
@@ -27,10 +46,10 @@ def report(run: Path, out: Path) -> None:
     from unlearn.report.write import write_report
 
     size = write_report(run, out)
-    click.echo(f"wrote {out} ({size / 1e6:.1f} MB)")
+    say(f"wrote {out} ({size / 1e6:.1f} MB)")
 
 
-@click.command(context_settings=FROM_ENVIRONMENT)
+@click.command(cls=ReportCommand, context_settings=FROM_ENVIRONMENT)
 @click.argument("report", type=PATH)
 @teacher_option
 @student_option
@@ -50,14 +69,14 @@ def verify(
     places = Places(teacher=teacher, student=student, references=references, shards=shards)
     checks = verifying.verify(report, places)
     for check in checks:
-        click.echo(f"{check.state:12s} {check.what}{f' ({check.why})' if check.why else ''}")
-    click.echo(checking.counted(checks))
+        say(f"{check.state:12s} {check.what}{f' ({check.why})' if check.why else ''}")
+    say(checking.counted(checks))
     broken = [check for check in checks if check.state == checking.BROKEN]
     if broken:
         raise UserError(f"{report} does not hold: {broken[0].what}: {broken[0].why}")
 
 
-@click.command(context_settings=FROM_ENVIRONMENT)
+@click.command(cls=ReportCommand, context_settings=FROM_ENVIRONMENT)
 @click.argument("report", type=PATH)
 @teacher_option
 @student_option
@@ -66,6 +85,11 @@ def verify(
 @click.option("--data-root", type=PATH, help="where the data set is now")
 @click.option("--retrain", is_flag=True, help="make the student again too, from its run's settings and shards")
 @click.option("--out", type=PATH, help="folder to keep what is made in  [default: none is kept]")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    help="where to make it  [default: as the report has it]",
+)
 @code_option
 @threads_option
 def replay(
@@ -76,6 +100,7 @@ def replay(
     arch: str | None,
     threads: int | None,
     retrain: bool,
+    device: str | None,
     **places: Any,
 ) -> None:
     """Make the audit of REPORT again from its settings, and with --retrain its student, and compare every value."""
@@ -86,14 +111,14 @@ def replay(
     with tempfile.TemporaryDirectory() as temporary:
         place = out or Path(temporary)
         found = replaying.replay(
-            report, place, now, data_root, arch, threads, lambda line: click.echo(line, err=True), retrain
+            report, place, now, data_root, arch, threads, lambda line: say(line, err=True), retrain, device
         )
     if found.same_student is not None:
-        click.echo(f"the student made again is {'the same, byte for byte' if found.same_student else 'another one'}")
-    click.echo(f"{found.equal} of {found.measures} measures have the same values")
+        say(f"the student made again is {'the same, byte for byte' if found.same_student else 'another one'}")
+    say(f"{found.equal} of {found.measures} measures have the same values")
     if found.largest:
-        click.echo(f"the largest difference is {found.largest:.3g}, in {found.where}")
-    click.echo(f"verdict then: {found.conclusions[0]}; now: {found.conclusions[1]}")
+        say(f"the largest difference is {found.largest:.3g}, in {found.where}")
+    say(f"verdict then: {found.conclusions[0]}; now: {found.conclusions[1]}")
     if not found.agrees:
         what = ", ".join(found.outside) or "the verdict"
         raise UserError(f"the replay does not agree with {report}: {what}")

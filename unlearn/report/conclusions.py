@@ -11,7 +11,7 @@ from unlearn.audit.known import controls
 from unlearn.audit.record import Measurement
 from unlearn.audit.verdict import judge
 from unlearn.audit.written_by import PACKAGE, audit_version
-from unlearn.report.checks import BROKEN, HOLDS, NOT_CHECKED, Check, compared, told
+from unlearn.report.checks import BROKEN, HOLDS, NOT_CHECKED, SENSELESS, Check, compared, told
 from unlearn.report.values import close
 
 
@@ -22,8 +22,8 @@ def conclusions(record: Mapping[str, Any]) -> Iterator[Check]:
         confidence = float(record["settings"]["confidence"])
         verdict = json.loads(json.dumps(asdict(judge(measurements, confidence))))
         known = json.loads(json.dumps(controls(measurements, confidence)))
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        yield Check(what, BROKEN, f"the values make no sense ({error})")
+    except SENSELESS as error:
+        yield Check(what, BROKEN, f"the values make no sense ({error!r})")
         return
     judged = record["verdict"]
     yield compared(what, verdict["conclusion"], judged["conclusion"])

@@ -63,3 +63,9 @@ def models_of(record: Mapping[str, Any], places: Places) -> list[AuditedModel]:
         name = f"retrained model {number}" if len(references) > 1 else "the retrained model"
         found.append(AuditedModel(name, "--reference", path, model["sha256"]))
     return found
+
+
+def shards_of(record: Mapping[str, Any], places: Places) -> str | None:
+    """Where the audit's shards are now; None where it had none."""
+    made = record["origin"]["shards"]
+    return made and (places.shards or made["uri"])

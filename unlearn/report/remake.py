@@ -12,6 +12,7 @@ from synth.errors import UserError
 from synth.teacher import refuse_untrusted
 from unlearn import runs, tasks
 from unlearn.folder import STUDENT
+from unlearn.report.device import device_of
 from unlearn.settings import METHOD_SETTINGS, DistillSettings, LoopSettings
 
 
@@ -22,8 +23,9 @@ def remake(
     shards: str | None,
     arch: str | None,
     say: Callable[[str], None],
+    device: str | None = None,
 ) -> tuple[Path, bool]:
-    """Make the student again in the folder `out`.
+    """Make the student again in the folder `out`, on the run's device or another.
 
     Returns:
         the new student, and whether it is the audited one byte for byte: so on one kind of machine with as many threads.
@@ -37,7 +39,7 @@ def remake(
         raise UserError("the report knows no run that made the student: replay without --retrain")
     settings = run["settings"]
     method, forget, seed = settings.get("method"), tuple(settings.get("forget", ())), settings.get("seed", 0)
-    device = settings.get("device") or run["provenance"].get("device") or "cpu"
+    device = device_of(device or settings.get("device") or run["provenance"].get("device") or "cpu")
     shards = shards or run["provenance"].get("shards")
     model = record["models"]["student"]
     for named in (model["architecture"], settings.get("student_arch")):

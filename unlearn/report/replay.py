@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from synth.errors import UserError
 from synth.index import find_index
 from synth.store import open_store
-from synth.teacher import read_checkpoint
 from unlearn.audit.run import Request, audit
 from unlearn.audit.settings import AuditSettings
+from unlearn.report.device import device_of
 from unlearn.report.document import read_report
-from unlearn.report.places import AuditedModel, Places, check_places, models_of
+from unlearn.report.hashes import sha256_of
+from unlearn.report.places import AuditedModel, Places, check_places, models_of, shards_of
 from unlearn.report.remake import remake
 from unlearn.tasks import DataSource
 
@@ -42,10 +42,16 @@ class Comparison:
 
 
 def request_of(
-    record: Mapping[str, Any], out: Path, data_root: Path | None, arch: str | None, workers: int | None
-) -> Request:
-    """The request that the record was made from. Raises UserError where its settings are none of this version's."""
-    asked, data = record["request"], record["request"]["data"]
+    record: Mapping[str, Any], models: Sequence[AuditedModel], shards: str | None, out: Path,
+    data_root: Path | None, arch: str | None, workers: int | None,
+) -> Request:  # fmt: skip
+    """The request that the record was made from, of the models and shards whose hashes it has, not of those that it asked for.
+
+    Raises:
+        UserError: its settings are none of this version's.
+    """
+    data = record["request"]["data"]
+    teacher, student, *references = (model.path for model in models)
     try:
         settings = AuditSettings(**record["settings"])
     except (TypeError, ValueError) as error:
@@ -54,12 +60,12 @@ def request_of(
         ) from error
     root = data_root or (data and data["root"] and Path(data["root"]))
     return Request(
-        student=Path(asked["student"]),
-        teacher=Path(asked["teacher"]),
+        student=student,
+        teacher=teacher,
         forget=tuple(record["forget"]),
-        references=tuple(map(Path, asked["references"])),
+        references=references,
         data=data and DataSource(data["name"], root or None, False, data["image_size"]),
-        shards=asked["shards"],
+        shards=shards,
         out=out,
         settings=settings,
         trusted_architecture=arch,
@@ -71,34 +77,37 @@ def request_of(
 
 def replay(
     report: Path, out: Path, places: Places, data_root: Path | None, arch: str | None,
-    workers: int | None, say: Callable[[str], None], retrain: bool = False,
+    workers: int | None, say: Callable[[str], None], retrain: bool = False, device: str | None = None,
 ) -> Comparison:  # fmt: skip
-    """Make the audit again in `out`/audit, and compare. `places` are where the files are now.
+    """Make the audit again in `out`/audit, on the audit's device or another, and compare. `places` are where the files are now.
 
     With `retrain` the student is made again first, in `out`/student, and the new one is audited.
     """
     record = read_report(report)
     check_places(record, places)
-    for model in models_of(record, places):
+    models, shards = models_of(record, places), shards_of(record, places)
+    for model in models:
         if not (retrain and model.option == "--student"):
             check_same(model)
-    named = {field.name: getattr(places, field.name) for field in fields(places) if getattr(places, field.name)}
-    request, same = replace(request_of(record, out / "audit", data_root, arch, workers), **named), None
-    check_shards(request.shards)
+    check_shards(shards)
+    request, same = request_of(record, models, shards, out / "audit", data_root, arch, workers), None
+    request = replace(request, device=device_of(device or record["device"]))
     if retrain:
-        student, same = remake(record, out / "student", request.teacher, request.shards, arch, say)
+        student, same = remake(record, out / "student", request.teacher, places.shards or shards, arch, say, device)
         request = replace(request, student=student)
-    return replace(compare(record, audit(request, say)), same_student=same)
+    return replace(compare(record, audit(request, say), retrain), same_student=same)
 
 
 def check_same(model: AuditedModel) -> None:
     try:
-        data = read_checkpoint(model.path) if model.path.exists() else None
-    except UserError as error:
-        raise UserError(f"{model.name}: {error}") from error
-    if data is None:
-        raise UserError(f"{model.name} is not in {model.path}: name its place now with {model.option}")
-    if hashlib.sha256(data).hexdigest() != model.sha256:
+        digest = sha256_of(model.path)
+    except FileNotFoundError:
+        raise UserError(f"{model.name} is not in {model.path}: name its place now with {model.option}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{model.name} in {model.path} can't be read ({error}): name its place now with {model.option}"
+        ) from error
+    if digest != model.sha256:
         raise UserError(
             f"{model.name} in {model.path} is not the one that was audited: name that one with {model.option}"
         )
@@ -109,12 +118,14 @@ def check_shards(uri: str | None) -> None:
         raise UserError(f"the shards are not in {uri}: name their place now with --shards")
 
 
-def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparison:
+def compare(old: Mapping[str, Any], new: Mapping[str, Any], retrained: bool = False) -> Comparison:
+    """`retrained` where the new record is of a student that was made again, whose bytes may be others."""
     fresh = {m["name"]: m for m in new["measurements"]}
     largest, where, equal = 0.0, "", 0
     outside = [
         f"{name}, which the report lacks" for name in fresh if name not in {m["name"] for m in old["measurements"]}
     ]
+    outside += other_inputs(old, new, retrained)
     outside += ["the ledger"] if old["ledger"] != new["ledger"] else []
     for m in old["measurements"]:
         other = fresh.get(m["name"])
@@ -133,6 +144,17 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparison:
                 outside.append(f"{m['name']} of {subject}")
     conclusions = old["verdict"]["conclusion"], new["verdict"]["conclusion"]
     return Comparison(len(old["measurements"]), equal, largest, where, outside, conclusions)
+
+
+def other_inputs(old: Mapping[str, Any], new: Mapping[str, Any], retrained: bool) -> Iterator[str]:
+    """Which models and shards of the new record are not the old one's, by their hashes."""
+    for before, after in zip(models_of(old, Places()), models_of(new, Places()), strict=True):
+        if before.sha256 != after.sha256 and not (retrained and before.option == "--student"):
+            yield f"{before.name}, which is another one"
+    made, found = (record["origin"]["shards"] or {"shards": {}, "index_sha256": None} for record in (old, new))
+    changed = [name for name, digest in made["shards"].items() if found["shards"].get(name) != digest]
+    if changed or (made["index_sha256"] and found["index_sha256"] != made["index_sha256"]):
+        yield f"the shards, which are others ({len(changed)} of {len(made['shards'])})"
 
 
 def difference(old: list[list[float]], new: list[list[float]]) -> float:

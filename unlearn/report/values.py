@@ -12,7 +12,7 @@ from typing import Any
 from unlearn.audit.intervals import bounded, mean_interval, share_interval
 from unlearn.audit.record import Measurement
 from unlearn.audit.relearn import Curve, anamnesis
-from unlearn.report.checks import BROKEN, Check, Fault, all_hold
+from unlearn.report.checks import BROKEN, SENSELESS, Check, Fault, all_hold
 
 Record = Mapping[str, Any]
 TOLERANCE = 1e-7  # of a number in JSON, and between versions of what computes it
@@ -27,7 +27,7 @@ def values(record: Record) -> Iterator[Check]:
     for what, part in parts:
         try:
             yield from all_hold(what, part(record))
-        except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError, AttributeError) as error:
+        except SENSELESS as error:
             yield Check(what, BROKEN, f"the values make no sense ({error!r})")
 
 

@@ -15,11 +15,12 @@ from synth.errors import UserError
 from synth.index import INDEX, find_index
 from synth.store import Store, open_store
 from unlearn.audit.written_by import page_version
-from unlearn.report.checks import BROKEN, HOLDS, NOT_CHECKED, Check, compared, looked_up, told
+from unlearn.report.checks import BROKEN, HOLDS, NOT_CHECKED, SENSELESS, Check, compared, looked_up, told
 from unlearn.report.conclusions import conclusions
 from unlearn.report.document import page_text, pictures_in, pictures_of, read_report
+from unlearn.report.hashes import sha256_of
 from unlearn.report.page import page, writer_of
-from unlearn.report.places import Places, check_places, models_of
+from unlearn.report.places import Places, check_places, models_of, shards_of
 from unlearn.report.values import values
 
 
@@ -49,10 +50,6 @@ def files(record: Mapping[str, Any], places: Places) -> Iterator[Check]:
         yield looked_up(f"{model.name} is the one that was audited", look, model.sha256, str(model.path), model.option)
 
 
-def sha256_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def shard_sha256(store: Store, name: str) -> str:
     return hashlib.sha256(store.read(name)).hexdigest()
 
@@ -76,13 +73,12 @@ def claims(record: Mapping[str, Any]) -> Iterator[Check]:
 
 def shards(record: Mapping[str, Any], places: Places) -> Iterator[Check]:
     """Each shard is the one that the index, and the record, have."""
-    made = record["origin"]["shards"]
-    if made is None:
+    made, uri = record["origin"]["shards"], shards_of(record, places)
+    if uri is None:
         return
-    uri = places.shards or made["uri"]
-    store = open_store(uri)
     what = "the shards' index is the one that was audited"
     try:
+        store = open_store(uri)
         index = find_index(store)
         digest = hashlib.sha256(store.read(INDEX)).hexdigest() if index and index.complete else None
     except UserError as error:
@@ -134,7 +130,7 @@ def visible(report: Path, record: Mapping[str, Any]) -> Iterator[Check]:
         return
     try:
         again = page(record, pictures_of(report, record))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except SENSELESS as error:
         yield Check(what, BROKEN, f"its record makes no page ({error!r})")
         return
     if again == text:

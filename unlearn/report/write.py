@@ -7,6 +7,7 @@ from pathlib import Path
 
 from synth.errors import UserError
 from synth.store import Folder
+from unlearn.report.checks import SENSELESS
 from unlearn.report.document import pictures_of, read_report
 from unlearn.report.page import page
 
@@ -20,7 +21,7 @@ def write_report(run: Path, out: Path) -> int:
             raise UserError(f"the picture {name} is not the one that the audit made: make the audit again")
     try:
         text = page(record, pictures).encode()
-    except (KeyError, TypeError, ValueError, IndexError) as error:  # a record of the right form, whose details are none
+    except SENSELESS as error:  # a record of the right form, whose details are none
         raise UserError(f"the details of {run} make no sense ({error!r}): make the audit again") from error
     folder = Folder(out.parent)
     folder.create()

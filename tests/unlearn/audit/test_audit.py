@@ -92,6 +92,17 @@ def test_without_real_data_it_says_so_and_judges_on_synthetic_images(
     assert record["origin"]["shards"]["teacher_sha256"] == record["models"]["teacher"]["sha256"]
 
 
+def test_shards_and_retrained_models_are_enough_to_conclude(
+    models: Mapping[str, Path], shards: Path, tmp_path: Path
+) -> None:
+    few = dataclasses.replace(SMALL, inversion_steps=1, random_models=1)
+    request = request_for(models, models["first"], tmp_path / "audit", data=None, shards=str(shards), settings=few)
+    record = audit(request, quiet)
+    told = {c["subject"]: c["conclusion"] for c in record["controls"]}
+    assert told["masked logit"] == verdict.SUPPRESSION
+    assert record["verdict"]["conclusion"] != verdict.UNDECIDED, record["verdict"]
+
+
 def test_with_weights_alone_it_still_looks_at_the_head(models: Mapping[str, Path], tmp_path: Path) -> None:
     said: list[str] = []
     record = audit(request_for(models, models["first"], tmp_path / "audit", data=None, references=()), said.append)
@@ -116,6 +127,18 @@ def test_shards_without_the_class_leave_out_what_needs_images_of_it(
     record = audit(request, quiet)
     assert (record["images"], record["histograms"]) == (None, [])
     assert "no image of a forget class" in next(n["why"] for n in record["not_run"] if n["name"] == "accuracy")
+    assert record["verdict"]["conclusion"] == verdict.UNDECIDED
+
+
+def test_shards_of_the_class_alone_leave_out_what_needs_images_of_others(
+    tiny_teacher_path: Path, tiny_teacher: Classifier, models: Mapping[str, Path], tmp_path: Path
+) -> None:
+    make_run(tmp_path / "run", recipe_for(tiny_teacher, QUICK), Plan(classes=(0,), per_class=20, shard_size=20))
+    request = request_for(
+        models, models["first"], tmp_path / "audit", teacher=tiny_teacher_path, data=None, shards=str(tmp_path / "run")
+    )
+    record = audit(request, quiet)
+    assert "no image of a retain class" in next(n["why"] for n in record["not_run"] if n["name"] == "accuracy")
     assert record["verdict"]["conclusion"] == verdict.UNDECIDED
 
 

@@ -39,6 +39,10 @@ def test_rows_are_drawn_a_class_and_by_the_seed_alone() -> None:
     assert labels[first].bincount().tolist() == [2, 2]
 
 
+def test_of_no_image_no_row_is_drawn() -> None:
+    assert rows_per_class(torch.empty(0, dtype=torch.long), 5, torch.Generator()).tolist() == []
+
+
 def test_synthetic_images_are_split_without_an_image_on_both_sides(tiny_run: Path, tiny_teacher: Classifier) -> None:
     source = synthetic_source(Folder(tiny_run), tiny_teacher)
     assert source.kind == "synthetic"

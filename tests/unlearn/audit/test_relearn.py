@@ -62,6 +62,15 @@ def test_the_model_is_copied_and_the_same_seed_gives_the_same_curve(
     assert not tiny_teacher.training
 
 
+def test_no_step_is_made_that_is_not_looked_at(
+    tiny_teacher: Classifier, digits: LabelledImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[object] = []
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda optimiser: steps.append(optimiser))
+    run(tiny_teacher, digits)
+    assert len(steps) == SMALL.relearn_steps
+
+
 def test_a_mask_does_not_hide_from_relearning(tiny_teacher_path: object, digits: LabelledImages) -> None:
     original, masked = (load_checkpoint(tiny_teacher_path) for _ in range(2))  # type: ignore[arg-type]
     mask_logits(masked, (0,))

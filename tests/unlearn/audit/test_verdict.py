@@ -7,7 +7,7 @@ import pytest
 
 from unlearn.audit import verdict
 from unlearn.audit.known import controls, self_check
-from unlearn.audit.record import MASKED, MODEL, ORIGINAL, RETRAINED, Measurement, Reading
+from unlearn.audit.record import MASKED, MODEL, ORIGINAL, RANDOM, RETRAINED, Measurement, Reading
 from unlearn.audit.verdict import DIFFERS, INSIDE, LESS, MORE, NOT_EVALUATED, judge, judge_one
 
 NOISE = (-1.0, -0.5, 0.0, 0.5, 1.0)
@@ -88,6 +88,68 @@ def test_too_few_repeats_accuse_nobody() -> None:
     assert found.conclusion == verdict.UNDECIDED
     why = "not told from a masked logit by the linear probe: 2 paired repeats, and the signed-rank test takes 5 or more"
     assert found.reasons == [f"{why}: raise --draws"]
+
+
+@pytest.mark.parametrize(
+    ("value", "retrained", "masked", "status"),
+    [
+        (97.5, (67, 74), 99.4, NOT_EVALUATED),  # the interval is [15, 126]: everything would be inside
+        (40, (0, 4), 95, NOT_EVALUATED),
+        (70, (67, 74), 99.4, INSIDE),  # as far off as they are themselves
+        (40, (67, 74), 99.4, INSIDE),
+        (97.5, (67, 99), 99.4, NOT_EVALUATED),  # one of them is no better than a masked logit
+        (97.5, (97, 99), 99.4, INSIDE),  # all of them are: nothing is left to be told apart
+        (97.5, (67, 68), 99.4, MORE),
+        (97.5, (67,), 99.4, MORE),
+    ],
+)
+def test_two_references_acquit_of_nothing_that_they_do_not_show(
+    value: float, retrained: Sequence[float], masked: float, status: str
+) -> None:
+    finding = judge_one(measurement("m", value, retrained, masked), 0.95)
+    assert (finding.status, finding.why) == (status, verdict.TOO_FAR_APART if status == NOT_EVALUATED else "")
+
+
+def test_references_too_far_apart_leave_it_undecided_and_say_so() -> None:
+    measurements = [m if m.name != "probe-5" else measurement("probe-5", 85, (67, 74), 99.4) for m in audit_of()]
+    found = judge(measurements, 0.95)
+    reason = f"not evaluated: the linear probe, since {verdict.TOO_FAR_APART}"
+    assert (found.conclusion, found.reasons) == (verdict.UNDECIDED, [reason])
+
+
+def test_like_retrained_names_what_it_could_not_tell() -> None:
+    found = judge([*audit_of(), measurement("transplant-stitched", 40, (0, 4))], 0.95)
+    assert found.conclusion == verdict.LIKE_RETRAINED
+    assert found.reasons[1:] == ["not told, since the references differ too much: transplant-stitched"]
+
+
+def test_forget_images_called_by_their_class_are_not_excused_by_references_that_differ() -> None:
+    measurements = [m for m in audit_of() if m.name != "accuracy-forget"]
+    found = judge([measurement("accuracy-forget", 40, (0, 5), 0), *measurements], 0.95)
+    assert found.conclusion == verdict.NOT_UNLEARNED
+
+
+def test_a_measure_that_cannot_tell_a_mask_from_retraining_accuses_nobody() -> None:
+    saturated = measurement("probe-5", 99, (99, 99, 99), 99)
+    found = judge([m if m.name != "probe-5" else saturated for m in audit_of()], 0.95)
+    why = "the retrained models have no less of the class there than the masked logit"
+    assert (found.conclusion, found.reasons) == (
+        verdict.UNDECIDED,
+        [f"not told from a masked logit by the linear probe: {why}"],
+    )
+    assert judge_one(saturated, 0.95).way is None
+    assert (
+        judge([*audit_of(), dataclasses.replace(saturated, name="probe-1")], 0.95).conclusion == verdict.LIKE_RETRAINED
+    )
+
+
+def test_without_a_reference_random_networks_show_what_a_measure_can_tell() -> None:
+    def beside_random(random: float) -> bool | None:
+        m = measurement("relearn-5", 0, (), 0)
+        return verdict.beats_mask([dataclasses.replace(m, readings={**m.readings, RANDOM: reading(random)})], 0.95)
+
+    assert beside_random(0) is None
+    assert beside_random(-50) is False
 
 
 def test_quality_has_no_part_in_the_verdict() -> None:

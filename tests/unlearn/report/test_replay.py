@@ -10,6 +10,7 @@ from tests.unlearn.audit.subjects import SMALL
 from unlearn import tasks
 from unlearn.audit.run import AUDIT, Request, audit
 from unlearn.audit.schema import read_record
+from unlearn.report import replay as replaying
 from unlearn.report.checks import HOLDS
 from unlearn.report.places import Places
 from unlearn.report.replay import compare, replay
@@ -48,6 +49,28 @@ def test_what_was_left_out_or_is_judged_otherwise_is_named(audited: Path) -> Non
     assert compare(old, new).outside == named
 
 
+def test_what_is_audited_again_is_what_has_the_records_hashes(
+    models: Mapping[str, Path], audited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = read_record(audited / AUDIT)
+    record["request"] |= {"student": str(models["third"]), "shards": "elsewhere"}
+    (tmp_path / AUDIT).write_text(json.dumps(record))
+    seen: list[Request] = []
+    monkeypatch.setattr(replaying, "audit", lambda request, say: seen.append(request) or record)
+    replay(tmp_path, tmp_path / "again", Places(), None, None, 1, quiet)
+    assert (seen[0].student, seen[0].shards) == (models["first"], None)
+
+
+def test_other_models_or_shards_are_no_replay(audited: Path) -> None:
+    old, new = read_record(audited / AUDIT), read_record(audited / AUDIT)
+    old["origin"]["shards"] = {"index_sha256": None, "shards": {"shard-000000.tar": "a" * 64}}
+    new["models"]["student"]["sha256"] = "b" * 64
+    new["models"]["references"][1]["sha256"] = "c" * 64
+    student, others = "the student, which is another one", "the shards, which are others (1 of 1)"
+    assert compare(old, new).outside == [student, "retrained model 2, which is another one", others]
+    assert student not in compare(old, new, retrained=True).outside
+
+
 def test_the_student_is_made_again_from_its_runs_settings(
     tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
@@ -75,7 +98,26 @@ def test_another_student_is_not_a_replay(models: Mapping[str, Path], audited: Pa
         replay(audited, tmp_path / "again", Places(student=models["third"]), None, None, 1, quiet)
 
 
-def test_what_cannot_be_a_replay_is_refused_at_once(models: Mapping[str, Path], audited: Path, tmp_path: Path) -> None:
+def with_device(audited: Path, device: str, out: Path) -> Path:
+    (out / AUDIT).write_text(json.dumps({**read_record(audited / AUDIT), "device": device}))
+    return out
+
+
+def test_a_report_of_another_device_can_be_replayed_on_this_one(
+    audited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Request] = []
+    record = read_record(audited / AUDIT)
+    monkeypatch.setattr(replaying, "audit", lambda request, say: seen.append(request) or record)
+    replay(with_device(audited, "cuda", tmp_path), tmp_path / "again", Places(), None, None, 1, quiet, device="cpu")
+    assert seen[0].device == "cpu"
+
+
+def test_what_cannot_be_a_replay_is_refused_at_once(
+    models: Mapping[str, Path], audited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
     def refused(words: str, places: Places, report: Path = audited) -> None:
         with pytest.raises(UserError, match=words):
             replay(report, tmp_path / "again", places, None, None, 1, lambda line: pytest.fail("a measure ran"))
@@ -87,4 +129,6 @@ def test_what_cannot_be_a_replay_is_refused_at_once(models: Mapping[str, Path], 
     record["models"]["student"]["path"] = str(tmp_path / "gone")
     (tmp_path / AUDIT).write_text(json.dumps(record))
     refused(r"the student is not in .*gone: name its place now with --student", Places(), tmp_path)
+    refused("no cuda device: use --device cpu", Places(), with_device(audited, "cuda", tmp_path))
+    refused("names the device 'moon'", Places(), with_device(audited, "moon", tmp_path))
     assert not (tmp_path / "again").exists()

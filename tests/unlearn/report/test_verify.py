@@ -1,12 +1,16 @@
 import json
+import os
+import re
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from synth.errors import UsageError
+from synth.errors import UsageError, UserError
 from unlearn.audit.run import AUDIT
 from unlearn.audit.schema import read_record
 from unlearn.cli import main
@@ -14,6 +18,11 @@ from unlearn.report.checks import BROKEN, HOLDS, NOT_CHECKED, Check, counted
 from unlearn.report.places import Places
 from unlearn.report.verify import claims, verify
 from unlearn.report.write import write_report
+
+SHARDS = {
+    "uri": "shards", "complete": True, "index_sha256": None, "teacher_sha256": "a" * 64, "samples": 0, "method": "fast",
+    "settings": {}, "plan": {}, "versions": {}, "shards": {},
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -149,6 +158,67 @@ def test_numbers_that_contradict_each_other_are_found(
     place[path[-1]] = value  # type: ignore[index]
     (tmp_path / AUDIT).write_text(json.dumps(record))
     assert any(words in what for what in broken(verify(tmp_path, Places())))
+
+
+def written(record: dict[str, Any], folder: Path) -> Path:
+    (folder / AUDIT).write_text(json.dumps(record))
+    return folder
+
+
+def test_what_is_no_file_is_not_read(audited: Path, tmp_path: Path) -> None:
+    record = read_record(audited / AUDIT)
+    os.mkfifo(tmp_path / "pipe")
+    for model, path in zip(
+        (*record["models"]["references"], record["models"]["student"]),
+        ("/dev/zero", str(tmp_path / "pipe"), "a\0b"),
+        strict=True,
+    ):
+        model["path"] = path
+    states = [check for check in verify(written(record, tmp_path), Places()) if "was audited" in check.what]
+    assert [check.state for check in states] == [HOLDS, NOT_CHECKED, NOT_CHECKED, NOT_CHECKED]
+    assert states[-1].why.endswith("can't be read: it is no regular file")
+
+
+def test_only_a_shards_name_is_looked_up(audited: Path, tmp_path: Path) -> None:
+    record = read_record(audited / AUDIT)
+    record["origin"]["shards"] = {**SHARDS, "shards": {"../../etc/passwd": "a" * 64}}
+    with pytest.raises(UserError, match=r"at origin/shards/shards"):
+        verify(written(record, tmp_path), Places())
+
+
+def test_shards_out_of_reach_are_not_checked(audited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = read_record(audited / AUDIT)
+    record["origin"]["shards"] = {**SHARDS, "uri": "s3://bucket/run"}
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    (check,) = [c for c in verify(written(record, tmp_path), Places()) if "shards' index" in c.what]
+    assert check.state == NOT_CHECKED
+    assert "s3:// needs a package" in check.why
+
+
+def test_no_escape_sequence_of_a_report_reaches_the_terminal(audited: Path, tmp_path: Path) -> None:
+    record = read_record(audited / AUDIT)
+    record["models"]["student"]["path"] = "gone\x1b[2J\nholds"
+    record["models"]["student"]["training"] = {"teacher_sha256": "\x1b]0;title\x07"}
+    result = CliRunner().invoke(main, ["verify", str(written(record, tmp_path))])
+    assert result.exit_code == 1
+    assert "gone[2J holds is not there" in result.output
+    assert not set("\x1b\x07") & set(result.output)
+
+
+@pytest.mark.parametrize("number", ["Infinity", "-Infinity", "NaN", "1e999", "9" * 400])
+def test_what_is_no_finite_number_is_no_record(audited: Path, tmp_path: Path, number: str) -> None:
+    text = (audited / AUDIT).read_text()
+    (tmp_path / AUDIT).write_text(re.sub(r'"mean": [^,\n]+', f'"mean": {number}', text, count=1))
+    with pytest.raises(UserError, match="is no audit record"):
+        verify(tmp_path, Places())
+
+
+def test_numbers_too_large_to_reckon_with_are_broken(audited: Path, tmp_path: Path) -> None:
+    record = read_record(audited / AUDIT)
+    for reading in record["measurements"][-1]["readings"].values():
+        reading["values"] = [[1.7e308, -1.7e308, 1.7e308] for _ in reading["values"]]
+    found = broken(verify(written(record, tmp_path), Places()))
+    assert "means and intervals follow from the values" in found
 
 
 def test_counts_are_in_words() -> None:

@@ -1,0 +1,35 @@
+import zlib
+
+import pytest
+
+from synth.errors import UserError
+from synth.teacher import Classifier
+from unlearn.audit import measures, resurrection
+from unlearn.audit.bench import Bench
+
+from .subjects import SMALL
+
+
+@pytest.mark.parametrize("seed", [0, 3, 2**32 - 1])
+def test_small_seeds_are_the_upper_half_of_the_generators(seed: int) -> None:
+    bench = Bench(subjects={}, forget=(0,), settings=SMALL, seed=seed)
+    assert bench.generator("probe", 5).initial_seed() == (seed << 32) + zlib.crc32(b"probe/5")
+
+
+def test_a_seed_of_any_size_has_its_own_chance() -> None:
+    benches = [Bench(subjects={}, forget=(0,), settings=SMALL, seed=seed) for seed in (0, 2**32, 2**33, 2**63 + 1)]
+    assert len({bench.generator("probe", 5).initial_seed() for bench in benches}) == len(benches)
+
+
+def test_an_inversion_that_diverges_leaves_out_the_resurrection_alone(
+    tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(*_: object) -> None:
+        raise UserError("the synthesis diverged")
+
+    monkeypatch.setattr(resurrection, "synthesise", diverge)
+    bench = Bench(subjects={"original": [tiny_teacher], "this model": [tiny_teacher]}, forget=(0,), settings=SMALL)
+    found, missing, _ = measures.run_measures(bench)
+    assert "head-norm" in {m.name for m in found}
+    why = "the inversion of a model failed: the synthesis diverged"
+    assert why in {line.why for line in missing if line.name == "resurrection"}

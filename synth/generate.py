@@ -23,9 +23,9 @@ from synth.produce import Recipe
 from synth.progress import Progress, counted, format_seconds
 from synth.run import Executor, in_process, open_run, package_versions, publish, refuse_existing, with_generator
 from synth.settings import QualityGate
-from synth.shards import PIXEL_MODES
+from synth.shards import LARGEST_SHARD, PIXEL_MODES, largest_size
 from synth.store import Store, open_store
-from synth.teacher import Classifier, parse_checkpoint, read_checkpoint
+from synth.teacher import Classifier, ModelCard, parse_checkpoint, read_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +160,7 @@ def plan_for(request: Request, teacher: Classifier) -> Plan:
             f"shards hold grey or colour PNGs, but the teacher takes {teacher.card.input_shape[0]} channels"
         )
     try:
-        return Plan(
+        plan = Plan(
             classes=classes,
             per_class=request.per_class,
             shard_size=request.shard_size,
@@ -169,6 +169,20 @@ def plan_for(request: Request, teacher: Classifier) -> Plan:
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
+    check_shard_size(plan, teacher.card)
+    return plan
+
+
+def check_shard_size(plan: Plan, card: ModelCard) -> None:
+    """Raise UsageError where a shard may become larger than readers take: it could be neither read nor resumed."""
+    image = largest_size(1 + plan.blends, card.input_shape, card.num_classes)  # with its blends
+    fitting = LARGEST_SHARD // image
+    if min(plan.shard_size, plan.images) > fitting:
+        cure = f"give --shard-size {fitting} or less" if fitting else "give fewer --blends"
+        raise UsageError(
+            f"a shard of {plan.shard_size} images with their blends may take {plan.shard_size * image:,} bytes, and "
+            f"{LARGEST_SHARD:,} is the most that readers take: {cure}"
+        )
 
 
 def card_for(request: Request, teacher: Classifier, plan: Plan, device: str) -> RunCard:

@@ -40,6 +40,12 @@ def test_nobody_gets_in_without_the_token(cluster: dict[str, Any]) -> None:
     assert any("chmod 600 ~/.ray/auth_token" in c or "install -m 600" in c for c in cluster["setup_commands"])
 
 
+def test_every_machine_of_aws_has_the_image_that_was_chosen() -> None:
+    """Ray's default is an Ubuntu 18.04 with Python 3.6."""
+    types = yaml.safe_load(FILES[0].read_text())["available_node_types"].values()
+    assert len({kind["node_config"]["ImageId"] for kind in types}) == 1
+
+
 def test_three_places_to_edit_and_no_worker_on_the_head() -> None:
     for path in FILES:
         assert [f"EDIT {n}" in path.read_text() for n in (1, 2, 3, 4)] == [True, True, True, False]

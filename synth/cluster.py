@@ -32,7 +32,7 @@ from ray.exceptions import ObjectLostError, OutOfMemoryError, RayError, RayTaskE
 from ray.util import metrics
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from synth.dispatch import Delivery, Dispatch, FailedJobError, LostWorkerError
+from synth.dispatch import SAY_WAITING_SECONDS, Delivery, Dispatch, FailedJobError, LostWorkerError
 from synth.errors import UsageError, UserError
 from synth.plan import ShardJob
 from synth.produce import Recipe, make_shard
@@ -263,6 +263,25 @@ def workers_that_fit(workers: Workers) -> int:
     return sum(places(workers, node["Resources"]) for node in ray.nodes() if node["Alive"])
 
 
+def wait_for_a_node(workers: Workers, say: Callable[[str], None]) -> None:
+    """Wait until a worker fits on a node, where nodes are to be expected: so many workers were asked for, or no node that is there
+    has a CPU, as a cluster just after `ray up`, whose head has none and whose other machines are still being set up.
+    """
+    said = float("-inf")
+    while workers_that_fit(workers) < 1 and (workers.count is not None or not has_cpu()):
+        if time.monotonic() - said >= SAY_WAITING_SECONDS:
+            said = time.monotonic()
+            say(
+                "waiting for the first node that can work; nodes that are being started take minutes, and those that are "
+                "rented for waiting work alone come for --workers N with --device (Ctrl-C ends the wait)"
+            )
+        time.sleep(1.0)
+
+
+def has_cpu() -> bool:
+    return any(node["Resources"].get("CPU") for node in ray.nodes() if node["Alive"])
+
+
 def cluster_has_gpu() -> bool:
     return ray.cluster_resources().get("GPU", 0.0) > 0
 
@@ -270,9 +289,10 @@ def cluster_has_gpu() -> bool:
 def on_ray(workers: Workers, timeout: float | None = None, say: Callable[[str], None] = lambda line: None) -> Executor:
     """The executor that keeps the cluster's workers busy, with a bounded number of jobs in flight, and yields shards as they come.
 
-    With `workers.count` given it waits for nodes that are still to come; without, one has to be there.
+    With `workers.count` given it waits for nodes that are still to come; without, for the first where none has a CPU.
     """
     if workers.count is None:
+        wait_for_a_node(workers, say)
         workers_available(workers)
 
     def execute(jobs: Iterable[ShardJob], recipe: Recipe) -> Iterator[Made]:

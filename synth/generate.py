@@ -227,6 +227,7 @@ def executor(request: Request, say: Callable[[str], None]) -> Iterator[tuple[Exe
     with cluster.connected(request.address, cpu_workers, request.insecure) as where:
         device = request.device
         if device == "auto":
+            cluster.wait_for_a_node(cpu_workers, say)  # the head alone may have no GPU where the workers have
             device = "cuda" if cluster.cluster_has_gpu() else "cpu"
         gpus = request.gpus_per_worker if device == "cuda" else 0.0
         workers = dataclasses.replace(cpu_workers, gpus=gpus)

@@ -12,7 +12,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
@@ -295,7 +295,7 @@ def on_ray(workers: Workers, timeout: float | None = None, say: Callable[[str], 
         wait_for_a_node(workers, say)
         workers_available(workers)
 
-    def execute(jobs: Iterable[ShardJob], recipe: Recipe) -> Iterator[Made]:
+    def execute(jobs: Iterable[ShardJob], recipe: Recipe) -> Generator[Made, None, None]:
         backend = RayBackend(workers, recipe)
         with closing(Dispatch(backend, timeout, say).run(jobs)) as results:
             for made in results:

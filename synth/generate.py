@@ -96,7 +96,7 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
             request.gate,
         )
         if methods.find(request.method).uses_generator(request.settings):
-            index, recipe = with_generator(store, index, recipe, execute, say)
+            index, recipe = with_generator(store, index, recipe, execute, say, lock.check)
         return publish_with_progress(store, index, recipe, execute, lock, say)
 
 
@@ -105,13 +105,8 @@ def publish_with_progress(
 ) -> Index:
     progress = Progress(index.card.plan.samples, done=index.samples)
     started = time.monotonic()
-
-    def report(samples: int) -> None:
-        lock.check()
-        progress.advance(samples)
-
     try:
-        whole = publish(store, index, recipe, execute, report)
+        whole = publish(store, index, recipe, execute, progress.advance, check=lock.check)
     except KeyboardInterrupt:
         raise InterruptedRunError(
             f"interrupted: the shards published in {store} are valid; go on with the same command and --resume"

@@ -13,11 +13,13 @@ import pytest
 
 from synth.errors import UsageError, UserError
 from synth.index import INDEX, PART, Index, read_index, shard_name
+from synth.lock import Lock, TakenOverError
 from synth.plan import Plan, ShardJob
-from synth.produce import Recipe
+from synth.produce import Recipe, make_shard
 from synth.run import Executor, Made, in_process, open_run, publish, verify
 from synth.store import Folder
 from synth.teacher import Classifier, save_checkpoint
+from tests.faults import wait_until
 from tests.runs import card_for, digests, make_run, recipe_for
 
 PLAN = Plan(classes=tuple(range(10)), per_class=6, shard_size=15, seed=5)  # 4 shards
@@ -223,6 +225,59 @@ def test_failed_shards_are_named_and_the_others_published(reference: Path, tmp_p
     assert sorted(read_index(Folder(tmp_path / "run")).entries) == [0, 3]
     make_run(tmp_path / "run", recipe, PLAN, resume=True)
     assert digests(tmp_path / "run") == digests(reference)
+
+
+def test_one_shards_error_with_a_cure_ends_a_run_only_while_nothing_is_there(
+    reference: Path, tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlucky = [0]
+
+    def make(job: ShardJob, recipe: Recipe) -> bytes:
+        if job.number in unlucky:
+            raise UserError(f"no memory for {job.number}: use another device")
+        return make_shard(job, recipe)
+
+    monkeypatch.setattr("synth.run.make_shard", make)
+    with pytest.raises(UserError, match=r"^no memory for 0: use another device$"):
+        make_run(tmp_path / "run", recipe, PLAN)
+    assert not read_index(Folder(tmp_path / "run")).entries
+    unlucky[:] = [1]
+    for _ in range(2):  # with shards published, the second run meets it first
+        with pytest.raises(
+            UserError, match="1 of 4 shards failed: 1; first error: no memory for 1: use another device"
+        ):
+            make_run(tmp_path / "run", recipe, PLAN, resume=True)
+        assert sorted(read_index(Folder(tmp_path / "run")).entries) == [0, 2, 3]
+    unlucky.clear()
+    make_run(tmp_path / "run", recipe, PLAN, resume=True)
+    assert digests(tmp_path / "run") == digests(reference)
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_driver_whose_run_was_taken_over_writes_nothing_more(
+    tmp_path: Path, recipe: Recipe, interrupted: bool
+) -> None:
+    store = Folder(tmp_path / "run")
+    lock = Lock(store)
+    index = open_run(store, card_for(recipe, PLAN), resume=False, overwrite=False)
+    others: dict[str, str] = {}
+
+    def taken_over(jobs: Iterable[ShardJob], recipe: Recipe) -> Iterator[Made]:
+        """While the third shard is made, another driver replaces the run."""
+        for made in in_process(jobs, recipe):
+            if made.job.number == 2:
+                wait_until(lambda: shard_name(1) in store.names(), "the second shard")
+                for name in store.names():
+                    store.write(name, b"the other driver's")
+                others.update(digests(store.path))
+                lock.lost = True
+                if interrupted:
+                    raise KeyboardInterrupt
+            yield made
+
+    with pytest.raises(KeyboardInterrupt if interrupted else TakenOverError):
+        publish(store, index, recipe, taken_over, lambda samples: None, check=lock.check)
+    assert digests(store.path) == others
 
 
 def test_a_full_disk_ends_the_run_with_the_cure_and_what_is_published_stays_valid(

@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
@@ -70,7 +72,8 @@ def connected(address: str, workers: Workers, insecure: bool = False) -> Iterato
         address = os.environ.get("RAY_ADDRESS", "auto")
     before = {name: os.environ.get(name) for name in AUTHENTICATION}
     try:
-        where = connect(address, workers)
+        with sigterm_kept():
+            where = connect(address, workers)
         if not insecure:
             refuse_open_cluster(address)
         yield where
@@ -78,6 +81,17 @@ def connected(address: str, workers: Workers, insecure: bool = False) -> Iterato
         ray.shutdown()
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+@contextmanager
+def sigterm_kept() -> Iterator[None]:
+    """Ray's own handler ends the process with exit code 15 and no word of what is kept and how to go on."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # neither Ray nor we can set one elsewhere
+            signal.signal(signal.SIGTERM, before)
 
 
 def connect(address: str, workers: Workers) -> str:

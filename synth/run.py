@@ -13,7 +13,18 @@ from typing import NoReturn
 
 from synth.errors import UsageError, UserError
 from synth.generator import read_generator
-from synth.index import GENERATOR, INDEX, PART, Index, RunCard, ShardEntry, find_index, read_index, read_shard
+from synth.index import (
+    GENERATOR,
+    INDEX,
+    PART,
+    SHARD_NAME,
+    Index,
+    RunCard,
+    ShardEntry,
+    find_index,
+    read_index,
+    read_shard,
+)
 from synth.lock import LOCK, TakenOverError
 from synth.plan import ShardJob
 from synth.produce import Recipe, make_shard
@@ -62,10 +73,9 @@ def open_run(store: Store, card: RunCard, resume: bool, overwrite: bool) -> Inde
     Raises:
         UsageError: the store holds a run and neither resume nor overwrite was asked for, or resume of another run.
     """
+    if overwrite:
+        clear(store)  # unread, as an index that is damaged is what it may be asked for
     index = find_index(store)
-    if index is not None and overwrite:
-        clear(store)
-        index = None
     if index is None:
         begin(store, card)
         return Index(card, {}, complete=False)
@@ -112,9 +122,12 @@ def begin(store: Store, card: RunCard) -> None:
 
 
 def clear(store: Store) -> None:
-    """Remove a run's own files, and nothing else."""
-    for name in sorted(store.names()):
-        if name in (INDEX, PART, GENERATOR) or (name.startswith("shard-") and name.endswith(".tar")):
+    """Remove a run's own files, and nothing else; the indexes last, so that what is left of it stays one, whenever it is ended."""
+    names = store.names()
+    shards = sorted(name for name in names if SHARD_NAME.fullmatch(name))
+    indexes = [name for name in (INDEX, PART) if name in names]
+    if shards or indexes:  # a generator alone is no run of ours
+        for name in (*shards, GENERATOR, *indexes):
             store.remove(name)
 
 

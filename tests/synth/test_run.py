@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from synth.errors import UsageError, UserError
-from synth.index import INDEX, PART, Index, read_index, shard_name
+from synth.index import GENERATOR, INDEX, PART, Index, read_index, shard_name
 from synth.lock import Lock, TakenOverError
 from synth.plan import Plan, ShardJob
 from synth.produce import Recipe, make_shard
@@ -206,6 +206,41 @@ def test_overwrite_removes_the_runs_own_files_only(run: Folder, recipe: Recipe) 
     with pytest.raises(UsageError, match=r"already holds other files \(notes.txt"):
         open_run(run, card_for(recipe, small), resume=False, overwrite=True)
     assert (run.path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("removals", range(6))
+def test_overwrite_recovers_from_its_own_interruption(run: Folder, recipe: Recipe, removals: int) -> None:
+    class Interrupted(Folder):
+        left = removals
+
+        def remove(self, name: str) -> None:
+            if self.left == 0:
+                raise KeyboardInterrupt
+            self.left -= 1
+            super().remove(name)
+
+    with pytest.raises(KeyboardInterrupt):
+        open_run(Interrupted(run.path), card_for(recipe, PLAN), resume=False, overwrite=True)
+    index, _ = verify(run)  # what is left is known as a run until the end
+    assert len(index.entries) == 4
+    open_run(run, card_for(recipe, PLAN), resume=False, overwrite=True)
+    assert set(digests(run.path)) == {PART}
+
+
+@pytest.mark.parametrize("name", [INDEX, PART, None])
+def test_overwrite_recovers_from_a_damaged_or_lost_index(run: Folder, recipe: Recipe, name: str | None) -> None:
+    run.remove(INDEX)
+    if name:
+        run.write(name, b"nonsense")
+    open_run(run, card_for(recipe, PLAN), resume=False, overwrite=True)
+    assert set(digests(run.path)) == {PART}
+
+
+def test_overwrite_leaves_a_generator_alone_that_is_in_no_run(tmp_path: Path, recipe: Recipe) -> None:
+    (tmp_path / GENERATOR).write_bytes(b"mine")
+    with pytest.raises(UsageError, match=f"already holds other files .{GENERATOR}"):
+        open_run(Folder(tmp_path), card_for(recipe, PLAN), resume=False, overwrite=True)
+    assert (tmp_path / GENERATOR).read_bytes() == b"mine"
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path, recipe: Recipe) -> None:

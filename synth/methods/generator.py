@@ -20,6 +20,7 @@ from synth.objectives import (
     disagreement,
     diversity_loss,
     forward_flop,
+    last_linear,
     total_variation,
     watch_features,
 )
@@ -37,11 +38,17 @@ Log = Callable[[int, dict[str, float]], None]
 
 def check(teacher: Classifier, settings: GeneratorSettings) -> None:
     """Raise UserError where the method can't work on this teacher."""
+    has_features = last_linear(teacher.net) is not None
     if settings.bn > 0 and not batch_norm_layers(teacher):
+        instead = "--bn 0 --activation 0.1" if has_features else "--bn 0"
         raise UserError(
             f"{teacher.card.architecture} has no batch-norm layers, whose statistics tell a generator what training images "
-            "looked like: use a teacher with batch norm, or --bn 0 --activation 0.1 to go on with class, features, pixels and "
-            "smoothness alone (expect poorer images)"
+            f"looked like: use a teacher with batch norm, or {instead} to go on with what else is known of it (expect poorer "
+            "images)"
+        )
+    if settings.activation > 0 and not has_features:
+        raise UserError(
+            f"{teacher.card.architecture} has no linear layer, whose inputs are the features of --activation: leave it out"
         )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from synth import methods
 from synth.augment import draw_corners, shifted
+from synth.compute import arithmetic_note
 from synth.encode import encode_shard
 from synth.errors import UserError
 from synth.generator import ClassGenerator, generator_bytes, parse_generator
@@ -52,6 +53,8 @@ def make_shard(job: ShardJob, recipe: Recipe) -> bytes:
     Where the device's memory doesn't hold a batch, the shard is made again from its seed in batches half as large, and its
     samples' json says so (`batch_size`): on such a device, content is a function of the batch size too.
     """
+    if recipe.device == "cuda":
+        torch.backends.cudnn.deterministic = True
     if torch.get_num_threads() != recipe.threads:
         torch.set_num_threads(recipe.threads)
     with phase("load"):
@@ -85,8 +88,9 @@ def shard_of(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) 
         images, notes = passed(
             teacher, labels, lambda wanted: make(teacher, wanted, settings, generator, network=network), recipe.gate
         )
-    if settings != recipe.settings:
-        notes = [note | {"batch_size": settings.batch_size} for note in notes]
+    conditions: dict[str, Any] = {} if settings == recipe.settings else {"batch_size": settings.batch_size}
+    conditions |= arithmetic_note(settings, teacher)
+    notes = [note | conditions for note in notes]
     return encode_shard(labelled_parts(teacher, images, job, recipe.method, generator, notes))
 
 

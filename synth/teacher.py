@@ -91,6 +91,9 @@ class Arithmetic:
     bfloat16: bool = False
     channels_last: bool = False
 
+    def __str__(self) -> str:
+        return ("bfloat16" if self.bfloat16 else "float32") + (", channels-last" if self.channels_last else "")
+
 
 class Classifier(nn.Module):
     """A network with its card. Takes images in [0, 1], (N, C, H, W), normalises them itself, returns logits (N, K)."""

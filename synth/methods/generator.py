@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synth.compute import computed
+from synth.compute import arithmetic_note, computed
 from synth.errors import UserError
 from synth.generator import ClassGenerator, GeneratorCard
 from synth.objectives import (
@@ -112,7 +112,7 @@ def untrained(
         std=teacher.card.std,
         teacher_sha256=teacher.digest,
         student_sha256=student.digest if student else None,
-        training={"seed": seed, "settings": dataclasses.asdict(settings)},
+        training={"seed": seed, "settings": dataclasses.asdict(settings), **arithmetic_note(settings, teacher)},
     )
     if not settings.channels:
         card = dataclasses.replace(card, channels=channels_for(teacher, card))

@@ -31,6 +31,7 @@ from synth.produce import Recipe, make_shard
 from synth.progress import format_seconds
 from synth.shards import DamagedShardError
 from synth.store import Store
+from synth.teacher import parse_card
 from synth.uploads import Landed, Uploads
 
 PART_INTERVAL = 1.0  # seconds at least between two writings of the growing index
@@ -247,7 +248,8 @@ def with_generator(
         if not data:
             raise UserError(f"--method {recipe.method} trained no generator with these settings")
         say(f"... {format_seconds(time.monotonic() - started)}")
-    read_generator(data, "the generator", index.card.teacher_sha256, student_digest(recipe))
+    teacher = parse_card(recipe.checkpoint, "the teacher")
+    read_generator(data, "the generator", index.card.teacher_sha256, teacher, student_digest(recipe))
     sha256_hex = sha256(data).hexdigest()
     if index.generator_sha256 not in (None, sha256_hex) and index.entries:
         raise UsageError(

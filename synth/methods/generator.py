@@ -204,7 +204,8 @@ def objective(
     if settings.tv_squared:
         terms["tv"] = settings.tv_squared * total_variation(x_norm)
     if settings.diversity:
-        terms["diversity"] = settings.diversity * diversity_loss(z, x_norm, labels)
+        # Of the noise as it is: where it is fitted too, drawing it together would be the cheapest way to a low loss.
+        terms["diversity"] = settings.diversity * diversity_loss(z.detach(), x_norm, labels)
     if settings.activation:
         terms["activation"] = settings.activation * activation_loss(features[0])
     if student is not None and settings.adversarial:

@@ -208,6 +208,20 @@ def test_more_adaptation_fits_a_batch_better(tiny_teacher: Classifier) -> None:
     assert losses[1] < 0.8 * losses[0]
 
 
+def test_adaptation_does_not_draw_the_noise_together_to_please_the_diversity_term(tiny_teacher: Classifier) -> None:
+    from synth.methods import generator as plain
+    from synth.statistics import watch_batch_norm
+
+    settings = dataclasses.replace(QUICK_SETTINGS["fast"], diversity=1.0)
+    network = methods.find("fast").prepare(tiny_teacher, settings, 0)
+    z = torch.randn(20, 4, generator=seeded()).requires_grad_(True)
+    with watch_batch_norm(tiny_teacher.net) as statistics:
+        x_norm = network(z, LABELS).detach()  # fixed images: what is left of the gradient is the noise's own
+        terms = plain.objective(x_norm, z, LABELS, tiny_teacher, statistics, settings, seeded())
+    assert terms["diversity"] > 0
+    assert not terms["diversity"].requires_grad
+
+
 def test_a_warm_start_begins_where_the_generator_ends(tiny_teacher: Classifier) -> None:
     method = methods.find("deepinversion")
     network = methods.find("generator").prepare(tiny_teacher, QUICK_SETTINGS["generator"], 0)

@@ -328,14 +328,13 @@ class RayBackend:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         board: Any = ray.remote(board_class())
         self.board = board.options(num_cpus=0, scheduling_strategy=here).remote()
-        self.keys: dict[Hashable, int] = {}
+        self.attempts: dict[Hashable, tuple[int, int]] = {}  # each one's key on the board, and its images
         self.submitted = 0
         self.counted: tuple[float, int] = (0.0, 0)
         self.outcomes = metrics.Counter("synth_shards", "Attempts at shards by outcome.", ("outcome",))
         self.images = metrics.Counter("synth_images", "Images made.")
         self.durations = metrics.Histogram("synth_shard_seconds", "Seconds to make a shard.", BOUNDS)
         self.phases = metrics.Histogram("synth_phase_seconds", "Seconds of a shard by phase.", BOUNDS, ("phase",))
-        self.sizes: dict[Hashable, int] = {}
 
     def submit(self, job: ShardJob, avoid: frozenset[str]) -> Hashable:
         self.submitted += 1
@@ -343,8 +342,7 @@ class RayBackend:
         if avoid:
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(avoid))})"}
         handle = self.task.options(**options).remote(self.make, job, self.recipe, self.board, self.submitted)
-        self.keys[handle] = self.submitted
-        self.sizes[handle] = job.stop - job.start
+        self.attempts[handle] = (self.submitted, job.stop - job.start)
         return handle
 
     def wait(self, handles: list[Any], seconds: float) -> list[Hashable]:
@@ -355,8 +353,7 @@ class RayBackend:
         return done
 
     def result(self, handle: Any) -> Delivery:
-        del self.keys[handle]
-        images = self.sizes.pop(handle)
+        _, images = self.attempts.pop(handle)
         outcome = "lost"
         try:
             delivery = Delivery(*ray.get(handle))
@@ -383,7 +380,7 @@ class RayBackend:
             self.phases.observe(seconds, tags={"phase": name})
 
     def running(self, handles: list[Hashable]) -> dict[Hashable, tuple[str, float]]:
-        keys = {self.keys[handle]: handle for handle in handles if handle in self.keys}
+        keys = {self.attempts[handle][0]: handle for handle in handles if handle in self.attempts}
         try:
             begun = ray.get(self.board.begun.remote(list(keys)), timeout=CONNECT_SECONDS)
         except RayError:
@@ -391,8 +388,7 @@ class RayBackend:
         return {keys[key]: found for key, found in begun.items()}
 
     def cancel(self, handle: Any) -> None:
-        self.keys.pop(handle, None)
-        self.sizes.pop(handle, None)
+        self.attempts.pop(handle, None)
         ray.cancel(handle, force=True)
 
     def nodes(self) -> set[str]:

@@ -20,7 +20,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from synth.errors import UserError
-from synth.teacher import ModelCard
+from synth.teacher import ModelCard, card_text
 
 CARD_KEY = "generator_card"
 CARD_VERSION = 1
@@ -163,15 +163,12 @@ def parse_generator(data: bytes, name: str) -> ClassGenerator:
         UserError: the bytes are no generator, or damaged. A file from elsewhere is hostile until checked.
     """
     again = "make it again with 'synth generate --method generator'"
-    length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or length > min(LARGEST_HEADER, len(data) - 8):
-        raise UserError(f"{name} is truncated or not a safetensors file: {again}")
     try:
-        card = GeneratorCard.from_json(json.loads(data[8 : 8 + length])["__metadata__"][CARD_KEY])
+        card = GeneratorCard.from_json(card_text(data, CARD_KEY, LARGEST_HEADER))
         tensors = load_tensors(data)
         with torch.device("meta"):
             expected = {key: value.shape for key, value in ClassGenerator(card).state_dict().items()}
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, SafetensorError) as error:
+    except (EOFError, ValueError, KeyError, TypeError, OverflowError, RecursionError, SafetensorError) as error:
         raise UserError(f"{name} is not a generator's checkpoint ({str(error)[:200]}): {again}") from error
     if {key: value.shape for key, value in tensors.items()} != expected:
         raise UserError(f"{name} holds other weights than its card says: {again}")

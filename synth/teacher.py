@@ -226,12 +226,10 @@ def parse_card(data: bytes, name: str) -> ModelCard:
             f"{name} is a pickled PyTorch file, which can run code when loaded: "
             f"turn it into a checkpoint with 'unlearn import {name} --arch ... --out teacher.safetensors'"
         )
-    length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or length > min(LARGEST_HEADER, len(data) - 8):
-        raise UserError(f"{name} is truncated or not a safetensors file: get it again from where it was made")
     try:
-        header = json.loads(data[8 : 8 + length])
-        text = header["__metadata__"][CARD_KEY]
+        text = card_text(data, CARD_KEY, LARGEST_HEADER)
+    except EOFError as error:
+        raise UserError(f"{name} is {error}: get it again from where it was made") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(
             f"{name} has no model card: make it a checkpoint with 'unlearn import {name} --arch ... --out teacher.safetensors'"
@@ -240,6 +238,17 @@ def parse_card(data: bytes, name: str) -> ModelCard:
         return ModelCard.from_json(text)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"{name} has a broken model card: {error}") from error
+
+
+def card_text(data: bytes, key: str, largest: int) -> str:
+    """The entry `key` of the metadata in a safetensors header of at most `largest` bytes, read without touching the weights.
+
+    Raises EOFError where the file is not whole, and ValueError, KeyError, TypeError or RecursionError where the entry isn't there.
+    """
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or length > min(largest, len(data) - 8):
+        raise EOFError("truncated or not a safetensors file")
+    return json.loads(data[8 : 8 + length])["__metadata__"][key]
 
 
 def check_shapes(

@@ -12,16 +12,26 @@ def shift_and_flip(x: Tensor, shift: int, flip: bool, generator: torch.Generator
 
     x: floats (N, C, S, S). `generator` is a CPU generator.
     """
-    count, _, height, width = x.shape
     if shift:
-        padded = F.pad(x, (shift, shift, shift, shift), mode="replicate")
-        top, left = torch.randint(0, 2 * shift + 1, (2, count, 1), generator=generator).to(x.device)
-        rows = (top + torch.arange(height, device=x.device))[:, None, :, None]
-        columns = (left + torch.arange(width, device=x.device))[:, None, None, :]
-        samples = torch.arange(count, device=x.device)[:, None, None, None]
-        channels = torch.arange(x.shape[1], device=x.device)[None, :, None, None]
-        x = padded[samples, channels, rows, columns]
+        x = shifted(x, shift, draw_corners(len(x), shift, generator))
     if flip:
-        mirrored = torch.rand(count, generator=generator).to(x.device) < 0.5
+        mirrored = torch.rand(len(x), generator=generator).to(x.device) < 0.5
         x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
     return x
+
+
+def draw_corners(count: int, shift: int, generator: torch.Generator) -> Tensor:
+    """For each image, the row and column (N, 2) of its upper left corner in a version with `shift` more pixels on each side."""
+    return torch.randint(0, 2 * shift + 1, (2, count), generator=generator).T
+
+
+def shifted(x: Tensor, shift: int, corners: Tensor) -> Tensor:
+    """Each image of (N, C, S, S) with its own of the corners that `draw_corners` gave, its border repeated."""
+    count, channels, height, width = x.shape
+    padded = F.pad(x, (shift, shift, shift, shift), mode="replicate")
+    top, left = corners.T[..., None].to(x.device)
+    rows = (top + torch.arange(height, device=x.device))[:, None, :, None]
+    columns = (left + torch.arange(width, device=x.device))[:, None, None, :]
+    sample = torch.arange(count, device=x.device)[:, None, None, None]
+    channel = torch.arange(channels, device=x.device)[None, :, None, None]
+    return padded[sample, channel, rows, columns]

@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import socket
+import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
@@ -32,7 +34,7 @@ from ray.exceptions import ObjectLostError, OutOfMemoryError, RayError, RayTaskE
 from ray.util import metrics
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from synth.dispatch import Delivery, Dispatch, FailedJobError, LostWorkerError
+from synth.dispatch import SAY_WAITING_SECONDS, Delivery, Dispatch, FailedJobError, LostWorkerError
 from synth.errors import UsageError, UserError
 from synth.plan import ShardJob
 from synth.produce import Recipe, make_shard
@@ -70,7 +72,8 @@ def connected(address: str, workers: Workers, insecure: bool = False) -> Iterato
         address = os.environ.get("RAY_ADDRESS", "auto")
     before = {name: os.environ.get(name) for name in AUTHENTICATION}
     try:
-        where = connect(address, workers)
+        with sigterm_kept():
+            where = connect(address, workers)
         if not insecure:
             refuse_open_cluster(address)
         yield where
@@ -79,6 +82,17 @@ def connected(address: str, workers: Workers, insecure: bool = False) -> Iterato
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
         reread_authentication()
+
+
+@contextmanager
+def sigterm_kept() -> Iterator[None]:
+    """Ray's own handler ends the process with exit code 15 and no word of what is kept and how to go on."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # neither Ray nor we can set one elsewhere
+            signal.signal(signal.SIGTERM, before)
 
 
 def connect(address: str, workers: Workers) -> str:
@@ -269,6 +283,25 @@ def workers_that_fit(workers: Workers) -> int:
     return sum(places(workers, node["Resources"]) for node in ray.nodes() if node["Alive"])
 
 
+def wait_for_a_node(workers: Workers, say: Callable[[str], None]) -> None:
+    """Wait until a worker fits on a node, where nodes are to be expected: so many workers were asked for, or no node that is there
+    has a CPU, as a cluster just after `ray up`, whose head has none and whose other machines are still being set up.
+    """
+    said = float("-inf")
+    while workers_that_fit(workers) < 1 and (workers.count is not None or not has_cpu()):
+        if time.monotonic() - said >= SAY_WAITING_SECONDS:
+            said = time.monotonic()
+            say(
+                "waiting for the first node that can work; nodes that are being started take minutes, and those that are "
+                "rented for waiting work alone come for --workers N with --device (Ctrl-C ends the wait)"
+            )
+        time.sleep(1.0)
+
+
+def has_cpu() -> bool:
+    return any(node["Resources"].get("CPU") for node in ray.nodes() if node["Alive"])
+
+
 def cluster_has_gpu() -> bool:
     return ray.cluster_resources().get("GPU", 0.0) > 0
 
@@ -276,12 +309,13 @@ def cluster_has_gpu() -> bool:
 def on_ray(workers: Workers, timeout: float | None = None, say: Callable[[str], None] = lambda line: None) -> Executor:
     """The executor that keeps the cluster's workers busy, with a bounded number of jobs in flight, and yields shards as they come.
 
-    With `workers.count` given it waits for nodes that are still to come; without, one has to be there.
+    With `workers.count` given it waits for nodes that are still to come; without, for the first where none has a CPU.
     """
     if workers.count is None:
+        wait_for_a_node(workers, say)
         workers_available(workers)
 
-    def execute(jobs: Iterable[ShardJob], recipe: Recipe) -> Iterator[Made]:
+    def execute(jobs: Iterable[ShardJob], recipe: Recipe) -> Generator[Made, None, None]:
         backend = RayBackend(workers, recipe)
         with closing(Dispatch(backend, timeout, say).run(jobs)) as results:
             for made in results:
@@ -300,14 +334,13 @@ class RayBackend:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         board: Any = ray.remote(board_class())
         self.board = board.options(num_cpus=0, scheduling_strategy=here).remote()
-        self.keys: dict[Hashable, int] = {}
+        self.attempts: dict[Hashable, tuple[int, int]] = {}  # each one's key on the board, and its images
         self.submitted = 0
         self.counted: tuple[float, int] = (0.0, 0)
         self.outcomes = metrics.Counter("synth_shards", "Attempts at shards by outcome.", ("outcome",))
         self.images = metrics.Counter("synth_images", "Images made.")
         self.durations = metrics.Histogram("synth_shard_seconds", "Seconds to make a shard.", BOUNDS)
         self.phases = metrics.Histogram("synth_phase_seconds", "Seconds of a shard by phase.", BOUNDS, ("phase",))
-        self.sizes: dict[Hashable, int] = {}
 
     def submit(self, job: ShardJob, avoid: frozenset[str]) -> Hashable:
         self.submitted += 1
@@ -315,8 +348,7 @@ class RayBackend:
         if avoid:
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(avoid))})"}
         handle = self.task.options(**options).remote(self.make, job, self.recipe, self.board, self.submitted)
-        self.keys[handle] = self.submitted
-        self.sizes[handle] = job.stop - job.start
+        self.attempts[handle] = (self.submitted, job.stop - job.start)
         return handle
 
     def wait(self, handles: list[Any], seconds: float) -> list[Hashable]:
@@ -327,8 +359,7 @@ class RayBackend:
         return done
 
     def result(self, handle: Any) -> Delivery:
-        del self.keys[handle]
-        images = self.sizes.pop(handle)
+        _, images = self.attempts.pop(handle)
         outcome = "lost"
         try:
             delivery = Delivery(*ray.get(handle))
@@ -355,7 +386,7 @@ class RayBackend:
             self.phases.observe(seconds, tags={"phase": name})
 
     def running(self, handles: list[Hashable]) -> dict[Hashable, tuple[str, float]]:
-        keys = {self.keys[handle]: handle for handle in handles if handle in self.keys}
+        keys = {self.attempts[handle][0]: handle for handle in handles if handle in self.attempts}
         try:
             begun = ray.get(self.board.begun.remote(list(keys)), timeout=CONNECT_SECONDS)
         except RayError:
@@ -363,8 +394,7 @@ class RayBackend:
         return {keys[key]: found for key, found in begun.items()}
 
     def cancel(self, handle: Any) -> None:
-        self.keys.pop(handle, None)
-        self.sizes.pop(handle, None)
+        self.attempts.pop(handle, None)
         ray.cancel(handle, force=True)
 
     def nodes(self) -> set[str]:

@@ -41,6 +41,12 @@ def choose(settings: ComputeSettings, model: Classifier) -> Arithmetic:
     return Arithmetic(bfloat16, channels_last)
 
 
+def arithmetic_note(settings: ComputeSettings, model: Classifier) -> dict[str, str]:
+    """The choice as it is noted beside what was made by it: where it is left open, each machine decides. Nothing of plain float32."""
+    chosen = choose(settings, model)
+    return {} if chosen == Arithmetic() else {"arithmetic": str(chosen)}
+
+
 def has_bfloat16(device: str) -> bool:
     """Whether the device multiplies bfloat16 at more than float32's speed."""
     if device == "cuda":

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Protocol
 
+from synth.errors import UserError
 from synth.plan import ShardJob
 from synth.run import Made
 
@@ -60,7 +61,7 @@ class Backend(Protocol):
         """Those that ended, once at least one has or the time is over."""
 
     def result(self, handle: Hashable) -> Delivery:
-        """Raises LostWorkerError or FailedJobError."""
+        """Raises LostWorkerError, FailedJobError, or the UserError that making the shard raised."""
 
     def running(self, handles: list[Hashable]) -> dict[Hashable, tuple[str, float]]:
         """Of those that have begun: on which node, and how many seconds ago."""
@@ -158,6 +159,11 @@ class Dispatch:
             return self.again_or_fail(
                 pursuit, pursuit.losses > LOSSES, f"its worker died {pursuit.losses} times", error
             )
+        except UserError as error:
+            pursuit.failures += 1
+            # Before the first shard is there, it is very likely true of all, and said at once.
+            hopeless = pursuit.failures > FAILURES or self.last_delivery is None
+            return self.again_or_fail(pursuit, hopeless, str(error), error)
         except FailedJobError as error:
             pursuit.failures += 1
             return self.again_or_fail(pursuit, pursuit.failures > FAILURES, f"after {FAILURES} retries, {error}", error)
@@ -180,7 +186,7 @@ class Dispatch:
         if hopeless:
             self.forget(pursuit)
             log.error("failed", extra={"shard": pursuit.job.number, "reason": reason})
-            return Made(pursuit.job, None, reason)
+            return Made(pursuit.job, None, reason, error if isinstance(error, UserError) else None)
         log.warning("retried", extra={"shard": pursuit.job.number, "reason": str(error)[:300]})
         if not pursuit.attempts:
             self.submit(pursuit)

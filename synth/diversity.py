@@ -11,7 +11,7 @@ from torch import Tensor
 
 from synth.errors import UserError
 from synth.index import Index, read_index, read_shard
-from synth.objectives import watch_features
+from synth.objectives import last_linear, watch_features
 from synth.store import Store
 from synth.teacher import Classifier, predict
 
@@ -37,8 +37,13 @@ def measure(store: Store, teacher: Classifier, most: int = 10_000) -> list[Class
     """Each class's diversity, from a run's first images without their blends, `most` of them.
 
     Raises:
-        UserError: the run has no image yet, or was made from another teacher.
+        UserError: the run has no image yet, or was made from another teacher, or its teacher has no features.
     """
+    if last_linear(teacher.net) is None:
+        raise UserError(
+            f"{teacher.card.architecture} has no linear layer, whose inputs are the features that images are compared by: look at "
+            f"them with 'synth preview {store}' instead"
+        )
     index = read_index(store)
     if index.card.teacher_sha256 != teacher.digest:
         raise UserError(f"{store} was made from another teacher: name the one it was made from with --teacher")

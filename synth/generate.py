@@ -23,9 +23,9 @@ from synth.produce import Recipe
 from synth.progress import Progress, counted, format_seconds
 from synth.run import Executor, in_process, open_run, package_versions, publish, refuse_existing, with_generator
 from synth.settings import QualityGate
-from synth.shards import PIXEL_MODES
+from synth.shards import LARGEST_SHARD, PIXEL_MODES, largest_size
 from synth.store import Store, open_store
-from synth.teacher import Classifier, parse_checkpoint, read_checkpoint
+from synth.teacher import Classifier, ModelCard, parse_checkpoint, read_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
             request.gate,
         )
         if methods.find(request.method).uses_generator(request.settings):
-            index, recipe = with_generator(store, index, recipe, execute, say)
+            index, recipe = with_generator(store, index, recipe, execute, say, lock.check)
         return publish_with_progress(store, index, recipe, execute, lock, say)
 
 
@@ -105,13 +105,8 @@ def publish_with_progress(
 ) -> Index:
     progress = Progress(index.card.plan.samples, done=index.samples)
     started = time.monotonic()
-
-    def report(samples: int) -> None:
-        lock.check()
-        progress.advance(samples)
-
     try:
-        whole = publish(store, index, recipe, execute, report)
+        whole = publish(store, index, recipe, execute, progress.advance, check=lock.check)
     except KeyboardInterrupt:
         raise InterruptedRunError(
             f"interrupted: the shards published in {store} are valid; go on with the same command and --resume"
@@ -147,7 +142,7 @@ def generator_and_student(request: Request, teacher: Classifier) -> tuple[bytes 
     except OSError as error:
         raise UserError(f"cannot read the generator {request.generator}: {error.strerror or error}") from error
     digest = hashlib.sha256(student).hexdigest() if student else None
-    read_generator(generator, str(request.generator), teacher.digest, digest)
+    read_generator(generator, str(request.generator), teacher.digest, teacher.card, digest)
     return generator, student
 
 
@@ -160,7 +155,7 @@ def plan_for(request: Request, teacher: Classifier) -> Plan:
             f"shards hold grey or colour PNGs, but the teacher takes {teacher.card.input_shape[0]} channels"
         )
     try:
-        return Plan(
+        plan = Plan(
             classes=classes,
             per_class=request.per_class,
             shard_size=request.shard_size,
@@ -169,6 +164,20 @@ def plan_for(request: Request, teacher: Classifier) -> Plan:
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
+    check_shard_size(plan, teacher.card)
+    return plan
+
+
+def check_shard_size(plan: Plan, card: ModelCard) -> None:
+    """Raise UsageError where a shard may become larger than readers take: it could be neither read nor resumed."""
+    image = largest_size(1 + plan.blends, card.input_shape, card.num_classes)  # with its blends
+    fitting = LARGEST_SHARD // image
+    if min(plan.shard_size, plan.images) > fitting:
+        cure = f"give --shard-size {fitting} or less" if fitting else "give fewer --blends"
+        raise UsageError(
+            f"a shard of {plan.shard_size} images with their blends may take {plan.shard_size * image:,} bytes, and "
+            f"{LARGEST_SHARD:,} is the most that readers take: {cure}"
+        )
 
 
 def card_for(request: Request, teacher: Classifier, plan: Plan, device: str) -> RunCard:
@@ -213,6 +222,7 @@ def executor(request: Request, say: Callable[[str], None]) -> Iterator[tuple[Exe
     with cluster.connected(request.address, cpu_workers, request.insecure) as where:
         device = request.device
         if device == "auto":
+            cluster.wait_for_a_node(cpu_workers, say)  # the head alone may have no GPU where the workers have
             device = "cuda" if cluster.cluster_has_gpu() else "cpu"
         gpus = request.gpus_per_worker if device == "cuda" else 0.0
         workers = dataclasses.replace(cpu_workers, gpus=gpus)

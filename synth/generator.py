@@ -6,8 +6,8 @@ the range of real pixels, and is sized to its teacher, since a usual 32x32 gener
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -20,6 +20,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from synth.errors import UserError
+from synth.teacher import ModelCard, card_text
 
 CARD_KEY = "generator_card"
 CARD_VERSION = 1
@@ -80,16 +81,21 @@ class GeneratorCard:
             raise ValueError(f"image shape {list(self.image_shape)} is not (channels, side, side)")
         if not (1 <= self.z <= 65536 and 1 <= self.channels <= 4096 and 1 <= self.num_classes <= 100_000):
             raise ValueError("its noise, channels or classes are out of range")
-        if len(self.mean) != channels or len(self.std) != channels or min(self.std) <= 0:
-            raise ValueError(f"mean and std need {channels} values, std above 0")
+        if len(self.mean) != channels or len(self.std) != channels:
+            raise ValueError(f"mean and std need {channels} values, one a channel")
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+            raise ValueError("mean and std must be finite, std above 0")
 
     @classmethod
     def from_json(cls, text: str) -> GeneratorCard:
-        """Raises ValueError, KeyError or TypeError where the text is no card."""
+        """Raises ValueError, KeyError, TypeError, OverflowError or RecursionError where the text is no card."""
         raw = json.loads(text)
+        if not isinstance(raw, dict):
+            raise ValueError("its card is not one object")
         if raw.pop("version") > CARD_VERSION:
             raise ValueError("it is newer than this package: update it")
-        raw["image_shape"], raw["mean"], raw["std"] = (tuple(raw[name]) for name in ("image_shape", "mean", "std"))
+        raw["image_shape"] = tuple(int(n) for n in raw["image_shape"])
+        raw["mean"], raw["std"] = (tuple(float(v) for v in raw[name]) for name in ("mean", "std"))
         return cls(**raw)
 
 
@@ -157,15 +163,12 @@ def parse_generator(data: bytes, name: str) -> ClassGenerator:
         UserError: the bytes are no generator, or damaged. A file from elsewhere is hostile until checked.
     """
     again = "make it again with 'synth generate --method generator'"
-    length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or length > min(LARGEST_HEADER, len(data) - 8):
-        raise UserError(f"{name} is truncated or not a safetensors file: {again}")
     try:
-        card = GeneratorCard.from_json(json.loads(data[8 : 8 + length])["__metadata__"][CARD_KEY])
+        card = GeneratorCard.from_json(card_text(data, CARD_KEY, LARGEST_HEADER))
         tensors = load_tensors(data)
         with torch.device("meta"):
             expected = {key: value.shape for key, value in ClassGenerator(card).state_dict().items()}
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, SafetensorError) as error:
+    except (EOFError, ValueError, KeyError, TypeError, OverflowError, RecursionError, SafetensorError) as error:
         raise UserError(f"{name} is not a generator's checkpoint ({str(error)[:200]}): {again}") from error
     if {key: value.shape for key, value in tensors.items()} != expected:
         raise UserError(f"{name} holds other weights than its card says: {again}")
@@ -176,15 +179,20 @@ def parse_generator(data: bytes, name: str) -> ClassGenerator:
     return network.eval().requires_grad_(False)
 
 
-def read_generator(data: bytes, name: str, teacher_sha256: str | None, student_sha256: str | None) -> ClassGenerator:
+def read_generator(
+    data: bytes, name: str, teacher_sha256: str | None, teacher: ModelCard, student_sha256: str | None
+) -> ClassGenerator:
     """`parse_generator`, for this teacher. Raises UserError where it was trained for another, or against another student."""
     network = parse_generator(data, name)
-    if network.card.teacher_sha256 != teacher_sha256:
+    card = network.card
+    if card.teacher_sha256 != teacher_sha256:
         raise UserError(f"{name} was trained for another teacher: leave out --generator to train one for this")
-    if student_sha256 is not None and network.card.student_sha256 != student_sha256:
+    wanted = (teacher.input_shape, teacher.num_classes, teacher.mean, teacher.std)
+    if (card.image_shape, card.num_classes, card.mean, card.std) != wanted:
+        raise UserError(
+            f"{name} has another image shape, number of classes or normalisation than its teacher: leave out --generator to "
+            "train one"
+        )
+    if student_sha256 is not None and card.student_sha256 != student_sha256:
         raise UserError(f"{name} was not trained against this --student: leave out --student, or the generator")
     return network
-
-
-def digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -17,14 +17,14 @@ from typing import Any
 
 from synth.errors import UserError
 from synth.plan import Plan, ShardJob
-from synth.shards import PIXEL_MODES, DamagedShardError, Samples, decode_shard, tar_files
+from synth.shards import LARGEST_SHARD, PIXEL_MODES, DamagedShardError, Samples, decode_shard, tar_files
 from synth.store import Store
 
 FORMAT_VERSION = 1
 INDEX, PART = "index.json", "index.part.json"
 GENERATOR = "generator.safetensors"
 SHARD_NAME = re.compile(r"shard-([0-9]{6,9})\.tar")
-LARGEST_INDEX = 2**30  # bytes
+LARGEST_INDEX = 2**30  # bytes, of the JSON
 
 
 def shard_name(number: int) -> str:
@@ -205,7 +205,7 @@ def check_entries(plan: Plan, listed: list[ShardEntry], complete: bool) -> None:
     for entry in listed:
         if entry.number >= plan.shards:
             raise ValueError(f"{entry.name} is listed, but only {plan.shards} shards are planned")
-        if entry.samples != plan.samples_in(entry.number) or not 0 < entry.size <= LARGEST_INDEX:
+        if entry.samples != plan.samples_in(entry.number) or not 0 < entry.size <= LARGEST_SHARD:
             raise ValueError(f"{entry.name} is listed with {entry.samples} samples and {entry.size} bytes")
 
 

@@ -25,6 +25,10 @@ BEAT_SECONDS = 10.0
 PATIENCE_SECONDS = 45.0  # four missed beats
 
 
+class TakenOverError(UserError):
+    """Another driver has the run now: nothing of it is to be touched any more."""
+
+
 class Lock:
     """Held by this process while `locked` lasts."""
 
@@ -39,9 +43,9 @@ class Lock:
         return json.dumps({**self.facts, "beats": self.beats}, sort_keys=True).encode()
 
     def check(self) -> None:
-        """Raise UserError where another driver took the run over, as after this machine slept for long."""
+        """Raise TakenOverError where another driver took the run over, as after this machine slept for long."""
         if self.lost:
-            raise UserError(f"another 'synth generate' has taken over {self.store}: leave it to that one")
+            raise TakenOverError(f"another 'synth generate' has taken over {self.store}: leave it to that one")
 
     def keep(self, beat: float) -> None:
         while not self.released.wait(beat):

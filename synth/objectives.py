@@ -72,21 +72,26 @@ def blur(x: Tensor, times: int) -> Tensor:
     return planes.view_as(x)
 
 
+def last_linear(net: nn.Module) -> nn.Linear | None:
+    """The last linear layer in the order of registration, whose inputs are a network's features; None where there is none."""
+    return next((module for module in reversed(list(net.modules())) if isinstance(module, nn.Linear)), None)
+
+
 @contextmanager
 def watch_features(net: nn.Module) -> Iterator[list[Tensor]]:
     """The inputs (N, D) of the network's last linear layer, one a forward pass, inside the `with` block.
 
     Raises ValueError where the network has no linear layer.
     """
-    linear = [module for module in net.modules() if isinstance(module, nn.Linear)]
-    if not linear:
+    layer = last_linear(net)
+    if layer is None:
         raise ValueError("the network has no linear layer")
     features: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         features[:] = [inputs[0].flatten(1)]
 
-    handle = linear[-1].register_forward_pre_hook(keep)
+    handle = layer.register_forward_pre_hook(keep)
     try:
         yield features
     finally:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from synth import methods
-from synth.augment import shift_and_flip
+from synth.augment import draw_corners, shifted
+from synth.compute import arithmetic_note
 from synth.encode import encode_shard
 from synth.errors import UserError
 from synth.generator import ClassGenerator, generator_bytes, parse_generator
@@ -26,6 +27,7 @@ from synth.teacher import Classifier, parse_checkpoint, predict
 SMALLEST_BATCH = 4
 LABEL_BATCH = 500  # images that the teacher labels at once
 PART = 4 * LABEL_BATCH  # samples that are encoded while the next are labelled
+BLEND_ROWS = 500  # blends that are computed at once, which takes some twenty times their bytes
 BLEND_SHIFT = 0.1  # of the image's side: 3 pixels of 28 or 32
 
 
@@ -51,6 +53,8 @@ def make_shard(job: ShardJob, recipe: Recipe) -> bytes:
     Where the device's memory doesn't hold a batch, the shard is made again from its seed in batches half as large, and its
     samples' json says so (`batch_size`): on such a device, content is a function of the batch size too.
     """
+    if recipe.device == "cuda":
+        torch.backends.cudnn.deterministic = True
     if torch.get_num_threads() != recipe.threads:
         torch.set_num_threads(recipe.threads)
     with phase("load"):
@@ -84,8 +88,9 @@ def shard_of(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) 
         images, notes = passed(
             teacher, labels, lambda wanted: make(teacher, wanted, settings, generator, network=network), recipe.gate
         )
-    if settings != recipe.settings:
-        notes = [note | {"batch_size": settings.batch_size} for note in notes]
+    conditions: dict[str, Any] = {} if settings == recipe.settings else {"batch_size": settings.batch_size}
+    conditions |= arithmetic_note(settings, teacher)
+    notes = [note | conditions for note in notes]
     return encode_shard(labelled_parts(teacher, images, job, recipe.method, generator, notes))
 
 
@@ -165,12 +170,15 @@ def blend_record(job: ShardJob, partner: int, partner_class: int, share: float) 
     return {"share": round(share, 6), "partner": job.start + partner, "partner_class": partner_class}
 
 
-def blend(images: Tensor, blends: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def blend(
+    images: Tensor, blends: int, generator: torch.Generator, at_once: int = BLEND_ROWS
+) -> tuple[Tensor, Tensor, Tensor]:
     """Each image followed by `blends` blends of it with other images, both shifted at random, as in mixup (Zhang et al. 2018).
 
     A student that learns the teacher's answers around and between the images comes out far better than one that learns
     them at the images alone; augmenting them later would keep labels that are no longer the teacher's. Here, where the
     teacher is at hand, a true label costs one forward pass. The image itself has the larger share, uniform in [0.5, 1).
+    All that is random is drawn first, so that it doesn't depend on how many are computed at once.
 
     Returns:
         uint8 images (N * (1 + blends), C, H, W), the row of each one's partner, and its own share (1 for the images).
@@ -185,10 +193,13 @@ def blend(images: Tensor, blends: int, generator: torch.Generator) -> tuple[Tens
     shares, partners = shares.flatten(), partners.flatten()
     blended = images.repeat_interleave(1 + blends, dim=0)
     rows = (shares < 1).nonzero()[:, 0]
-    if len(rows):
-        pixels = round(BLEND_SHIFT * images.shape[-1])
-        own = shift_and_flip(blended[rows].float(), pixels, False, generator)
-        other = shift_and_flip(images[partners[rows]].float(), pixels, False, generator)
-        weight = shares[rows, None, None, None]
-        blended[rows] = (weight * own + (1 - weight) * other).round().to(torch.uint8)
+    shift = round(BLEND_SHIFT * images.shape[-1])
+    own_corners, other_corners = (draw_corners(len(rows), shift, generator) for _ in range(2))
+    for start in range(0, len(rows), at_once):
+        mine = slice(start, start + at_once)
+        row = rows[mine]
+        own = shifted(blended[row].float(), shift, own_corners[mine])
+        other = shifted(images[partners[row]].float(), shift, other_corners[mine])
+        weight = shares[row, None, None, None]
+        blended[row] = (weight * own + (1 - weight) * other).round().to(torch.uint8)
     return blended, partners, shares

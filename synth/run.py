@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
@@ -12,13 +13,25 @@ from typing import NoReturn
 
 from synth.errors import UsageError, UserError
 from synth.generator import read_generator
-from synth.index import GENERATOR, INDEX, PART, Index, RunCard, ShardEntry, find_index, read_index, read_shard
-from synth.lock import LOCK
+from synth.index import (
+    GENERATOR,
+    INDEX,
+    PART,
+    SHARD_NAME,
+    Index,
+    RunCard,
+    ShardEntry,
+    find_index,
+    read_index,
+    read_shard,
+)
+from synth.lock import LOCK, TakenOverError
 from synth.plan import ShardJob
 from synth.produce import Recipe, make_shard
 from synth.progress import format_seconds
 from synth.shards import DamagedShardError
 from synth.store import Store
+from synth.teacher import parse_card
 from synth.uploads import Landed, Uploads
 
 PART_INTERVAL = 1.0  # seconds at least between two writings of the growing index
@@ -31,22 +44,28 @@ log = logging.getLogger("synth.run")
 class Made:
     """What an executor yields for a job: the shard's bytes, or why there are none.
 
-    `uploaded` hears the seconds that it took to put them into the store.
+    `cause` is the error with a cure that making it raised, if that was it. `uploaded` hears the seconds that it took to put
+    the bytes into the store.
     """
 
     job: ShardJob
     data: bytes | None
     error: str = ""
+    cause: UserError | None = None
     uploaded: Callable[[float], None] = lambda seconds: None
 
 
-Executor = Callable[[Iterable[ShardJob], Recipe], Iterator[Made]]
+Executor = Callable[[Iterable[ShardJob], Recipe], Generator[Made, None, None]]
 
 
-def in_process(jobs: Iterable[ShardJob], recipe: Recipe) -> Iterator[Made]:
+def in_process(jobs: Iterable[ShardJob], recipe: Recipe) -> Generator[Made, None, None]:
     """The executor without Ray: one shard after the other, here."""
     for job in jobs:
-        yield Made(job, make_shard(job, recipe))
+        try:
+            made = Made(job, make_shard(job, recipe))
+        except UserError as error:
+            made = Made(job, None, str(error), error)
+        yield made
 
 
 def open_run(store: Store, card: RunCard, resume: bool, overwrite: bool) -> Index:
@@ -55,10 +74,9 @@ def open_run(store: Store, card: RunCard, resume: bool, overwrite: bool) -> Inde
     Raises:
         UsageError: the store holds a run and neither resume nor overwrite was asked for, or resume of another run.
     """
+    if overwrite:
+        clear(store)  # unread, as an index that is damaged is what it may be asked for
     index = find_index(store)
-    if index is not None and overwrite:
-        clear(store)
-        index = None
     if index is None:
         begin(store, card)
         return Index(card, {}, complete=False)
@@ -105,9 +123,12 @@ def begin(store: Store, card: RunCard) -> None:
 
 
 def clear(store: Store) -> None:
-    """Remove a run's own files, and nothing else."""
-    for name in sorted(store.names()):
-        if name in (INDEX, PART, GENERATOR) or (name.startswith("shard-") and name.endswith(".tar")):
+    """Remove a run's own files, and nothing else; the indexes last, so that what is left of it stays one, whenever it is ended."""
+    names = store.names()
+    shards = sorted(name for name in names if SHARD_NAME.fullmatch(name))
+    indexes = [name for name in (INDEX, PART) if name in names]
+    if shards or indexes:  # a generator alone is no run of ours
+        for name in (*shards, GENERATOR, *indexes):
             store.remove(name)
 
 
@@ -140,13 +161,17 @@ def publish(
     execute: Executor,
     report: Callable[[int], None],
     now: Callable[[], float] = time.monotonic,
+    check: Callable[[], None] = lambda: None,
 ) -> Index:
     """Make and publish the missing shards; `report` hears of each one's sample count, in the order they are published.
+
+    `check` raises TakenOverError where the run is another driver's by now; from then on nothing of it is written.
 
     Whatever ends it early, the published shards stay valid and the growing index lists them.
 
     Raises:
-        UserError: shards that failed after all retries, named; the others are published first.
+        UserError: shards that failed after all retries, named; the others are published first. Or, as long as none is there, what
+            is wrong with the first one: very likely it is wrong with all.
     """
     entries = dict(index.entries)
     missing = (job for job in index.card.plan.jobs() if job.number not in index.entries)
@@ -163,25 +188,33 @@ def publish(
             facts = {"shard": one.entry.number, "samples": one.entry.samples, "seconds": one.seconds}
             log.info("published", extra=facts)
             if now() >= next_part:
+                check()
                 started = now()
                 store.write(PART, replace(index, entries=entries).to_bytes())
                 next_part = now() + max(PART_INTERVAL, (now() - started) / PART_SHARE)
             report(one.entry.samples)
 
     try:
-        for made in execute(missing, recipe):
-            if made.data is None:
-                failed.append(made)
-                continue
-            entry = ShardEntry.of(made.job, made.data, gated="quality_gate" in index.card.settings)
-            heard[entry.number] = made.uploaded
-            uploads.add(entry, made.data)
-            enter(uploads.landed())
+        with closing(execute(missing, recipe)) as results:
+            for made in results:
+                if made.data is None:
+                    if made.cause is not None and not entries and not heard:
+                        raise made.cause
+                    failed.append(made)
+                    continue
+                entry = ShardEntry.of(made.job, made.data, gated="quality_gate" in index.card.settings)
+                heard[entry.number] = made.uploaded
+                check()
+                uploads.add(entry, made.data)
+                enter(uploads.landed())
         enter(uploads.last())
     finally:
         entries.update({one.entry.number: one.entry for one in uploads.rescued()})
         if len(entries) > len(index.entries):
-            store.write(PART, replace(index, entries=entries).to_bytes())
+            with suppress(TakenOverError):
+                check()
+                store.write(PART, replace(index, entries=entries).to_bytes())
+    check()
     if failed:
         numbers = ", ".join(str(made.job.number) for made in failed)
         raise UserError(
@@ -194,15 +227,18 @@ def publish(
 
 
 def with_generator(
-    store: Store, index: Index, recipe: Recipe, execute: Executor, say: Callable[[str], None]
+    store: Store,
+    index: Index,
+    recipe: Recipe,
+    execute: Executor,
+    say: Callable[[str], None],
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[Index, Recipe]:
     """The index and the recipe with the generator that the run's images are made with: the recipe's own (that was given),
     the one that the run holds, or one that is trained now, in one job, and written into the run before any shard.
 
-    Methods without a generator get both back as they were.
-
     Raises:
-        UserError: the training failed, or a run whose generator is lost is asked to go on with another.
+        UserError: the training failed, a run whose generator is lost is asked to go on with another, or what `check` raises.
     """
     data = recipe.generator or stored_generator(store, index)
     if data is None:
@@ -212,13 +248,15 @@ def with_generator(
         if not data:
             raise UserError(f"--method {recipe.method} trained no generator with these settings")
         say(f"... {format_seconds(time.monotonic() - started)}")
-    read_generator(data, "the generator", index.card.teacher_sha256, student_digest(recipe))
+    teacher = parse_card(recipe.checkpoint, "the teacher")
+    read_generator(data, "the generator", index.card.teacher_sha256, teacher, student_digest(recipe))
     sha256_hex = sha256(data).hexdigest()
     if index.generator_sha256 not in (None, sha256_hex) and index.entries:
         raise UsageError(
             f"{store} holds shards of another generator ({index.generator_sha256[:12]}, not {sha256_hex[:12]}): give its own "
             "by --generator, or replace the run with --overwrite"
         )
+    check()
     store.write(GENERATOR, data)
     index = replace(index, generator_sha256=sha256_hex)
     store.write(PART, index.to_bytes())
@@ -226,11 +264,11 @@ def with_generator(
 
 
 def trained(job: ShardJob, recipe: Recipe, execute: Executor) -> bytes:
-    for made in execute([job], recipe):
-        if made.data is None:
-            raise UserError(f"the generator's training failed: {made.error}")
-        return made.data
-    raise AssertionError("an executor yields every job")
+    with closing(execute([job], recipe)) as results:
+        made = next(results)
+    if made.data is None:
+        raise made.cause or UserError(f"the generator's training failed: {made.error}")
+    return made.data
 
 
 def stored_generator(store: Store, index: Index) -> bytes | None:

@@ -30,7 +30,8 @@ from synth.plan import LARGEST_RUN
 MEMBER_NAME = re.compile(r"([0-9]{9})\.(cls|json|logits\.npy|png)")
 MEMBERS = ("cls", "json", "logits.npy", "png")
 LARGEST_MEMBER = 64 * 2**20  # bytes
-LARGEST_SHARD = 8 * 2**30  # bytes, decoded
+LARGEST_SHARD = 8 * 2**30  # bytes, as a file and decoded
+SAMPLE_OVERHEAD = 8 * 2**10  # bytes of a sample beside pixels and logits: headers, padding, json, at most
 LARGEST_NUMBER = 1e300  # in a sample's json; NaN is not below it either
 PIXEL_MODES = {1: "L", 3: "RGB"}
 warnings.filterwarnings(
@@ -61,6 +62,12 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+
+def largest_size(samples: int, image_shape: tuple[int, int, int], num_classes: int) -> int:
+    """Bytes that a shard takes at most, as a file and decoded: pixels of noise, which a PNG makes a little longer."""
+    pixels = math.prod(image_shape)
+    return samples * (pixels + pixels // 100 + 4 * num_classes + SAMPLE_OVERHEAD)
 
 
 class DamagedShardError(UserError):

@@ -91,6 +91,9 @@ class Arithmetic:
     bfloat16: bool = False
     channels_last: bool = False
 
+    def __str__(self) -> str:
+        return ("bfloat16" if self.bfloat16 else "float32") + (", channels-last" if self.channels_last else "")
+
 
 class Classifier(nn.Module):
     """A network with its card. Takes images in [0, 1], (N, C, H, W), normalises them itself, returns logits (N, K)."""
@@ -232,12 +235,10 @@ def parse_card(data: bytes, name: str) -> ModelCard:
             f"{name} is a pickled PyTorch file, which can run code when loaded: "
             f"turn it into a checkpoint with 'unlearn import {name} --arch ... --out teacher.safetensors'"
         )
-    length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or length > min(LARGEST_HEADER, len(data) - 8):
-        raise UserError(f"{name} is truncated or not a safetensors file: get it again from where it was made")
     try:
-        header = json.loads(data[8 : 8 + length])
-        text = header["__metadata__"][CARD_KEY]
+        text = card_text(data, CARD_KEY, LARGEST_HEADER)
+    except EOFError as error:
+        raise UserError(f"{name} is {error}: get it again from where it was made") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(
             f"{name} has no model card: make it a checkpoint with 'unlearn import {name} --arch ... --out teacher.safetensors'"
@@ -246,6 +247,17 @@ def parse_card(data: bytes, name: str) -> ModelCard:
         return ModelCard.from_json(text)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"{name} has a broken model card: {error}") from error
+
+
+def card_text(data: bytes, key: str, largest: int) -> str:
+    """The entry `key` of the metadata in a safetensors header of at most `largest` bytes, read without touching the weights.
+
+    Raises EOFError where the file is not whole, and ValueError, KeyError, TypeError or RecursionError where the entry isn't there.
+    """
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or length > min(largest, len(data) - 8):
+        raise EOFError("truncated or not a safetensors file")
+    return json.loads(data[8 : 8 + length])["__metadata__"][key]
 
 
 def check_shapes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -40,12 +41,15 @@ def uses_generator(settings: DeepInversionSettings) -> bool:
 def prepare(
     teacher: Classifier, settings: DeepInversionSettings, seed: int, student: Classifier | None = None
 ) -> ClassGenerator | None:
-    """With `warm_start` the generator whose images are optimised further, of that method's own settings."""
+    """With `warm_start` the generator whose images are optimised further, of that method's own settings but for what is true of
+    the teacher (no batch norm), the data (flips) or the machine (arithmetic).
+    """
     if not settings.warm_start:
         return None
     from synth.methods import generator
 
-    return generator.prepare(teacher, GeneratorSettings(flip=settings.flip), seed, student)
+    own = GeneratorSettings(flip=settings.flip, precision=settings.precision, layout=settings.layout)
+    return generator.prepare(teacher, own if settings.bn else replace(own, bn=0.0), seed, student)
 
 
 def synthesise(

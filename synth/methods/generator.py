@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synth.compute import computed
+from synth.compute import arithmetic_note, computed
 from synth.errors import UserError
 from synth.generator import ClassGenerator, GeneratorCard
 from synth.objectives import (
@@ -20,6 +20,7 @@ from synth.objectives import (
     disagreement,
     diversity_loss,
     forward_flop,
+    last_linear,
     total_variation,
     watch_features,
 )
@@ -37,11 +38,17 @@ Log = Callable[[int, dict[str, float]], None]
 
 def check(teacher: Classifier, settings: GeneratorSettings) -> None:
     """Raise UserError where the method can't work on this teacher."""
+    has_features = last_linear(teacher.net) is not None
     if settings.bn > 0 and not batch_norm_layers(teacher):
+        instead = "--bn 0 --activation 0.1" if has_features else "--bn 0"
         raise UserError(
             f"{teacher.card.architecture} has no batch-norm layers, whose statistics tell a generator what training images "
-            "looked like: use a teacher with batch norm, or --bn 0 --activation 0.1 to go on with class, features, pixels and "
-            "smoothness alone (expect poorer images)"
+            f"looked like: use a teacher with batch norm, or {instead} to go on with what else is known of it (expect poorer "
+            "images)"
+        )
+    if settings.activation > 0 and not has_features:
+        raise UserError(
+            f"{teacher.card.architecture} has no linear layer, whose inputs are the features of --activation: leave it out"
         )
 
 
@@ -105,7 +112,7 @@ def untrained(
         std=teacher.card.std,
         teacher_sha256=teacher.digest,
         student_sha256=student.digest if student else None,
-        training={"seed": seed, "settings": dataclasses.asdict(settings)},
+        training={"seed": seed, "settings": dataclasses.asdict(settings), **arithmetic_note(settings, teacher)},
     )
     if not settings.channels:
         card = dataclasses.replace(card, channels=channels_for(teacher, card))
@@ -197,7 +204,8 @@ def objective(
     if settings.tv_squared:
         terms["tv"] = settings.tv_squared * total_variation(x_norm)
     if settings.diversity:
-        terms["diversity"] = settings.diversity * diversity_loss(z, x_norm, labels)
+        # Of the noise as it is: where it is fitted too, drawing it together would be the cheapest way to a low loss.
+        terms["diversity"] = settings.diversity * diversity_loss(z.detach(), x_norm, labels)
     if settings.activation:
         terms["activation"] = settings.activation * activation_loss(features[0])
     if student is not None and settings.adversarial:

@@ -78,6 +78,7 @@ def one_line(code: int, out: str, err: str) -> tuple[int, str]:
         ),
         ("--per-class 5 --teacher file", 1, "file is truncated or not a safetensors file"),
         ("--per-class 5 --shard-size 0", 2, "--shard-size must be 1 or more, not 0"),
+        ("--per-class 100000 --shard-size 1000000", 2, "is the most that readers take: give --shard-size 95"),
         ("--per-class 5 --blends=-1", 2, "--blends must be within"),
         ("--per-class 5 --seed=-1", 2, "--seed must be within"),
         ("--per-class 5 --steps 0", 2, "steps must be 1 or more, not 0"),

@@ -147,6 +147,33 @@ def test_jobs_are_submitted_as_workers_come_free(ray_here: str, recipe: Recipe, 
     made.close()  # type: ignore[attr-defined]
 
 
+HEAD, WORKER = {"Alive": True, "Resources": {}}, {"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}}
+
+
+@pytest.mark.parametrize("count", [None, 8])
+def test_a_cluster_that_is_still_coming_up_is_waited_for(monkeypatch: pytest.MonkeyPatch, count: int | None) -> None:
+    nodes, said = [HEAD], []
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(cluster.time, "sleep", lambda seconds: nodes.append(WORKER))
+    cluster.wait_for_a_node(Workers(count=count), said.append)
+    assert nodes == [HEAD, WORKER]
+    assert said[0].startswith("waiting for the first node")
+
+
+def test_a_cluster_of_too_small_nodes_is_waited_for_only_where_more_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray, "nodes", lambda: [WORKER])
+
+    def wait(seconds: float) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(cluster.time, "sleep", wait)
+    cluster.wait_for_a_node(Workers(cpus=5), print)
+    with pytest.raises(TimeoutError):
+        cluster.wait_for_a_node(Workers(cpus=5, count=8), print)
+
+
 def test_workers_that_fit_nowhere_are_refused_with_the_cure(ray_here: str) -> None:
     assert workers_available(Workers()) == 2
     for workers in (Workers(cpus=1000), Workers(gpus=1000)):

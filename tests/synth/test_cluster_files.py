@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,33 @@ def test_nobody_gets_in_without_the_token(cluster: dict[str, Any]) -> None:
         assert "RAY_grpc_client_keepalive_time_ms=10000" in start
     assert "--dashboard-host=127.0.0.1" in starts[0]
     assert any("chmod 600 ~/.ray/auth_token" in c or "install -m 600" in c for c in cluster["setup_commands"])
+
+
+def test_every_machine_of_aws_has_the_image_that_was_chosen() -> None:
+    """Ray's default is an Ubuntu 18.04 with Python 3.6."""
+    types = yaml.safe_load(FILES[0].read_text())["available_node_types"].values()
+    assert len({kind["node_config"]["ImageId"] for kind in types}) == 1
+
+
+def test_as_many_workers_are_asked_for_as_machines_may_be_rented() -> None:
+    aws = yaml.safe_load(FILES[0].read_text())
+    assert any(f"SYNTH_WORKERS={aws['max_workers']}'" in command for command in aws["setup_commands"])
+    assert "max_workers" not in aws["available_node_types"]["gpu"]  # the cluster's own
+
+
+def test_later_edits_reach_a_machine_that_is_set_up_already(cluster: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / ".profile").write_text("export OTHER=kept\n")
+    ours = [command for command in cluster["setup_commands"] if "profile" in command]
+    for edit in ("first", "second"):
+        for command in ours:
+            edited = command.replace("teacher.safetensors", edit)
+            subprocess.run(
+                ["bash", "-c", f"({edited})"], env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}, check=True
+            )
+    shown = subprocess.run(
+        ["bash", "-c", ". ~/.profile && echo $SYNTH_TEACHER $OTHER"], env={"HOME": str(tmp_path)}, capture_output=True
+    )
+    assert shown.stdout.decode().split() == [f"{tmp_path}/project/second", "kept"]
 
 
 def test_three_places_to_edit_and_no_worker_on_the_head() -> None:

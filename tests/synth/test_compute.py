@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from synth import methods
 from synth.compute import choose, computed
 from synth.errors import UserError
 from synth.methods import deepinversion
@@ -12,7 +13,7 @@ from synth.methods.deepinversion import at_plateau
 from synth.objectives import forward_flop
 from synth.plan import Plan
 from synth.produce import label_samples, labelled_parts, make_shard
-from synth.settings import DeepInversionSettings
+from synth.settings import DeepInversionSettings, GeneratorSettings
 from synth.shards import decode_shard
 from synth.teacher import Classifier
 from tests.runs import QUICK, QUICKEST, digits_card, recipe_for
@@ -106,6 +107,19 @@ def test_a_batch_that_memory_does_not_hold_is_halved_and_noted(
     assert (found.images == expected.images).all()
     assert {r.get("batch_size") for r in found.records if "share" not in r} == {10}
     assert "batch_size" not in expected.records[0]
+
+
+def test_arithmetic_other_than_plain_float32_is_noted(tiny_teacher: Classifier) -> None:
+    plain = decode_shard(make_shard(PLAN.job(0), recipe_for(tiny_teacher)), "s", (1, 28, 28), 10)
+    assert not any("arithmetic" in record for record in plain.records)
+    asked = dataclasses.replace(QUICKEST, precision="bfloat16", layout="channels-last")
+    found = decode_shard(make_shard(PLAN.job(0), recipe_for(tiny_teacher, asked)), "s", (1, 28, 28), 10)
+    assert {r.get("arithmetic") for r in found.records if "share" not in r} == {"bfloat16, channels-last"}
+    settings = GeneratorSettings(train_steps=1, layout="channels-last")
+    assert (
+        methods.find("generator").prepare(tiny_teacher, settings, 0).card.training["arithmetic"]
+        == "float32, channels-last"
+    )
 
 
 def test_a_device_that_holds_no_batch_says_so(tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:

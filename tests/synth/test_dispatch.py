@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from synth.dispatch import FAILURES, LOSSES, Delivery, Dispatch, FailedJobError, LostWorkerError
+from synth.errors import UserError
 from synth.plan import Plan, ShardJob
 from synth.run import Made, open_run, publish
 from synth.teacher import Classifier
@@ -160,6 +161,17 @@ def test_lost_workers_and_failures_have_budgets_of_their_own() -> None:
     assert [n for n, m in results.items() if m.data is None] in ([3, 5], [5, 3])
     assert results[3].error == f"after {FAILURES} retries, ValueError: no"
     assert results[5].error == f"its worker died {LOSSES + 1} times"
+
+
+def test_an_error_with_a_cure_is_tried_again_once_shards_have_come() -> None:
+    def fate(job: ShardJob, node: str, nth: int) -> float | Exception:
+        return UserError("no memory: use another device") if job.number in (0, 7) else 2.0
+
+    cluster = ModelCluster(["a", "b"], fate)
+    results = {m.job.number: m for m in Dispatch(cluster).run(jobs(8))}
+    assert [n for n, m in results.items() if m.data is None] == [0, 7]
+    assert (cluster.tries[0], cluster.tries[7]) == (1, 1 + FAILURES)
+    assert str(results[7].cause) == results[7].error == "no memory: use another device"
 
 
 @pytest.mark.parametrize("seed", range(20))

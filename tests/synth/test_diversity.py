@@ -57,6 +57,12 @@ def test_a_run_is_measured_by_its_own_teacher_alone(tiny_run: Path, tiny_teacher
         measure(Folder(tiny_run), Classifier.untrained(digits_card(), 9))
 
 
+def test_a_teacher_without_features_is_one_line(tiny_run: Path) -> None:
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 10, 28), torch.nn.Flatten())
+    with pytest.raises(UserError, match=r"no linear layer.*'synth preview"):
+        measure(Folder(tiny_run), Classifier(net, digits_card()))
+
+
 def test_the_command_prints_a_line_a_class(run: Run, tiny_run: Path, tiny_teacher_path: Path) -> None:
     code, out, err = run("diversity", tiny_run, "--teacher", tiny_teacher_path)
     assert (code, err, len(out.splitlines())) == (0, "", 11)

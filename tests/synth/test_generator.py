@@ -62,6 +62,11 @@ def tampered(**changes: Any) -> bytes:
     return save_tensors(load_tensors(data), metadata={CARD_KEY: json.dumps(raw)})
 
 
+def carrying(text: str) -> bytes:
+    """A checkpoint whose card is this text."""
+    return save_tensors({"a": torch.zeros(2)}, metadata={CARD_KEY: text})
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
@@ -74,11 +79,19 @@ def tampered(**changes: Any) -> bytes:
         (tampered(channels=10**9), "out of range"),
         (tampered(z=-1), "out of range"),
         (tampered(image_shape=[1, 10**6, 10**6]), "image shape"),
-        (tampered(std=[0.0]), "mean and std need"),
+        (tampered(std=[0.0]), "std above 0"),
+        (tampered(mean=[0.3, 0.3]), "mean and std need 1 values"),
+        (tampered(mean=[float("nan")]), "must be finite"),
+        (tampered(std=[float("nan")]), "must be finite"),
+        (tampered(std=[float("inf")]), "must be finite"),
+        (tampered(mean=["x"]), "not a generator's checkpoint"),
+        (carrying('"a string"'), "its card is not one object"),
+        (carrying("[1]"), "its card is not one object"),
+        (carrying("[" * 100_000), "not a generator's checkpoint"),
         (tampered(surprise=1), "not a generator's checkpoint"),
         (tampered(z="many"), "not a generator's checkpoint"),
     ],
-    ids=range(12),
+    ids=range(20),
 )
 def test_what_is_no_generator_is_refused_in_one_line(data: bytes, words: str) -> None:
     with pytest.raises(UserError, match=words) as caught:
@@ -90,14 +103,31 @@ def test_a_generator_of_nan_or_of_another_teacher_or_student_is_refused() -> Non
     network = ClassGenerator.untrained(card(), 0)
     data = generator_bytes(network)
     with pytest.raises(UserError, match="trained for another teacher"):
-        read_generator(data, "g", "1" * 64, None)
+        read_generator(data, "g", "1" * 64, digits_card(), None)
     with pytest.raises(UserError, match="was not trained against this --student"):
-        read_generator(data, "g", "0" * 64, "2" * 64)
-    assert read_generator(data, "g", "0" * 64, None).card == network.card
+        read_generator(data, "g", "0" * 64, digits_card(), "2" * 64)
+    assert read_generator(data, "g", "0" * 64, digits_card(), None).card == network.card
     with torch.no_grad():
         next(network.parameters()).fill_(float("nan"))
     with pytest.raises(UserError, match="NaN or infinite weights"):
         parse_generator(generator_bytes(network), "g")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_classes": 9},
+        {"image_shape": (1, 32, 32)},
+        {"image_shape": (3, 28, 28), "mean": (0.3,) * 3, "std": (0.35,) * 3},
+        {"mean": (0.4,)},
+        {"std": (0.3,)},
+    ],
+    ids=str,
+)
+def test_a_generator_that_claims_this_teacher_and_makes_other_images_is_refused(changes: dict[str, Any]) -> None:
+    data = generator_bytes(ClassGenerator.untrained(card(**changes), 0))
+    with pytest.raises(UserError, match="has another image shape, number of classes or normalisation than its teacher"):
+        read_generator(data, "g", "0" * 64, digits_card(), None)
 
 
 def test_a_generator_is_sized_to_its_teacher(tiny_teacher: Classifier) -> None:

@@ -9,7 +9,17 @@ import pytest
 
 from synth.encode import encode_shard
 from synth.errors import UserError
-from synth.index import FORMAT_VERSION, INDEX, PART, Index, ShardEntry, find_index, read_index, read_shard
+from synth.index import (
+    FORMAT_VERSION,
+    INDEX,
+    LARGEST_INDEX,
+    PART,
+    Index,
+    ShardEntry,
+    find_index,
+    read_index,
+    read_shard,
+)
 from synth.shards import DamagedShardError, decode_shard
 from synth.store import Folder
 
@@ -135,6 +145,12 @@ def set_shard(**values: object) -> Callable[[Raw], object]:
 )
 def test_an_index_that_contradicts_itself_is_refused(run: Folder, change: Callable[[Raw], object], words: str) -> None:
     assert words in refused(changed(run, change))
+
+
+def test_a_shard_of_large_images_may_be_larger_than_an_index(run: Folder) -> None:
+    size = 3 * 2**29  # what 1,000 images of 3x224x224 with nine blends take at most
+    data = changed(run, lambda raw: raw["shardlist"][0].update(filesize=size))
+    assert Index.parse(data, "the index").entries[0].size == size > LARGEST_INDEX
 
 
 @pytest.mark.parametrize(

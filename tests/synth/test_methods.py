@@ -35,7 +35,7 @@ def _small_generators(monkeypatch: pytest.MonkeyPatch) -> None:
     """A warm start trains a generator of the default settings, which would take a minute."""
     from synth.methods import deepinversion
 
-    monkeypatch.setattr(deepinversion, "GeneratorSettings", lambda flip: GeneratorSettings(**SMALL, flip=flip))
+    monkeypatch.setattr(deepinversion, "GeneratorSettings", lambda **given: GeneratorSettings(**SMALL, **given))
 
 
 @pytest.fixture(params=QUICK_SETTINGS)
@@ -124,10 +124,36 @@ def test_a_given_generator_takes_the_place_of_the_training(tmp_path: Path, tiny_
     assert digests(tmp_path / "given") == digests(tmp_path / "trained")
 
 
+def bare_teacher(*layers: nn.Module) -> Classifier:
+    """A teacher of these layers, without batch norm."""
+    return Classifier(nn.Sequential(*layers), digits_card(), digest="0" * 64).freeze()
+
+
+def test_a_warm_start_works_on_a_teacher_without_batch_norm() -> None:
+    bare = bare_teacher(nn.Flatten(), nn.Linear(784, 10))
+    settings = dataclasses.replace(QUICK_SETTINGS["deepinversion-warm"], bn=0.0, precision="float32", layout="planes")
+    method = methods.find("deepinversion")
+    method.check(bare, settings)
+    network = method.prepare(bare, settings, 0)
+    assert len(method.synthesise(bare, LABELS, settings, seeded(), network=network)) == 20
+    its_own = network.card.training["settings"]
+    assert (its_own["bn"], its_own["precision"], its_own["layout"]) == (0.0, "float32", "planes")
+
+
+@pytest.mark.parametrize("name", ["generator", "fast"])
+def test_features_are_not_asked_of_a_teacher_without_a_linear_layer(name: str) -> None:
+    bare = bare_teacher(nn.Conv2d(1, 10, 5), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    method, settings = methods.find(name), QUICK_SETTINGS[name]
+    with pytest.raises(UserError, match=r"no batch-norm layers.*or --bn 0 to go on"):
+        method.check(bare, settings)
+    with pytest.raises(UserError, match=r"no linear layer.* --activation: leave it out"):
+        method.check(bare, dataclasses.replace(settings, bn=0.0, activation=0.1))
+    method.check(bare, dataclasses.replace(settings, bn=0.0))
+
+
 @pytest.mark.parametrize("name", methods.METHODS)
 def test_a_teacher_without_batch_norm_is_refused_with_a_cure_that_works(name: str) -> None:
-    net = nn.Sequential(nn.Flatten(), nn.Linear(784, 16), nn.ReLU(), nn.Linear(16, 10))
-    bare = Classifier(net, digits_card(), digest="0" * 64).freeze()
+    bare = bare_teacher(nn.Flatten(), nn.Linear(784, 16), nn.ReLU(), nn.Linear(16, 10))
     method = methods.find(name)
     with pytest.raises(UserError, match=r"no batch-norm layers.*--bn 0"):
         method.check(bare, QUICK_SETTINGS[name])
@@ -180,6 +206,20 @@ def test_more_adaptation_fits_a_batch_better(tiny_teacher: Classifier) -> None:
             predict(tiny_teacher, images)
         losses.append(found.normalised_loss().item())
     assert losses[1] < 0.8 * losses[0]
+
+
+def test_adaptation_does_not_draw_the_noise_together_to_please_the_diversity_term(tiny_teacher: Classifier) -> None:
+    from synth.methods import generator as plain
+    from synth.statistics import watch_batch_norm
+
+    settings = dataclasses.replace(QUICK_SETTINGS["fast"], diversity=1.0)
+    network = methods.find("fast").prepare(tiny_teacher, settings, 0)
+    z = torch.randn(20, 4, generator=seeded()).requires_grad_(True)
+    with watch_batch_norm(tiny_teacher.net) as statistics:
+        x_norm = network(z, LABELS).detach()  # fixed images: what is left of the gradient is the noise's own
+        terms = plain.objective(x_norm, z, LABELS, tiny_teacher, statistics, settings, seeded())
+    assert terms["diversity"] > 0
+    assert not terms["diversity"].requires_grad
 
 
 def test_a_warm_start_begins_where_the_generator_ends(tiny_teacher: Classifier) -> None:

@@ -78,6 +78,15 @@ def test_a_blend_is_the_weighted_mean_of_its_image_and_another() -> None:
     assert (partners[blends] != (torch.arange(24) // 6)[blends]).all()
 
 
+@pytest.mark.parametrize("side", [4, 20])  # at 4 pixels nothing is shifted
+def test_blends_computed_in_slices_are_those_computed_at_once(side: int) -> None:
+    images = torch.randint(0, 256, (30, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    whole = blend(images, 3, torch.Generator().manual_seed(0), at_once=90)
+    for at_once in (1, 7):
+        sliced = blend(images, 3, torch.Generator().manual_seed(0), at_once)
+        assert all(torch.equal(a, b) for a, b in zip(sliced, whole, strict=True))
+
+
 def test_blends_are_shifted_by_at_most_a_tenth_of_the_side() -> None:
     images = torch.zeros(2, 1, 20, 20, dtype=torch.uint8)
     images[:, :, 10, 10] = 255

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 
 from synth.errors import UsageError, UserError
-from synth.index import INDEX, PART, Index, read_index, shard_name
+from synth.index import GENERATOR, INDEX, PART, Index, read_index, shard_name
+from synth.lock import Lock, TakenOverError
 from synth.plan import Plan, ShardJob
-from synth.produce import Recipe
+from synth.produce import Recipe, make_shard
 from synth.run import Executor, Made, in_process, open_run, publish, verify
 from synth.store import Folder
 from synth.teacher import Classifier, save_checkpoint
+from tests.faults import wait_until
 from tests.runs import card_for, digests, make_run, recipe_for
 
 PLAN = Plan(classes=tuple(range(10)), per_class=6, shard_size=15, seed=5)  # 4 shards
@@ -206,6 +208,41 @@ def test_overwrite_removes_the_runs_own_files_only(run: Folder, recipe: Recipe) 
     assert (run.path / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("removals", range(6))
+def test_overwrite_recovers_from_its_own_interruption(run: Folder, recipe: Recipe, removals: int) -> None:
+    class Interrupted(Folder):
+        left = removals
+
+        def remove(self, name: str) -> None:
+            if self.left == 0:
+                raise KeyboardInterrupt
+            self.left -= 1
+            super().remove(name)
+
+    with pytest.raises(KeyboardInterrupt):
+        open_run(Interrupted(run.path), card_for(recipe, PLAN), resume=False, overwrite=True)
+    index, _ = verify(run)  # what is left is known as a run until the end
+    assert len(index.entries) == 4
+    open_run(run, card_for(recipe, PLAN), resume=False, overwrite=True)
+    assert set(digests(run.path)) == {PART}
+
+
+@pytest.mark.parametrize("name", [INDEX, PART, None])
+def test_overwrite_recovers_from_a_damaged_or_lost_index(run: Folder, recipe: Recipe, name: str | None) -> None:
+    run.remove(INDEX)
+    if name:
+        run.write(name, b"nonsense")
+    open_run(run, card_for(recipe, PLAN), resume=False, overwrite=True)
+    assert set(digests(run.path)) == {PART}
+
+
+def test_overwrite_leaves_a_generator_alone_that_is_in_no_run(tmp_path: Path, recipe: Recipe) -> None:
+    (tmp_path / GENERATOR).write_bytes(b"mine")
+    with pytest.raises(UsageError, match=f"already holds other files .{GENERATOR}"):
+        open_run(Folder(tmp_path), card_for(recipe, PLAN), resume=False, overwrite=True)
+    assert (tmp_path / GENERATOR).read_bytes() == b"mine"
+
+
 def test_a_folder_with_other_files_is_refused(tmp_path: Path, recipe: Recipe) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"")
     with pytest.raises(UsageError, match=r"already holds other files \(photo.jpg, ...\): choose a new folder"):
@@ -223,6 +260,59 @@ def test_failed_shards_are_named_and_the_others_published(reference: Path, tmp_p
     assert sorted(read_index(Folder(tmp_path / "run")).entries) == [0, 3]
     make_run(tmp_path / "run", recipe, PLAN, resume=True)
     assert digests(tmp_path / "run") == digests(reference)
+
+
+def test_one_shards_error_with_a_cure_ends_a_run_only_while_nothing_is_there(
+    reference: Path, tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlucky = [0]
+
+    def make(job: ShardJob, recipe: Recipe) -> bytes:
+        if job.number in unlucky:
+            raise UserError(f"no memory for {job.number}: use another device")
+        return make_shard(job, recipe)
+
+    monkeypatch.setattr("synth.run.make_shard", make)
+    with pytest.raises(UserError, match=r"^no memory for 0: use another device$"):
+        make_run(tmp_path / "run", recipe, PLAN)
+    assert not read_index(Folder(tmp_path / "run")).entries
+    unlucky[:] = [1]
+    for _ in range(2):  # with shards published, the second run meets it first
+        with pytest.raises(
+            UserError, match="1 of 4 shards failed: 1; first error: no memory for 1: use another device"
+        ):
+            make_run(tmp_path / "run", recipe, PLAN, resume=True)
+        assert sorted(read_index(Folder(tmp_path / "run")).entries) == [0, 2, 3]
+    unlucky.clear()
+    make_run(tmp_path / "run", recipe, PLAN, resume=True)
+    assert digests(tmp_path / "run") == digests(reference)
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_driver_whose_run_was_taken_over_writes_nothing_more(
+    tmp_path: Path, recipe: Recipe, interrupted: bool
+) -> None:
+    store = Folder(tmp_path / "run")
+    lock = Lock(store)
+    index = open_run(store, card_for(recipe, PLAN), resume=False, overwrite=False)
+    others: dict[str, str] = {}
+
+    def taken_over(jobs: Iterable[ShardJob], recipe: Recipe) -> Iterator[Made]:
+        """While the third shard is made, another driver replaces the run."""
+        for made in in_process(jobs, recipe):
+            if made.job.number == 2:
+                wait_until(lambda: shard_name(1) in store.names(), "the second shard")
+                for name in store.names():
+                    store.write(name, b"the other driver's")
+                others.update(digests(store.path))
+                lock.lost = True
+                if interrupted:
+                    raise KeyboardInterrupt
+            yield made
+
+    with pytest.raises(KeyboardInterrupt if interrupted else TakenOverError):
+        publish(store, index, recipe, taken_over, lambda samples: None, check=lock.check)
+    assert digests(store.path) == others
 
 
 def test_a_full_disk_ends_the_run_with_the_cure_and_what_is_published_stays_valid(

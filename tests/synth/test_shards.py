@@ -8,7 +8,7 @@ import webdataset
 
 from synth.encode import encode_shard
 from synth.index import read_index, read_shard
-from synth.shards import Samples, decode_shard
+from synth.shards import Samples, decode_shard, largest_size
 from synth.store import Folder
 
 SHAPE, CLASSES = (1, 6, 5), 3
@@ -34,6 +34,12 @@ def test_samples_survive_the_round_trip(shape: tuple[int, int, int]) -> None:
     for name in ("images", "labels", "logits"):
         np.testing.assert_array_equal(getattr(back, name), getattr(samples, name))
         assert getattr(back, name).dtype == getattr(samples, name).dtype
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 28, 28), (3, 64, 64)])
+def test_a_shard_of_noise_is_no_larger_than_was_foreseen(shape: tuple[int, int, int]) -> None:
+    samples = some_samples(50, shape)
+    assert len(encode_shard(samples)) <= largest_size(50, shape, CLASSES)
 
 
 def test_equal_samples_give_equal_bytes_without_time_or_owner() -> None:

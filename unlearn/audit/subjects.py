@@ -9,6 +9,7 @@ from pathlib import Path
 from synth.errors import UsageError, UserError
 from synth.teacher import Classifier, ModelCard, load_checkpoint
 from unlearn.audit.record import MASKED, MODEL, ORIGINAL, RANDOM, RETRAINED, NotRun
+from unlearn.data import numbered
 from unlearn.folder import STUDENT
 from unlearn.methods.baseline import last_layer, mask_logits
 from unlearn.methods.distill import check_forget
@@ -123,4 +124,9 @@ def check_alike(original: Classifier, other: Classifier, teacher: Path, path: Pa
         raise UsageError(
             f"{path} takes images {list(theirs.input_shape)} of {theirs.num_classes} classes, but {teacher} "
             f"{list(ours.input_shape)} of {ours.num_classes}: they can't be compared"
+        )
+    names, others = ours.class_names, theirs.class_names
+    if names != others and not numbered(names) and not numbered(others):
+        raise UsageError(
+            f"{path} has other classes than {teacher}, or has them in another order: they can't be compared"
         )

@@ -100,7 +100,11 @@ def one_line(code: int, out: str, err: str) -> tuple[int, str]:
         ("--per-class 5 --address ray://127.0.0.1:1", 1, "does not answer"),
         ("--per-class 5 --generator x", 2, "--generator has no effect on --method deepinversion"),
         ("--per-class 5 --method generator --generator x", 1, "cannot read the generator x: No such file"),
-        ("--per-class 5 --method generator --generator file", 1, "file is truncated or not a safetensors file"),
+        (
+            "--per-class 5 --method generator --generator file",
+            1,
+            "(truncated or not a safetensors file): make it again",
+        ),
         ("--per-class 5 --method fast --generator teacher.safetensors", 1, "is not a generator's checkpoint"),
         ("--per-class 5 --method generator --student x.safetensors", 1, "there is no checkpoint x.safetensors"),
         ("--per-class 5 --method generator --preset published", 2, "--preset published is none of --method generator"),

@@ -2,7 +2,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -189,7 +188,11 @@ def test_only_a_shards_name_is_looked_up(audited: Path, tmp_path: Path) -> None:
 def test_shards_out_of_reach_are_not_checked(audited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = read_record(audited / AUDIT)
     record["origin"]["shards"] = {**SHARDS, "uri": "s3://bucket/run"}
-    monkeypatch.setitem(sys.modules, "s3fs", None)
+
+    def without_package(uri: str) -> None:
+        raise UserError("s3:// needs a package")
+
+    monkeypatch.setattr("unlearn.report.verify.open_store", without_package)
     (check,) = [c for c in verify(written(record, tmp_path), Places()) if "shards' index" in c.what]
     assert check.state == NOT_CHECKED
     assert "s3:// needs a package" in check.why

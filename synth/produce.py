@@ -17,6 +17,7 @@ from synth.compute import arithmetic_note
 from synth.encode import encode_shard
 from synth.errors import UserError
 from synth.generator import ClassGenerator, generator_bytes, parse_generator
+from synth.memory import keep_freed_memory
 from synth.phases import phase
 from synth.plan import ShardJob
 from synth.quality import passed
@@ -55,6 +56,7 @@ def make_shard(job: ShardJob, recipe: Recipe) -> bytes:
     """
     if recipe.device == "cuda":
         torch.backends.cudnn.deterministic = True
+    keep_freed_memory()
     if torch.get_num_threads() != recipe.threads:
         torch.set_num_threads(recipe.threads)
     with phase("load"):

@@ -16,6 +16,7 @@ from synth.console import check_classes
 from synth.errors import UsageError
 from synth.generate import local_device
 from synth.index import INDEX, RunCard, read_index
+from synth.memory import keep_freed_memory
 from synth.store import Folder
 from synth.teacher import expected_shapes, load_checkpoint, refuse_untrusted, save_checkpoint
 from unlearn.cache import open_shards
@@ -47,7 +48,8 @@ class DataSource:
 
 
 def machine(device: str, threads: int | None) -> str:
-    """Set this process's CPU threads and resolve `auto` to the device that is there."""
+    """Set this process's CPU threads and its use of memory, and resolve `auto` to the device that is there."""
+    keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     return local_device(device)

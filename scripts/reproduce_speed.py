@@ -49,14 +49,14 @@ def evaluation_job(folder: Path, per_class: int, data: Data) -> Job:
     words = [
         "unlearn",
         "evaluate",
-        folder / f"distill-{per_class}",
+        folder / f"distill-{per_class}" / "student.safetensors",
         *models,
         "--forget",
         FORGET,
         *data.options,
         "--json",
     ]
-    return found, ["sh", "-c", f"{' '.join(map(str, words))} > {found}"]
+    return found, ["sh", "-c", f"{' '.join(map(str, words))} > {found}.tmp && mv {found}.tmp {found}"]
 
 
 def timed(job: Job) -> None:

@@ -60,7 +60,7 @@ def load_images(
 def check_data(card: ModelCard, data: LabelledImages, checkpoint: Path, data_name: str) -> LabelledImages:
     """The images, with their labels in the order of the checkpoint's classes.
 
-    Names that are only numbers, of either side, stand for whatever has that number on the other.
+    Where the data's names are only numbers, they are the checkpoint's; where the checkpoint's are, they number the data's.
 
     Raises:
         UsageError: the checkpoint is for images of another shape, or for other classes.
@@ -71,8 +71,10 @@ def check_data(card: ModelCard, data: LabelledImages, checkpoint: Path, data_nam
             f"{checkpoint} takes images {list(card.input_shape)} of {len(ours)} classes, but "
             f"{data_name} has {list(data.images.shape[1:])} of {len(theirs)}: name the data it was made for"
         )
-    if ours == theirs or numbered(ours) != numbered(theirs):
+    if ours == theirs or (numbered(ours) and not numbered(theirs)):
         return data
+    if numbered(theirs) and not numbered(ours):
+        ours = tuple(map(str, range(len(ours))))
     if set(ours) != set(theirs):
         lacking = min(set(theirs) - set(ours))
         raise UsageError(
@@ -81,7 +83,7 @@ def check_data(card: ModelCard, data: LabelledImages, checkpoint: Path, data_nam
         )
     place = {name: number for number, name in enumerate(ours)}
     order = torch.tensor([place[name] for name in theirs])
-    return replace(data, labels=order[data.labels], class_names=ours)
+    return replace(data, labels=order[data.labels], class_names=card.class_names)
 
 
 def numbered(class_names: tuple[str, ...]) -> bool:

@@ -72,6 +72,22 @@ def test_labels_follow_the_checkpoints_order_of_the_classes() -> None:
 def test_numbers_stand_for_the_classes_of_the_other_side() -> None:
     assert labels_for(("0", "1", "2"), ("bird", "cat", "dog")) == [0, 1, 2]
     assert labels_for(("zero", "one", "two"), ("0", "1", "2")) == [0, 1, 2]
+    eleven = tuple("abcdefghijk")
+    assert labels_for(eleven, tuple(sorted(map(str, range(11))))) == [
+        0,
+        1,
+        10,
+        2,
+        3,
+        4,
+        5,
+        6,
+        7,
+        8,
+        9,
+    ]  # a folder's order
+    with pytest.raises(UsageError, match="has no class '3'"):
+        labels_for(("cat", "dog", "bird"), ("1", "2", "3"))
 
 
 def test_other_classes_are_refused_by_name() -> None:

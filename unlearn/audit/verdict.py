@@ -15,16 +15,17 @@ Rule 1. Each measure's value for this model is compared with the retrained model
         the resolution to either side. More references leave less between what they show and the interval's end.
 Rule 2. A model beats the masked logit on a family of measures where its values are lower than the masked logit's, by a
         signed-rank test over the repeats, which share samples and seeds (with fewer than five it is not known). A measure
-        takes no part where the masked logit has no more of the class left than the retrained models, or random ones where
-        none is given, by more than the resolution: it can't tell them apart. Where none takes part it is not known.
+        takes part only where the masked logit has more of the class left, by more than the resolution, than the retrained
+        models, or than random ones where none is given: elsewhere it can't tell the two apart. Where none takes part it
+        is not known.
         The families are the linear probes, and relearning from images of the forget classes. It beats the masked logit
         altogether where it does so on both, and where a retrained model is there, has gone at least half of the way from the
         masked logit to it on one of the measures where these two are farther apart than the resolution.
 Rule 3. The conclusion is the first that holds:
         not unlearned            the forget accuracy is 'more left', or not evaluated and above 5 %
         output suppression only  it doesn't beat the masked logit altogether
-        undecided                whether it does is not known of probe or relearning; or forget accuracy, probe or relearning
-                                 has no evaluated comparison with a retrained model
+        undecided                whether it does is not known of probe or relearning; or forget accuracy, or all probes or
+                                 curves that take part in rule 2, have no evaluated comparison with a retrained model
         traces left              some measure is 'more left'
         like retrained           every evaluated measure is inside the interval, or on the harmless side of it
 The same rules judge models whose answer is known: the original is not unlearned, a masked logit output suppression only, and
@@ -241,7 +242,7 @@ def not_compared(findings: Mapping[str, Finding], families: Mapping[str, Sequenc
     if all(f.status == NOT_EVALUATED and f.why != TOO_FAR_APART for f in findings.values()):
         return ["not evaluated: the comparison with a retrained model"]
     needed = {"forget accuracy": [f for name, f in findings.items() if name == "accuracy-forget"]}
-    needed |= {name: [findings[m.name] for m in family] for name, family in families.items()}
+    needed |= {name: [findings[m.name] for m in family if tells_mask(m)] for name, family in families.items()}
     return [
         f"not evaluated: {name}" + (f", since {found[0].why}" if found else "")
         for name, found in needed.items()

@@ -143,6 +143,14 @@ def test_a_measure_that_cannot_tell_a_mask_from_retraining_accuses_nobody() -> N
     )
 
 
+def test_a_probe_that_tells_nothing_does_not_stand_for_one_that_could_not_be_judged() -> None:
+    saturated = measurement("probe-1", 99, (99, 99, 99), 99)
+    too_far_apart = measurement("probe-5", 70, (50, 62))
+    found = judge([*(m for m in audit_of() if m.name != "probe-5"), saturated, too_far_apart], 0.95)
+    assert found.conclusion == verdict.UNDECIDED
+    assert any("linear probe, since the references differ" in reason for reason in found.reasons)
+
+
 def test_without_a_reference_random_networks_show_what_a_measure_can_tell() -> None:
     def beside_random(random: float) -> bool | None:
         m = measurement("relearn-5", 0, (), 0)

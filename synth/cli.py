@@ -110,7 +110,8 @@ def generate(
 ) -> None:
     """Make images of every class and publish them as shards.
 
-    The same teacher, settings and seed give the same bytes, whatever the number of workers or interruptions.
+    The same teacher, options and seed give the same bytes on one kind of device, whatever the number of workers or
+    interruptions.
     """
     if preset != "tuned" and (method, preset) not in SYNTHESIS_PRESETS:
         raise UsageError(f"--preset {preset} is none of --method {method}: leave it out")

@@ -230,7 +230,7 @@ def distill(
 @method_options
 @settings_flags(BaselineSettings)
 def baseline(**options: Any) -> None:
-    """What a method has to beat: a masked logit, the last layer, fine-tuning, random labels. Needs --shards."""
+    """What a method has to beat: a masked logit, the last layer, fine-tuning, random labels. All but masked-logit need --shards."""
     run_method("baseline", BaselineSettings(), options)
 
 

@@ -42,7 +42,7 @@ def say(line: str, err: bool = False) -> None:
 @click.argument("run", type=PATH)
 @click.option("-o", "--out", type=PATH, default="report.html", help="page to write")
 def report(run: Path, out: Path) -> None:
-    """Write the audit in the folder RUN as one self-contained page for browsers, phones and paper."""
+    """Write the audit RUN (its folder, its audit.json, or an earlier page of it) as one self-contained page."""
     from unlearn.report.write import write_report
 
     size = write_report(run, out)

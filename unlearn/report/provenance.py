@@ -34,7 +34,9 @@ def disposal(record: Record) -> Markup:
         )
     if any(name.startswith("resurrection-") for name in record["pictures"]):
         lines.append("the pictures in this report and in the audit's folder, where a model could still draw the class")
-    lines.append("every copy and backup of these, a generator trained for the shards, and logs or caches of shards and outputs")
+    lines.append(
+        "every copy and backup of these, a generator trained for the shards, and logs or caches of shards and outputs"
+    )
     text = (
         "Unlearning a model does not clean what lies beside it. These still hold the class, and are to be disposed of once "
         "the model is in service:"

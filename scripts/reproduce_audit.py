@@ -108,15 +108,8 @@ def student_job(name: str, case: Case) -> Job:
         return row_job(student, ROWS[name], case.seed, f"shards-{HOLDOUT}", case.forget)
     shards = control_shards(case)[0].parent if name == CONTROL else case.shards
     options = ["--shards", shards, "--forget", case.forget, "--out", student, "--seed", case.seed]
-    return student / "provenance.json", [
-        "unlearn",
-        "distill",
-        *DISTILLED[name],
-        *options,
-        "--threads",
-        1,
-        "--overwrite",
-    ]
+    command = ["unlearn", "distill", *DISTILLED[name], *options, "--threads", 1, "--overwrite"]
+    return student / "provenance.json", command
 
 
 def control_shards(case: Case) -> Job:

@@ -53,21 +53,34 @@ def distill_jobs(out: Path, seed: int, size: int) -> list[Job]:
 
 
 def evaluated(out: Path, seed: int, size: int, data: Data) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = []
     folder = out / f"seed{seed}"
-    for forget in FORGET_SETS:
-        models = [
-            "--teacher",
-            folder / "teacher.safetensors",
-            "--reference",
-            folder / f"retrained-{forget}.safetensors",
-        ]
-        student = folder / f"distill-{size}-{forget}" / "student.safetensors"
-        command = ["unlearn", "evaluate", student, "--forget", forget, *models, *data.options, "--json"]
-        found = json.loads(subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout)
-        pairs = {name: (model["retain"], model["forget"]) for name, model in found["models"].items()}
-        rows.append({"seed": seed, "per_class": size, "forget": forget, "accuracies": pairs})
-    return rows
+    return [
+        {
+            "seed": seed,
+            "per_class": size,
+            "forget": forget,
+            "accuracies": accuracies(folder, folder / f"distill-{size}-{forget}", forget, data),
+        }
+        for forget in FORGET_SETS
+    ]
+
+
+def accuracies(folder: Path, student: Path, forget: str, data: Data) -> dict[str, tuple[float, float]]:
+    """Retain and forget accuracy of the folder's teacher and retrained model and of the student, on the real test set."""
+    reference = folder / f"retrained-{forget}.safetensors"
+    models = ["--teacher", folder / "teacher.safetensors", "--reference", reference]
+    command = [
+        "unlearn",
+        "evaluate",
+        student / "student.safetensors",
+        "--forget",
+        forget,
+        *models,
+        *data.options,
+        "--json",
+    ]
+    found = json.loads(subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout)
+    return {name: (model["retain"], model["forget"]) for name, model in found["models"].items()}
 
 
 def summary(results: list[dict[str, object]], sizes: list[int]) -> str:

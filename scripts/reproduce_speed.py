@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 from reproduce_jobs import Data, Job, all_of, header, run, spread
-from reproduce_mnist import training_jobs
+from reproduce_mnist import accuracies, training_jobs
 
 FORGET = "0"
 
@@ -23,9 +23,8 @@ def reproduce(out: Path, data: Data, seeds: int, per_class: int, preset: str) ->
     for seed, folder in enumerate(folders):
         for job in (shards_job(folder, seed, per_class, preset), student_job(folder, seed, per_class)):
             timed(job)
-    all_of(evaluation_job(folder, per_class, data) for folder in folders)
     what = f"MNIST, LeNet5 with batch norm, {per_class:,} images a class by `--preset {preset}`, forget {FORGET}, {seeds} seeds."
-    text = f"{header(what)}\n\n{table(folders, per_class)}\n"
+    text = f"{header(what)}\n\n{table(folders, per_class, data)}\n"
     (out / "results.md").write_text(text)
     click.echo(text)
 
@@ -42,43 +41,26 @@ def student_job(folder: Path, seed: int, per_class: int) -> Job:
     return student / "provenance.json", ["unlearn", "distill", *given, "--out", student]
 
 
-def evaluation_job(folder: Path, per_class: int, data: Data) -> Job:
-    """Writes what `unlearn evaluate` prints."""
-    found = folder / f"evaluation-{per_class}.json"
-    models = ["--teacher", folder / "teacher.safetensors", "--reference", folder / f"retrained-{FORGET}.safetensors"]
-    words = [
-        "unlearn",
-        "evaluate",
-        folder / f"distill-{per_class}" / "student.safetensors",
-        *models,
-        "--forget",
-        FORGET,
-        *data.options,
-        "--json",
-    ]
-    return found, ["sh", "-c", f"{' '.join(map(str, words))} > {found}.tmp && mv {found}.tmp {found}"]
-
-
 def timed(job: Job) -> None:
-    """Run the job, and keep its wall seconds beside what it makes, where they are not there from before."""
+    """Run the job, and keep its wall seconds beside the folder that it makes, where that is not there from before."""
     target, _ = job
     begun, there = time.monotonic(), target.exists()
     run(job)
     if not there:
-        seconds_file(target).write_text(json.dumps(round(time.monotonic() - begun, 1)))
+        seconds_file(target.parent).write_text(json.dumps(round(time.monotonic() - begun, 1)))
 
 
-def seconds_file(target: Path) -> Path:
-    return target.parent.with_name(f"{target.parent.name}.seconds.json")
+def seconds_file(made: Path) -> Path:
+    return made.with_name(f"{made.name}.seconds.json")
 
 
-def table(folders: list[Path], per_class: int) -> str:
+def table(folders: list[Path], per_class: int, data: Data) -> str:
     lines = ["| what | mean ± standard deviation |", "|---|---|"]
     for title, name in (("images, wall seconds", "shards"), ("student, wall seconds", "distill")):
-        seconds = [json.loads(seconds_file(folder / f"{name}-{per_class}" / "any").read_text()) for folder in folders]
+        seconds = [json.loads(seconds_file(folder / f"{name}-{per_class}").read_text()) for folder in folders]
         lines.append(f"| {title} | {spread(seconds)} (median {statistics.median(seconds):.0f}) |")
-    found = [json.loads((folder / f"evaluation-{per_class}.json").read_text())["models"] for folder in folders]
+    found = [accuracies(folder, folder / f"distill-{per_class}", FORGET, data) for folder in folders]
     for model in ("original", "retrained", "unlearned"):
-        retain, forget = (spread([models[model][which] for models in found]) for which in ("retain", "forget"))
+        retain, forget = (spread([pairs[model][which] for pairs in found]) for which in (0, 1))
         lines.append(f"| {model}: retain / forget, % | {retain} / {forget} |")
     return "\n".join(lines)

@@ -25,6 +25,7 @@ from torch.nn.utils import clip_grad_norm_
 from synth.statistics import batch_norm_layers, watch_batch_norm
 from unlearn import losses
 from unlearn.attention import attention_loss, layer_pairs, watch_layers
+from unlearn.augment import blend
 from unlearn.filters import View, entropy_below, forget_gate, post_filter, without_forget_classes
 from unlearn.generator import Generator, balance_loss, disagreement, one_hot_loss
 from unlearn.loop import Inputs, Part, StuckError
@@ -134,7 +135,7 @@ class GKT:
         if self.settings.mixup:
             share = torch.rand((), generator=self.generator).item()
             other = torch.randperm(len(x_norm), generator=self.generator).to(x_norm.device)
-            x_norm = share * x_norm + (1 - share) * x_norm[other]
+            x_norm = blend(x_norm, share, other)
         with watch_layers(self.teacher, [t for t, _ in self.pairs]) as maps:
             logits = self.teacher.logits(x_norm)
         passed = self.gate(logits)

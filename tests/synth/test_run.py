@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import tracemalloc
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -354,11 +355,12 @@ def test_a_shard_that_could_not_be_written_is_not_in_the_index(tmp_path: Path, r
 
 
 class Sink(Folder):
-    """A store that forgets the shards it is given."""
+    """A store that forgets the shards it is given, and takes so long that as many as may be are on their way, in any run."""
 
     def write(self, name: str, data: bytes) -> None:
         if name == INDEX:
             super().write(name, data)
+        time.sleep(0.02)
 
 
 def peak_of_publishing(path: Path, shards: int, recipe: Recipe) -> int:

@@ -394,8 +394,11 @@ class RayBackend:
         return {keys[key]: found for key, found in begun.items()}
 
     def cancel(self, handle: Any) -> None:
+        """Through the board: where a task ends while its own driver cancels it, Ray 2.60 ends the driver ("Tried to complete task
+        that was not pending"), as two threads meet there. A request from another process waits its turn in the one thread.
+        """
         self.attempts.pop(handle, None)
-        ray.cancel(handle, force=True)
+        self.board.cancel.remote([handle])
 
     def nodes(self) -> set[str]:
         return {n["NodeID"] for n in ray.nodes() if n["Alive"] and places(self.workers, n["Resources"]) >= 1}
@@ -429,7 +432,9 @@ def attempt(
 
 
 def board_class() -> type:
-    """Where attempts say that they have begun. Local to a function, so that its process loads it without this module and torch."""
+    """Where attempts say that they have begun, and from where they are cancelled. Local to a function, so that its process
+    loads it without this module and torch.
+    """
 
     class Board:
         def __init__(self) -> None:
@@ -443,6 +448,10 @@ def board_class() -> type:
         def begun(self, keys: list[int]) -> dict[int, tuple[str, float]]:
             now = time.monotonic()
             return {key: (self.notes[key][0], now - self.notes[key][1]) for key in keys if key in self.notes}
+
+        def cancel(self, handles: list[Any]) -> None:
+            for handle in handles:
+                ray.cancel(handle, force=True)
 
     return Board
 

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,13 +18,22 @@ from synth.run import verify
 from synth.statistics import batch_norm_layers
 from synth.store import Folder
 from synth.teacher import Classifier, load_checkpoint, save_checkpoint
+from tests.faults import wait_until
 from tests.runs import digests, generate_options, make_run, recipe_for, synth_command
 from tests.synth.test_methods import QUICK_SETTINGS
 
 ray = pytest.importorskip("ray")
 
 from synth import cluster  # noqa: E402
-from synth.cluster import Workers, check_reachable, connected, last_line, on_ray, workers_available  # noqa: E402
+from synth.cluster import (  # noqa: E402
+    RayBackend,
+    Workers,
+    check_reachable,
+    connected,
+    last_line,
+    on_ray,
+    workers_available,
+)
 
 PLAN = Plan(classes=tuple(range(10)), per_class=6, shard_size=10, blends=1, seed=5)  # 6 shards
 Task = Callable[[ShardJob, Recipe], bytes]
@@ -148,6 +158,31 @@ def test_jobs_are_submitted_as_workers_come_free(ray_here: str, recipe: Recipe, 
 
 
 HEAD, WORKER = {"Alive": True, "Resources": {}}, {"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}}
+
+
+def test_a_cancelled_attempt_frees_its_place_and_the_driver_itself_cancels_nothing(
+    ray_here: str, recipe: Recipe, tmp_path: Path, task: Callable[[Task], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang(job: ShardJob, recipe: Recipe) -> bytes:
+        (tmp_path / f"begun-{job.number}").touch()
+        while job.number < 2:
+            time.sleep(0.1)
+        return b"made"
+
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("Ray may end a driver that cancels a task at the moment that it ends")
+
+    task(hang)
+    monkeypatch.setattr(ray, "cancel", refused)
+    backend = RayBackend(Workers(count=2), recipe)
+    jobs = list(PLAN.jobs())
+    stuck = [backend.submit(job, frozenset()) for job in jobs[:2]]  # on both workers
+    wait_until(lambda: len(list(tmp_path.glob("begun-*"))) == 2, "two attempts to begin")
+    third = backend.submit(jobs[2], frozenset())
+    for handle in stuck:
+        backend.cancel(handle)
+    assert backend.wait([third], 60.0) == [third]
+    assert backend.result(third).data == b"made"
 
 
 @pytest.mark.parametrize("count", [None, 8])

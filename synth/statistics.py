@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -95,10 +96,16 @@ class FusedBatchNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale_C: Tensor, shift_C: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mean, variance = channel_moments(x)
-        scale, shift = (across(v, x).to(x.dtype) for v in (scale_C, shift_C))
+        if x.device.type == "cpu" and is_channels_last(x):
+            # In this layout the CPU's batch-norm kernels are up to 20 times as quick as its reductions; in the other slower.
+            mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
+            zeros, ones = torch.zeros_like(scale_C), torch.ones_like(scale_C)
+            y = F.batch_norm(x, zeros, ones, scale_C, shift_C, eps=0.0)
+        else:
+            mean, variance = channel_moments(x)
+            y = torch.addcmul(across(shift_C, x).to(x.dtype), x, across(scale_C, x).to(x.dtype))
         ctx.save_for_backward(x, scale_C, mean)
-        return torch.addcmul(shift, x, scale), mean, variance
+        return y, mean, variance
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
@@ -108,6 +115,11 @@ class FusedBatchNorm(torch.autograd.Function):
         slope, offset = 2 * g_variance / values, (g_mean - 2 * g_variance * mean) / values
         dx = torch.addcmul(across(offset, x).to(x.dtype), g, across(scale_C, x).to(x.dtype))
         return dx.addcmul_(x, across(slope, x).to(x.dtype)), None, None
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """And in no other layout as well, as maps of one pixel are."""
+    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def across(values_C: Tensor, x: Tensor) -> Tensor:

@@ -149,6 +149,9 @@ def test_a_single_layer_of_weight_nothing_gives_nothing() -> None:
     assert found.normalised_loss(first_layer_weight=0.0) == 0.0
 
 
+LAYOUTS = (torch.contiguous_format, torch.channels_last)
+
+
 def plain_loss(net: nn.Sequential, x: Tensor, loss: str) -> Tensor:
     """The statistics loss, and a loss of the outputs, by torch's own layers and autograd."""
     found = BatchStatistics()
@@ -162,8 +165,12 @@ def plain_loss(net: nn.Sequential, x: Tensor, loss: str) -> Tensor:
 
 @pytest.mark.parametrize("loss", ["published_loss", "normalised_loss"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 3e-2)])
-def test_fused_gradients_are_those_of_float64(loss: str, dtype: torch.dtype, tolerance: float) -> None:
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_fused_gradients_are_those_of_float64(
+    loss: str, dtype: torch.dtype, tolerance: float, layout: torch.memory_format
+) -> None:
     net, x = random_network(), torch.randn(16, 2, 4, 4, generator=torch.Generator().manual_seed(7))
+    net, x = net.to(memory_format=layout), x.contiguous(memory_format=layout)
     exact = x.double().requires_grad_(True)
     plain_loss(random_network().double(), exact, loss).backward()
     net.requires_grad_(False)
@@ -176,8 +183,10 @@ def test_fused_gradients_are_those_of_float64(loss: str, dtype: torch.dtype, tol
     assert ((ours.grad - exact.grad).norm() / exact.grad.norm()).item() < tolerance
 
 
-def test_the_fused_layer_passes_a_gradient_check() -> None:
-    x = torch.randn(5, 3, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(8), requires_grad=True)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_fused_layer_passes_a_gradient_check(layout: torch.memory_format) -> None:
+    x = torch.randn(5, 3, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
+    x = x.contiguous(memory_format=layout).requires_grad_(True)
     scale, shift = (
         torch.tensor([0.5, -2.0, 1.0], dtype=torch.float64),
         torch.tensor([1.0, 0.0, 3.0], dtype=torch.float64),

@@ -64,12 +64,12 @@ def blur(x: Tensor, times: int) -> Tensor:
     On a gradient this is descent in a smoother (Sobolev) norm: what single pixels could gain by a texture that only the
     network sees is held back, what strokes gain is not.
     """
+    channels = x.shape[1]
     kernel = torch.tensor([1.0, 2.0, 1.0], device=x.device, dtype=x.dtype)
-    kernel = (torch.outer(kernel, kernel) / 16)[None, None]
-    planes = x.flatten(0, 1)[:, None]
+    kernel = (torch.outer(kernel, kernel) / 16).expand(channels, 1, 3, 3)
     for _ in range(times):
-        planes = F.conv2d(F.pad(planes, (1, 1, 1, 1), mode="replicate"), kernel)
-    return planes.view_as(x)
+        x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, groups=channels)
+    return x
 
 
 def last_linear(net: nn.Module) -> nn.Linear | None:

@@ -15,8 +15,9 @@ from pathlib import Path
 import click
 from reproduce_jobs import Data, Job, all_of, header, run, shards_job, spread
 from reproduce_mnist import training_jobs
-from reproduce_rows import SIZES, method_rows
+from reproduce_rows import Row, Size, method_rows
 from reproduce_table import row_job
+from reproduce_text import ARCHS
 
 CONTROL, RETRAINED = "control", "retrained"
 DISTILLED: dict[str, list[object]] = {
@@ -25,9 +26,6 @@ DISTILLED: dict[str, list[object]] = {
     "distill-hard": ["--hard-labels", "--entropy", 0.2],
     CONTROL: [],
 }
-SMALL = SIZES["small"]
-ROWS = {row.name: row for row in method_rows(SMALL)}  # students as `scripts/reproduce table` makes them
-HOLDOUT = SMALL.per_class[0]  # images a class of the shards that their monitors hold out
 BRIEF = {
     "repeats": 2,
     "draws": 5,
@@ -38,14 +36,44 @@ BRIEF = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What is the same for every seed. `size` has the rows' sizes, and the images a class of two runs of shards: those that the
+    rows' monitors hold out, and those that `distill` learns from.
+    """
+
+    arch: str
+    data: Data
+    forget: str  # such as 0 or 3,8
+    size: Size
+    references: int  # retrained models, those of the first seeds
+
+    @property
+    def rows(self) -> dict[str, Row]:
+        """Students as `scripts/reproduce table` makes them."""
+        return {row.name: row for row in method_rows(self.size, self.data.natural)}
+
+    @property
+    def flip(self) -> list[object]:
+        return ["--flip"] if self.data.natural else []
+
+    def training_jobs(self, out: Path) -> list[Job]:
+        """Teachers and their retrained models, and the retrained models of seeds that have no teacher here."""
+        jobs: list[Job] = []
+        for seed in range(max(self.size.seeds, self.references)):
+            forget, size = (self.forget,), self.size
+            of_seed = training_jobs(out / f"seed{seed}", seed, self.data, forget, self.arch, size.epochs)
+            jobs += of_seed if seed < size.seeds else of_seed[1:]
+        return jobs
+
+
 @dataclass(frozen=True)
 class Case:
     """One seed's models."""
 
     folder: Path
     seed: int
-    forget: str  # such as 0 or 3,8
-    per_class: int
+    study: Study
 
     @property
     def teacher(self) -> Path:
@@ -53,47 +81,43 @@ class Case:
 
     @property
     def retrained(self) -> Path:
-        return self.folder / f"retrained-{self.forget}.safetensors"
+        return self.folder / f"retrained-{self.study.forget}.safetensors"
 
-    @property
-    def shards(self) -> Path:
-        return self.folder / f"shards-{self.per_class}"
+    def shards(self, per_class: int) -> Path:
+        return self.folder / f"shards-{per_class}"
 
 
-def reproduce(out: Path, data: Data, seeds: int, per_class: int, forget: str, students: list[str], brief: bool) -> None:
-    cases = [Case(out / f"seed{seed}", seed, forget, per_class) for seed in range(seeds)]
-    all_of(job for case in cases for job in training_jobs(out, case.seed, data, (forget,)))
+def reproduce(out: Path, study: Study, students: list[str], brief: bool) -> None:
+    data, forget = study.data, study.forget
+    cases = [Case(out / f"seed{seed}", seed, study) for seed in range(study.size.seeds)]
+    held_out, learnt = study.size.per_class
+    all_of(study.training_jobs(out))
     for case in cases:
-        run(shards_job(case.teacher, case.shards, per_class, case.seed))
-        if ROWS.keys() & set(students):
-            run(shards_job(case.teacher, case.folder / f"shards-{HOLDOUT}", HOLDOUT, case.seed))
+        for per_class in {learnt, held_out} if study.rows.keys() & set(students) else {learnt}:
+            run(shards_job(case.teacher, case.shards(per_class), per_class, case.seed, *study.flip))
     if CONTROL in students:
         for case in cases:
             run(control_shards(case))
     all_of(student_job(name, case) for name in students for case in cases)
+    retrained = [Case(out / f"seed{seed}", seed, study).retrained for seed in range(study.references)]
     records: dict[str, list[dict]] = {name: [] for name in students}
     for name, case in product(students, cases):
         own = case.retrained if name in (CONTROL, RETRAINED) else None
-        references = [word for other in cases if other.retrained != own for word in ("--reference", other.retrained)]
+        references = [word for path in retrained if path != own for word in ("--reference", path)]
         target = case.folder / f"audit-{name}-{forget}"
         student = student_job(name, case)[0].parent if name != RETRAINED else case.retrained
-        command = [
-            "unlearn",
-            "audit",
-            student,
-            "--teacher",
-            case.teacher,
-            "--forget",
-            forget,
-            *references,
-            *data.options,
-        ]
-        command += [f"--{name}={value}" for name, value in BRIEF.items()] if brief else ["--shards", case.shards]
+        given: list[object] = ["--teacher", case.teacher, "--forget", forget, *references, *data.options]
+        command = ["unlearn", "audit", student, *given]
+        command += (
+            [f"--{name}={value}" for name, value in BRIEF.items()] if brief else ["--shards", case.shards(learnt)]
+        )
         run((target / "audit.json", [*command, "--seed", case.seed, "--out", target]))
         run((target / "report.html", ["unlearn", "report", target, "-o", target / "report.html"]))
         records[name].append(json.loads((target / "audit.json").read_text()))
+    seeds = f"{study.size.seeds} seeds (mean ± standard deviation)" if study.size.seeds > 1 else "one seed"
     how = ", brief settings" if brief else ""
-    what = f"MNIST, LeNet5 with batch norm, forget {forget}, {seeds} seeds (mean ± standard deviation){how}."
+    arch = ARCHS.get(study.arch, study.arch)
+    what = f"{data.title}, {arch}, forget {forget}, {seeds}, {study.references} retrained models{how}."
     text = f"{header(what)}\n\n{audit_table(records)}\n"
     (out / f"results-audit-{forget}.md").write_text(text)
     click.echo(text)
@@ -101,22 +125,24 @@ def reproduce(out: Path, data: Data, seeds: int, per_class: int, forget: str, st
 
 def student_job(name: str, case: Case) -> Job:
     """The student of that name: its provenance, which is written last, and the command that makes it."""
+    study, (held_out, learnt) = case.study, case.study.size.per_class
     if name == RETRAINED:
         return case.retrained, []
-    student = case.folder / f"{f'distill-{case.per_class}' if name == 'distill' else name}-{case.forget}"
-    if name in ROWS:
-        return row_job(student, ROWS[name], case.seed, f"shards-{HOLDOUT}", case.forget)
-    shards = control_shards(case)[0].parent if name == CONTROL else case.shards
-    options = ["--shards", shards, "--forget", case.forget, "--out", student, "--seed", case.seed]
+    student = case.folder / f"{f'distill-{learnt}' if name == 'distill' else name}-{study.forget}"
+    if name in study.rows:
+        return row_job(student, study.rows[name], case.seed, f"shards-{held_out}", study.forget)
+    shards = control_shards(case)[0].parent if name == CONTROL else case.shards(learnt)
+    options = ["--shards", shards, "--forget", study.forget, "--out", student, "--seed", case.seed, *study.flip]
     command = ["unlearn", "distill", *DISTILLED[name], *options, "--threads", 1, "--overwrite"]
     return student / "provenance.json", command
 
 
 def control_shards(case: Case) -> Job:
     """From a teacher that never saw the class: what the recipe alone leaves."""
-    kept = ",".join(str(c) for c in range(10) if str(c) not in case.forget.split(","))
-    shards = case.folder / f"shards-{case.per_class}-control-{case.forget}"
-    return shards_job(case.retrained, shards, case.per_class, case.seed, "--classes", kept)
+    study, per_class = case.study, case.study.size.per_class[-1]
+    kept = ",".join(str(c) for c in range(10) if str(c) not in study.forget.split(","))
+    shards = case.folder / f"shards-{per_class}-control-{study.forget}"
+    return shards_job(case.retrained, shards, per_class, case.seed, "--classes", kept, *study.flip)
 
 
 def audit_table(records: dict[str, list[dict]]) -> str:

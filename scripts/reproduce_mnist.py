@@ -16,7 +16,7 @@ FORGET_SETS = ("0", "7", "3,8")
 def reproduce(out: Path, data: Data, seeds: int, sizes: list[int]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     begun = time.time()
-    all_of(job for seed in range(seeds) for job in training_jobs(out, seed, data))
+    all_of(job for seed in range(seeds) for job in training_jobs(out / f"seed{seed}", seed, data))
     for seed in range(seeds):
         for size in sizes:
             folder = out / f"seed{seed}"
@@ -32,9 +32,15 @@ def reproduce(out: Path, data: Data, seeds: int, sizes: list[int]) -> None:
     click.echo(f"wrote {results_file} and {out / 'results.md'}, {(time.time() - begun) / 60:.0f} minutes", err=True)
 
 
-def training_jobs(out: Path, seed: int, data: Data, forget_sets: tuple[str, ...] = FORGET_SETS) -> list[Job]:
-    common = ["unlearn", "train", "--arch", "lenet5", "--epochs", 5, "--seed", seed, "--threads", 1, *data.options]
-    folder = out / f"seed{seed}"
+def training_jobs(
+    folder: Path,
+    seed: int,
+    data: Data,
+    forget_sets: tuple[str, ...] = FORGET_SETS,
+    arch: str = "lenet5",
+    epochs: int = 5,
+) -> list[Job]:
+    common = ["unlearn", "train", "--arch", arch, "--epochs", epochs, "--seed", seed, "--threads", 1, *data.options]
     jobs: list[Job] = [(folder / "teacher.safetensors", [*common, "--out", folder / "teacher.safetensors"])]
     for forget in forget_sets:
         reference = folder / f"retrained-{forget}.safetensors"

@@ -49,8 +49,12 @@ class Row:
     ablation: bool = False
 
 
-def method_rows(size: Size) -> list[Row]:
-    """All but the original, the retrained and the distilled, which need no teacher at hand."""
+def method_rows(size: Size, natural: bool = False) -> list[Row]:
+    """All but the original, the retrained and the distilled, which need no teacher at hand.
+
+    `natural`: mirrored images are plausible images.
+    """
+    flip = ("--flip",) if natural else ()
     rounds = size.rounds
     shared = ("--channels", size.channels, "--batch-size", size.batch_size)
     published = ("gkt", "--preset", "published", *shared, *course(size.published_rounds, checks=40))
@@ -65,8 +69,8 @@ def method_rows(size: Size) -> list[Row]:
         Row("gkt-beta0", "GKT by the equations, β = 0", (*gkt, "--attention", 0), "< 50", 10),
         Row("ispf", "ISPF", ispf, "-", 50),
         Row("gkt-tuned", "GKT, tuned preset (β = 0)", tuned, "< 50", 10),
-        Row("adaptive", "Adaptive DeepInversion, 100 a class", ("adaptive", "--every", 200)),
-        Row("adaptive-alone", "the same, nothing steered", ("adaptive", "--every", 200, "--compete", 0)),
+        Row("adaptive", "Adaptive DeepInversion, 100 a class", ("adaptive", "--every", 200, *flip)),
+        Row("adaptive-alone", "the same, nothing steered", ("adaptive", "--every", 200, "--compete", 0, *flip)),
         Row("emmn", "EMMN", ("emmn", "--every", 5), "10.57"),
         *baseline_rows(),
         *ablation_rows(shorter),

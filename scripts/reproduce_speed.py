@@ -19,7 +19,7 @@ FORGET = "0"
 
 def reproduce(out: Path, data: Data, seeds: int, per_class: int, preset: str) -> None:
     folders = [out / f"seed{seed}" for seed in range(seeds)]
-    all_of(job for seed in range(seeds) for job in training_jobs(out, seed, data, (FORGET,)))
+    all_of(job for seed, folder in enumerate(folders) for job in training_jobs(folder, seed, data, (FORGET,)))
     for seed, folder in enumerate(folders):
         for job in (shards_job(folder, seed, per_class, preset), student_job(folder, seed, per_class)):
             timed(job)

@@ -30,7 +30,7 @@ def reproduce(
     out: Path, data: Data, size: Size, archs: list[str], only: list[str], workers: int | None, report: bool
 ) -> None:
     begun = time.time()
-    rows = [row for row in method_rows(size) if not only or row.name in only]
+    rows = [row for row in method_rows(size, data.natural) if not only or row.name in only]
     failed: dict[Path, str] = {}
     if not report:
         teachers = [(arch, seed) for arch in archs for seed in range(size.seeds)]

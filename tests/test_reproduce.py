@@ -69,3 +69,22 @@ def test_the_table_gives_both_accuracies_beside_the_published_one() -> None:
     assert (
         equal.split("|")[2].strip() == "96.00 ± 1.41 / 0.00 ± 0.00"
     )  # 1,000 student steps or fewer: the check at step 40
+
+
+def test_an_audit_of_one_seed_has_the_retrained_models_of_more(tmp_path: Path) -> None:
+    from reproduce_audit import Case, Study, student_job
+    from reproduce_jobs import Data
+    from reproduce_table import sized
+
+    size = sized("small", seeds=1, epochs=2, per_class=(500, 500), rounds=300)
+    data = Data("cifar10", tmp_path, False)
+    study = Study(arch="resnet20", data=data, forget="0", size=size, references=3)
+    made = [path.relative_to(tmp_path).as_posix() for path, _ in study.training_jobs(tmp_path)]
+    assert made == ["seed0/teacher.safetensors", *(f"seed{seed}/retrained-0.safetensors" for seed in range(3))]
+    case = Case(tmp_path / "seed0", 0, study)
+    for name in ("distill", "adaptive"):
+        assert "--flip" in student_job(name, case)[1]  # mirrored photographs are photographs
+    place, command = student_job("gkt-tuned", case)
+    assert place == tmp_path / "seed0" / "gkt-tuned-0" / "provenance.json"
+    assert command[command.index("--rounds") + 1] == 300
+    assert command[command.index("--shards") + 1] == case.shards(500)

@@ -32,9 +32,9 @@ def main() -> None:
 @click.option("--method", type=click.Choice(list(SYNTHESIS_SETTINGS)), default="deepinversion")
 @click.option(
     "--preset",
-    type=click.Choice(["tuned", "quick", "warm", "published"]),
+    type=click.Choice(["tuned", "lean", "quick", "warm", "published"]),
     default="tuned",
-    help="settings to start from: ours; ours with 5 steps; 10 steps from a generator's images on; the paper's",
+    help="settings to start from: ours; ours with 20 or 5 larger steps; 10 steps from a generator's images on; the paper's",
 )
 @click.option("--shard-size", type=int, default=1000, help="images a shard at most")
 @click.option(

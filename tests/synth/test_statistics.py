@@ -184,6 +184,16 @@ def test_fused_gradients_are_those_of_float64(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+def test_statistics_of_bfloat16_maps_are_float32(layout: torch.memory_format) -> None:
+    x = 3 + torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(11))
+    x = x.to(torch.bfloat16).contiguous(memory_format=layout)
+    y, mean, variance = FusedBatchNorm.apply(x, torch.tensor([0.5, -2.0, 1.0]), torch.tensor([1.0, 0.0, 3.0]))
+    assert (y.dtype, mean.dtype, variance.dtype) == (torch.bfloat16, torch.float32, torch.float32)
+    torch.testing.assert_close(mean, x.float().mean((0, 2, 3)), rtol=1e-4, atol=0)
+    torch.testing.assert_close(variance, x.float().var((0, 2, 3), unbiased=False), rtol=2e-2, atol=0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_fused_layer_passes_a_gradient_check(layout: torch.memory_format) -> None:
     x = torch.randn(5, 3, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
     x = x.contiguous(memory_format=layout).requires_grad_(True)

@@ -234,7 +234,7 @@ PUBLISHED_DEEPINVERSION = DeepInversionSettings(
     layout="planes",
 )
 
-# A fifth of the default's steps, each twice as long: as good on MNIST (docs/bench-synth.md, Choosing settings).
+# A fifth of the default's steps, each twice as long: 0.15 points behind, within the spread of three seeds (docs/bench-synth.md).
 LEAN_DEEPINVERSION = DeepInversionSettings(steps=20, lr=0.6)
 
 # So few steps earn their keep by a rate five times as high: MNIST, LeNet5, 300 images a class, students of 700 steps judged on

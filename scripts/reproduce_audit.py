@@ -51,11 +51,7 @@ class Study:
     @property
     def rows(self) -> dict[str, Row]:
         """Students as `scripts/reproduce table` makes them."""
-        return {row.name: row for row in method_rows(self.size, self.data.natural)}
-
-    @property
-    def flip(self) -> list[object]:
-        return ["--flip"] if self.data.natural else []
+        return {row.name: row for row in method_rows(self.size, self.data.flip)}
 
     def training_jobs(self, out: Path) -> list[Job]:
         """Teachers and their retrained models, and the retrained models of seeds that have no teacher here."""
@@ -94,7 +90,7 @@ def reproduce(out: Path, study: Study, students: list[str], brief: bool) -> None
     all_of(study.training_jobs(out))
     for case in cases:
         for per_class in {learnt, held_out} if study.rows.keys() & set(students) else {learnt}:
-            run(shards_job(case.teacher, case.shards(per_class), per_class, case.seed, *study.flip))
+            run(shards_job(case.teacher, case.shards(per_class), per_class, case.seed, *study.data.flip))
     if CONTROL in students:
         for case in cases:
             run(control_shards(case))
@@ -132,7 +128,7 @@ def student_job(name: str, case: Case) -> Job:
     if name in study.rows:
         return row_job(student, study.rows[name], case.seed, f"shards-{held_out}", study.forget)
     shards = control_shards(case)[0].parent if name == CONTROL else case.shards(learnt)
-    options = ["--shards", shards, "--forget", study.forget, "--out", student, "--seed", case.seed, *study.flip]
+    options = ["--shards", shards, "--forget", study.forget, "--out", student, "--seed", case.seed, *study.data.flip]
     command = ["unlearn", "distill", *DISTILLED[name], *options, "--threads", 1, "--overwrite"]
     return student / "provenance.json", command
 
@@ -142,7 +138,7 @@ def control_shards(case: Case) -> Job:
     study, per_class = case.study, case.study.size.per_class[-1]
     kept = ",".join(str(c) for c in range(10) if str(c) not in study.forget.split(","))
     shards = case.folder / f"shards-{per_class}-control-{study.forget}"
-    return shards_job(case.retrained, shards, per_class, case.seed, "--classes", kept, *study.flip)
+    return shards_job(case.retrained, shards, per_class, case.seed, "--classes", kept, *study.data.flip)
 
 
 def audit_table(records: dict[str, list[dict]]) -> str:

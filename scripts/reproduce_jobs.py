@@ -32,9 +32,9 @@ class Data:
         return ["--data", self.name, "--data-root", self.root, *(["--download"] if self.download else [])]
 
     @property
-    def natural(self) -> bool:
-        """Whether mirrored images are plausible images."""
-        return "mnist" not in self.name
+    def flip(self) -> list[object]:
+        """For the commands that may mirror images, where mirrored ones are plausible."""
+        return [] if "mnist" in self.name else ["--flip"]
 
     @property
     def title(self) -> str:

@@ -39,8 +39,10 @@ def training_jobs(
     forget_sets: tuple[str, ...] = FORGET_SETS,
     arch: str = "lenet5",
     epochs: int = 5,
+    *options: object,
 ) -> list[Job]:
     common = ["unlearn", "train", "--arch", arch, "--epochs", epochs, "--seed", seed, "--threads", 1, *data.options]
+    common += options
     jobs: list[Job] = [(folder / "teacher.safetensors", [*common, "--out", folder / "teacher.safetensors"])]
     for forget in forget_sets:
         reference = folder / f"retrained-{forget}.safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -49,12 +50,8 @@ class Row:
     ablation: bool = False
 
 
-def method_rows(size: Size, natural: bool = False) -> list[Row]:
-    """All but the original, the retrained and the distilled, which need no teacher at hand.
-
-    `natural`: mirrored images are plausible images.
-    """
-    flip = ("--flip",) if natural else ()
+def method_rows(size: Size, flip: Sequence[object] = ()) -> list[Row]:
+    """All but the original, the retrained and the distilled, which need no teacher at hand. `flip` is the data's."""
     rounds = size.rounds
     shared = ("--channels", size.channels, "--batch-size", size.batch_size)
     published = ("gkt", "--preset", "published", *shared, *course(size.published_rounds, checks=40))

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 from reproduce_jobs import Data, Job, all_of, header, in_parallel, shards_job
+from reproduce_mnist import training_jobs
 from reproduce_results import results_of
 from reproduce_rows import SIZES, Row, Size, method_rows
 from reproduce_text import figures, tables
@@ -30,11 +31,11 @@ def reproduce(
     out: Path, data: Data, size: Size, archs: list[str], only: list[str], workers: int | None, report: bool
 ) -> None:
     begun = time.time()
-    rows = [row for row in method_rows(size, data.natural) if not only or row.name in only]
+    rows = [row for row in method_rows(size, data.flip) if not only or row.name in only]
     failed: dict[Path, str] = {}
     if not report:
         teachers = [(arch, seed) for arch in archs for seed in range(size.seeds)]
-        all_of((job for which in teachers for job in training_jobs(out, *which, size, data)), workers)
+        all_of((job for which in teachers for job in models_jobs(out, *which, size, data)), workers)
         all_of((job for which in teachers for job in synthesis_jobs(out, *which, size, data)), workers=1)
         jobs = [
             job
@@ -64,42 +65,24 @@ def reproduce(
     )
 
 
-def training_jobs(out: Path, arch: str, seed: int, size: Size, data: Data) -> list[Job]:
-    width = ["--width", size.width] if arch == "allcnn" else []
-    common = [
-        "unlearn",
-        "train",
-        "--arch",
-        arch,
-        *width,
-        "--epochs",
-        size.epochs,
-        "--seed",
-        seed,
-        "--threads",
-        1,
-        *data.options,
-    ]
-    folder = out / arch / f"seed{seed}"
-    teacher, reference = folder / "teacher.safetensors", folder / f"retrained-{FORGET}.safetensors"
-    return [
-        (teacher, [*common, "--out", teacher]),
-        (reference, [*common, "--without", FORGET, "--out", reference]),
-    ]
+def models_jobs(out: Path, arch: str, seed: int, size: Size, data: Data) -> list[Job]:
+    width = ("--width", size.width) if arch == "allcnn" else ()
+    return training_jobs(out / arch / f"seed{seed}", seed, data, (str(FORGET),), arch, size.epochs, *width)
 
 
 def synthesis_jobs(out: Path, arch: str, seed: int, size: Size, data: Data) -> list[Job]:
     """One after another: each takes every core, by the Ray of this machine."""
     folder = out / arch / f"seed{seed}"
-    flip = ["--flip"] if data.natural else []
-    return [shards_job(folder / "teacher.safetensors", folder / f"shards-{n}", n, seed, *flip) for n in size.per_class]
+    return [
+        shards_job(folder / "teacher.safetensors", folder / f"shards-{n}", n, seed, *data.flip) for n in size.per_class
+    ]
 
 
 def distill_jobs(out: Path, arch: str, seed: int, size: Size, data: Data) -> list[Job]:
     folder = out / arch / f"seed{seed}"
     common = ["unlearn", "distill", "--forget", FORGET, "--seed", seed, "--threads", 1, "--resume"]
     common += ["--steps", size.distill_steps]
-    common += ["--flip"] if data.natural else []
+    common += data.flip
     places = {n: folder / f"distill-{n}-{FORGET}" for n in size.per_class}
     return [
         (place / "provenance.json", [*common, "--shards", folder / f"shards-{n}", "--out", place])

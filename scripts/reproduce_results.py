@@ -74,19 +74,18 @@ def choice(metrics: list[dict[str, float]]) -> tuple[int, int | None]:
 
 
 def curve(name: str, models: dict[int, Path], folder: Path, data: Data, forget: int) -> dict[int, Pair]:
-    """Accuracies on the test set, kept in `curves/`, which no run reads."""
+    """Accuracies on the test set, kept in `curves/` as they are found; no run reads that."""
     from unlearn.evaluate import evaluate
 
     file = folder / "curves" / f"{name}.json"
     known: dict[int, Pair] = {int(s): tuple(p) for s, p in json.loads(file.read_text())} if file.exists() else {}
-    if set(known) == set(models) and all(file.stat().st_mtime >= path.stat().st_mtime for path in models.values()):
-        return known
-    found: dict[int, Pair] = {}
-    for step, path in models.items():
-        result = evaluate(model_at(path), test_images(data), (forget,))
-        found[step] = (result.retain, result.forget or 0.0)
+    kept = file.stat().st_mtime if known else 0.0
+    found = {step: known[step] for step, path in models.items() if step in known and path.stat().st_mtime <= kept}
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(sorted(found.items())))
+    for step in sorted(models.keys() - found.keys()):
+        result = evaluate(model_at(models[step]), test_images(data), (forget,))
+        found[step] = (result.retain, result.forget or 0.0)
+        file.write_text(json.dumps(sorted(found.items())))
     return found
 
 

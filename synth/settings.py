@@ -90,7 +90,11 @@ class DeepInversionSettings(ComputeSettings):
     )
     lr: float = setting(0.3, "Adam's peak learning rate, in normalised pixels", above=0)
     warmup: int = setting(0, "steps of linear warm-up before the cosine decay", at_least=0)
-    start: str = setting("dark", "first images: dark with some noise, or noise throughout", choices=("dark", "noise"))
+    start: str = setting(
+        "dark",
+        "first images: dark with some noise, with noise as smooth as strokes, or noise throughout",
+        choices=("dark", "smooth", "noise"),
+    )
     ce: float = setting(1.0, "weight of the teacher's cross-entropy towards the wanted class", at_least=0)
     bn: float = setting(80.0, "weight of the batch-norm statistics loss; 0 leaves it out", at_least=0)
     bn_loss: str = setting("normalised", "how statistics are compared", choices=("normalised", "published"))
@@ -234,8 +238,9 @@ PUBLISHED_DEEPINVERSION = DeepInversionSettings(
     layout="planes",
 )
 
-# A fifth of the default's steps, each twice as long: 0.15 points behind, within the spread of three seeds (docs/bench-synth.md).
-LEAN_DEEPINVERSION = DeepInversionSettings(steps=20, lr=0.6)
+# A tenth of the default's steps, from a start that they need not clear of single pixels' noise: on training images as good a
+# student as the published 2,000 steps' (docs/bench-synth.md, Choosing settings).
+LEAN_DEEPINVERSION = DeepInversionSettings(steps=10, lr=1.0, start="smooth")
 
 # So few steps earn their keep by a rate five times as high: MNIST, LeNet5, 300 images a class, students of 700 steps judged on
 # training images: 99.2 % retain at 5 steps and lr 1.5, 98.8 % at lr 1; 99.4 % at 10 and 0.8, 98.1 % at 0.3; 99.6 % at 100 and 0.3.

@@ -21,6 +21,7 @@ from synth.teacher import Classifier, to_uint8
 # Of the images, normalised (B, C, H, W), and of the teacher's logits (B, K), to a scalar.
 ExtraLoss = Callable[[Tensor, Tensor], Tensor]
 
+STROKE = 4  # times that a smooth start's noise is blurred: as wide as a stroke of a digit
 WINDOW = 10  # steps whose mean loss is compared with that of as many before
 
 
@@ -101,7 +102,7 @@ def invert(
             x_norm = network(z, labels_B)
     else:
         noise = torch.randn(len(labels_B), channels, side, side, generator=generator).to(teacher.mean.device)
-        x_norm = (lowest + 0.3 + 0.3 * noise if settings.start == "dark" else noise).clamp(lowest, highest)
+        x_norm = first_images(noise, lowest, settings.start).clamp(lowest, highest)
     coarse, fine = settings.coarse_steps, settings.steps - settings.coarse_steps
     if coarse:
         x_norm = F.avg_pool2d(x_norm, 2)
@@ -112,6 +113,20 @@ def invert(
             x_norm, teacher, labels_B, settings, range(coarse, coarse + fine), (lowest, highest), generator, extra_loss
         )
     return to_uint8(resize(x_norm, side) * teacher.std + teacher.mean).cpu()
+
+
+def first_images(noise: Tensor, lowest: Tensor, start: str) -> Tensor:
+    """What the descent starts from, of standard normal noise (B, C, S, S), in normalised pixels, `lowest` being black.
+
+    A smoothed gradient can't take the noise of single pixels away, and ten steps leave much of it in the image. Smooth noise tells
+    images apart as well, and is within the gradient's reach.
+    """
+    if start == "noise":
+        return noise
+    if start == "dark":
+        return lowest + 0.3 + 0.3 * noise
+    smooth = blur(noise, STROKE)
+    return lowest + 0.6 + 0.6 * smooth / smooth.std()
 
 
 def descend(

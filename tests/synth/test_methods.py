@@ -24,6 +24,7 @@ SMALL: dict[str, Any] = {"train_steps": 3, "batch_size": 20, "z": 4, "channels":
 QUICK_SETTINGS: dict[str, Any] = {
     "deepinversion": QUICKEST,
     "deepinversion-warm": dataclasses.replace(QUICKEST, warm_start=True),
+    "deepinversion-smooth": dataclasses.replace(QUICKEST, start="smooth"),
     "fast": FastSettings(**SMALL, meta_steps=1, steps=2),
     "generator": GeneratorSettings(**SMALL),
 }
@@ -40,7 +41,7 @@ def _small_generators(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=QUICK_SETTINGS)
 def recipe(request: pytest.FixtureRequest, tiny_teacher: Classifier) -> Recipe:
-    method = request.param.removesuffix("-warm")
+    method = request.param.partition("-")[0]
     return dataclasses.replace(recipe_for(tiny_teacher, QUICK_SETTINGS[request.param]), method=method)
 
 
@@ -169,7 +170,7 @@ def test_a_teacher_that_gives_nan_ends_in_one_line(tiny_teacher_path: Path, name
     teacher = load_checkpoint(tiny_teacher_path)
     with torch.no_grad():
         teacher.net.classifier.bias.fill_(float("nan"))  # type: ignore[union-attr]
-    method = methods.find(name.removesuffix("-warm"))
+    method = methods.find(name.partition("-")[0])
     with pytest.raises(UserError, match="diverged"):
         method.synthesise(
             teacher, LABELS, QUICK_SETTINGS[name], seeded(), network=method.prepare(teacher, QUICK_SETTINGS[name], 0)
@@ -229,3 +230,19 @@ def test_a_warm_start_begins_where_the_generator_ends(tiny_teacher: Classifier) 
     images = method.synthesise(tiny_teacher, LABELS, warm, seeded(), network=network)
     drawn = methods.find("generator").synthesise(tiny_teacher, LABELS, GeneratorSettings(), seeded(), network=network)
     assert (images.int() - drawn.int()).abs().max() <= 1
+
+
+def test_a_smooth_start_holds_strokes_in_place_of_single_pixels_noise() -> None:
+    from synth.methods.deepinversion import first_images
+
+    noise, lowest = torch.randn(50, 1, 28, 28, generator=seeded()), torch.tensor([-0.4])
+    rough, smooth = (first_images(noise, lowest, start) for start in ("dark", "smooth"))
+
+    def alike(x: Tensor) -> float:
+        """Correlation of neighbouring pixels."""
+        return float(torch.corrcoef(torch.stack([x[..., :-1].flatten(), x[..., 1:].flatten()]))[0, 1])
+
+    assert abs(alike(rough)) < 0.05 and alike(smooth) > 0.8
+    assert torch.isclose((smooth - lowest).mean(), torch.tensor(0.6), atol=0.05)
+    assert torch.isclose(smooth.std(), torch.tensor(0.6), atol=0.01)
+    assert alike(smooth.permute(1, 2, 3, 0)) < 0.2  # one image says nothing of the next

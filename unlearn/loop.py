@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +64,13 @@ class Method(Protocol):
     def parts(self) -> Mapping[str, Part]: ...
 
     def step(self, number: int) -> Mapping[str, Tensor]: ...
+
+
+@runtime_checkable
+class Attentive(Protocol):
+    """A method that also goes by what the monitor sees on the hold-outs, such as for its learning rate."""
+
+    def heed(self, values: Mapping[str, float]) -> None: ...
 
 
 class StuckError(HopelessError):
@@ -132,6 +139,8 @@ def run_method(
                 break
             if monitor:
                 record |= monitor.judge(done.step, method.student)
+                if isinstance(method, Attentive):
+                    method.heed(record)
             log(done.step, record)
             if settings.keep_students:
                 keep(done.step, method.student)

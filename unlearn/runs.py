@@ -76,6 +76,11 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
     if monitor is None and getattr(request.settings, "kind", "") != "masked-logit":
         why = "there are no --shards to hold out from" if request.shards is None else "--no-monitor"
         say(f"{why}: nothing will stop the run if the forget class comes back")
+    if monitor is None and getattr(request.settings, "schedule", None) == "plateau":
+        raise UsageError(
+            "--schedule plateau goes by synthetic hold-outs: name shards with --shards and leave the monitor on, or use --schedule "
+            "constant"
+        )
     training = shards.training.to(request.device) if shards.training else None
     inputs = Inputs(teacher, card, request.forget, request.seed, request.device, training, say)
     method = module.start(inputs, request.settings)  # checks what it is given

@@ -10,17 +10,20 @@ The same loop carries ISPF and mixtures of both, by its settings (`unlearn.metho
 Three accidents of the published code are not repeated, but can be had with `--preset published`: its student is never in
 train mode, so that batch norm works with its initial statistics; its KL divergence is divided by K as well, which makes the
 published β of 250 ten times weaker at ten classes in the equation's units; its ten student steps all see the same images.
-Its learning rate and its stop depend on real images. Ours never do.
+Its learning rates halve where the loss on real retain images has stalled, and its stop is read off real images. Here both go by
+synthetic hold-outs.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from synth.statistics import batch_norm_layers, watch_batch_norm
 from unlearn import losses
@@ -32,6 +35,7 @@ from unlearn.loop import Inputs, Part, StuckError
 from unlearn.settings import GKTSettings
 
 STARTS_FROM_TEACHER = False
+PATIENCE = 2  # checks without a lower loss that are let pass before the learning rates halve, as published
 
 
 def trains_on_shards(settings: GKTSettings) -> bool:
@@ -83,6 +87,13 @@ class GKT:
             "generator": self.generator,
             "empty": self.empty,
         }
+        self.plateaus: list[ReduceLROnPlateau] = []
+        if settings.schedule == "plateau":
+            self.plateaus = [
+                ReduceLROnPlateau(optimiser, factor=0.5, patience=PATIENCE)
+                for optimiser in (self.optimiser, self.image_optimiser)
+            ]
+            self.parts |= {f"plateau {number}": plateau for number, plateau in enumerate(self.plateaus)}
 
     def step(self, number: int) -> dict[str, Tensor]:
         settings = self.settings
@@ -100,6 +111,10 @@ class GKT:
                 batch = self.generate()
             values |= self.train_student(batch)
         return values
+
+    def heed(self, values: Mapping[str, float]) -> None:
+        for plateau in self.plateaus:
+            plateau.step(values["holdout_loss"])
 
     def train_generator(self) -> dict[str, Tensor]:
         """One step on the images' side. What the gate refuses doesn't count there either."""

@@ -126,7 +126,7 @@ def first_images(noise: Tensor, lowest: Tensor, start: str) -> Tensor:
     if start == "dark":
         return lowest + 0.3 + 0.3 * noise
     smooth = blur(noise, STROKE)
-    return lowest + 0.6 + 0.6 * smooth / smooth.std()
+    return lowest + 0.3 + smooth / smooth.std()
 
 
 def descend(

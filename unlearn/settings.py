@@ -238,9 +238,7 @@ METHOD_SETTINGS = {
 }
 METHOD_PRESETS: dict[tuple[str, str], Any] = {
     # The published code, with its accidents (see unlearn/methods/gkt.py).
-    ("gkt", "published"): GKTSettings(
-        batch_norm="initial", kl_reduction="mean", fresh_noise=False, schedule="plateau"
-    ),
+    ("gkt", "published"): GKTSettings(batch_norm="initial", kl_reduction="mean", fresh_noise=False, schedule="plateau"),
     # Ours, without attention and without a gate: the generator is held to the teacher's batch-norm statistics, the teacher
     # labels blends, and the forget classes are taken out of its labels. LeNet5, MNIST, forget 0, one seed, on 10,000
     # training images: retain 98.67 %, forget 0 % after 300 rounds, 97.4 % after 100.

@@ -42,6 +42,7 @@ def asked(teacher: Path, shards: Path, out: Path, *options: object) -> tuple[int
         (["--student-arch", "lenet6"], 2, "unknown architecture 'lenet6'"),
         (["--teacher", "nowhere.safetensors"], 1, "nowhere.safetensors"),
         (["--holdout", "2"], 2, "holdout must be above 0 and below 1"),
+        (["--schedule", "plateau", "--no-monitor"], 2, "goes by synthetic hold-outs: name shards with --shards"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_writes_nothing(

@@ -101,6 +101,18 @@ def test_the_published_student_keeps_its_initial_batch_norm(tiny_teacher: Classi
         assert all(torch.equal(value, after[name]) == same for name, value in before.items())
 
 
+def test_both_learning_rates_halve_where_the_loss_on_the_hold_outs_stalls(tiny_teacher: Classifier) -> None:
+    method = at_work(tiny_teacher, dataclasses.replace(SMALL, schedule="plateau"))
+    rates = []
+    for loss in (2.0, 1.0, 1.1, 1.0, 1.2, 0.9, 1.0, 1.0, 1.0):  # the third check without a lower one halves
+        method.heed({"holdout_loss": loss})
+        rates.append((method.optimiser.param_groups[0]["lr"], method.image_optimiser.param_groups[0]["lr"]))
+    assert rates == [(1e-3, 1e-3)] * 4 + [(5e-4, 5e-4)] * 3 + [(5e-4, 5e-4), (2.5e-4, 2.5e-4)]
+    constant = at_work(tiny_teacher, SMALL)
+    constant.heed({"holdout_loss": 1.0})
+    assert not any("plateau" in name for name in constant.parts)
+
+
 def test_a_gate_that_lets_nothing_pass_says_so_restores_and_gives_up(tiny_teacher: Classifier) -> None:
     said: list[str] = []
     settings = dataclasses.replace(SMALL, rounds=50, gate=1e-9, empty_batches=4)

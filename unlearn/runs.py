@@ -72,15 +72,7 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
     card = student_card(request, teacher, module.STARTS_FROM_TEACHER)
     expected_shapes(card)  # an architecture that doesn't exist is refused before anything is written
     shards = split_shards(request, module, teacher)
-    monitor = Monitor(shards.held_out, request.forget, request.loop) if shards.held_out else None
-    if monitor is None and getattr(request.settings, "kind", "") != "masked-logit":
-        why = "there are no --shards to hold out from" if request.shards is None else "--no-monitor"
-        say(f"{why}: nothing will stop the run if the forget class comes back")
-    if monitor is None and getattr(request.settings, "schedule", None) == "plateau":
-        raise UsageError(
-            "--schedule plateau goes by synthetic hold-outs: name shards with --shards and leave the monitor on, or use --schedule "
-            "constant"
-        )
+    monitor = monitor_for(request, shards.held_out, say)
     training = shards.training.to(request.device) if shards.training else None
     inputs = Inputs(teacher, card, request.forget, request.seed, request.device, training, say)
     method = module.start(inputs, request.settings)  # checks what it is given
@@ -106,6 +98,21 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
     say(f"wrote {path}: the student of step {result.step} ({result.ended})")
     if monitor and monitor.best is None:
         say("warning: by the synthetic hold-outs this student has not forgotten: it was never within --forget-bound")
+
+
+def monitor_for(request: Request, held_out: Batch | None, say: Callable[[str], None]) -> Monitor | None:
+    """None where there is nothing to watch by. Raises UsageError where the method goes by what it sees."""
+    if held_out:
+        return Monitor(held_out, request.forget, request.loop)
+    if getattr(request.settings, "schedule", None) == "plateau":
+        raise UsageError(
+            "--schedule plateau goes by synthetic hold-outs: name shards with --shards and leave the monitor on, or use "
+            "--schedule constant"
+        )
+    if getattr(request.settings, "kind", None) != "masked-logit":
+        why = "there are no --shards to hold out from" if request.shards is None else "--no-monitor"
+        say(f"{why}: nothing will stop the run if the forget class comes back")
+    return None
 
 
 def carry_out(

@@ -54,7 +54,7 @@ def method_rows(size: Size, flip: Sequence[object] = ()) -> list[Row]:
     """All but the original, the retrained and the distilled, which need no teacher at hand. `flip` is the data's."""
     rounds = size.rounds
     shared = ("--channels", size.channels, "--batch-size", size.batch_size)
-    published = ("gkt", "--preset", "published", *shared, *course(size.published_rounds, checks=40))
+    published = ("gkt", "--preset", "published", *shared, "--rounds", size.published_rounds, "--every", 50)
     gkt, tuned = ("gkt", *shared, *course(rounds)), ("gkt", "--preset", "tuned", *shared, *course(rounds))
     shorter = ("gkt", "--preset", "tuned", *shared, *course(max(10, rounds // 2)))
     ispf = ("ispf", *shared, *course(max(4, rounds // 5)))  # of 50 student steps each, GKT's are 10
@@ -74,8 +74,8 @@ def method_rows(size: Size, flip: Sequence[object] = ()) -> list[Row]:
     ]
 
 
-def course(rounds: int, checks: int = 20) -> tuple[object, ...]:
-    return ("--rounds", rounds, "--every", max(1, rounds // checks))
+def course(rounds: int) -> tuple[object, ...]:
+    return ("--rounds", rounds, "--every", max(1, rounds // 20))
 
 
 def baseline_rows() -> list[Row]:

@@ -49,7 +49,7 @@ class StoppingRule:
 class Monitor:
     """Follows the forget class on its substitutes, and keeps the best student from before it comes back.
 
-    All values are per cent. `holdout_forget` is how many substitutes of the forget classes the student calls by a forget
+    All values but the loss are per cent. `holdout_forget` is how many substitutes of the forget classes the student calls by a forget
     class, `holdout_near` for how many a forget class is among its `top` likeliest answers; `holdout_retain` is on how many
     substitutes of the retain classes it agrees with the teacher, and `holdout_loss` its cross-entropy on them, in nats.
 

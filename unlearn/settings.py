@@ -112,6 +112,12 @@ class EMMNSettings(ComputeSettings):
     batch_size: int = setting(256, "noise images a training step", at_least=2)
 
 
+SCHEDULE = (
+    "learning rates over the rounds: the student's falls as a cosine, or both halve where the student's loss on the retain "
+    "hold-outs hasn't fallen for three checks"
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class GKTSettings(ComputeSettings):
     """Gated knowledge transfer. The defaults are the paper's; a round is the unit of steps."""
@@ -151,12 +157,7 @@ class GKTSettings(ComputeSettings):
     clip: float = setting(5.0, "largest gradient norm of the generator; 0 is none", at_least=0)
     optimiser: str = setting("adam", "the student's optimiser; sgd has momentum 0.9", choices=("adam", "sgd"))
     student_lr: float = setting(1e-3, "the student's learning rate", above=0)
-    schedule: str = setting(
-        "constant",
-        "learning rates over the rounds: the student's falls as a cosine, or both halve where the student's loss on the retain "
-        "hold-outs hasn't fallen for three checks",
-        choices=("constant", "cosine", "plateau"),
-    )
+    schedule: str = setting("constant", SCHEDULE, choices=("constant", "cosine", "plateau"))
     batch_norm: str = setting(
         "train", "the student's batch norm; initial is the published accident", choices=("train", "initial")
     )
@@ -194,12 +195,7 @@ class ISPFSettings(GKTSettings):
     clip: float = setting(0.0, "largest gradient norm of the generator; 0 is none", at_least=0)
     optimiser: str = setting("sgd", "the student's optimiser; sgd has momentum 0.9", choices=("adam", "sgd"))
     student_lr: float = setting(0.05, "the student's learning rate", above=0)
-    schedule: str = setting(
-        "cosine",
-        "learning rates over the rounds: the student's falls as a cosine, or both halve where the student's loss on the retain "
-        "hold-outs hasn't fallen for three checks",
-        choices=("constant", "cosine", "plateau"),
-    )
+    schedule: str = setting("cosine", SCHEDULE, choices=("constant", "cosine", "plateau"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -113,6 +113,7 @@ class GKT:
         return values
 
     def heed(self, values: Mapping[str, float]) -> None:
+        """Halve both learning rates where `schedule` says so and the loss on the hold-outs has stalled."""
         for plateau in self.plateaus:
             plateau.step(values["holdout_loss"])
 

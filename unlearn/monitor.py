@@ -49,9 +49,9 @@ class StoppingRule:
 class Monitor:
     """Follows the forget class on its substitutes, and keeps the best student from before it comes back.
 
-    All values but the loss are per cent. `holdout_forget` is how many substitutes of the forget classes the student calls by a forget
+    Values are per cent. `holdout_forget` is how many substitutes of the forget classes the student calls by a forget
     class, `holdout_near` for how many a forget class is among its `top` likeliest answers; `holdout_retain` is on how many
-    substitutes of the retain classes it agrees with the teacher, and `holdout_loss` its cross-entropy on them, in nats.
+    substitutes of the retain classes it agrees with the teacher. `holdout_loss` is its cross-entropy on these, in nats.
 
     The rule goes by `holdout_near`: a class comes back as a second guess first, and real images come back before their
     substitutes do. AllCNN at an eighth of its width, MNIST, GKT as published, on 6,000 training images: they are called 0

@@ -35,7 +35,7 @@ from unlearn.loop import Inputs, Part, StuckError
 from unlearn.settings import GKTSettings
 
 STARTS_FROM_TEACHER = False
-PATIENCE = 2  # checks without a lower loss that are let pass before the learning rates halve, as published
+STALLED = 2  # checks without a lower loss that are let pass before the learning rates halve, as published
 
 
 def trains_on_shards(settings: GKTSettings) -> bool:
@@ -90,7 +90,7 @@ class GKT:
         self.plateaus: list[ReduceLROnPlateau] = []
         if settings.schedule == "plateau":
             self.plateaus = [
-                ReduceLROnPlateau(optimiser, factor=0.5, patience=PATIENCE)
+                ReduceLROnPlateau(optimiser, factor=0.5, patience=STALLED)
                 for optimiser in (self.optimiser, self.image_optimiser)
             ]
             self.parts |= {f"plateau {number}": plateau for number, plateau in enumerate(self.plateaus)}

@@ -117,10 +117,56 @@ def test_a_gate_that_lets_nothing_pass_says_so_restores_and_gives_up(tiny_teache
     said: list[str] = []
     settings = dataclasses.replace(SMALL, rounds=50, gate=1e-9, empty_batches=4)
     method = gkt.start(Inputs(tiny_teacher, digits_card(), (0,), 0, "cpu", None, said.append), settings)
-    with pytest.raises(UserError, match=r"nothing pass for 4 batches, and for 4 of a new generator: raise --gate"):
+    with pytest.raises(
+        UserError, match=r"nothing pass for 4 batches, nor of an earlier and of the first generator: raise --gate"
+    ):
         run_method(method, LoopSettings(every=100))
-    assert len(said) == 1
-    assert "starts anew" in said[0]
+    assert [line.split(": ")[1] for line in said] == [
+        "the earlier generator is restored (raise --gate if it recurs)",
+        "the first generator is restored (raise --gate if it recurs)",
+    ]
+
+
+def test_batches_that_the_gate_empties_are_drawn_again_and_the_earlier_generator_goes_on(
+    tiny_teacher: Classifier,
+) -> None:
+    method = at_work(tiny_teacher, dataclasses.replace(SMALL, gate=1.0, empty_batches=3))
+    kept = {name: value.clone() for name, value in method.images.state_dict().items()}
+    generate = method.generate
+    draws: list[Tensor] = []
+
+    def emptied(noise: Tensor) -> gkt.Labelled:
+        draws.append(noise)
+        batch = generate(noise)
+        return dataclasses.replace(batch, x_norm=batch.x_norm[:0]) if len(draws) <= 3 else batch
+
+    method.generate = emptied  # type: ignore[method-assign]
+    method.train_generator = lambda noise: {}  # type: ignore[method-assign]
+    next(method.images.parameters()).data.add_(1)
+    assert "loss" in method.step(1)
+    assert len(draws) == 3 + SMALL.student_steps
+    assert all(torch.equal(value, kept[name]) for name, value in method.images.named_parameters())
+
+
+def test_without_fresh_noise_a_round_is_of_one_batch(tiny_teacher: Classifier) -> None:
+    for fresh, drawn in ((True, 1 + SMALL.student_steps), (False, 1)):
+        method = at_work(tiny_teacher, dataclasses.replace(SMALL, gate=1.0, fresh_noise=fresh))
+        before = method.generator.get_state()
+        method.step(0)
+        expected = torch.Generator().manual_seed(0)
+        expected.set_state(before)
+        torch.randn(drawn, SMALL.batch_size, SMALL.z, generator=expected)
+        assert torch.equal(method.generator.get_state(), expected.get_state())
+
+
+def test_the_published_generators_learning_rate_halves_by_itself(tiny_teacher: Classifier) -> None:
+    method = at_work(tiny_teacher, dataclasses.replace(SMALL, schedule="plateau", generator_half_life=2))
+    rates = []
+    for number in range(6):
+        method.step(number)
+        method.heed({"holdout_loss": 1.0})
+        rates.append((method.optimiser.param_groups[0]["lr"], method.image_optimiser.param_groups[0]["lr"]))
+    assert rates == [(1e-3, 1e-3)] * 2 + [(1e-3, 5e-4)] + [(5e-4, 5e-4)] + [(5e-4, 2.5e-4)] * 2
 
 
 def test_a_diverged_generator_ends_the_run_with_the_last_good_student(tiny_teacher: Classifier) -> None:
@@ -134,6 +180,6 @@ def test_a_diverged_generator_ends_the_run_with_the_last_good_student(tiny_teach
 
     result = run_method(method, LoopSettings(every=2), log=spoil)
     assert result.failure is not None
-    assert "diverged by step 6" in result.failure
+    assert "the generator diverged" in result.failure
     assert result.step == 4
     assert all(torch.equal(value, seen[-1][name]) for name, value in result.student.state_dict().items())

@@ -7,15 +7,18 @@ From the teacher alone (Chundawat et al. 2023). In turn, the generator G and the
 
 The same loop carries ISPF and mixtures of both, by its settings (`unlearn.methods.ispf`).
 
-Three accidents of the published code are not repeated, but can be had with `--preset published`: its student is never in
+Four accidents of the published code are not repeated, but can be had with `--preset published`: its student is never in
 train mode, so that batch norm works with its initial statistics; its KL divergence is divided by K as well, which makes the
-published β of 250 ten times weaker at ten classes in the equation's units; its ten student steps all see the same images.
-Its learning rates halve where the loss on real retain images has stalled, and its stop is read off real images. Here both go by
+published β of 250 ten times weaker at ten classes in the equation's units; a round's steps, the generator's too, all see the
+same noise; and the schedule of the generator's learning rate is fed the untrained student's loss, again and again, so that
+the rate halves every 150 rounds whatever happens.
+The student's rate halves where the loss on real retain images has stalled, and the stop is read off real images. Here both go by
 synthetic hold-outs.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,11 +34,12 @@ from unlearn.attention import attention_loss, layer_pairs, watch_layers
 from unlearn.augment import blend
 from unlearn.filters import View, entropy_below, forget_gate, post_filter, without_forget_classes
 from unlearn.generator import Generator, balance_loss, disagreement, one_hot_loss
-from unlearn.loop import Inputs, Part, StuckError
+from unlearn.loop import Inputs, Part, StuckError, is_finite
 from unlearn.settings import GKTSettings
 
 STARTS_FROM_TEACHER = False
 STALLED = 2  # checks without a lower loss that are let pass before the learning rates halve, as published
+REMEMBERED = 50  # rounds between the copies of the generator that it can be restored from, as published
 
 
 def trains_on_shards(settings: GKTSettings) -> bool:
@@ -67,6 +71,7 @@ class GKT:
             inputs.device
         )
         self.first_images = {name: value.clone() for name, value in self.images.state_dict().items()}
+        self.earlier_images, self.recent_images = copy.deepcopy(self.images), copy.deepcopy(self.images)
         self.image_optimiser = torch.optim.Adam(
             self.images.parameters(), lr=settings.generator_lr, betas=(settings.generator_beta1, 0.999)
         )
@@ -78,21 +83,21 @@ class GKT:
         self.generator = torch.Generator().manual_seed(inputs.seed)
         self.empty = torch.zeros(
             2, dtype=torch.long
-        )  # batches in a row that the gate emptied, generators replaced since
+        )  # batches in a row that the gate emptied, generators restored since
         self.parts: dict[str, Part] = {
             "student": self.student,
             "optimiser": self.optimiser,
             "images": self.images,
+            "earlier_images": self.earlier_images,
+            "recent_images": self.recent_images,
             "image_optimiser": self.image_optimiser,
             "generator": self.generator,
             "empty": self.empty,
         }
         self.plateaus: list[ReduceLROnPlateau] = []
         if settings.schedule == "plateau":
-            self.plateaus = [
-                ReduceLROnPlateau(optimiser, factor=0.5, patience=STALLED)
-                for optimiser in (self.optimiser, self.image_optimiser)
-            ]
+            scheduled = [self.optimiser] if settings.generator_half_life else [self.optimiser, self.image_optimiser]
+            self.plateaus = [ReduceLROnPlateau(each, factor=0.5, patience=STALLED) for each in scheduled]
             self.parts |= {f"plateau {number}": plateau for number, plateau in enumerate(self.plateaus)}
 
     def step(self, number: int) -> dict[str, Tensor]:
@@ -100,28 +105,35 @@ class GKT:
         if settings.schedule == "cosine":
             rate = settings.student_lr * 0.5 * (1 + math.cos(math.pi * number / settings.rounds))
             self.optimiser.param_groups[0]["lr"] = rate
+        if settings.generator_half_life:
+            rate = settings.generator_lr * 0.5 ** (number // settings.generator_half_life)
+            self.image_optimiser.param_groups[0]["lr"] = rate
+        if number % REMEMBERED == 0:
+            self.earlier_images.load_state_dict(self.recent_images.state_dict())
+            self.recent_images.load_state_dict(self.images.state_dict())
         values: dict[str, Tensor] = {}
+        noise = None if settings.fresh_noise else self.noise()
         self.student.eval().requires_grad_(False)
         for _ in range(settings.generator_steps):
-            values |= self.train_generator()
+            values |= self.train_generator(self.noise() if noise is None else noise)
         self.student.train(settings.batch_norm == "train").requires_grad_(True)
-        batch = self.generate()
+        batch = self.passing_batch(noise)
         for index in range(settings.student_steps):
             if settings.fresh_noise and index:
-                batch = self.generate()
+                batch = self.passing_batch()
             values |= self.train_student(batch)
         return values
 
     def heed(self, values: Mapping[str, float]) -> None:
-        """Halve both learning rates where `schedule` says so and the loss on the hold-outs has stalled."""
+        """Halve the learning rates where `schedule` says so and the loss on the hold-outs has stalled."""
         for plateau in self.plateaus:
             plateau.step(values["holdout_loss"])
 
-    def train_generator(self) -> dict[str, Tensor]:
+    def train_generator(self, noise: Tensor) -> dict[str, Tensor]:
         """One step on the images' side. What the gate refuses doesn't count there either."""
         settings, inputs = self.settings, self.inputs
         with watch_batch_norm(self.teacher.net) as statistics:
-            x_norm = self.images(self.noise())
+            x_norm = self.images(noise)
             teacher_logits = self.teacher.logits(x_norm)
         passed = self.gate(teacher_logits)
         if len(passed) < 2:
@@ -144,10 +156,22 @@ class GKT:
         self.image_optimiser.step()
         return {"generator_loss": loss.detach(), "disagreement": adversarial.detach()}
 
+    def passing_batch(self, noise: Tensor | None = None) -> Labelled:
+        """Images of which at least two pass, from new noise where those of the noise given, if any, don't.
+
+        Raises StuckError where nothing passes, whichever generator is restored.
+        """
+        batch = self.generate(self.noise() if noise is None else noise)
+        while len(batch.x_norm) < 2:
+            self.count_empty()
+            batch = self.generate(self.noise())
+        self.empty.zero_()
+        return batch
+
     @torch.no_grad()
-    def generate(self) -> Labelled:
+    def generate(self, noise: Tensor) -> Labelled:
         """Images for the student, blended in pairs where that is asked for. The generator learns nothing."""
-        x_norm = self.images(self.noise())
+        x_norm = self.images(noise)
         if self.settings.mixup:
             share = torch.rand((), generator=self.generator).item()
             other = torch.randperm(len(x_norm), generator=self.generator).to(x_norm.device)
@@ -162,9 +186,6 @@ class GKT:
     def train_student(self, batch: Labelled) -> dict[str, Tensor]:
         """One step on the student's side, on the images that pass."""
         settings = self.settings
-        self.count_empty(len(batch.x_norm))
-        if len(batch.x_norm) < 2:
-            return {"passed": batch.share_passed}
         with watch_layers(self.student, [s for _, s in self.pairs]) as student_maps:
             student_logits = self.student.logits(batch.x_norm)
         loss = losses.divergence(batch.targets, student_logits, settings.temperature, settings.kl_reduction)
@@ -175,6 +196,8 @@ class GKT:
             values["attention"] = attention.detach()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        if settings.student_clip:
+            clip_grad_norm_(self.student.parameters(), settings.student_clip)
         self.optimiser.step()
         return values
 
@@ -198,23 +221,24 @@ class GKT:
         size = (self.settings.batch_size, self.settings.z)
         return torch.randn(size, generator=self.generator).to(self.inputs.device)
 
-    def count_empty(self, passed: int) -> None:
-        """Start with a new generator where nothing has passed for long; StuckError where that didn't help."""
+    def count_empty(self) -> None:
+        """Restore an earlier generator where nothing has passed for long, then the first; StuckError where neither helped."""
         patience = self.settings.empty_batches
-        if passed >= 2:
-            self.empty.zero_()
-            return
         self.empty[0] += 1
         if self.empty[0] < patience:
             return
+        if not is_finite(self.images):
+            raise StuckError("the generator diverged (its weights are not numbers): lower --generator-lr")
         advice = "raise --gate" if self.settings.entropy is None else "raise --gate or --entropy"
-        if self.empty[1] > 0:
+        restored = int(self.empty[1])
+        if restored == 2:
             raise StuckError(
-                f"the gate let nothing pass for {patience} batches, and for {patience} of a new generator: {advice}"
+                f"the gate let nothing pass for {patience} batches, nor of an earlier and of the first generator: {advice}"
             )
+        which = ("earlier", "first")[restored]
         self.inputs.say(
-            f"the gate let nothing pass for {patience} batches: the generator starts anew ({advice} if it recurs)"
+            f"the gate let nothing pass for {patience} batches: the {which} generator is restored ({advice} if it recurs)"
         )
-        self.images.load_state_dict(self.first_images)
+        self.images.load_state_dict((self.earlier_images.state_dict(), self.first_images)[restored])
         self.image_optimiser.state.clear()
-        self.empty.copy_(torch.tensor([0, 1]))
+        self.empty.copy_(torch.tensor([0, restored + 1]))

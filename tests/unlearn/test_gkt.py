@@ -141,11 +141,24 @@ def test_batches_that_the_gate_empties_are_drawn_again_and_the_earlier_generator
         return dataclasses.replace(batch, x_norm=batch.x_norm[:0]) if len(draws) <= 3 else batch
 
     method.generate = emptied  # type: ignore[method-assign]
-    method.train_generator = lambda noise: {}  # type: ignore[method-assign]
+    method.train_generator = lambda noise: {"loss": noise.new_zeros(())}  # type: ignore[method-assign]
     next(method.images.parameters()).data.add_(1)
     assert "loss" in method.step(1)
     assert len(draws) == 3 + SMALL.student_steps
     assert all(torch.equal(value, kept[name]) for name, value in method.images.named_parameters())
+
+
+def test_the_generator_too_goes_on_until_something_passes(tiny_teacher: Classifier) -> None:
+    method = at_work(tiny_teacher, dataclasses.replace(SMALL, gate=1.0))
+    gate, tries = method.gate, []
+
+    def emptied(logits: Tensor) -> Tensor:
+        tries.append(logits)
+        return gate(logits)[: 0 if len(tries) <= 3 else None]
+
+    method.gate = emptied  # type: ignore[method-assign]
+    assert "generator_loss" in method.step(0)
+    assert len(tries) == 3 + 1 + SMALL.student_steps
 
 
 def test_without_fresh_noise_a_round_is_of_one_batch(tiny_teacher: Classifier) -> None:

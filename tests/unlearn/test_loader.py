@@ -116,6 +116,7 @@ def train(rank: int, run: str, folder: str) -> None:
             optimiser.step()
             batches.append(batch)
     torch.save((seen(batches), len(batches), [p.detach() for p in model.parameters()]), f"{folder}/{rank}.pt")
+    dist.barrier()  # gloo may abort a rank that leaves while another still works
     dist.destroy_process_group()
 
 

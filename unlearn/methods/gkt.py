@@ -112,15 +112,21 @@ class GKT:
             self.earlier_images.load_state_dict(self.recent_images.state_dict())
             self.recent_images.load_state_dict(self.images.state_dict())
         values: dict[str, Tensor] = {}
-        noise = None if settings.fresh_noise else self.noise()
         self.student.eval().requires_grad_(False)
-        for _ in range(settings.generator_steps):
-            values |= self.train_generator(self.noise() if noise is None else noise)
+        noise = self.noise()
+        for index in range(settings.generator_steps):
+            if settings.fresh_noise and index:
+                noise = self.noise()
+            while not (learnt := self.train_generator(noise)):
+                self.count_empty()
+                noise = self.noise()
+            self.empty.zero_()
+            values |= learnt
         self.student.train(settings.batch_norm == "train").requires_grad_(True)
-        batch = self.passing_batch(noise)
+        batch = self.passing_batch(self.noise() if settings.fresh_noise else noise)
         for index in range(settings.student_steps):
             if settings.fresh_noise and index:
-                batch = self.passing_batch()
+                batch = self.passing_batch(self.noise())
             values |= self.train_student(batch)
         return values
 
@@ -130,7 +136,7 @@ class GKT:
             plateau.step(values["holdout_loss"])
 
     def train_generator(self, noise: Tensor) -> dict[str, Tensor]:
-        """One step on the images' side. What the gate refuses doesn't count there either."""
+        """One step on the images' side. What the gate refuses doesn't count there either: nothing where it refuses all."""
         settings, inputs = self.settings, self.inputs
         with watch_batch_norm(self.teacher.net) as statistics:
             x_norm = self.images(noise)
@@ -156,12 +162,12 @@ class GKT:
         self.image_optimiser.step()
         return {"generator_loss": loss.detach(), "disagreement": adversarial.detach()}
 
-    def passing_batch(self, noise: Tensor | None = None) -> Labelled:
-        """Images of which at least two pass, from new noise where those of the noise given, if any, don't.
+    def passing_batch(self, noise: Tensor) -> Labelled:
+        """Images of which at least two pass, from new noise where those of the noise given don't.
 
         Raises StuckError where nothing passes, whichever generator is restored.
         """
-        batch = self.generate(self.noise() if noise is None else noise)
+        batch = self.generate(noise)
         while len(batch.x_norm) < 2:
             self.count_empty()
             batch = self.generate(self.noise())

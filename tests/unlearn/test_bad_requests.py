@@ -56,15 +56,31 @@ def test_a_wrong_request_is_one_line_and_writes_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("closes", [0, 2])
 def test_a_gate_that_lets_nothing_pass_says_so_and_writes_the_last_good_student(
-    tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path
+    tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closes: int
 ) -> None:
-    options = ["--gate", "1e-9", "--empty-batches", 2, "--attention", 0, "--every", 1]
+    step = gkt.GKT.step
+
+    def closing(self: gkt.GKT, number: int) -> dict[str, Any]:
+        if number == closes:
+            self.settings = dataclasses.replace(self.settings, gate=1e-9)
+        return step(self, number)
+
+    monkeypatch.setattr(gkt.GKT, "step", closing)
+    options = ["--gate", "1", "--empty-batches", 2, "--attention", 0, "--every", 1]
     code, said, error = asked(tiny_teacher_path, tiny_run, tmp_path / "run", *options)
     assert code == 1
-    assert "the gate let nothing pass for 2 batches: the generator starts anew (raise --gate if it recurs)" in said
-    assert "error: the gate let nothing pass for 2 batches, and for 2 of a new generator: raise --gate" in error
-    assert (tmp_path / "run" / STUDENT).exists()
+    assert (
+        "the gate let nothing pass for 2 batches: the earlier generator is restored (raise --gate if it recurs)" in said
+    )
+    assert (
+        "the gate let nothing pass for 2 batches: the first generator is restored (raise --gate if it recurs)" in said
+    )
+    cause = "error: the gate let nothing pass for 2 batches, nor of an earlier and of the first generator: raise --gate"
+    assert f"{cause}; " in error
+    assert (tmp_path / "run" / STUDENT).exists() == bool(closes)
+    assert ("there is no student to keep" in error) == (not closes)
 
 
 def test_a_generator_that_diverges_leaves_the_last_good_student(

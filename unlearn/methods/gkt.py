@@ -102,15 +102,8 @@ class GKT:
 
     def step(self, number: int) -> dict[str, Tensor]:
         settings = self.settings
-        if settings.schedule == "cosine":
-            rate = settings.student_lr * 0.5 * (1 + math.cos(math.pi * number / settings.rounds))
-            self.optimiser.param_groups[0]["lr"] = rate
-        if settings.generator_half_life:
-            rate = settings.generator_lr * 0.5 ** (number // settings.generator_half_life)
-            self.image_optimiser.param_groups[0]["lr"] = rate
-        if number % REMEMBERED == 0:
-            self.earlier_images.load_state_dict(self.recent_images.state_dict())
-            self.recent_images.load_state_dict(self.images.state_dict())
+        self.set_learning_rates(number)
+        self.copy_generator(number)
         values: dict[str, Tensor] = {}
         self.student.eval().requires_grad_(False)
         noise = self.noise()
@@ -129,6 +122,22 @@ class GKT:
                 batch = self.passing_batch(self.noise())
             values |= self.train_student(batch)
         return values
+
+    def set_learning_rates(self, number: int) -> None:
+        """Those that the round's number decides."""
+        settings = self.settings
+        if settings.schedule == "cosine":
+            rate = settings.student_lr * 0.5 * (1 + math.cos(math.pi * number / settings.rounds))
+            self.optimiser.param_groups[0]["lr"] = rate
+        if settings.generator_half_life:
+            rate = settings.generator_lr * 0.5 ** (number // settings.generator_half_life)
+            self.image_optimiser.param_groups[0]["lr"] = rate
+
+    def copy_generator(self, number: int) -> None:
+        """Keep the generator of 50 to 100 rounds ago, for where the gate lets nothing of the present one pass."""
+        if number % REMEMBERED == 0:
+            self.earlier_images.load_state_dict(self.recent_images.state_dict())
+            self.recent_images.load_state_dict(self.images.state_dict())
 
     def heed(self, values: Mapping[str, float]) -> None:
         """Halve the learning rates where `schedule` says so and the loss on the hold-outs has stalled."""

@@ -13,15 +13,17 @@ published β of 250 ten times weaker at ten classes in the equation's units; a r
 same noise; and the schedule of the generator's learning rate is fed the untrained student's loss, again and again, so that
 the rate halves every 150 rounds whatever happens.
 The student's rate halves where the loss on real retain images has stalled, and the stop is read off real images. Here both go by
-synthetic hold-outs.
+synthetic hold-outs. The published code clips the student's gradient too, which the paper doesn't say: the preset does, the
+defaults don't.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -40,6 +42,8 @@ from unlearn.settings import GKTSettings
 STARTS_FROM_TEACHER = False
 STALLED = 2  # checks without a lower loss that are let pass before the learning rates halve, as published
 REMEMBERED = 50  # rounds between the copies of the generator that it can be restored from, as published
+
+Made = TypeVar("Made")
 
 
 def trains_on_shards(settings: GKTSettings) -> bool:
@@ -110,18 +114,26 @@ class GKT:
         for index in range(settings.generator_steps):
             if settings.fresh_noise and index:
                 noise = self.noise()
-            while not (learnt := self.train_generator(noise)):
-                self.count_empty()
-                noise = self.noise()
-            self.empty.zero_()
+            learnt, noise = self.until_passing(self.train_generator, noise)
             values |= learnt
         self.student.train(settings.batch_norm == "train").requires_grad_(True)
-        batch = self.passing_batch(self.noise() if settings.fresh_noise else noise)
+        batch, _ = self.until_passing(self.generate, self.noise() if settings.fresh_noise else noise)
         for index in range(settings.student_steps):
             if settings.fresh_noise and index:
-                batch = self.passing_batch(self.noise())
+                batch, _ = self.until_passing(self.generate, self.noise())
             values |= self.train_student(batch)
         return values
+
+    def until_passing(self, attempt: Callable[[Tensor], Made | None], noise: Tensor) -> tuple[Made, Tensor]:
+        """What `attempt` makes of the noise given, or of new noise where fewer than two of its images pass; and that noise.
+
+        Raises StuckError where nothing passes, whichever generator is restored.
+        """
+        while (made := attempt(noise)) is None:
+            self.count_empty()
+            noise = self.noise()
+        self.empty.zero_()
+        return made, noise
 
     def set_learning_rates(self, number: int) -> None:
         """Those that the round's number decides."""
@@ -144,15 +156,15 @@ class GKT:
         for plateau in self.plateaus:
             plateau.step(values["holdout_loss"])
 
-    def train_generator(self, noise: Tensor) -> dict[str, Tensor]:
-        """One step on the images' side. What the gate refuses doesn't count there either: nothing where it refuses all."""
+    def train_generator(self, noise: Tensor) -> dict[str, Tensor] | None:
+        """One step on the images' side. What the gate refuses doesn't count there either: no step where it refuses all."""
         settings, inputs = self.settings, self.inputs
         with watch_batch_norm(self.teacher.net) as statistics:
             x_norm = self.images(noise)
             teacher_logits = self.teacher.logits(x_norm)
         passed = self.gate(teacher_logits)
         if len(passed) < 2:
-            return {}
+            return None
         inhibited = inputs.forget if settings.inhibit else ()
         adversarial = disagreement(teacher_logits[passed], self.student.logits(x_norm[passed]), inhibited)
         loss = -settings.adversarial * adversarial
@@ -171,21 +183,11 @@ class GKT:
         self.image_optimiser.step()
         return {"generator_loss": loss.detach(), "disagreement": adversarial.detach()}
 
-    def passing_batch(self, noise: Tensor) -> Labelled:
-        """Images of which at least two pass, from new noise where those of the noise given don't.
-
-        Raises StuckError where nothing passes, whichever generator is restored.
-        """
-        batch = self.generate(noise)
-        while len(batch.x_norm) < 2:
-            self.count_empty()
-            batch = self.generate(self.noise())
-        self.empty.zero_()
-        return batch
-
     @torch.no_grad()
-    def generate(self, noise: Tensor) -> Labelled:
-        """Images for the student, blended in pairs where that is asked for. The generator learns nothing."""
+    def generate(self, noise: Tensor) -> Labelled | None:
+        """Images for the student, blended in pairs where that is asked for. The generator learns nothing. None where fewer
+        than two pass, which batch norm can't take.
+        """
         x_norm = self.images(noise)
         if self.settings.mixup:
             share = torch.rand((), generator=self.generator).item()
@@ -194,6 +196,8 @@ class GKT:
         with watch_layers(self.teacher, [t for t, _ in self.pairs]) as maps:
             logits = self.teacher.logits(x_norm)
         passed = self.gate(logits)
+        if len(passed) < 2:
+            return None
         share_passed = torch.tensor(len(passed) / len(x_norm))
         targets = self.targets(logits[passed])
         return Labelled(x_norm[passed], targets, [maps[t][passed] for t, _ in self.pairs], share_passed)

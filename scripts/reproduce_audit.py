@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 import click
@@ -82,6 +81,11 @@ class Case:
     def shards(self, per_class: int) -> Path:
         return self.folder / f"shards-{per_class}"
 
+    def audit_of(self, name: str) -> Path:
+        """In a folder of the student's name, as `unlearn audit` of several students has it."""
+        student = audited_student(name, self)
+        return self.folder / f"audits-{self.study.forget}" / (student.stem if name == RETRAINED else student.name)
+
 
 def reproduce(out: Path, study: Study, students: list[str], brief: bool) -> None:
     data, forget = study.data, study.forget
@@ -97,19 +101,12 @@ def reproduce(out: Path, study: Study, students: list[str], brief: bool) -> None
     all_of(student_job(name, case) for name in students for case in cases)
     retrained = [Case(out / f"seed{seed}", seed, study).retrained for seed in range(study.references)]
     records: dict[str, list[dict]] = {name: [] for name in students}
-    for name, case in product(students, cases):
-        own = case.retrained if name in (CONTROL, RETRAINED) else None
-        references = [word for path in retrained if path != own for word in ("--reference", path)]
-        target = case.folder / f"audit-{name}-{forget}"
-        student = student_job(name, case)[0].parent if name != RETRAINED else case.retrained
-        given: list[object] = ["--teacher", case.teacher, "--forget", forget, *references, *data.options]
-        command = ["unlearn", "audit", student, *given]
-        command += (
-            [f"--{name}={value}" for name, value in BRIEF.items()] if brief else ["--shards", case.shards(learnt)]
-        )
-        run((target / "audit.json", [*command, "--seed", case.seed, "--out", target]))
-        run((target / "report.html", ["unlearn", "report", target, "-o", target / "report.html"]))
-        records[name].append(json.loads((target / "audit.json").read_text()))
+    for case in cases:
+        audit_students(students, case, retrained, brief)
+        for name in students:
+            audit = case.audit_of(name)
+            run((audit / "report.html", ["unlearn", "report", audit, "-o", audit / "report.html"]))
+            records[name].append(json.loads((audit / "audit.json").read_text()))
     seeds = f"{study.size.seeds} seeds (mean ± standard deviation)" if study.size.seeds > 1 else "one seed"
     how = ", brief settings" if brief else ""
     arch = ARCHS.get(study.arch, study.arch)
@@ -117,6 +114,40 @@ def reproduce(out: Path, study: Study, students: list[str], brief: bool) -> None
     text = f"{header(what)}\n\n{audit_table(records)}\n"
     (out / f"results-audit-{forget}.md").write_text(text)
     click.echo(text)
+
+
+def audit_students(students: list[str], case: Case, retrained: list[Path], brief: bool) -> None:
+    """Those that are not audited yet, in one command for all that have the same references."""
+    study = case.study
+    for own, names in together(students, case).items():
+        lacking = [name for name in names if not (case.audit_of(name) / "audit.json").exists()]
+        if not lacking:
+            continue
+        audited = [audited_student(name, case) for name in lacking]
+        references = [word for path in retrained if path != own for word in ("--reference", path)]
+        given = ["--teacher", case.teacher, "--forget", study.forget, *references, *study.data.options]
+        sizes = [f"--{name}={value}" for name, value in BRIEF.items()]
+        given += sizes if brief else ["--shards", case.shards(study.size.per_class[1])]
+        last = case.audit_of(lacking[-1])
+        out = last.parent if len(lacking) > 1 else last
+        run(
+            (
+                last / "audit.json",
+                ["unlearn", "audit", *audited, *given, "--seed", case.seed, "--out", out, "--overwrite"],
+            )
+        )
+
+
+def together(students: list[str], case: Case) -> dict[Path | None, list[str]]:
+    """The students that have the same references, by the retrained model that is none of theirs: they are its kin, or itself."""
+    found: dict[Path | None, list[str]] = {}
+    for name in students:
+        found.setdefault(case.retrained if name in (CONTROL, RETRAINED) else None, []).append(name)
+    return found
+
+
+def audited_student(name: str, case: Case) -> Path:
+    return student_job(name, case)[0].parent if name != RETRAINED else case.retrained
 
 
 def student_job(name: str, case: Case) -> Job:

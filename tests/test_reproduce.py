@@ -88,3 +88,31 @@ def test_an_audit_of_one_seed_has_the_retrained_models_of_more(tmp_path: Path) -
     assert place == tmp_path / "seed0" / "gkt-tuned-0" / "provenance.json"
     assert command[command.index("--rounds") + 1] == 300
     assert command[command.index("--shards") + 1] == case.shards(500)
+
+
+def test_students_of_the_same_references_are_audited_in_one_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import reproduce_audit
+    from reproduce_jobs import Data, Job
+    from reproduce_table import sized
+
+    jobs: list[Job] = []
+    monkeypatch.setattr(reproduce_audit, "run", jobs.append)
+    size = sized("small", per_class=(100, 1000))
+    study = reproduce_audit.Study(
+        arch="lenet5", data=Data("mnist", tmp_path, False), forget="0", size=size, references=3
+    )
+    case = reproduce_audit.Case(tmp_path / "seed0", 0, study)
+    retrained = [tmp_path / f"seed{seed}" / "retrained-0.safetensors" for seed in range(3)]
+    done = case.audit_of("ispf") / "audit.json"
+    done.parent.mkdir(parents=True)
+    done.touch()
+    reproduce_audit.audit_students(["distill", "control", "ispf", "gkt-tuned"], case, retrained, brief=True)
+    (together, first), (alone, second) = ((path, list(map(str, command))) for path, command in jobs)
+    assert first[2:5] == [str(case.folder / "distill-1000-0"), str(case.folder / "gkt-tuned-0"), "--teacher"]
+    assert (together, first.count("--reference")) == (case.folder / "audits-0" / "gkt-tuned-0" / "audit.json", 3)
+    assert first[first.index("--out") + 1] == str(case.folder / "audits-0")
+    assert second[2:4] == [str(case.folder / "control-0"), "--teacher"]
+    assert str(case.retrained) not in second  # its own teacher
+    assert second[second.index("--out") + 1] == str(alone.parent)

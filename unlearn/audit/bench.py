@@ -5,9 +5,9 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -44,7 +44,12 @@ class Bench:
     workers: int = 1
     lock: Lock = field(default_factory=Lock)
     pictures: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # uint8 images and classes, by subject
-    seen: dict[tuple[int, int], tuple[LabelledImages, Outputs]] = field(default_factory=dict)
+    seen: dict[tuple[Classifier, int], tuple[LabelledImages, Outputs]] = field(default_factory=dict)
+    results: dict[tuple[str, Classifier, int], Any] = field(default_factory=dict)  # by experiment, model and repeat
+
+    def beside(self, subjects: Mapping[str, Sequence[Classifier]]) -> Bench:
+        """The bench for another student. What both have in common, models and images, is computed once."""
+        return replace(self, subjects=subjects, pictures={})
 
     @property
     def judged(self) -> Source | None:
@@ -88,7 +93,7 @@ class Bench:
 
     def outputs(self, model: Classifier, images: LabelledImages) -> Outputs:
         """Computed once for each model and set of images."""
-        key = (id(model), id(images))
+        key = (model, id(images))
         with self.lock:  # the features come by a hook, which must see one pass at a time
             if key not in self.seen:  # the images are kept too: another set must not get their id
                 self.seen[key] = images, outputs(model, images.images)
@@ -116,12 +121,19 @@ class Bench:
         with ThreadPoolExecutor(self.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(work, jobs))
 
-    def repeated(self, experiment: Callable[[Classifier, int], Result], repeats: int) -> dict[str, list[list[Result]]]:
-        """The experiment on every model of every subject, for each repeat: by subject, by model, by repeat."""
-        jobs = [(model, repeat) for models in self.subjects.values() for model in models for repeat in range(repeats)]
-        results = iter(self.map(lambda job: experiment(*job), jobs))
+    def repeated(
+        self, name: str, experiment: Callable[[Classifier, int], Result], repeats: int
+    ) -> dict[str, list[list[Result]]]:
+        """The experiment on every model of every subject, for each repeat: by subject, by model, by repeat.
+
+        `name` is the experiment's own: what was made under it before, for another student, isn't made again.
+        """
+        models = [model for models in self.subjects.values() for model in models]
+        jobs = [(m, repeat) for m in models for repeat in range(repeats) if (name, m, repeat) not in self.results]
+        for job, result in zip(jobs, self.map(lambda job: experiment(*job), jobs), strict=True):
+            self.results[(name, *job)] = result
         return {
-            subject: [[next(results) for _ in range(repeats)] for _ in models]
+            subject: [[self.results[name, model, repeat] for repeat in range(repeats)] for model in models]
             for subject, models in self.subjects.items()
         }
 

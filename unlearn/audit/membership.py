@@ -94,7 +94,7 @@ def values_of(bench: Bench, name: str, attack: Callable[..., float]) -> dict[str
     def experiment(model: Classifier, draw: int) -> float:
         return attack(sets_of(bench, model), bench.retain, bench.generator("membership", name, draw))
 
-    return bench.repeated(experiment, bench.settings.draws)
+    return bench.repeated(f"membership-{name}", experiment, bench.settings.draws)
 
 
 def sets_of(bench: Bench, model: Classifier) -> Sets:

@@ -33,10 +33,11 @@ def measure(bench: Bench) -> list[Measurement]:
             fit_ND, rows = bench.outputs(model, source.fit).features.numpy(), draws[draw]
             return probe(fit_ND[rows], labels[rows], bench.outputs(model, judge).features.numpy(), judged)
 
-        values = bench.repeated(experiment, settings.draws)
+        name = f"probe-{count}"
+        values = bench.repeated(name, experiment, settings.draws)
         found.append(
             Measurement(
-                name=f"probe-{count}", title=f"linear probe, {count} label{'s' * (count > 1)} a class", unit="%",
+                name=name, title=f"linear probe, {count} label{'s' * (count > 1)} a class", unit="%",
                 more_left=1, resolution=5.0, source=source.kind,
                 readings={subject: bench.reading(rows) for subject, rows in values.items()},
             )

@@ -148,7 +148,7 @@ def variant(
 
     # With its rows drawn anew a masked logit is the original again: its curves are the original's, and cost nothing.
     different = {s: models for s, models in bench.subjects.items() if not (fresh_rows and s == MASKED)}
-    run = dataclasses.replace(bench, subjects=different).repeated(experiment, repeats or bench.settings.repeats)
+    run = dataclasses.replace(bench, subjects=different).repeated(name, experiment, repeats or bench.settings.repeats)
     curves = {s: run[ORIGINAL if s == MASKED and fresh_rows else s] for s in bench.subjects}
     original = predict(bench.subjects[ORIGINAL][0], judge.images).argmax(1) == judge.labels
     target = bench.settings.relearn_share * 100 * original.double().mean().item()

@@ -31,15 +31,14 @@ def measure(bench: Bench) -> list[Measurement]:
     original = bench.subjects[ORIGINAL][0]
     forgotten = bench.is_forgotten(labels)
 
-    def experiment(model: Classifier, repeat: int) -> tuple[float, float]:
+    def experiment(model: Classifier, repeat: int) -> tuple[tuple[float, float], Tensor]:
         images = invert(model, labels, bench, repeat)
         right = predict(original, images).argmax(1) == labels
-        subject = next((name for name, models in bench.subjects.items() if model is models[0]), None)
-        if repeat == 0 and subject:
-            bench.keep_pictures(subject, images, labels, PICTURES)
-        return percent(right[forgotten]), percent(right[~forgotten])
+        return (percent(right[forgotten]), percent(right[~forgotten])), images if repeat == 0 else images[:0]
 
-    pairs = bench.repeated(experiment, bench.settings.repeats)
+    made = bench.repeated("resurrection", experiment, bench.settings.repeats)
+    for subject, models in made.items():
+        bench.keep_pictures(subject, models[0][0][1], labels, PICTURES)
     names = (
         ("resurrection", "resurrected images that the original calls the forget class", 10.0, False),
         ("resurrection-retain", "resurrected images that the original calls their retain class", 10.0, True),
@@ -48,8 +47,8 @@ def measure(bench: Bench) -> list[Measurement]:
         Measurement(
             name=name, title=title, unit="%", more_left=1, resolution=resolution, source="none", quality=quality,
             readings={
-                subject: bench.reading([[pair[number] for pair in model] for model in models])
-                for subject, models in pairs.items()
+                subject: bench.reading([[shares[number] for shares, _ in model] for model in models])
+                for subject, models in made.items()
             },
         )
         for number, (name, title, resolution, quality) in enumerate(names)

@@ -61,23 +61,43 @@ class Request:
 
 def audit(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
     """Run every measure that the inputs allow, write the folder, and return the record. Values depend on no clock."""
-    started, worked = time.monotonic(), time.process_time()
-    folder = open_folder(request)
+    return audit_each([request], say)[0]
+
+
+def audit_each(requests: Sequence[Request], say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """As `audit`, of requests that differ in student and folder alone. What the known models and the images give is computed
+    once, so that every further student costs a fraction; the records are those of single audits, but for their times.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # parallel are the experiments, so that no sum's order depends on the machine
     try:
         with threadpool_limits(1):
-            record, pictures, seconds = carry_out(request, folder, say)
+            return in_turn(requests, say)
     finally:
         torch.set_num_threads(threads)
-    check_record(record)
-    for name, data in pictures.items():
-        Folder(request.out / PICTURES).create()
-        Folder(request.out / PICTURES).write(name, data)
-    seconds |= {"all": round(time.monotonic() - started, 3), "processor": round(time.process_time() - worked, 3)}
-    folder.write(TIMING, json_bytes({"seconds": seconds, "cores": os.cpu_count(), "workers": workers_of(request)}))
-    folder.write(AUDIT, json_bytes(record))
-    return record
+
+
+def in_turn(requests: Sequence[Request], say: Callable[[str], None]) -> list[dict[str, Any]]:
+    started, worked = time.monotonic(), time.process_time()
+    folders = [open_folder(request) for request in requests]
+    benches, ledger, missing = prepare(requests)
+    for folder in folders:
+        check_writable(folder)
+    records = []
+    for request, folder, bench in zip(requests, folders, benches, strict=True):
+        if len(requests) > 1:
+            say(f"{request.student}:")
+        record, pictures, seconds = carry_out(request, bench, ledger, missing, say)
+        check_record(record)
+        for name, data in pictures.items():
+            Folder(request.out / PICTURES).create()
+            Folder(request.out / PICTURES).write(name, data)
+        seconds |= {"all": round(time.monotonic() - started, 3), "processor": round(time.process_time() - worked, 3)}
+        folder.write(TIMING, json_bytes({"seconds": seconds, "cores": os.cpu_count(), "workers": workers_of(request)}))
+        folder.write(AUDIT, json_bytes(record))
+        records.append(record)
+        started, worked = time.monotonic(), time.process_time()
+    return records
 
 
 def open_folder(request: Request) -> Folder:
@@ -97,26 +117,32 @@ def check_writable(folder: Folder) -> None:
     folder.remove("probe.tmp")
 
 
-def carry_out(
-    request: Request, folder: Folder, say: Callable[[str], None]
-) -> tuple[dict[str, Any], dict[str, bytes], dict[str, float]]:
-    settings = request.settings
-    subjects, missing = gather(
-        request.student, request.teacher, request.references, request.forget, request.trusted_architecture,
-        request.device, request.seed, settings.random_models,
+def prepare(requests: Sequence[Request]) -> tuple[list[Bench], list[dict[str, Any]], list[NotRun]]:
+    """A bench for each request, the ledger of the real images, and what is missing."""
+    request = requests[0]
+    lineups, missing = gather(
+        [each.student for each in requests], request.teacher, request.references, request.forget,
+        request.trusted_architecture, request.device, request.seed, request.settings.random_models,
     )  # fmt: skip
-    original = subjects[ORIGINAL][0]
+    original = lineups[0][ORIGINAL][0]
     real, ledger = load_real(request, original.card)
     synthetic = None
     if request.shards is not None:
         synthetic = synthetic_source(open_store(request.shards), original)
     missing += [NotRun(*line) for line in lacking(request, real, synthetic)]
-    bench = Bench(
-        subjects=subjects, forget=request.forget, settings=settings, seed=request.seed, real=real, synthetic=synthetic,
-        workers=workers_of(request),
+    first = Bench(
+        subjects=lineups[0], forget=request.forget, settings=request.settings, seed=request.seed, real=real,
+        synthetic=synthetic, workers=workers_of(request),
     )  # fmt: skip
-    check_references(bench, request.references)
-    check_writable(folder)
+    check_references(first, request.references)
+    return [first.beside(subjects) for subjects in lineups], ledger, missing
+
+
+def carry_out(
+    request: Request, bench: Bench, ledger: list[dict[str, Any]], missing: list[NotRun], say: Callable[[str], None]
+) -> tuple[dict[str, Any], dict[str, bytes], dict[str, float]]:
+    settings, subjects, synthetic = request.settings, bench.subjects, bench.synthetic
+    original = subjects[ORIGINAL][0]
     measurements, not_run, seconds = run_measures(bench, say)
     pictures = {
         f"resurrection-{subject.replace(' ', '-')}.png": draw_classes(images, labels, original.card.class_names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from unlearn.folder import STUDENT
 from unlearn.methods.baseline import last_layer, mask_logits
 from unlearn.methods.distill import check_forget
 
+Subjects = dict[str, list[Classifier]]  # by name, in the table's order
+
 
 def student_file(path: Path) -> Path:
     """The checkpoint that a user names, directly or by its run's folder."""
@@ -21,7 +24,7 @@ def student_file(path: Path) -> Path:
 
 
 def gather(
-    student: Path,
+    students: Sequence[Path],
     teacher: Path,
     references: Sequence[Path],
     forget: tuple[int, ...],
@@ -29,38 +32,42 @@ def gather(
     device: str,
     seed: int,
     random_models: int,
-) -> tuple[dict[str, list[Classifier]], list[NotRun]]:
-    """The models, frozen and on the device, and which ones are missing and why.
+) -> tuple[list[Subjects], list[NotRun]]:
+    """Each student's models, frozen and on the device, and which ones are missing and why. The known ones are the same objects.
 
     Raises:
         UsageError: models of different classes or image shapes, or forget classes that they don't have.
     """
-    check_student(student)
+    for student in students:
+        check_student(student)
     original = load_checkpoint(teacher, trusted_architecture)
-    model = load_checkpoint(student_file(student), trusted_architecture)
+    models = [load_checkpoint(student_file(student), trusted_architecture) for student in students]
     retrained = [load_reference(path, forget, trusted_architecture) for path in references]
     check_forget(forget, original.card)
-    for path, other in zip((student, *references), (model, *retrained), strict=True):
+    for path, other in zip((*students, *references), (*models, *retrained), strict=True):
         check_alike(original, other, teacher, path)
         last_layer(other)  # an architecture without one is refused before any work
-    check_apart(references, retrained, original, model)
-    for path, other in zip(references, retrained, strict=True):
-        check_retrained(path, other.card, forget)
-    found, missing = {ORIGINAL: [original]}, []
+    known, missing = {ORIGINAL: [original.to(device)]}, []
     try:
         masked = copy.deepcopy(original)
         mask_logits(masked, forget)
-        found[MASKED] = [masked]
+        known[MASKED] = [masked]
     except UserError as error:
         missing.append(NotRun(MASKED, str(error), "audit a model whose last layer has a bias"))
-    found[MODEL] = [model]
-    if retrained:
-        found[RETRAINED] = retrained
-    else:
+    if not retrained:
         cure = f"{how_to_retrain(forget)} and name it with --reference"
         missing.append(NotRun(RETRAINED, "no model that was retrained without the forget classes is given", cure))
-    found[RANDOM] = [Classifier.untrained(model.card, seed + number).freeze() for number in range(random_models)]
-    return {name: [m.to(device) for m in models] for name, models in found.items()}, missing
+    beside = {RETRAINED: [m.to(device) for m in retrained]} if retrained else {}
+    random: dict[str, list[Classifier]] = {}
+    found = []
+    for model in models:
+        check_apart(references, retrained, original, model)
+        shape = dataclasses.replace(model.card, training={})
+        if (key := shape.to_json()) not in random:
+            fresh = (Classifier.untrained(shape, seed + number) for number in range(random_models))
+            random[key] = [m.freeze().to(device) for m in fresh]
+        found.append({**known, MODEL: [model.to(device)], **beside, RANDOM: random[key]})
+    return found, missing
 
 
 def check_student(path: Path) -> None:

@@ -15,6 +15,7 @@ from synth.teacher import Classifier, load_checkpoint, save_checkpoint
 from tests.runs import QUICK, make_run, recipe_for
 from unlearn import runs
 from unlearn.audit import commands, run, verdict
+from unlearn.audit import relearn as relearning
 from unlearn.audit.run import AUDIT, PICTURES, audit
 from unlearn.audit.schema import parse_record, read_record, schema
 from unlearn.audit.settings import AuditSettings, counts
@@ -38,6 +39,26 @@ def test_a_retrained_model_passes_and_the_known_models_get_their_names(audited: 
     assert {"accuracy-forget", "relearn-5", "relearn-20", "relearn-retain", "probe-1", "membership-ratio"} <= names
     assert {"js-retrained", "zero-retrain", "head-norm", "transplant-stitched", "resurrection"} <= names
     assert all({"original", "masked logit", "this model"} <= set(m["readings"]) for m in record["measurements"])
+
+
+def test_several_students_in_one_go_get_the_records_of_single_audits(
+    models: Mapping[str, Path], audited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    students = [models["teacher"], models["first"]]
+    counted: list[int] = []
+    relearn = relearning.relearn
+    monkeypatch.setattr(relearning, "relearn", lambda *given: counted.append(1) or relearn(*given))
+    requests = [request_for(models, student, tmp_path / student.stem) for student in students]
+    records = run.audit_each(requests, quiet)
+    assert records[0]["verdict"]["conclusion"] == verdict.NOT_UNLEARNED
+    alone = read_record(audited / AUDIT)
+    assert records[1] == alone
+    assert read_record(tmp_path / "first" / AUDIT) == alone
+    for name in alone["pictures"]:
+        assert (tmp_path / "first" / PICTURES / name).read_bytes() == (audited / PICTURES / name).read_bytes()
+    subjects = sum(len(reading["values"]) for reading in alone["measurements"][0]["readings"].values())
+    curves = 2 * (subjects - 1) + subjects  # a masked logit's are the original's, but from retain images alone
+    assert len(counted) == SMALL.repeats * (curves + 3)  # the further student's own three
 
 
 def test_curves_are_kept_with_both_step_counts(audited: Path) -> None:
@@ -231,7 +252,7 @@ def test_settings_are_checked() -> None:
 
 def test_the_commands_defaults_are_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[run.Request] = []
-    monkeypatch.setattr(run, "audit", lambda request, say: seen.append(request) or {})
+    monkeypatch.setattr(run, "audit_each", lambda requests, say: seen.extend(requests) or [{}] * len(requests))
     monkeypatch.setattr("unlearn.audit.text.audit_text", lambda record: "")
     options = ["audit", "s", "--teacher", "t", "--forget", "0", "--out", "o", "--reference", "a", "--reference", "b"]
     assert CliRunner().invoke(main, [*options, "--device", "cpu"]).exit_code == 0
@@ -241,6 +262,19 @@ def test_the_commands_defaults_are_the_settings(monkeypatch: pytest.MonkeyPatch)
     assert by_default.references == (Path("a"), Path("b"))
     assert changed.settings == AuditSettings(draws=7)
     assert commands.audit.name == "audit"
+
+
+def test_several_students_have_a_folder_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs" / "gkt").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    students = [Path("runs/gkt"), Path("runs/no-zero.safetensors")]
+    assert commands.folders(students[:1], Path("o")) == {students[0]: Path("o")}
+    assert list(commands.folders(students, Path("o")).values()) == [Path("o/gkt"), Path("o/no-zero")]
+    monkeypatch.chdir(tmp_path / "runs" / "gkt")
+    assert commands.folders([Path("."), Path("a.safetensors")], Path("o"))[Path(".")] == Path("o/gkt")
+    for twice in ([Path("a/x.safetensors"), Path("b/x.safetensors")], [Path("a"), Path("a")]):
+        with pytest.raises(UsageError, match="two of the students would be audited in"):
+            commands.folders(twice, Path("o"))
 
 
 def test_the_table_names_every_measure_and_the_verdict(audited: Path) -> None:

@@ -36,7 +36,7 @@ def measure(bench: Bench) -> list[Measurement]:
     measurements = [
         Measurement(
             name=f"accuracy-{name}", title=title, unit="%", more_left=1, source=source.kind,
-            resolution=max(least, told_from_none(forgotten_J == (name == "forget"), bench.settings.confidence)),
+            resolution=bench.resolution(least, int((forgotten_J == (name == "forget")).sum())),
             quality=name == "retain", details={"confusion": first} if name == "forget" else {},
             readings={s: accuracy(matrices, rows, bench) for s, matrices in confusions.items()},
         )
@@ -55,11 +55,6 @@ def accuracy(confusions: list[Tensor], rows: Tensor, bench: Bench) -> Reading:
     return Reading(values, *share_interval(right, seen, bench.settings.confidence))
 
 
-def told_from_none(judged_J: Tensor, confidence: float) -> float:
-    """Per cent: a share of so few images is not told from none."""
-    return share_interval(0, int(judged_J.sum()), confidence)[1]
-
-
 def destinations(confusions: dict[str, list[Tensor]], forgotten: Tensor, bench: Bench) -> Measurement:
     """How far the classes that forget images are called by lie from the retrained model's choice; 0 to 1."""
     goes = {subject: [where(c, forgotten) for c in matrices] for subject, matrices in confusions.items()}
@@ -69,7 +64,7 @@ def destinations(confusions: dict[str, list[Tensor]], forgotten: Tensor, bench: 
             [total_variation(share, other) for other in goes[RETRAINED] if other is not share] for share in shares
         ]
         if all(others):
-            readings[subject] = bench.reading([[sum(row) / len(row)] for row in others])
+            readings[subject] = bench.reading(others)
     return Measurement(
         name="confusion-distance", title="where forget images go, against retrained", unit="", more_left=0,
         resolution=0.1, source=bench.source.kind, readings=readings, against_retrained=True,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from synth.teacher import Classifier, to_unit
+from unlearn.audit.intervals import told_from_none
 from unlearn.audit.material import Source, rows_per_class
 from unlearn.audit.record import CannotRunError, Reading
 from unlearn.audit.settings import AuditSettings
@@ -111,8 +112,22 @@ class Bench:
         rows = torch.cat([(labels == c).nonzero()[:count, 0] for c in labels.unique()])
         self.pictures[subject] = images[rows], labels[rows]
 
-    def reading(self, values: Sequence[Sequence[float]]) -> Reading:
-        return Reading.of(values, self.settings.confidence)
+    def reading(self, values: Sequence[Sequence[float]], images: int | None = None) -> Reading:
+        return Reading.of(values, self.settings.confidence, images)
+
+    def resolution(self, least: float, images: int) -> float:
+        """What a measure tells apart, in per cent: `least`, or what shares of so few images do."""
+        return max(least, told_from_none(images, self.settings.confidence))
+
+    def most_called(self, right: Tensor, labels: Tensor) -> float:
+        """Per cent of its images for which `right` is true, of the forget class with most of them: one that was only masked
+        must not hide among others that were forgotten.
+        """
+        return max(100 * right[labels == c].double().mean().item() for c in self.forget if (labels == c).any())
+
+    def fewest_of(self, labels: Tensor) -> int:
+        """Images of the forget class that has the fewest, of those that have any."""
+        return min(count for c in self.forget if (count := int((labels == c).sum())))
 
     def map(self, work: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
         """Each job on one thread, `workers` of them at a time: the results don't depend on how many."""

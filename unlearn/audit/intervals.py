@@ -32,7 +32,7 @@ def prediction_interval(values: Sequence[float], confidence: float) -> tuple[flo
     return centre - half, centre + half
 
 
-def share_interval(right: int, seen: int, confidence: float) -> tuple[float, float]:
+def share_interval(right: float, seen: int, confidence: float) -> tuple[float, float]:
     """Wilson's score interval (1927) of a share of `seen` images, in per cent. Sound at 0 and 100 % too."""
     if not 0 <= right <= seen or seen == 0:
         raise ValueError(f"{right} of {seen} is no share")
@@ -45,19 +45,27 @@ def share_interval(right: int, seen: int, confidence: float) -> tuple[float, flo
     return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
 
 
+def told_from_none(seen: int, confidence: float) -> float:
+    """Per cent: a share of so few images is not told from none, nor so small a difference of two models on the same images."""
+    return share_interval(0, seen, confidence)[1]
+
+
 def fewest_pairs(confidence: float) -> int:
     """How many pairs a signed-rank test needs at least: 2^-n must be below 1 - confidence; 5 at 95 %."""
     return math.floor(math.log2(1 / (1 - confidence))) + 1
 
 
-def is_below(first: Sequence[float], second: Sequence[float], confidence: float) -> bool:
+def is_below(first: Sequence[float], second: Sequence[float], confidence: float) -> bool | None:
     """Whether the first of paired values are lower: Wilcoxon's signed-rank test (1945), one-sided.
 
-    It asks nothing of the values' distribution. Pairs that are equal count for neither side.
+    It asks nothing of the values' distribution. Pairs that are equal count for neither side: None where all others are lower,
+    and fewer than the test takes.
     """
     from scipy.stats import wilcoxon
 
     differences = [a - b for a, b in zip(first, second, strict=True) if a != b]
+    if differences and max(differences) < 0 and len(differences) < fewest_pairs(confidence):
+        return None
     return bool(differences) and float(wilcoxon(differences, alternative="less").pvalue) < 1 - confidence
 
 

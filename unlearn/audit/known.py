@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from unlearn.audit.record import MASKED, MODEL, ORIGINAL, RETRAINED, Measurement, Reading
+from unlearn.audit.record import MASKED, MODEL, ORIGINAL, RETRAINED, Measurement, Reading, Values
 from unlearn.audit.verdict import LIKE_RETRAINED, NOT_UNLEARNED, SUPPRESSION, UNDECIDED, judge
 
 
@@ -22,14 +22,24 @@ def controls(measurements: Sequence[Measurement], confidence: float) -> list[dic
         swapped = []
         for m in measurements:
             theirs = m.readings.get(RETRAINED)
-            if theirs is None or len(theirs.values) != references or (m.against_retrained and references < 3):
+            if theirs is None or len(theirs.values) != references:
                 swapped.append(as_if(m, None, None))
                 continue
-            others = theirs.values[:number] + theirs.values[number + 1 :]
-            one = Reading.of(theirs.values[number : number + 1], confidence)
-            swapped.append(as_if(m, one, Reading.of(others, confidence)))
+            images = m.details.get("images")
+            one = Reading.of(theirs.values[number : number + 1], confidence, images)
+            others = without(theirs.values, number, m.against_retrained)
+            swapped.append(as_if(m, one, Reading.of(others, confidence, images) if all(others) else None))
         found.append(named_verdict(f"{RETRAINED} {number + 1} of {references}", swapped, confidence))
     return found
+
+
+def without(values: Values, number: int, distances: bool) -> Values:
+    """The values of all models but one; of distances to each other model also without those to that one."""
+    kept = [(n, model) for n, model in enumerate(values) if n != number]
+    if not distances:
+        return tuple(model for _, model in kept)
+    places = ((model, number if number < n else number - 1) for n, model in kept)  # a model has no distance to itself
+    return tuple(model[:place] + model[place + 1 :] for model, place in places)
 
 
 EXPECTED = {ORIGINAL: NOT_UNLEARNED, MASKED: SUPPRESSION}  # every other known model is a retrained one

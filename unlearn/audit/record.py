@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from unlearn.audit.intervals import bounded, mean_interval
+from unlearn.audit.intervals import bounded, mean_interval, share_interval
 
 ORIGINAL, MASKED, MODEL, RETRAINED, RANDOM = "original", "masked logit", "this model", "retrained", "random"
 SUBJECTS = (ORIGINAL, MASKED, MODEL, RETRAINED, RANDOM)
@@ -45,10 +45,17 @@ class Reading:
         return tuple(map(fmean, self.values))
 
     @classmethod
-    def of(cls, values: Sequence[Sequence[float]], confidence: float) -> Reading:
-        """From repeats, with the t interval of their mean."""
+    def of(cls, values: Sequence[Sequence[float]], confidence: float, images: int | None = None) -> Reading:
+        """With the t interval of the models' mean; of a single model, of its repeats' mean. Where the values are per cents of
+        `images` images, it reaches as far as Wilson's interval of such a share at least.
+        """
         kept = tuple(tuple(map(float, model)) for model in values)
-        low, high = mean_interval([value for model in kept for value in model], confidence)
+        means = [fmean(model) for model in kept] if len(kept) > 1 else kept[0]
+        low, high = mean_interval(means, confidence)
+        if images:
+            share = min(100.0, max(0.0, fmean(means))) / 100
+            lowest, highest = share_interval(share * images, images, confidence)
+            low, high = min(low, lowest), max(high, highest)
         return cls(kept, low, high)
 
 
@@ -65,7 +72,7 @@ class Measurement:
             the verdict.
         against_retrained: it is a distance to retrained models, of which it takes two to have a value themselves.
         source: what images it was measured on: real, synthetic, or none.
-        details: curves, matrices and counts, as JSON has them.
+        details: curves, matrices and counts, as JSON has them; `images` where the values are shares of so many.
     """
 
     name: str

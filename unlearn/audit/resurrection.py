@@ -1,7 +1,8 @@
 """Resurrection: images of the forgotten class made from this model, and named by the original.
 
 Definition: synth's own DeepInversion inverts the audited model, for forget and retain classes in one batch, as its batch-norm
-statistics want it; the value is the share of the images made for a forget class that the *original* calls by it. The same share of
+statistics want it; the value is the share of the images made for the forget class that the *original* calls by it, of several
+classes the highest. The same share of
 the retain classes says whether the inversion works on this model at all. The pictures are kept.
 Source: model inversion as a test of unlearning, by Yin et al. 2020 (DeepInversion).
 Cost: subjects x repeats inversions of `inversion_steps` steps.
@@ -34,24 +35,33 @@ def measure(bench: Bench) -> list[Measurement]:
     def experiment(model: Classifier, repeat: int) -> tuple[tuple[float, float], Tensor]:
         images = invert(model, labels, bench, repeat)
         right = predict(original, images).argmax(1) == labels
-        return (percent(right[forgotten]), percent(right[~forgotten])), images if repeat == 0 else images[:0]
+        return (bench.most_called(right, labels), percent(right[~forgotten])), images if repeat == 0 else images[:0]
 
     made = bench.repeated("resurrection", experiment, bench.settings.repeats)
     for subject, models in made.items():
         bench.keep_pictures(subject, models[0][0][1], labels, PICTURES)
+    repeats = bench.settings.repeats
+    inverted, kept = repeats * bench.fewest_of(labels), repeats * int((~forgotten).sum())
     names = (
-        ("resurrection", "resurrected images that the original calls the forget class", 10.0, False),
-        ("resurrection-retain", "resurrected images that the original calls their retain class", 10.0, True),
+        (
+            "resurrection",
+            "resurrected images that the original calls the forget class",
+            bench.resolution(10.0, inverted),
+            False,
+            inverted,
+        ),
+        ("resurrection-retain", "resurrected images that the original calls their retain class", 10.0, True, kept),
     )
     return [
         Measurement(
             name=name, title=title, unit="%", more_left=1, resolution=resolution, source="none", quality=quality,
+            details={"images": images},
             readings={
-                subject: bench.reading([[shares[number] for shares, _ in model] for model in models])
+                subject: bench.reading([[shares[number] for shares, _ in model] for model in models], images)
                 for subject, models in made.items()
             },
         )
-        for number, (name, title, resolution, quality) in enumerate(names)
+        for number, (name, title, resolution, quality, images) in enumerate(names)
     ]  # fmt: skip
 
 

@@ -47,6 +47,10 @@ def gather(
     for path, other in zip((*students, *references), (*models, *retrained), strict=True):
         check_alike(original, other, teacher, path)
         last_layer(other)  # an architecture without one is refused before any work
+    for model in models:
+        check_apart(references, retrained, original, model)
+    for path, other in zip(references, retrained, strict=True):
+        check_retrained(path, other.card, forget)
     known, missing = {ORIGINAL: [original.to(device)]}, []
     try:
         masked = copy.deepcopy(original)
@@ -61,7 +65,6 @@ def gather(
     random: dict[str, list[Classifier]] = {}
     found = []
     for model in models:
-        check_apart(references, retrained, original, model)
         shape = dataclasses.replace(model.card, training={})
         if (key := shape.to_json()) not in random:
             fresh = (Classifier.untrained(shape, seed + number) for number in range(random_models))

@@ -6,7 +6,7 @@ direct     the original's last layer on this model's features, where they are as
 stitched   between them a linear map, fitted by ridge regression from this model's features to the original's on *retain* images
            alone (model stitching, Lenc & Vedaldi 2015). No image or label of the forgotten class is used, and the features may be
            others in number and order: what the class leaves in features that were never shown it, the retrained model tells.
-The value of both is the accuracy on judged forget images.
+The value of both is the accuracy on judged images of the forget class, of several the highest.
 Cost: one linear solve of D x D a model.
 """
 
@@ -31,31 +31,32 @@ def measure(bench: Bench) -> list[Measurement]:
     forgotten = bench.is_forgotten(source.judge.labels)
     labels = source.judge.labels[forgotten]
     target_ND = bench.outputs(original, source.fit).features[retained]
+    images = bench.fewest_of(labels)
     direct, stitched = {}, {}
+
+    def called(features_ND: Tensor) -> float:
+        return bench.most_called(apply_head(head, features_ND).argmax(1) == labels, labels)
+
     for subject, models in bench.subjects.items():
         features = [bench.outputs(model, source.judge).features[forgotten] for model in models]
         if all(f.shape[1] == target_ND.shape[1] for f in features):
-            direct[subject] = bench.reading([[accuracy(head, f, labels)] for f in features])
+            direct[subject] = bench.reading([[called(f)] for f in features], images)
         moved = [
             stitch(bench.outputs(model, source.fit).features[retained], target_ND, judged)
             for model, judged in zip(models, features, strict=True)
         ]
-        stitched[subject] = bench.reading([[accuracy(head, f, labels)] for f in moved])
+        stitched[subject] = bench.reading([[called(f)] for f in moved], images)
     titles = (
         ("transplant-direct", "the original's last layer on its features", 0, 25.0, direct),
         ("transplant-stitched", "the original's last layer through a map fitted on retain images", 1, 10.0, stitched),
     )
     return [
         Measurement(
-            name=name, title=title, unit="%", more_left=more_left, resolution=resolution, source=source.kind, readings=readings
+            name=name, title=title, unit="%", more_left=more_left, resolution=bench.resolution(resolution, images),
+            source=source.kind, readings=readings, details={"images": images},
         )
         for name, title, more_left, resolution, readings in titles
     ]  # fmt: skip
-
-
-def accuracy(head: nn.Linear | nn.Conv2d, features_ND: Tensor, labels: Tensor) -> float:
-    """Per cent that the layer calls by their class."""
-    return 100 * (apply_head(head, features_ND).argmax(1) == labels).double().mean().item()
 
 
 def apply_head(head: nn.Linear | nn.Conv2d, features_ND: Tensor) -> Tensor:

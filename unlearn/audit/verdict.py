@@ -5,7 +5,7 @@ Rule 1. Each measure's value for this model is compared with the retrained model
                           measure's stated resolution to either side; or on the harmless side, within the interval
         more left         outside of the interval, on the side where more of the class is left
         less than retrained   outside, on the other side: no leak, but not what retraining gives (over-unlearning)
-        differs           outside, for a measure that shows traces of a method, not knowledge of the class
+        differs           outside, for a measure that shows that models differ, not knowledge of the class
         not evaluated     no retrained model, or no value of one of the two; or the references differ too much to tell: the
                           value lies between what they show and the interval's end, or what they show reaches as far as the
                           original or the masked logit, whose mean is farther from theirs than the resolution
@@ -13,14 +13,20 @@ Rule 1. Each measure's value for this model is compared with the retrained model
         references' means, with two references or more); where one more repeat would lie (over the repeats of one reference,
         which stands in for the spread between retrainings, and is then what it shows); the sampling error of the mean; and
         the resolution to either side. More references leave less between what they show and the interval's end.
+        Distances to the retrained models take three of them: between two there is one distance, and no spread. Each of
+        three has a part in two of the three distances, so that their means spread less than one more model's would, and are
+        spread to the n-1 / n-2 fold.
+        Of what is more left than in the retrained models, and still more in a random network, which knows nothing of the
+        class, that is said beside it.
 Rule 2. A model beats the masked logit on a family of measures where its values are lower than the masked logit's, by a
-        signed-rank test over the repeats, which share samples and seeds (with fewer than five it is not known). A measure
-        takes part only where the masked logit has more of the class left, by more than the resolution, than the retrained
-        models, or than random ones where none is given: elsewhere it can't tell the two apart. Where none takes part it
-        is not known.
+        signed-rank test over the repeats, which share samples and seeds (with fewer than five it is not known), and on one
+        of them by more than its resolution (lower by less is not known either). A measure takes part only where the masked
+        logit has more of the class left, by more than the resolution, than the retrained models, or than random ones where
+        none is given: elsewhere it can't tell the two apart. Where none takes part it is not known.
         The families are the linear probes, and relearning from images of the forget classes. It beats the masked logit
         altogether where it does so on both, and where a retrained model is there, has gone at least half of the way from the
-        masked logit to it on one of the measures where these two are farther apart than the resolution.
+        masked logit to it on one of the measures where the masked logit has more of the class left, by more than the
+        resolution.
 Rule 3. The conclusion is the first that holds:
         not unlearned            the forget accuracy is 'more left', or not evaluated and above 5 %
         output suppression only  it doesn't beat the masked logit altogether
@@ -46,6 +52,7 @@ STATUSES = (INSIDE, MORE, LESS, DIFFERS, NOT_EVALUATED)
 STILL_CALLED = 5.0  # per cent of forget images, where no retrained model says what is usual
 HALF_WAY = 0.5
 TOO_FAR_APART = "the references differ too much to tell: name more retrained models"
+RANDOM_HAS_MORE = "a random network, which knows nothing of the class, has more still"
 
 NOT_UNLEARNED, SUPPRESSION, UNDECIDED, TRACES, LIKE_RETRAINED = (
     "not unlearned",
@@ -99,35 +106,46 @@ def judge_one(m: Measurement, confidence: float) -> Finding:
     """Rules 1 and 2 on one measure."""
     ours, theirs, masked = (m.readings.get(subject) for subject in (MODEL, RETRAINED, MASKED))
     beats = beats_mask([m], confidence)
-    if theirs is None:
-        why = "it takes two retrained models or more" if m.against_retrained else "no retrained model is given"
+    if theirs is None or (m.against_retrained and len(theirs.values) < 3):
+        why = "it takes three retrained models or more" if m.against_retrained else "no retrained model is given"
         return Finding(m.name, NOT_EVALUATED, why, None, beats)
     if ours is None:
         return Finding(m.name, NOT_EVALUATED, "no value of this model", None, beats)
-    interval = bounded(interval_of(theirs, m.resolution, confidence), m.unit)
-    way = way_gone(ours, theirs, masked, m.resolution) if masked else None
+    interval = bounded(interval_of(m, theirs, confidence), m.unit)
+    way = way_gone(m, ours, theirs, masked) if masked else None
     status, why = status_of(ours.mean, *interval, m.more_left), ""
     if status == INSIDE and cannot_tell(m, ours.mean, theirs, confidence):
         status, why = NOT_EVALUATED, TOO_FAR_APART
+    random = m.readings.get(RANDOM)
+    if status == MORE and random and m.more_left * (random.mean - ours.mean) > 0:
+        why = RANDOM_HAS_MORE
     return Finding(m.name, status, why, interval, beats, way)
 
 
-def interval_of(retrained: Reading, resolution: float, confidence: float) -> tuple[float, float]:
+def interval_of(m: Measurement, retrained: Reading, confidence: float) -> tuple[float, float]:
     """Rule 1's interval of the retrained model."""
     centre = retrained.mean
-    candidates = [(centre - resolution, centre + resolution), (retrained.low, retrained.high)]
+    candidates = [(centre - m.resolution, centre + m.resolution), (retrained.low, retrained.high)]
     if len(retrained.values) > 1:
-        candidates.append(prediction_interval(retrained.by_model, confidence))
+        candidates.append(prediction_interval(means_of(m, retrained), confidence))
     else:
         candidates.append(prediction_interval(retrained.flat, confidence))
     return min(low for low, _ in candidates), max(high for _, high in candidates)
 
 
-def shown_by(retrained: Reading, resolution: float, confidence: float) -> tuple[float, float]:
+def means_of(m: Measurement, retrained: Reading) -> list[float]:
+    """Each reference's mean; of distances, which they share, spread as far as those of one more model would be."""
+    means = retrained.by_model
+    stretch = (len(means) - 1) / (len(means) - 2) if m.against_retrained and len(means) > 2 else 1.0
+    return [retrained.mean + stretch * (mean - retrained.mean) for mean in means]
+
+
+def shown_by(m: Measurement, retrained: Reading, confidence: float) -> tuple[float, float]:
     """What the references show themselves, without the room that the interval leaves for how little so few of them tell."""
     if len(retrained.values) == 1:
-        return interval_of(retrained, resolution, confidence)
-    return min(retrained.by_model) - resolution, max(retrained.by_model) + resolution
+        return interval_of(m, retrained, confidence)
+    means = means_of(m, retrained)
+    return min(means) - m.resolution, max(means) + m.resolution
 
 
 def cannot_tell(m: Measurement, value: float, retrained: Reading, confidence: float) -> bool:
@@ -135,7 +153,7 @@ def cannot_tell(m: Measurement, value: float, retrained: Reading, confidence: fl
 
     The interval of two values reaches 15 times as far as they do: nearly everything is inside.
     """
-    low, high = shown_by(retrained, m.resolution, confidence)
+    low, high = shown_by(m, retrained, confidence)
     if (m.more_left >= 0 and value > high) or (m.more_left <= 0 and value < low):
         return True
     reach = max(m.more_left * (end - retrained.mean) for end in (low, high))
@@ -160,7 +178,16 @@ def beats_mask(family: Sequence[Measurement], confidence: float) -> bool | None:
         masked += [m.more_left * value for value in m.readings[MASKED].flat]
     if len(ours) != len(masked) or len(ours) < fewest_pairs(confidence):
         return None
-    return is_below(ours, masked, confidence)
+    below = is_below(ours, masked, confidence)
+    return None if below and not lower_than_mask(family) else below
+
+
+def lower_than_mask(family: Sequence[Measurement]) -> bool:
+    """Rule 2: whether some measure is lower than under the masked logit by more than its resolution."""
+    return any(
+        m.more_left * (m.readings[MASKED].mean - m.readings[MODEL].mean) > m.resolution
+        for m in filter(tells_mask, family)
+    )
 
 
 def tells_mask(m: Measurement) -> bool:
@@ -174,10 +201,10 @@ def tells_mask(m: Measurement) -> bool:
     return other is None or m.more_left * (m.readings[MASKED].mean - other.mean) > m.resolution
 
 
-def way_gone(ours: Reading, theirs: Reading, masked: Reading, resolution: float) -> float | None:
-    """(masked - ours) / (masked - retrained); None where these two are no farther apart than the resolution."""
+def way_gone(m: Measurement, ours: Reading, theirs: Reading, masked: Reading) -> float | None:
+    """(masked - ours) / (masked - retrained); None where the masked logit has no more of the class, by the resolution."""
     whole = masked.mean - theirs.mean
-    return (masked.mean - ours.mean) / whole if abs(whole) > resolution else None
+    return (masked.mean - ours.mean) / whole if m.more_left * whole > m.resolution else None
 
 
 def conclude(
@@ -207,12 +234,18 @@ def conclude(
     if lacking:
         return UNDECIDED, lacking
     evaluated = [f for f in findings.values() if f.status != NOT_EVALUATED]
-    left = [measurements[f.name].title for f in evaluated if f.status == MORE]
+    left = [
+        f"more than in the retrained model: {measurements[f.name].title}" + (f" ({f.why})" if f.why else "")
+        for f in evaluated
+        if f.status == MORE
+    ]
     if left:
-        return TRACES, [f"more than in the retrained model: {title}" for title in left]
+        return TRACES, left
+    differing = [measurements[f.name].title for f in evaluated if f.status == DIFFERS]
     untold = [measurements[f.name].title for f in findings.values() if f.why == TOO_FAR_APART]
     return LIKE_RETRAINED, [
         f"{len(evaluated)} measures were evaluated, and none shows more of the class",
+        *(f"unlike the retrained model, which shows no knowledge of the class: {title}" for title in differing),
         *(f"not told, since the references differ too much: {title}" for title in untold),
     ]
 
@@ -231,10 +264,15 @@ def unknown(name: str, family: Sequence[Measurement], confidence: float) -> str:
     if not pairs:
         other = "the retrained models have" if any(RETRAINED in m.readings for m in family) else "random networks have"
         return f"{untold}: {other} no less of the class there than the masked logit"
-    return (
-        f"{untold}: {pairs} paired repeats, and the signed-rank test takes {fewest_pairs(confidence)} or more: raise "
-        f"{REPEATED_BY[name]}"
-    )
+    telling = list(filter(tells_mask, family))
+    unequal = sum(a != b for m in telling for a, b in zip(m.readings[MODEL].flat, m.readings[MASKED].flat, strict=True))
+    if unequal < fewest_pairs(confidence):
+        return (
+            f"{untold}: {unequal} paired repeats that differ, and the signed-rank test takes {fewest_pairs(confidence)} or more: "
+            f"raise {REPEATED_BY[name]}"
+        )
+    gap = max(m.more_left * (m.readings[MASKED].mean - m.readings[MODEL].mean) for m in telling)
+    return f"{untold}: less of the class is left there, but by {gap:.1f} at most, within what the measure can tell"
 
 
 def not_compared(findings: Mapping[str, Finding], families: Mapping[str, Sequence[Measurement]]) -> list[str]:

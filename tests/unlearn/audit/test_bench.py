@@ -1,6 +1,7 @@
 import zlib
 
 import pytest
+import torch
 
 from synth.errors import UserError
 from synth.teacher import Classifier
@@ -19,6 +20,15 @@ def test_small_seeds_are_the_upper_half_of_the_generators(seed: int) -> None:
 def test_a_seed_of_any_size_has_its_own_chance() -> None:
     benches = [Bench(subjects={}, forget=(0,), settings=SMALL, seed=seed) for seed in (0, 2**32, 2**33, 2**63 + 1)]
     assert len({bench.generator("probe", 5).initial_seed() for bench in benches}) == len(benches)
+
+
+def test_of_several_forget_classes_the_worst_counts() -> None:
+    bench = Bench(subjects={}, forget=(3, 8), settings=SMALL)
+    labels = torch.tensor([3, 3, 3, 3, 8, 8, 1])
+    right = torch.tensor([False, False, False, True, True, False, True])
+    assert bench.most_called(right, labels) == 50
+    assert bench.most_called(right, labels.where(labels != 8, 1)) == 25  # none of the other is there
+    assert bench.fewest_of(labels) == 2
 
 
 def test_an_inversion_that_diverges_leaves_out_the_resurrection_alone(

@@ -4,11 +4,14 @@ import pytest
 import torch
 
 from synth.teacher import Classifier, load_checkpoint
+from unlearn.audit.bench import Bench
 from unlearn.audit.relearn import Curve, anamnesis, checkpoints, draw_rows_anew, relearn
 from unlearn.data import LabelledImages, load_images
 from unlearn.methods.baseline import last_layer, mask_logits
 
 from .subjects import SMALL
+
+BENCH = Bench(subjects={}, forget=(0,), settings=SMALL)
 
 
 def curve(*accuracy: float) -> Curve:
@@ -26,7 +29,7 @@ def digits() -> LabelledImages:
 
 def run(model: Classifier, digits: LabelledImages, fresh_rows: bool = True) -> Curve:
     zeros = digits.select(digits.labels == 0)
-    return relearn(model, digits, zeros, (0,), SMALL, chance(), fresh_rows)
+    return relearn(model, digits, zeros, BENCH, chance(), fresh_rows)
 
 
 def test_a_curve_cut_off_below_the_target_is_censored() -> None:
@@ -60,6 +63,15 @@ def test_the_model_is_copied_and_the_same_seed_gives_the_same_curve(
     assert run(tiny_teacher, digits) == first
     assert all(torch.equal(value, before[name]) for name, value in tiny_teacher.state_dict().items())
     assert not tiny_teacher.training
+
+
+def test_dropout_is_off_so_that_the_seed_decides_alone(tiny_teacher: Classifier, digits: LabelledImages) -> None:
+    model = copy.deepcopy(tiny_teacher)
+    model.net = torch.nn.Sequential(torch.nn.Dropout(0.5), model.net)
+    assert run(model, digits) == run(model, digits)
+    before = torch.random.get_rng_state()
+    run(model, digits)
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_no_step_is_made_that_is_not_looked_at(

@@ -1,11 +1,10 @@
-import pytest
 import torch
 
 from synth.teacher import Classifier, load_checkpoint
 from unlearn.audit.bench import outputs
 from unlearn.audit.head import head_of
 from unlearn.audit.probe import probe
-from unlearn.audit.transplant import accuracy, apply_head, stitch
+from unlearn.audit.transplant import apply_head, stitch
 from unlearn.data import load_images
 from unlearn.methods.baseline import last_layer, mask_logits
 
@@ -28,7 +27,8 @@ def test_stitching_finds_a_linear_map() -> None:
 def test_a_head_on_its_own_features_knows_every_class(tiny_teacher: Classifier) -> None:
     data = load_images("digits", "test")
     features = outputs(tiny_teacher, data.images).features
-    assert accuracy(last_layer(tiny_teacher), features, data.labels) > 90
+    called = apply_head(last_layer(tiny_teacher), features).argmax(1)
+    assert (called == data.labels).double().mean() > 0.9
 
 
 def test_a_mask_shows_in_the_head(tiny_teacher_path: object) -> None:
@@ -49,5 +49,6 @@ def test_a_probe_reads_a_separable_class_and_nothing_from_noise() -> None:
     labels = torch.arange(4).repeat(25)
     clear = torch.eye(4)[labels] * 9 + torch.randn(100, 4, generator=chance)
     noise = torch.randn(100, 4, generator=chance)
-    assert probe(clear[:40].numpy(), labels[:40].numpy(), clear[40:].numpy(), labels[40:].numpy()) == pytest.approx(100)
-    assert probe(noise[:40].numpy(), labels[:40].numpy(), noise[40:].numpy(), labels[40:].numpy()) < 60
+    judged = labels[40:].numpy()
+    assert (probe(clear[:40].numpy(), labels[:40].numpy(), clear[40:].numpy()) == judged).all()
+    assert (probe(noise[:40].numpy(), labels[:40].numpy(), noise[40:].numpy()) == judged).mean() < 0.6

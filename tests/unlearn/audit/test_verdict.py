@@ -1,12 +1,12 @@
 """The stated rules, on numbers that a person can follow."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
 from unlearn.audit import verdict
-from unlearn.audit.known import controls, self_check
+from unlearn.audit.known import as_if, controls, self_check, without
 from unlearn.audit.record import MASKED, MODEL, ORIGINAL, RANDOM, RETRAINED, Measurement, Reading
 from unlearn.audit.verdict import DIFFERS, INSIDE, LESS, MORE, NOT_EVALUATED, judge, judge_one
 
@@ -47,16 +47,26 @@ def test_the_side_decides_what_being_outside_means(value: float, more_left: int,
 
 
 def test_an_interval_reaches_as_far_as_one_more_retrained_model_might() -> None:
-    low, high = verdict.interval_of(reading(48, 50, 52), 0.1, 0.95)
+    m = measurement("m", 50, resolution=0.1)
+    low, high = verdict.interval_of(m, reading(48, 50, 52), 0.95)
     assert (low, high) == pytest.approx((50 - 4.3027 * 2 * (4 / 3) ** 0.5, 50 + 4.3027 * 2 * (4 / 3) ** 0.5), abs=1e-2)
-    assert verdict.interval_of(reading(50, 50, 50), 5.0, 0.95) == pytest.approx((45, 55))
+    assert verdict.interval_of(measurement("m", 50), reading(50, 50, 50), 0.95) == pytest.approx((45, 55))
+
+
+def test_distances_between_references_spread_less_than_one_more_models_would() -> None:
+    plain, distances = (measurement("m", 50, resolution=0.1, against_retrained=shared) for shared in (False, True))
+    low, high = verdict.interval_of(plain, reading(48, 50, 52), 0.95)
+    wider = verdict.interval_of(distances, reading(49, 50, 51), 0.95)  # three pairs: half of the spread
+    assert wider == pytest.approx((low, high))
 
 
 def test_nothing_to_compare_with_is_not_evaluated_and_says_why() -> None:
     finding = judge_one(measurement("m", 50, ()), 0.95)
     assert (finding.status, finding.why) == (NOT_EVALUATED, "no retrained model is given")
     finding = judge_one(measurement("m", 50, (), against_retrained=True), 0.95)
-    assert finding.why == "it takes two retrained models or more"
+    assert finding.why == "it takes three retrained models or more"
+    finding = judge_one(measurement("m", 50, (50, 50), against_retrained=True), 0.95)  # one distance, told twice
+    assert (finding.status, finding.why) == (NOT_EVALUATED, "it takes three retrained models or more")
 
 
 @pytest.mark.parametrize(
@@ -67,8 +77,10 @@ def test_nothing_to_compare_with_is_not_evaluated_and_says_why() -> None:
         ({"probe": 95, "relearn": 95}, verdict.SUPPRESSION),
         ({"probe": 95}, verdict.SUPPRESSION),
         ({"relearn": 95}, verdict.SUPPRESSION),
-        ({"probe": 94, "relearn": 90}, verdict.SUPPRESSION),  # lower, but not half of the way
-        ({"probe": 90, "relearn": 51}, verdict.TRACES),
+        ({"probe": 89, "relearn": 88}, verdict.SUPPRESSION),  # lower, but not half of the way
+        ({"probe": 94.5}, verdict.UNDECIDED),  # lower, but by less than the measure can tell
+        ({"probe": 94.5, "relearn": 90}, verdict.SUPPRESSION),
+        ({"probe": 89, "relearn": 51}, verdict.TRACES),
         ({"resurrection": 99}, verdict.TRACES),
         ({"resurrection": 1}, verdict.LIKE_RETRAINED),
     ],
@@ -79,6 +91,27 @@ def test_the_conclusion_is_the_first_that_holds(values: dict[str, float], conclu
     assert found.reasons
 
 
+def test_repeats_that_are_equal_do_not_make_up_for_few_that_differ() -> None:
+    def but_one_equal(m: Measurement) -> Measurement:
+        values = [[50.0, 50, 50, 50, 95]]
+        masked = Reading.of([[95.0] * 5], 0.95)
+        return dataclasses.replace(m, readings={**m.readings, MODEL: Reading.of(values, 0.95), MASKED: masked})
+
+    found = judge([but_one_equal(m) if m.name == "relearn-20" else m for m in audit_of()], 0.95)
+    assert found.conclusion == verdict.UNDECIDED
+    assert "4 paired repeats that differ" in found.reasons[0]
+
+
+def test_what_a_random_network_has_more_of_is_said_to_be_so() -> None:
+    m = measurement("resurrection", 80)
+    random = dataclasses.replace(m, readings={**m.readings, RANDOM: reading(90)})
+    assert judge_one(m, 0.95).why == ""
+    assert judge_one(random, 0.95).why == verdict.RANDOM_HAS_MORE
+    assert judge([*audit_of(), random], 0.95).reasons == [
+        f"more than in the retrained model: resurrection ({verdict.RANDOM_HAS_MORE})"
+    ]
+
+
 def test_too_few_repeats_accuse_nobody() -> None:
     def few(m: Measurement) -> Measurement:
         readings = {s: Reading.of([values[:2] for values in r.values], 0.95) for s, r in m.readings.items()}
@@ -86,7 +119,7 @@ def test_too_few_repeats_accuse_nobody() -> None:
 
     found = judge([few(m) if m.name == "probe-5" else m for m in audit_of()], 0.95)
     assert found.conclusion == verdict.UNDECIDED
-    why = "not told from a masked logit by the linear probe: 2 paired repeats, and the signed-rank test takes 5 or more"
+    why = "not told from a masked logit by the linear probe: 2 paired repeats that differ, and the signed-rank test takes 5 or more"
     assert found.reasons == [f"{why}: raise --draws"]
 
 
@@ -184,8 +217,33 @@ def test_without_a_retrained_model_masking_is_still_called_out() -> None:
     assert judge(bare(50), 0.95).reasons == ["not evaluated: the comparison with a retrained model"]
 
 
+def distances(ours: float, pairs: Mapping[tuple[int, int], float], references: int) -> Measurement:
+    """A distance to the retrained models, and theirs to each other."""
+    theirs = [
+        [pairs[min(a, b), max(a, b)] for b in range(references) if b != a]
+        for a in range(references)
+    ]  # fmt: skip
+    m = measurement("js-retrained", 0, more_left=0, resolution=0.1, against_retrained=True)
+    readings = {MODEL: Reading.of([[ours] * references], 0.95), RETRAINED: Reading.of(theirs, 0.95)}
+    return dataclasses.replace(m, readings=readings)
+
+
+def test_a_reference_that_is_judged_has_no_part_in_the_others_distances() -> None:
+    near = {pair: 10.0 for pair in ((0, 1), (0, 2), (1, 2))}
+    far = {(0, 3): 90.0, (1, 3): 90.0, (2, 3): 90.0}
+    m = distances(10, near | far, 4)
+    assert without(m.readings[RETRAINED].values, 3, True) == ((10.0, 10.0),) * 3
+    assert without(m.readings[RETRAINED].values, 0, True) == ((10.0, 90.0), (10.0, 90.0), (90.0, 90.0))
+    fourth = controls([*audit_of(), m], 0.95)[-1]
+    assert fourth["subject"] == "retrained 4 of 4"
+    assert (
+        judge_one(as_if(m, Reading.of([[90.0] * 3], 0.95), Reading.of([[10.0] * 2] * 3, 0.95)), 0.95).status == DIFFERS
+    )
+
+
 def test_the_rules_are_tried_on_models_whose_answer_is_known() -> None:
-    measurements = [*audit_of(), measurement("js-retrained", 50, against_retrained=True)]
+    pairs = {pair: 10.0 for pair in ((0, 1), (0, 2), (1, 2))}
+    measurements = [*audit_of(), distances(10, pairs, 3)]
     told = {c["subject"]: c["conclusion"] for c in controls(measurements, 0.95)}
     assert told.pop(ORIGINAL) == verdict.NOT_UNLEARNED
     assert told.pop(MASKED) == verdict.SUPPRESSION

@@ -16,7 +16,8 @@ student_option = click.option("--student", type=PATH, help="where the student is
 references_option = click.option(
     "--reference", "references", type=PATH, multiple=True, help="where the retrained models are now, in their order"
 )
-shards_option = click.option("--shards", help="where the shards are now")
+shards_option = click.option("--shards", help="where the audit's shards are now")
+run_shards_option = click.option("--run-shards", help="where the shards that the student learnt from are, if others")
 
 
 class ReportCommand(click.Command):
@@ -55,9 +56,8 @@ def report(run: Path, out: Path) -> None:
 @student_option
 @references_option
 @shards_option
-def verify(
-    report: Path, teacher: Path | None, student: Path | None, shards: str | None, references: tuple[Path, ...]
-) -> None:
+@run_shards_option
+def verify(report: Path, references: tuple[Path, ...], **places: Any) -> None:
     """Re-check REPORT, a page or an audit.json: hashes, numbers against each other, the verdict's rules, and what the page shows.
 
     It does not run a model: that a value is what the models give, only 'unlearn replay' can tell.
@@ -66,8 +66,7 @@ def verify(
     from unlearn.report import verify as verifying
     from unlearn.report.places import Places
 
-    places = Places(teacher=teacher, student=student, references=references, shards=shards)
-    checks = verifying.verify(report, places)
+    checks = verifying.verify(report, Places(references=references, **places))
     for check in checks:
         say(f"{check.state:12s} {check.what}{f' ({check.why})' if check.why else ''}")
     say(checking.counted(checks))
@@ -81,6 +80,7 @@ def verify(
 @teacher_option
 @student_option
 @shards_option
+@run_shards_option
 @references_option
 @click.option("--data-root", type=PATH, help="where the data set is now")
 @click.option("--retrain", is_flag=True, help="make the student again too, from its run's settings and shards")

@@ -21,6 +21,7 @@ class Places:
     student: Path | None = None
     references: Sequence[Path] = ()
     shards: str | None = None
+    run_shards: str | None = None  # those that the student learnt from, where the audit looked at others
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,9 @@ def check_places(record: Mapping[str, Any], places: Places) -> None:
     for option, path in [*named, *(("--reference", path) for path in places.references)]:
         if path and not path.is_file():
             raise UsageError(f"{option} {path}: there is no such file")
-    if places.shards is not None and find_index(open_store(places.shards)) is None:
-        raise UsageError(f"--shards {places.shards}: there is no run of synth generate")
+    for option, uri in (("--shards", places.shards), ("--run-shards", places.run_shards)):
+        if uri is not None and find_index(open_store(uri)) is None:
+            raise UsageError(f"{option} {uri}: there is no run of synth generate")
 
 
 def models_of(record: Mapping[str, Any], places: Places) -> list[AuditedModel]:
@@ -69,3 +71,22 @@ def shards_of(record: Mapping[str, Any], places: Places) -> str | None:
     """Where the audit's shards are now; None where it had none."""
     made = record["origin"]["shards"]
     return made and (places.shards or made["uri"])
+
+
+def run_shards_of(record: Mapping[str, Any], places: Places) -> str | None:
+    """Where the shards that the student's run read are now; None where no run names any."""
+    made, named = record["origin"]["shards"], run_index_of(record)
+    if places.run_shards is not None:
+        return places.run_shards
+    if made and named and made["index_sha256"] == named:
+        return shards_of(record, places)
+    if made is None and places.shards is not None:
+        return places.shards
+    told = (record["origin"]["run"] or {"provenance": {}})["provenance"].get("shards")
+    return told if isinstance(told, str) and told else None
+
+
+def run_index_of(record: Mapping[str, Any]) -> str | None:
+    """The hash of their index, by the run's own account."""
+    told = (record["origin"]["run"] or {"provenance": {}})["provenance"].get("index_sha256")
+    return told if isinstance(told, str) else None

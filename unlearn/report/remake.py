@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from synth.errors import UserError
+from synth.index import INDEX, find_index
+from synth.store import open_store
 from synth.teacher import refuse_untrusted
 from unlearn import runs, tasks
 from unlearn.folder import STUDENT
 from unlearn.report.device import device_of
+from unlearn.report.places import run_index_of
 from unlearn.settings import METHOD_SETTINGS, DistillSettings, LoopSettings
 
 
@@ -40,14 +43,14 @@ def remake(
     settings = run["settings"]
     method, forget, seed = settings.get("method"), tuple(settings.get("forget", ())), settings.get("seed", 0)
     device = device_of(device or settings.get("device") or run["provenance"].get("device") or "cpu")
-    shards = shards or run["provenance"].get("shards")
+    check_run_shards(record, shards)
     model = record["models"]["student"]
     for named in (model["architecture"], settings.get("student_arch")):
         refuse_untrusted(str(named), arch, "the report")
     try:
         if method == "distill":
             if shards is None:
-                raise UserError("the report names no shards: name them with --shards")
+                raise UserError("the report names no shards: name them with --run-shards")
             asked = tasks.DistillRequest(
                 shards=shards, forget=forget, settings=taken(DistillSettings, settings), out=out, seed=seed, device=device,
                 student_arch=model["architecture"], student_width=model["width"],
@@ -68,6 +71,19 @@ def remake(
         ) from error
     student = out / STUDENT
     return student, hashlib.sha256(student.read_bytes()).hexdigest() == model["sha256"]
+
+
+def check_run_shards(record: Mapping[str, Any], shards: str | None) -> None:
+    """Raise UserError where other shards are there than those that the run read: they would make another student."""
+    wanted = run_index_of(record)
+    if shards is None or wanted is None:
+        return
+    store = open_store(shards)
+    index = find_index(store)
+    digest = hashlib.sha256(store.read(INDEX)).hexdigest() if index and index.complete else None
+    if digest != wanted:
+        what = "are not those that the student's run read" if digest else "hold no complete run of synth generate"
+        raise UserError(f"the shards in {shards} {what}: name those with --run-shards")
 
 
 def taken(settings_class: Any, values: Mapping[str, Any]) -> Any:

@@ -12,13 +12,24 @@ from synth.index import find_index
 from synth.store import open_store
 from unlearn.audit.run import Request, audit
 from unlearn.audit.settings import AuditSettings
+from unlearn.audit.written_by import PACKAGE
 from unlearn.report.device import device_of
 from unlearn.report.document import read_report
 from unlearn.report.hashes import sha256_of
-from unlearn.report.places import AuditedModel, Places, check_places, models_of, shards_of
+from unlearn.report.places import AuditedModel, Places, check_places, models_of, run_shards_of, shards_of
 from unlearn.report.remake import remake
+from unlearn.report.values import close
 from unlearn.tasks import DataSource
 
+TOLD_AS = {
+    "class_names": "the names of the classes",
+    "forget": "the classes to forget",
+    "seed": "the seed",
+    "settings": "the audit's settings",
+    "ledger": "the ledger",
+    "histograms": "the histograms",
+    "pictures": "the pictures",
+}
 FACTS = ("unit", "more_left", "resolution", "source", "quality", "against_retrained")
 
 
@@ -93,7 +104,8 @@ def replay(
     request, same = request_of(record, models, shards, out / "audit", data_root, arch, workers), None
     request = replace(request, device=device_of(device or record["device"]))
     if retrain:
-        student, same = remake(record, out / "student", request.teacher, places.shards or shards, arch, say, device)
+        learnt_from = run_shards_of(record, places)
+        student, same = remake(record, out / "student", request.teacher, learnt_from, arch, say, device)
         request = replace(request, student=student)
     return replace(compare(record, audit(request, say), retrain), same_student=same)
 
@@ -126,7 +138,7 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any], retrained: bool = Fa
         f"{name}, which the report lacks" for name in fresh if name not in {m["name"] for m in old["measurements"]}
     ]
     outside += other_inputs(old, new, retrained)
-    outside += ["the ledger"] if old["ledger"] != new["ledger"] else []
+    outside += other_facts(old, new, retrained)
     for m in old["measurements"]:
         other = fresh.get(m["name"])
         if other is None or set(other["readings"]) != set(m["readings"]):
@@ -142,6 +154,8 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any], retrained: bool = Fa
             low, high = reading["low"] - m["resolution"], reading["high"] + m["resolution"]
             if not low <= other["readings"][subject]["mean"] <= high:
                 outside.append(f"{m['name']} of {subject}")
+    if equal == len(fresh) == len(old["measurements"]):
+        outside += other_results(old, new)
     conclusions = old["verdict"]["conclusion"], new["verdict"]["conclusion"]
     return Comparison(len(old["measurements"]), equal, largest, where, outside, conclusions)
 
@@ -155,6 +169,40 @@ def other_inputs(old: Mapping[str, Any], new: Mapping[str, Any], retrained: bool
     changed = [name for name, digest in made["shards"].items() if found["shards"].get(name) != digest]
     if changed or (made["index_sha256"] and found["index_sha256"] != made["index_sha256"]):
         yield f"the shards, which are others ({len(changed)} of {len(made['shards'])})"
+
+
+def other_facts(old: Mapping[str, Any], new: Mapping[str, Any], retrained: bool) -> Iterator[str]:
+    """What no machine changes, and the records tell otherwise."""
+    for name in ("class_names", "forget", "seed", "settings", "ledger"):
+        if old[name] != new[name]:
+            yield TOLD_AS[name]
+    if old["ledger"] and old["images"] != new["images"]:  # of synthetic images it names their place
+        yield "what it was judged on"
+    if {n["name"] for n in old["not_run"]} != {n["name"] for n in new["not_run"]}:
+        yield "what could not be run"
+    models = [[r["models"]["teacher"], r["models"]["student"], *r["models"]["references"]] for r in (old, new)]
+    for model, before, after in zip(models_of(old, Places()), *models, strict=True):
+        if retrained and model.option == "--student":
+            continue
+        if any(before[fact] != after[fact] for fact in ("architecture", "width", "training")):
+            yield f"what {model.name}'s card says"
+    if not retrained and new["origin"]["run"] and old["origin"]["run"] != new["origin"]["run"]:
+        yield "the run's settings, metrics and provenance"
+
+
+def other_results(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """What follows from the same values on the same kind of machine, and the records tell otherwise."""
+    for name in ("histograms", "pictures"):
+        if old[name] != new[name]:
+            yield TOLD_AS[name]
+    details = [{m["name"]: m["details"] for m in record["measurements"]} for record in (old, new)]
+    yield from (
+        f"the curves or counts of {name}" for name in details[0] if not close(details[0][name], details[1][name])
+    )
+    if old["versions"].get(PACKAGE) == new["versions"].get(PACKAGE) and (old["verdict"], old["controls"]) != (
+        new["verdict"], new["controls"],
+    ):  # fmt: skip
+        yield "the verdict's reasons, or those on the known models"
 
 
 def difference(old: list[list[float]], new: list[list[float]]) -> float:

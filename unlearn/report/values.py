@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
-from unlearn.audit.intervals import bounded, mean_interval, share_interval
-from unlearn.audit.record import Measurement
+from unlearn.audit.intervals import bounded, share_interval
+from unlearn.audit.record import Measurement, Reading
 from unlearn.audit.relearn import Curve, anamnesis
 from unlearn.report.checks import BROKEN, SENSELESS, Check, Fault, all_hold
 
@@ -40,7 +40,8 @@ def readings(record: Record) -> Iterator[Fault]:
                 yield f"the mean of {raw['name']}, {subject}", "it isn't the mean of its values"
             if raw["name"].startswith("accuracy-"):
                 continue  # an interval of shares
-            interval = bounded(mean_interval(reading.flat, confidence), raw["unit"])
+            again = Reading.of(reading.values, confidence, raw["details"].get("images"))
+            interval = bounded((again.low, again.high), raw["unit"])
             if not close(interval, (told["low"], told["high"])):
                 yield f"the interval of {raw['name']}, {subject}", "it doesn't follow from its values"
 

@@ -1,18 +1,24 @@
 import dataclasses
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from synth.errors import UserError
+from synth.plan import Plan
+from synth.teacher import Classifier
+from tests.runs import QUICK, make_run, recipe_for
 from tests.unlearn.audit.subjects import SMALL
 from unlearn import tasks
 from unlearn.audit.run import AUDIT, Request, audit
 from unlearn.audit.schema import read_record
 from unlearn.report import replay as replaying
-from unlearn.report.checks import HOLDS
-from unlearn.report.places import Places
+from unlearn.report.checks import BROKEN, HOLDS, NOT_CHECKED
+from unlearn.report.places import Places, run_shards_of
+from unlearn.report.remake import remake
 from unlearn.report.replay import compare, replay
 from unlearn.report.verify import verify
 from unlearn.settings import DistillSettings
@@ -86,6 +92,60 @@ def test_the_student_is_made_again_from_its_runs_settings(
     assert found.same_student is True
     assert (found.agrees, found.equal) == (True, found.measures)
     assert {check.state for check in verify(tmp_path / "audit", Places())} == {HOLDS}
+    record = read_record(tmp_path / "audit" / AUDIT)
+    record["origin"]["run"]["settings"]["seed"] = 4
+    (tmp_path / "audit" / AUDIT).write_text(json.dumps(record))
+    (check,) = [c for c in verify(tmp_path / "audit", Places()) if c.state == BROKEN]
+    assert (check.what[:24], check.why[-8:]) == ("the run's settings, metr", "settings")
+
+
+def test_shards_that_were_held_out_are_not_those_that_the_run_read(
+    tiny_teacher_path: Path, tiny_teacher: Classifier, tiny_run: Path, tmp_path: Path
+) -> None:
+    learnt = tmp_path / "learnt"
+    shutil.copytree(tiny_run, learnt)
+    settings = DistillSettings(steps=20, batch_size=16)
+    asked = tasks.DistillRequest(shards=str(learnt), forget=(0,), settings=settings, out=tmp_path / "run", seed=3)
+    tasks.distill(asked, quiet)
+    held_out = tmp_path / "held-out"
+    make_run(held_out, recipe_for(tiny_teacher, QUICK), Plan(classes=tuple(range(10)), per_class=16, shard_size=80))
+    request = Request(
+        student=tmp_path / "run", teacher=tiny_teacher_path, forget=(0,), shards=str(held_out), out=tmp_path / "audit",
+        settings=dataclasses.replace(SMALL, relearn_steps=1, inversion_steps=1), workers=1,
+    )  # fmt: skip
+    record = audit(request, quiet)
+    assert {check.state for check in verify(tmp_path / "audit", Places())} == {HOLDS}
+    assert "the shards that the run read name this teacher" in {c.what for c in verify(tmp_path / "audit", Places())}
+    _, same = remake(record, tmp_path / "again", tiny_teacher_path, run_shards_of(record, Places()), None, quiet)
+    assert same
+    learnt.rename(tmp_path / "moved")
+    (gone,) = [c for c in verify(tmp_path / "audit", Places()) if c.state != HOLDS]
+    assert (gone.state, gone.why[-36:]) == (NOT_CHECKED, "name its place now with --run-shards")
+    places = Places(run_shards=str(tmp_path / "moved"))
+    assert {check.state for check in verify(tmp_path / "audit", places)} == {HOLDS}
+    wrong = Places(run_shards=str(held_out))
+    assert [c.what for c in verify(tmp_path / "audit", wrong) if c.state == BROKEN] == [
+        "the shards that the run read have the index that it names"
+    ]
+    with pytest.raises(UserError, match="are not those that the student's run read: name those with --run-shards"):
+        remake(record, tmp_path / "third", tiny_teacher_path, str(held_out), None, quiet)
+
+
+def test_a_report_that_tells_other_facts_does_not_agree(audited: Path) -> None:
+    def outside(change: Callable[[dict[str, Any]], object]) -> list[str]:
+        old, new = read_record(audited / AUDIT), read_record(audited / AUDIT)
+        change(old)
+        return compare(old, new).outside
+
+    assert outside(lambda r: r["class_names"].reverse()) == ["the names of the classes"]
+    assert outside(lambda r: r.update(images="real test images of a hospital")) == ["what it was judged on"]
+    assert outside(lambda r: r.update(not_run=[])) == ["what could not be run"]
+    assert outside(lambda r: r["models"]["teacher"].update(training={})) == ["what the teacher's card says"]
+    assert outside(lambda r: r["histograms"][0]["counts"].reverse()) == ["the histograms"]
+    assert outside(lambda r: r["pictures"].popitem()) == ["the pictures"]
+    curve = lambda r: next(m for m in r["measurements"] if m["name"] == "relearn-5")["details"]["curves"]["original"][0]  # noqa: E731
+    assert outside(lambda r: curve(r)["accuracy"].reverse()) == ["the curves or counts of relearn-5"]
+    assert outside(lambda r: r["controls"].pop()) == ["the verdict's reasons, or those on the known models"]
 
 
 def test_without_a_run_the_student_cannot_be_made_again(audited: Path, tmp_path: Path) -> None:

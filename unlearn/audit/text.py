@@ -45,7 +45,14 @@ def cell(measurement: Mapping[str, Any], subject: str) -> str:
     reading = measurement["readings"].get(subject)
     if reading is None:
         return "-"
-    return f"{number(reading['mean'])} [{number(reading['low'])}, {number(reading['high'])}]"
+    return " ".join([number(reading["mean"]), *interval(reading)])
+
+
+def interval(reading: Mapping[str, Any]) -> list[str]:
+    """[low, high]; nothing for a single value, which says nothing of its error."""
+    if reading["low"] == reading["high"]:
+        return []
+    return [f"[{number(reading['low'])}, {number(reading['high'])}]"]
 
 
 def number(value: float) -> str:

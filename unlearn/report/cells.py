@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from unlearn.audit.record import MODEL
-from unlearn.audit.text import number
+from unlearn.audit.text import interval, number
 from unlearn.audit.verdict import INSIDE, MORE, NOT_EVALUATED
 from unlearn.report.markup import Content, element, joined
 
@@ -28,8 +28,8 @@ def reading_cell(measurement: Record, subject: str, record: Record) -> Content:
     reading = measurement["readings"].get(subject)
     if reading is None:
         return None
-    between = element("small", f"[{number(reading['low'])}, {number(reading['high'])}]")
-    content = joined([number(reading["mean"]), between], " ")
+    between = [element("small", words) for words in interval(reading)]
+    content = joined([number(reading["mean"]), *between], " ")
     return element("td", content, class_=colour(measurement, record)) if subject == MODEL else content
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from unlearn.audit.known import self_check
 from unlearn.audit.record import MODEL, ORIGINAL, RETRAINED, SUBJECTS
@@ -50,32 +50,36 @@ def relearning(record: Record) -> Markup | None:
     if not found:
         return None
     rows: list[list[Content]] = []
+    subjects = [s for s in SUBJECTS if any(s in m["details"]["curves"] for m in found)]
     for m in found:
-        index = m["details"]["anamnesis"]
-        if index:
-            rows.append([m["title"], steps_cell(index, "model"), steps_cell(index, "retrained"), ratio(index)])
+        curves, index = m["details"]["curves"], m["details"]["anamnesis"]
+        rows.append([m["title"], *(steps_cell(curves.get(s)) for s in subjects), ratio(index) if index else None])
     text = (
-        "Copies of each model were trained on a few images, the forgotten class among them, and asked for it again and again. Lines "
-        "are means over repeats, bands reach from the lowest to the highest; an open arrow at the end says that some "
-        "runs were cut off below the target, the thin horizontal line."
+        "Copies of each model were trained on a few images, and asked for the class again and again: once on retain images "
+        "alone, else on images of every class, with the forget class's rows of the last layer drawn anew in every model. Lines "
+        "are means over repeats, bands reach from the lowest to the highest; an open arrow at the end says that some runs were cut off below the "
+        "target, the thin horizontal line."
     )
     return section(
         "How quickly the class comes back", element("p", text),
         element("div", *(chart(charts.relearning(m), m["title"]) for m in found), class_="charts"),
-        table("Steps to the target, and their ratio, the Anamnesis Index (ideal 1)",
-              ["relearning", MODEL, RETRAINED, "index"], rows) if rows else None,
+        table("Steps to the target, of those in the charts, and the Anamnesis Index, this model's against the retrained model's "
+              "(ideal 1)", ["relearning", *subjects, "index"], rows),
     )  # fmt: skip
 
 
-def steps_cell(index: Record, who: str) -> str:
-    cut, runs = index[f"censored_{who}"], index[f"runs_{who}"]
-    return f"{'≥ ' if cut else ''}{index[f'steps_{who}']:.1f}" + (f" ({cut} of {runs} runs cut off)" if cut else "")
+def steps_cell(curves: Sequence[Record] | None) -> str | None:
+    """The mean of the steps to the target; at least so many where some runs were cut off."""
+    if not curves:
+        return None
+    cut, mean = sum(c["censored"] for c in curves), sum(c["reached"] for c in curves) / len(curves)
+    return f"{'≥ ' if cut else ''}{mean:.1f}" + (f" ({cut} of {len(curves)} runs cut off)" if cut else "")
 
 
 def ratio(index: Record) -> str:
     if index["index"] is None or index["bound"] == "unknown":
         return "unknown"
-    return f"{index['bound']} {index['index']:.2f}"
+    return f"{'' if index['bound'] == 'exact' else index['bound'] + ' '}{index['index']:.2f}"
 
 
 def images(record: Record, pictures: Mapping[str, bytes]) -> Markup | None:
@@ -88,8 +92,12 @@ def images(record: Record, pictures: Mapping[str, bytes]) -> Markup | None:
     for subject in SUBJECTS:
         name = f"resurrection-{subject.replace(' ', '-')}.png"
         if name in pictures:
-            share = measured["resurrection"][subject]["mean"]
-            words = f"{subject}: the original calls {share:.0f} % of what was made for {classes_of(record)} by it"
+            resurrected = measured["resurrection"]
+            share = resurrected[subject]["mean"]
+            which = (
+                f"{subject}, the first of {models}" if (models := len(resurrected[subject]["values"])) > 1 else subject
+            )
+            words = f"{which}: the original calls {share:.0f} % of all that was made so for {classes_of(record)} by it"
             shown.append(picture(pictures[name], f"Images inverted from {words}, a row a class", words))
     if not shown:
         return None
@@ -108,7 +116,8 @@ def entropies(record: Record) -> Markup | None:
         chart(charts.entropies(record["histograms"], kind, lines), f"On {kind} images{with_line}")
         for kind in ("forget", "retain")
     ]
-    return section("How sure the models are", element("div", *figures, class_="charts"))
+    words = element("p", "Of each kind of model its first one.")
+    return section("How sure the models are", words, element("div", *figures, class_="charts"))
 
 
 def confusions(record: Record) -> Markup | None:
@@ -126,7 +135,16 @@ def confusions(record: Record) -> Markup | None:
         if subject in whole and len(names) <= LARGEST_MATRIX:
             body = [[names[c], *whole[subject][c]] for c in range(len(names))]
             matrices.append(table(f"Confusion of {subject}: true class by called class", ["", *names], body))
+    columns = [s for s in SUBJECTS if s in whole]
+    shares = [[name, *(class_accuracy(whole[s][c], c) for s in columns)] for c, name in enumerate(names)]
     return section(
-        "What forget images are called now", table("Images of the forget classes by the class they are called", ["", *names], rows),
+        "What forget images are called now",
+        element("p", "Of each kind of model its first one."),
+        table("Images of the forget classes by the class they are called", ["", *names], rows),
+        folded("Accuracy of each class", table("Images called by their own class, in per cent", ["", *columns], shares)),
         folded("All classes, before and after", *matrices) if matrices else None,
     )  # fmt: skip
+
+
+def class_accuracy(called: Sequence[int], true: int) -> str | None:
+    return f"{100 * called[true] / seen:.1f}" if (seen := sum(called)) else None

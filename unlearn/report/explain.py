@@ -20,6 +20,10 @@ LIMITATIONS = (
     "by how much.",
     "The masked logit and the randomly initialised model are marks on the scale, not opponents: a real one would try more.",
     "Hashes say that files are the same ones as then. They say nothing about forgetting.",
+    "Relearning faster than a retrained model, or a probe above its, need not be knowledge of the class: a random network may do "
+    "both. Its value stands beside.",
+    "Of several forget classes, probe, relearning, transplant and resurrection have the one of which most is left; accuracy, "
+    "membership and distances are of all of them together.",
     "What anybody saved, logged or published of the original's outputs is beyond this report.",
 )
 
@@ -32,6 +36,10 @@ def limits_of(record: Mapping[str, Any]) -> list[str]:
             "No real image was looked at. Values on synthetic images are proxies: they tell how the model answers to "
             "what the original dreamt of, and the student may have learnt from those of the retain classes."
         )
+        if record["images"]:
+            found.append(
+                "The synthetic images are those that the original calls by their class, so that it is right on all of them by choice."
+            )
     if not record["models"]["references"]:
         found.append("No retrained model was given: nothing here says what forgetting would look like for these data.")
     if len(record["models"]["references"]) == 1:

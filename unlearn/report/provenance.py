@@ -6,7 +6,7 @@ import hashlib
 import json
 
 from unlearn.report import charts
-from unlearn.report.cells import Record
+from unlearn.report.cells import Record, classes_of
 from unlearn.report.markup import Markup, chart, element, facts, folded, listing, section, table
 
 
@@ -23,7 +23,14 @@ def training(record: Record) -> Markup | None:
 
 def disposal(record: Record) -> Markup:
     lines = [f"the original checkpoint, {record['models']['teacher']['path']}"]
-    shards = record["origin"]["shards"]
+    shards, data = record["origin"]["shards"], record["request"]["data"]
+    if data:
+        lines.append(f"the real images of {classes_of(record)} in {data['name']}")
+    if (learnt := other_shards(record)) is not None:
+        lines.append(
+            f"the shards in {learnt}, which the unlearning run read: unless it was left out when they were made, they hold "
+            "synthesised images of the class, and the original's logits name it in any case"
+        )
     if shards and set(shards["plan"]["classes"]) & set(record["forget"]):
         lines.append(
             f"the shards in {shards['uri']}: they hold synthesised images of the class, and the original's logits"
@@ -44,6 +51,15 @@ def disposal(record: Record) -> Markup:
     return section("What still holds the class", element("p", text), listing(lines))
 
 
+def other_shards(record: Record) -> str | None:
+    """Where the shards that the student's run read were, if they are none of the audit's."""
+    run, shards = record["origin"]["run"], record["origin"]["shards"]
+    told = run["provenance"].get("shards") if run else None
+    if not told or (shards and shards["index_sha256"] == run["provenance"].get("index_sha256")):
+        return None
+    return str(told)
+
+
 def provenance(record: Record) -> Markup:
     run, shards = record["origin"]["run"], record["origin"]["shards"]
     models = record["models"]
@@ -52,13 +68,22 @@ def provenance(record: Record) -> Markup:
     if shards:
         digests["shards' index"] = shards["index_sha256"] or "not complete"
         digests |= {"shards' teacher": shards["teacher_sha256"], **shards["shards"]}
+    if other_shards(record) is not None:
+        digests["index of the shards that the run read"] = run["provenance"].get("index_sha256") or "not told"
     digests["this record"] = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
     ledger = [
         [f"{line['data']}, {line['split']}", line["purpose"], f"{line['images']:,}", rows_of(line)]
         for line in record["ledger"]
     ]
     trained = [[name, told_data(models[name])] for name in ("teacher", "student")]
+    trained += [[f"retrained {n + 1}", told_data(model)] for n, model in enumerate(models["references"])]
     read = run["provenance"].get("real_images_read") if run else None
+    told = run["provenance"].get("judged_on") if run else None
+    judged = (
+        f" Students beside it were judged on real ones, so that it may have been chosen by them: {told}."
+        if told
+        else ""
+    )
     synthesis = {"method": shards["method"], **shards["settings"], **shards["plan"]} if shards else {}
     audit = {"seed": record["seed"], "device": record["device"], **record["settings"]}
     return section(
@@ -66,7 +91,7 @@ def provenance(record: Record) -> Markup:
         facts("SHA-256 of everything this rests on", digests),
         table("Every real image that this audit read", ["data", "for", "images", "which"], ledger, words=True)
         if ledger else element("p", "This audit read no real image."),
-        element("p", f"Real images that the unlearning run read, by its own account: {'unknown' if read is None else read}."),
+        element("p", f"Real images that the unlearning run read, by its own account: {'unknown' if read is None else read}.{judged}"),
         table("What the models say they were trained on", ["model", "data or method"], trained, words=True),
         folded("Settings of the audit", facts("Settings", audit)),
         folded("Settings of the unlearning run", facts("Settings", run["settings"])) if run else None,
@@ -80,5 +105,8 @@ def rows_of(line: Record) -> Markup:
 
 
 def told_data(model: Record) -> str:
+    """The data or the method, and what was left out, by the model's own card."""
     told = model["training"]
-    return str(told.get("data") or told.get("method") or "not told")
+    without = told.get("without")
+    left_out = f", without {', '.join(map(str, without))}" if isinstance(without, list) and without else ""
+    return f"{told.get('data') or told.get('method') or 'not told'}{left_out}"

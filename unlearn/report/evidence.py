@@ -57,8 +57,8 @@ def relearning(record: Record) -> Markup | None:
     text = (
         "Copies of each model were trained on a few images, and asked for the class again and again: once on retain images "
         "alone, else on images of every class, with the forget class's rows of the last layer drawn anew in every model. Lines "
-        "are means over repeats, bands reach from the lowest to the highest; an open arrow at the end says that some runs were cut off below the "
-        "target, the thin horizontal line."
+        "are means over repeats, bands reach from the lowest to the highest; an open arrow at the end says that some runs were "
+        "cut off below the target, the thin horizontal line."
     )
     return section(
         "How quickly the class comes back", element("p", text),

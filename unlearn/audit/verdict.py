@@ -231,14 +231,14 @@ def conclude(
         ]
     lacking = [unknown(name, families[name], confidence) for name, beats in beaten.items() if beats is None]
     lacking += not_compared(findings, {name: families[name] for name, beats in beaten.items() if beats})
-    if lacking:
-        return UNDECIDED, lacking
     evaluated = [f for f in findings.values() if f.status != NOT_EVALUATED]
     left = [
         f"more than in the retrained model: {measurements[f.name].title}" + (f" ({f.why})" if f.why else "")
         for f in evaluated
         if f.status == MORE
     ]
+    if lacking:
+        return UNDECIDED, [*lacking, *left]
     if left:
         return TRACES, left
     differing = [measurements[f.name].title for f in evaluated if f.status == DIFFERS]

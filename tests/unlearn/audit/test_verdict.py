@@ -112,6 +112,16 @@ def test_what_a_random_network_has_more_of_is_said_to_be_so() -> None:
     ]
 
 
+def test_undecided_says_what_is_more_left_all_the_same() -> None:
+    found = judge(audit_of(probe=94.5, resurrection=99), 0.95)
+    assert found.conclusion == verdict.UNDECIDED
+    assert [reason.split(":")[0] for reason in found.reasons] == [
+        "not told from a masked logit by the linear probe",
+        "more than in the retrained model",
+        "more than in the retrained model",
+    ]
+
+
 def test_too_few_repeats_accuse_nobody() -> None:
     def few(m: Measurement) -> Measurement:
         readings = {s: Reading.of([values[:2] for values in r.values], 0.95) for s, r in m.readings.items()}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from threading import Lock
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from synth.progress import PLAIN_INTERVAL
 from synth.teacher import Classifier, to_unit
 from unlearn.audit.intervals import told_from_none
 from unlearn.audit.material import Source, rows_per_class
@@ -43,6 +45,7 @@ class Bench:
     real: Source | None = None
     synthetic: Source | None = None
     workers: int = 1
+    say: Callable[[str], None] = lambda line: None  # how far a long experiment is
     lock: Lock = field(default_factory=Lock)
     pictures: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # uint8 images and classes, by subject
     seen: dict[tuple[Classifier, int], tuple[LabelledImages, Outputs]] = field(default_factory=dict)
@@ -129,12 +132,13 @@ class Bench:
         """Images of the forget class that has the fewest, of those that have any."""
         return min(count for c in self.forget if (count := int((labels == c).sum())))
 
-    def map(self, work: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
+    def map(self, work: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
         """Each job on one thread, `workers` of them at a time: the results don't depend on how many."""
         if self.workers == 1:
-            return list(map(work, jobs))
+            yield from map(work, jobs)
+            return
         with ThreadPoolExecutor(self.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(work, jobs))
+            yield from pool.map(work, jobs)
 
     def repeated(
         self, name: str, experiment: Callable[[Classifier, int], Result], repeats: int
@@ -145,8 +149,12 @@ class Bench:
         """
         models = [model for models in self.subjects.values() for model in models]
         jobs = [(m, repeat) for m in models for repeat in range(repeats) if (name, m, repeat) not in self.results]
-        for job, result in zip(jobs, self.map(lambda job: experiment(*job), jobs), strict=True):
-            self.results[(name, *job)] = result
+        shown = time.monotonic()
+        for number, result in enumerate(self.map(lambda job: experiment(*job), jobs)):
+            self.results[(name, *jobs[number])] = result
+            if time.monotonic() - shown >= PLAIN_INTERVAL:
+                shown = time.monotonic()
+                self.say(f"{name}: {number + 1} of {len(jobs)} runs")
         return {
             subject: [[self.results[name, model, repeat] for repeat in range(repeats)] for model in models]
             for subject, models in self.subjects.items()

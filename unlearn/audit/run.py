@@ -80,7 +80,7 @@ def audit_each(requests: Sequence[Request], say: Callable[[str], None]) -> list[
 def in_turn(requests: Sequence[Request], say: Callable[[str], None]) -> list[dict[str, Any]]:
     started, worked = time.monotonic(), time.process_time()
     folders = [open_folder(request) for request in requests]
-    benches, ledger, missing = prepare(requests)
+    benches, ledger, missing = prepare(requests, say)
     for folder in folders:
         check_writable(folder)
     records = []
@@ -117,7 +117,9 @@ def check_writable(folder: Folder) -> None:
     folder.remove("probe.tmp")
 
 
-def prepare(requests: Sequence[Request]) -> tuple[list[Bench], list[dict[str, Any]], list[NotRun]]:
+def prepare(
+    requests: Sequence[Request], say: Callable[[str], None]
+) -> tuple[list[Bench], list[dict[str, Any]], list[NotRun]]:
     """A bench for each request, the ledger of the real images, and what is missing."""
     request = requests[0]
     lineups, missing = gather(
@@ -132,7 +134,7 @@ def prepare(requests: Sequence[Request]) -> tuple[list[Bench], list[dict[str, An
     missing += [NotRun(*line) for line in lacking(request, real, synthetic)]
     first = Bench(
         subjects=lineups[0], forget=request.forget, settings=request.settings, seed=request.seed, real=real,
-        synthetic=synthetic, workers=workers_of(request),
+        synthetic=synthetic, workers=workers_of(request), say=say,
     )  # fmt: skip
     check_references(first, request.references)
     return [first.beside(subjects) for subjects in lineups], ledger, missing

@@ -1,3 +1,4 @@
+import copy
 import zlib
 
 import pytest
@@ -29,6 +30,17 @@ def test_of_several_forget_classes_the_worst_counts() -> None:
     assert bench.most_called(right, labels) == 50
     assert bench.most_called(right, labels.where(labels != 8, 1)) == 25  # none of the other is there
     assert bench.fewest_of(labels) == 2
+
+
+def test_a_long_experiment_says_how_far_it_is(tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    subjects = {"original": [tiny_teacher], "this model": [copy.copy(tiny_teacher)]}
+    bench = Bench(subjects=subjects, forget=(0,), settings=SMALL, say=said.append)
+    assert bench.repeated("quick", lambda model, repeat: repeat, 2)["original"] == [[0, 1]]
+    assert said == []
+    monkeypatch.setattr("unlearn.audit.bench.PLAIN_INTERVAL", 0.0)
+    bench.repeated("slow", lambda model, repeat: repeat, 2)
+    assert said == [f"slow: {number} of 4 runs" for number in (1, 2, 3, 4)]
 
 
 def test_an_inversion_that_diverges_leaves_out_the_resurrection_alone(

@@ -72,7 +72,8 @@ def open_run(store: Store, card: RunCard, resume: bool, overwrite: bool) -> Inde
     """Make the store ready for the run and return what is published of it already.
 
     Raises:
-        UsageError: the store holds a run and neither resume nor overwrite was asked for, or resume of another run.
+        UsageError: the store holds a run and neither resume nor overwrite was asked for, or resume of another run, or files
+            that are no run's.
     """
     if overwrite:
         clear(store)  # unread, as an index that is damaged is what it may be asked for
@@ -115,21 +116,29 @@ def refuse(store: Store, index: Index) -> NoReturn:
 
 def begin(store: Store, card: RunCard) -> None:
     store.create()
-    foreign = sorted(store.names() - {LOCK})
-    if foreign:
-        raise UsageError(f"{store} already holds other files ({foreign[0]}, ...): choose a new folder with --out")
+    refuse_foreign(store, store.names() - {LOCK})
     store.remove_temporaries()
     store.write(PART, Index(card, {}, complete=False).to_bytes())
 
 
 def clear(store: Store) -> None:
-    """Remove a run's own files, and nothing else; the indexes last, so that what is left of it stays one, whenever it is ended."""
-    names = store.names()
+    """Remove a run's own files; the indexes last, so that what is left of it stays one, whenever it is ended.
+
+    Without an index nothing is touched: shards alone may be anybody's, and a generator is no run of ours.
+    Raises UsageError where there are other files too, before anything is removed.
+    """
+    names = store.names() - {LOCK}
     shards = sorted(name for name in names if SHARD_NAME.fullmatch(name))
     indexes = [name for name in (INDEX, PART) if name in names]
-    if shards or indexes:  # a generator alone is no run of ours
+    if indexes:
+        refuse_foreign(store, names - {GENERATOR, *shards, *indexes})
         for name in (*shards, GENERATOR, *indexes):
             store.remove(name)
+
+
+def refuse_foreign(store: Store, foreign: set[str]) -> None:
+    if foreign:
+        raise UsageError(f"{store} already holds other files ({min(foreign)}, ...): choose a new folder with --out")
 
 
 def first_difference(published: RunCard, wanted: RunCard) -> str:

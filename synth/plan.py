@@ -125,4 +125,4 @@ class Plan:
 def shard_seed(seed: int, number: int) -> int:
     """A 63-bit seed of the shard's own, from a counter-based generator keyed by (run seed, shard number)."""
     key = np.array([seed, number], dtype=np.uint64)
-    return int(np.random.Philox(key=key).random_raw() >> np.uint64(1))
+    return int(np.random.Philox(key=key).random_raw()) >> 1

@@ -2,6 +2,7 @@ import tracemalloc
 from collections import Counter
 from itertools import islice
 
+import numpy as np
 import pytest
 
 from synth.plan import LARGEST_RUN, Plan, shard_seed
@@ -51,6 +52,18 @@ def test_seeds_differ_by_shard_and_by_run_seed_and_are_stable() -> None:
     # The format's promise of equal bytes holds over releases only while these stay what they are.
     pinned = (106500010600983629, 7501867102099269819, 2799920918907928943)
     assert (shard_seed(0, 0), shard_seed(0, 1), shard_seed(1, 0)) == pinned
+
+
+def test_a_seed_goes_by_no_rule_of_numpys_for_mixed_integers(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Philox:
+        """numpy 1.26 shifts a small Python integer as this one, which a uint64 can't shift."""
+
+        def __init__(self, key: object) -> None: ...
+        def random_raw(self) -> np.int64:
+            return np.int64(2**62 + 5)
+
+    monkeypatch.setattr(np.random, "Philox", Philox)
+    assert shard_seed(0, 0) == 2**61 + 2
 
 
 def test_the_largest_plan_costs_no_memory() -> None:

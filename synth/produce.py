@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from synth.compute import arithmetic_note
 from synth.encode import encode_shard
 from synth.errors import UserError
 from synth.generator import ClassGenerator, generator_bytes, parse_generator
-from synth.memory import keep_freed_memory
+from synth.memory import by_rows, by_settings, keep_freed_memory
 from synth.phases import phase
 from synth.plan import ShardJob
 from synth.quality import passed
@@ -25,7 +24,6 @@ from synth.settings import QualityGate
 from synth.shards import Samples
 from synth.teacher import Classifier, parse_checkpoint, predict
 
-SMALLEST_BATCH = 4
 LABEL_BATCH = 500  # images that the teacher labels at once
 PART = 4 * LABEL_BATCH  # samples that are encoded while the next are labelled
 BLEND_ROWS = 500  # blends that are computed at once, which takes some twenty times their bytes
@@ -52,7 +50,8 @@ def make_shard(job: ShardJob, recipe: Recipe) -> bytes:
     comes before all shards the generator's checkpoint.
 
     Where the device's memory doesn't hold a batch, the shard is made again from its seed in batches half as large, and its
-    samples' json says so (`batch_size`): on such a device, content is a function of the batch size too.
+    samples' json says so (`batch_size`): on such a device, content is a function of the batch size too. What no batch is
+    optimised in (the gate's and the labels' forward passes) goes on in smaller batches.
     """
     if recipe.device == "cuda":
         torch.backends.cudnn.deterministic = True
@@ -61,16 +60,8 @@ def make_shard(job: ShardJob, recipe: Recipe) -> bytes:
         torch.set_num_threads(recipe.threads)
     with phase("load"):
         teacher = teacher_on_device(recipe.checkpoint, recipe.trusted_architecture, recipe.device)
-    settings = recipe.settings
-    while True:
-        try:
-            if job.prepares:
-                return prepare(teacher, settings, job, recipe)
-            return shard_of(teacher, settings, job, recipe)
-        except torch.OutOfMemoryError:
-            settings = halved(settings)
-        if teacher.mean.device.type == "cuda":
-            torch.cuda.empty_cache()
+    make = prepare if job.prepares else shard_of
+    return by_settings(lambda settings: make(teacher, settings, job, recipe), recipe.settings)
 
 
 def prepare(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) -> bytes:
@@ -94,16 +85,6 @@ def shard_of(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) 
     conditions |= arithmetic_note(settings, teacher)
     notes = [note | conditions for note in notes]
     return encode_shard(labelled_parts(teacher, images, job, recipe.method, generator, notes))
-
-
-def halved(settings: Any) -> Any:
-    """The settings with half the batch. Raises UserError where a device doesn't hold the smallest batch."""
-    if settings.batch_size < 2 * SMALLEST_BATCH:
-        raise UserError(
-            f"the device's memory doesn't hold {settings.batch_size} images: use another --device, or a GPU that nobody else "
-            "uses"
-        )
-    return dataclasses.replace(settings, batch_size=settings.batch_size // 2)
 
 
 @lru_cache(maxsize=1)
@@ -155,7 +136,7 @@ def labelled_parts(
     for start in range(0, len(keys), part):
         mine = slice(start, start + part)
         with phase("label"):
-            logits = predict(teacher, pixels[mine], batch_size=LABEL_BATCH)
+            logits = by_rows(partial(predict, teacher), LABEL_BATCH, pixels[mine])
         if not torch.isfinite(logits).all():
             raise UserError(
                 "the teacher gives NaN or infinite logits on its own synthetic images: use another checkpoint"

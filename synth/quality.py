@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from synth.memory import by_rows
 from synth.settings import QualityGate
 from synth.teacher import Classifier, predict
 
+GATE_BATCH = 500  # images that the teacher judges at once
 SHIFTS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]  # in pixels
 
 
@@ -47,7 +50,7 @@ def passed(
 
 def shortfall(teacher: Classifier, images: Tensor, labels: Tensor, gate: QualityGate) -> Tensor:
     """How far each image falls short of the bounds, (N,), the sum over them in their own units; 0 where it meets them all."""
-    log_p = predict(teacher, images, batch_size=500).double().log_softmax(1)
+    log_p = by_rows(partial(predict, teacher), GATE_BATCH, images).double().log_softmax(1)
     total = torch.zeros(len(images), dtype=torch.float64)
     if gate.confidence is not None:
         total += (gate.confidence - log_p.gather(1, labels[:, None])[:, 0].exp()).clamp_min(0)
@@ -60,5 +63,6 @@ def shortfall(teacher: Classifier, images: Tensor, labels: Tensor, gate: Quality
 
 def agreement(teacher: Classifier, images: Tensor, labels: Tensor) -> Tensor:
     """Of each image moved by a pixel in eight directions, the share that the teacher calls its class, (N,)."""
-    votes = [predict(teacher, images.roll(shift, dims=(2, 3)), batch_size=500).argmax(1) == labels for shift in SHIFTS]
+    moved = (images.roll(shift, dims=(2, 3)) for shift in SHIFTS)
+    votes = [by_rows(partial(predict, teacher), GATE_BATCH, x).argmax(1) == labels for x in moved]
     return torch.stack(votes).double().mean(0)

@@ -13,6 +13,7 @@ from torch import Tensor
 from synth.compute import computed
 from synth.errors import UserError
 from synth.generator import ClassGenerator
+from synth.memory import by_settings
 from synth.objectives import blur
 from synth.settings import DeepInversionSettings, GeneratorSettings
 from synth.statistics import BatchStatistics, batch_norm_layers, input_loss, watch_batch_norm
@@ -43,14 +44,15 @@ def prepare(
     teacher: Classifier, settings: DeepInversionSettings, seed: int, student: Classifier | None = None
 ) -> ClassGenerator | None:
     """With `warm_start` the generator whose images are optimised further, of that method's own settings but for what is true of
-    the teacher (no batch norm), the data (flips) or the machine (arithmetic).
+    the teacher (no batch norm), the data (flips) or the machine (arithmetic, and its own batch halved where memory doesn't hold it).
     """
     if not settings.warm_start:
         return None
     from synth.methods import generator
 
     own = GeneratorSettings(flip=settings.flip, precision=settings.precision, layout=settings.layout)
-    return generator.prepare(teacher, own if settings.bn else replace(own, bn=0.0), seed, student)
+    own = own if settings.bn else replace(own, bn=0.0)
+    return by_settings(lambda settings: generator.prepare(teacher, settings, seed, student), own)
 
 
 def synthesise(

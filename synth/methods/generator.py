@@ -14,6 +14,7 @@ from torch import Tensor
 from synth.compute import arithmetic_note, computed
 from synth.errors import UserError
 from synth.generator import ClassGenerator, GeneratorCard
+from synth.memory import by_rows
 from synth.objectives import (
     activation_loss,
     blur,
@@ -87,12 +88,12 @@ def synthesise(
     assert network is not None, "prepare trains it"
     device = teacher.mean.device
     z = torch.randn(len(labels_B), network.card.z, generator=generator)
-    with torch.no_grad():
-        images = [
-            to_pixels(teacher, network(noise.to(device), labels.to(device)))
-            for noise, labels in zip(z.split(SAMPLE_BATCH), labels_B.split(SAMPLE_BATCH), strict=True)
-        ]
-    return torch.cat(images)
+
+    @torch.no_grad()
+    def images(z: Tensor, labels: Tensor) -> Tensor:
+        return to_pixels(teacher, network(z.to(device), labels.to(device)))
+
+    return by_rows(images, SAMPLE_BATCH, z, labels_B)
 
 
 def to_pixels(teacher: Classifier, x_norm: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,15 @@ import torch
 from synth import methods
 from synth.compute import choose, computed
 from synth.errors import UserError
+from synth.generator import ClassGenerator
+from synth.memory import by_settings
 from synth.methods import deepinversion
+from synth.methods import generator as plain
 from synth.methods.deepinversion import at_plateau
 from synth.objectives import forward_flop
 from synth.plan import Plan
 from synth.produce import label_samples, labelled_parts, make_shard
-from synth.settings import DeepInversionSettings, GeneratorSettings
+from synth.settings import WARM_DEEPINVERSION, DeepInversionSettings, GeneratorSettings, QualityGate
 from synth.shards import decode_shard
 from synth.teacher import Classifier
 from tests.runs import QUICK, QUICKEST, digits_card, recipe_for
@@ -141,3 +145,85 @@ def test_samples_in_parts_are_the_samples_in_one(tiny_teacher: Classifier) -> No
     np.testing.assert_allclose(logits, whole.logits, rtol=1e-4, atol=1e-4)
     assert [record.get("share") for part in parts for record in part.records] == [r.get("share") for r in whole.records]
     assert [key for part in parts for key in part.keys] == whole.keys
+
+
+def test_labels_that_memory_does_not_hold_at_once_are_computed_in_halves_and_nothing_is_made_again(
+    tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = QualityGate(confidence=0.999, agreement=0.9, tries=2)
+    recipe = dataclasses.replace(recipe_for(tiny_teacher), gate=gate)
+    job = dataclasses.replace(PLAN.job(0), blends=9)
+    expected = decode_shard(make_shard(job, recipe), "s", (1, 28, 28), 10)
+    asked: list[int] = []
+    forward, synthesise = Classifier.forward, deepinversion.synthesise
+
+    def forward_or_not(self: Classifier, x_unit: torch.Tensor) -> torch.Tensor:
+        if len(x_unit) > 3:
+            raise torch.OutOfMemoryError("no room")
+        return forward(self, x_unit)
+
+    monkeypatch.setattr(Classifier, "forward", forward_or_not)
+    monkeypatch.setattr(deepinversion, "synthesise", lambda *a, **k: asked.append(1) or synthesise(*a, **k))
+    found = decode_shard(make_shard(job, recipe), "s", (1, 28, 28), 10)
+    assert (found.images == expected.images).all()
+    np.testing.assert_allclose(found.logits, expected.logits, atol=1e-4)
+    assert len(asked) == 2  # the gate's tries
+    assert not any("batch_size" in record for record in found.records)
+
+
+def test_a_device_that_holds_not_one_image_says_so(tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Classifier, x_unit: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(Classifier, "forward", refuse)
+    with pytest.raises(UserError, match="memory doesn't hold one image: use another --device"):
+        make_shard(PLAN.job(0), recipe_for(tiny_teacher))
+
+
+def test_a_generators_images_that_memory_does_not_hold_at_once_are_made_in_halves(
+    tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, labels = GeneratorSettings(train_steps=1, channels=8), torch.arange(40) % 10
+    network = plain.prepare(tiny_teacher, settings, 0)
+    expected = plain.synthesise(tiny_teacher, labels, settings, torch.Generator().manual_seed(0), network)
+    forward = ClassGenerator.forward
+
+    def forward_or_not(self: ClassGenerator, z: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
+        if len(z) > 7:
+            raise torch.OutOfMemoryError("no room")
+        return forward(self, z, labels_B)
+
+    monkeypatch.setattr(ClassGenerator, "forward", forward_or_not)
+    found = plain.synthesise(tiny_teacher, labels, settings, torch.Generator().manual_seed(0), network)
+    assert (found.int() - expected.int()).abs().max() <= 1
+
+
+def test_a_warm_starts_generator_has_its_own_batch_halved(
+    tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def prepare(teacher: Classifier, settings: GeneratorSettings, *rest: Any) -> str:
+        asked.append(settings.batch_size)
+        if settings.batch_size > 50:
+            raise torch.OutOfMemoryError("no room")
+        return "a generator"
+
+    monkeypatch.setattr(plain, "prepare", prepare)
+    assert deepinversion.prepare(tiny_teacher, WARM_DEEPINVERSION, 0) == "a generator"
+    assert asked == [200, 100, 50]
+
+
+def test_only_what_says_that_memory_is_out_is_taken_for_it() -> None:
+    def raising(text: str) -> Callable[[DeepInversionSettings], int]:
+        def make(settings: DeepInversionSettings) -> int:
+            if settings.batch_size > 10:
+                raise RuntimeError(text)
+            return settings.batch_size
+
+        return make
+
+    settings = DeepInversionSettings(batch_size=40)
+    assert by_settings(raising("MPS backend out of memory (MPS allocated: 9.0 GB)"), settings) == 10
+    with pytest.raises(RuntimeError, match="shapes"):
+        by_settings(raising("mat1 and mat2 shapes cannot be multiplied"), settings)

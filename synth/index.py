@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from synth.cards import check_classifier, sha256_in
 from synth.errors import UserError
 from synth.plan import Plan, ShardJob
 from synth.shards import LARGEST_SHARD, PIXEL_MODES, DamagedShardError, Samples, decode_shard, tar_files
@@ -49,17 +50,19 @@ class RunCard:
     versions: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
-        if not all(text.isprintable() and len(text) <= 200 for text in (self.architecture, self.method, self.device)):
-            raise ValueError("its architecture, method or device is not short printable text")
-        if not re.fullmatch("[0-9a-f]{64}", self.teacher_sha256):
-            raise ValueError("its teacher's sha256 is not one")
-        channels, height, width = self.image_shape
-        if channels not in PIXEL_MODES or not (1 <= height <= 4096 and 1 <= width <= 4096):
-            raise ValueError(f"image shape {list(self.image_shape)} is not (1 or 3, height, width)")
-        if not 2 <= len(self.class_names) <= 100_000 or not all(
-            isinstance(name, str) and name.isprintable() for name in self.class_names
-        ):
-            raise ValueError("class names are not a list of printable text")
+        if self.image_shape[0] not in PIXEL_MODES:
+            raise ValueError(f"image shape {list(self.image_shape)} is not (1 or 3, side, side)")
+        check_classifier(
+            architecture=self.architecture,
+            width=self.width,
+            class_names=self.class_names,
+            input_shape=self.image_shape,
+            mean=self.mean,
+            std=self.std,
+        )
+        if not all(text.isprintable() and len(text) <= 200 for text in (self.method, self.device)):
+            raise ValueError("its method or device is not short printable text")
+        sha256_in(self.teacher_sha256, "its teacher's")
         if max(self.plan.classes) >= len(self.class_names):
             raise ValueError(f"class {max(self.plan.classes)} has no name")
 
@@ -134,9 +137,10 @@ class ShardEntry:
         match = SHARD_NAME.fullmatch(raw["url"])
         if match is None:
             raise ValueError(f"shard url {str(raw['url'])[:80]!r} is not a file of the run")
+        hashed = sha256_in(raw["sha256"], "a shard's")
         counts = {int(c): int(n) for c, n in raw["class_counts"].items()}
         again, missed = (None if raw.get(name) is None else int(raw[name]) for name in ("again", "missed"))
-        return cls(int(match[1]), int(raw["nsamples"]), int(raw["filesize"]), str(raw["sha256"]), counts, again, missed)
+        return cls(int(match[1]), int(raw["nsamples"]), int(raw["filesize"]), hashed, counts, again, missed)
 
 
 def gate_counts(data: bytes) -> tuple[int, int]:
@@ -188,7 +192,7 @@ class Index:
             card = RunCard.from_json(raw["run"])
             listed = [ShardEntry.from_json(entry) for entry in raw["shardlist"]]
             complete = bool(raw["complete"])
-            generator = str(raw["generator"]["sha256"]) if "generator" in raw else None
+            generator = sha256_in(raw["generator"]["sha256"], "its generator's") if "generator" in raw else None
             check_entries(card.plan, listed, complete)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise UserError(f"{name} is damaged ({str(error)[:200]}): make the run again") from error

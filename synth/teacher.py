@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from synth.cards import check_classifier
 from synth.errors import UserError
 from synth.models import build
 
@@ -44,21 +44,14 @@ class ModelCard:
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        channels, height, side = self.input_shape
-        if not (1 <= channels <= 64 and 1 <= height <= 4096 and height == side):
-            raise ValueError(f"input shape {list(self.input_shape)} is not (channels, side, side)")
-        if not 2 <= len(self.class_names) <= 100_000:
-            raise ValueError(f"a classifier needs 2 classes or more, not {len(self.class_names)}")
-        if not all(isinstance(name, str) and name.isprintable() and len(name) <= 200 for name in self.class_names):
-            raise ValueError("class names must be printable text of at most 200 characters")
-        if not self.architecture.isprintable() or len(self.architecture) > 200:
-            raise ValueError("the architecture must be printable text of at most 200 characters")
-        if len(self.mean) != channels or len(self.std) != channels:
-            raise ValueError(f"mean and std need {channels} values, one a channel")
-        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
-            raise ValueError("mean and std must be finite, std above 0")
-        if not 0 < self.width <= 16:
-            raise ValueError(f"width {self.width} is not within (0, 16]")
+        check_classifier(
+            architecture=self.architecture,
+            width=self.width,
+            class_names=self.class_names,
+            input_shape=self.input_shape,
+            mean=self.mean,
+            std=self.std,
+        )
 
     @property
     def num_classes(self) -> int:

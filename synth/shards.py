@@ -12,6 +12,7 @@ import io
 import json
 import math
 import re
+import struct
 import tarfile
 import warnings
 from collections.abc import Iterator
@@ -34,6 +35,11 @@ LARGEST_SHARD = 8 * 2**30  # bytes, as a file and decoded
 SAMPLE_OVERHEAD = 8 * 2**10  # bytes of a sample beside pixels and logits: headers, padding, json, at most
 LARGEST_NUMBER = 1e300  # in a sample's json; NaN is not below it either
 PIXEL_MODES = {1: "L", 3: "RGB"}
+# What Pillow raises of a damaged file, by version and format.
+UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, LookupError, TypeError, OverflowError),
+    *(struct.error, Image.DecompressionBombError),
+)
 warnings.filterwarnings(
     "ignore", module="PIL"
 )  # an image's size is compared with the index's before a pixel is decoded
@@ -234,6 +240,6 @@ def decode_png(content: bytes, where: str, image_shape: tuple[int, int, int]) ->
                     f"expected {width}x{height} {PIXEL_MODES[channels]}"
                 )
             pixels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, LookupError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise DamagedShardError(f"{where}: its PNG can't be decoded ({str(error)[:80]})") from error
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)

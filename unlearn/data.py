@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from synth.errors import UsageError, UserError
+from synth.shards import UNREADABLE
 from synth.teacher import ModelCard
 
 TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10"}
@@ -142,8 +143,10 @@ def load_folder(folder: Path, split: str, image_size: int) -> LabelledImages:
     for row, (path, _) in enumerate(dataset.samples):
         try:
             image = dataset.loader(path)
-        except OSError as error:
-            raise UserError(f"cannot read the image {path}: {first_line(error)}") from error
+        except UNREADABLE as error:
+            raise UserError(
+                f"cannot read the image {path}: {first_line(error)}: save it anew, or take it out of the folder"
+            ) from error
         if image.size != (image_size, image_size):
             image = center_crop(resize(image, image_size), [image_size, image_size])
         images[row] = pil_to_tensor(image)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import PngImagePlugin
 
 from synth.encode import encode_npy, encode_png, encode_shard
 from synth.errors import UserError
@@ -199,6 +200,15 @@ def test_a_malformed_extra_chunk_of_a_png_does_no_harm(kind: bytes) -> None:
     bodies = [b"", b"\0", b"abc", b"k\0", b"k\0\0", b"k\0\0zzz", b"\xff" * 30, b"k\0\0" + zlib.compress(b"0" * 2**20)]
     for body in bodies:
         returns_or_refuses(shard_with(png=png_of(5, 6, chunk(kind, body))))
+
+
+@pytest.mark.parametrize("kind", ["gAMA", "cHRM", "tRNS"])
+def test_a_chunk_too_short_for_its_numbers_is_refused(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    def unpack(stream: PngImagePlugin.PngStream, pos: int, length: int) -> None:  # as Pillow 11 did
+        struct.unpack(">I", stream.fp.read(length))
+
+    monkeypatch.setattr(PngImagePlugin.PngStream, f"chunk_{kind}", unpack)
+    assert "its PNG can't be decoded" in refused(shard_with(png=png_of(5, 6, chunk(kind.encode(), b"\0"))))
 
 
 def returns_or_refuses(data: bytes) -> bool:

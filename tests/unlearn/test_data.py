@@ -117,10 +117,13 @@ def test_missing_data_names_the_cure(tmp_path: Path) -> None:
         load_images("imagenet", "train")
 
 
-def test_a_broken_image_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.png", b"no image"), ("huge.ppm", b"P6 100000 100000 255\n"), ("b.ppm", b"P6 x\n")]
+)
+def test_a_broken_image_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / "train" / "cat").mkdir(parents=True)
-    (tmp_path / "train" / "cat" / "a.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"a\.png"):
+    (tmp_path / "train" / "cat" / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name}: .*: save it anew, or take it out of the folder"):
         load_images(str(tmp_path), "train")
 
 

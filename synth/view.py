@@ -17,6 +17,7 @@ from synth.store import Store
 
 LABEL_WIDTH = 120  # pixels
 GAP = 2  # pixels
+LARGEST_GRID = 2**27  # pixels, half a gigabyte while it is drawn
 
 
 def describe(store: Store) -> str:
@@ -63,14 +64,12 @@ def rate_line(store: Store, index: Index) -> str:
 
 
 def draw_grid(store: Store, columns: int, out: Path) -> None:
-    """Write a PNG with a row for each class: its name, the teacher's mean confidence, and its first images."""
+    """Write a PNG with a row for each class that has images: its name, the teacher's mean confidence, and its first images."""
     index = read_index(store)
     rows = first_images(store, index, columns)
-    if not any(images for images, _ in rows.values()):
+    if not rows:
         raise UserError(f"{store} has no published shard yet: wait for the first one")
-    channels, height, width = index.card.image_shape
-    scale = max(1, 48 // height)
-    cell_h, cell_w = height * scale + GAP, width * scale + GAP
+    cell_h, cell_w = cell_size(index)
     grid = Image.new("RGB", (LABEL_WIDTH + columns * cell_w, len(rows) * cell_h), "white")
     draw = ImageDraw.Draw(grid)
     for row, (label, (images, confidences)) in enumerate(rows.items()):
@@ -79,9 +78,9 @@ def draw_grid(store: Store, columns: int, out: Path) -> None:
         if confidences:
             draw.text((4, row * cell_h + 20), f"confidence {np.mean(confidences):.2f}", fill="dimgray")
         for column, image in enumerate(images):
-            pixels = image[0] if channels == 1 else image.transpose(1, 2, 0)
+            pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
             tile = Image.fromarray(np.ascontiguousarray(pixels)).resize(
-                (width * scale, height * scale), Image.Resampling.NEAREST
+                (cell_w - GAP, cell_h - GAP), Image.Resampling.NEAREST
             )
             grid.paste(tile, (LABEL_WIDTH + column * cell_w, row * cell_h))
     try:
@@ -90,17 +89,45 @@ def draw_grid(store: Store, columns: int, out: Path) -> None:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from error
 
 
+def cell_size(index: Index) -> tuple[int, int]:
+    """Height and width of an image's place in the grid; small images are shown larger."""
+    _, height, width = index.card.image_shape
+    scale = max(1, 48 // height)
+    return height * scale + GAP, width * scale + GAP
+
+
 def first_images(store: Store, index: Index, count: int) -> dict[int, tuple[list[np.ndarray], list[float]]]:
-    """Up to `count` images and confidences of each class, from as few shards as it takes."""
-    rows: dict[int, tuple[list[np.ndarray], list[float]]] = {c: ([], []) for c in index.card.plan.classes}
+    """Up to `count` images and confidences of each class that has any, from as few shards as it takes.
+
+    Raises UserError where their grid would be too large.
+    """
+    classes = index.card.plan.classes
+    rows: dict[int, tuple[list[np.ndarray], list[float]]] = {}
+    full = 0
     for label, image, confidence in labelled_images(store, index):
+        if label not in rows:
+            rows[label] = ([], [])
+            check_size(index, len(rows), count)
         images, confidences = rows[label]
         if len(images) < count:
             images.append(image)
             confidences.append(confidence)
-        elif all(len(images) >= count for images, _ in rows.values()):
+            full += len(images) == count
+        if full == len(classes):
             break
-    return rows
+    return {label: rows[label] for label in classes if label in rows}
+
+
+def check_size(index: Index, rows: int, columns: int) -> None:
+    """Raise UserError where a grid of so many rows and columns would be too large."""
+    cell_h, cell_w = cell_size(index)
+    if rows * cell_h * (LABEL_WIDTH + columns * cell_w) <= LARGEST_GRID:
+        return
+    fitting = (LARGEST_GRID // (len(index.card.plan.classes) * cell_h) - LABEL_WIDTH) // cell_w
+    cure = f"give --columns {fitting}" if fitting > 0 else "look at a run of fewer classes ('synth generate --classes')"
+    raise UserError(
+        f"a grid of {columns} images each of {len(index.card.plan.classes):,} classes takes more than {LARGEST_GRID:,} pixels: {cure}"
+    )
 
 
 def labelled_images(store: Store, index: Index) -> Iterator[tuple[int, np.ndarray, float]]:

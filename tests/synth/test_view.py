@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from synth import view
 from synth.errors import UserError
 from synth.index import INDEX, PART, Index, read_index, shard_name
 from synth.plan import Plan
 from synth.store import Folder
+from synth.teacher import Classifier
 from synth.view import GAP, LABEL_WIDTH, describe, draw_grid, first_images
-from tests.runs import card_for, recipe_for
+from tests.runs import card_for, make_run, recipe_for
 
 
 @pytest.fixture
@@ -87,6 +89,26 @@ def test_a_grid_of_a_growing_run_shows_what_there_is(half: Folder, tmp_path: Pat
     draw_grid(half, 100, tmp_path / "grid.png")
     with Image.open(tmp_path / "grid.png") as image:
         assert image.width == LABEL_WIDTH + 100 * (28 + GAP)
+
+
+def test_a_grid_has_no_row_for_a_class_without_images(tiny_teacher: Classifier, tmp_path: Path) -> None:
+    plan = Plan(classes=(3, 1, 7, 0), per_class=1, shard_size=2)
+    store, index = make_run(tmp_path / "run", recipe_for(tiny_teacher), plan)
+    part = Index(index.card, {0: index.entries[0]}, complete=False)
+    assert list(first_images(store, part, 3)) == [3, 1]
+
+
+def test_a_grid_too_large_is_refused_with_the_columns_that_fit(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row, column = 10 * (28 + GAP), 28 + GAP
+    monkeypatch.setattr(view, "LARGEST_GRID", row * (LABEL_WIDTH + 4 * column))
+    with pytest.raises(UserError, match=r"5 images each of 10 classes takes more than .*: give --columns 4$"):
+        draw_grid(Folder(tiny_run), 5, tmp_path / "grid.png")
+    draw_grid(Folder(tiny_run), 4, tmp_path / "grid.png")
+    monkeypatch.setattr(view, "LARGEST_GRID", row * LABEL_WIDTH)
+    with pytest.raises(UserError, match=r"look at a run of fewer classes"):
+        draw_grid(Folder(tiny_run), 1, tmp_path / "grid.png")
 
 
 def test_a_grid_that_cannot_be_made_says_why(tiny_run: Path, half: Folder, tmp_path: Path) -> None:

@@ -315,9 +315,9 @@ def on_ray(workers: Workers, timeout: float | None = None, say: Callable[[str], 
         wait_for_a_node(workers, say)
         workers_available(workers)
 
-    def execute(jobs: Iterable[ShardJob], recipe: Recipe) -> Generator[Made, None, None]:
+    def execute(jobs: Iterable[ShardJob], recipe: Recipe, begun: bool = False) -> Generator[Made, None, None]:
         backend = RayBackend(workers, recipe)
-        with closing(Dispatch(backend, timeout, say).run(jobs)) as results:
+        with closing(Dispatch(backend, timeout, say, begun).run(jobs)) as results:
             for made in results:
                 yield replace(made, uploaded=lambda seconds: backend.observe_phases({"upload": seconds}))
 

@@ -89,12 +89,20 @@ class Pursuit:
 
 
 class Dispatch:
-    """`run` is the executor; the rest is its bookkeeping. `timeout` None means 4 times the median shard."""
+    """`run` is the executor; the rest is its bookkeeping. `timeout` None means 4 times the median shard.
+
+    `begun` says that shards of the run are there already, as on --resume.
+    """
 
     def __init__(
-        self, backend: Backend, timeout: float | None = None, say: Callable[[str], None] = lambda line: None
+        self,
+        backend: Backend,
+        timeout: float | None = None,
+        say: Callable[[str], None] = lambda line: None,
+        begun: bool = False,
     ) -> None:
         self.backend = backend
+        self.begun = begun
         self.timeout = timeout
         self.say = say
         self.pursuits: dict[int, Pursuit] = {}
@@ -161,8 +169,9 @@ class Dispatch:
             )
         except UserError as error:
             pursuit.failures += 1
-            # Before the first shard is there, it is very likely true of all, and said at once.
-            hopeless = pursuit.failures > FAILURES or self.last_delivery is None
+            # Before the run's first shard is there, it is very likely true of all, and said at once.
+            first = self.last_delivery is None and not self.begun
+            hopeless = pursuit.failures > FAILURES or first
             return self.again_or_fail(pursuit, hopeless, str(error), error)
         except FailedJobError as error:
             pursuit.failures += 1

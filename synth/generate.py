@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,7 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
             f"{plan.images:,} images of {counted(len(plan.classes), 'class', 'es')}{blends} "
             f"in {counted(plan.shards, 'shard')}, on {where} ({device})"
         )
+        execute = partial(execute, begun=bool(index.entries))
         recipe = Recipe(
             checkpoint,
             request.trusted_architecture,

@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from synth.errors import UsageError, UserError
 from synth.generator import read_generator
@@ -55,11 +55,16 @@ class Made:
     uploaded: Callable[[float], None] = lambda seconds: None
 
 
-Executor = Callable[[Iterable[ShardJob], Recipe], Generator[Made, None, None]]
+class Executor(Protocol):
+    """Makes the jobs, in any order. `begun`: shards of the run are there already, so one job's error isn't likely all's."""
+
+    def __call__(
+        self, jobs: Iterable[ShardJob], recipe: Recipe, begun: bool = False
+    ) -> Generator[Made, None, None]: ...
 
 
-def in_process(jobs: Iterable[ShardJob], recipe: Recipe) -> Generator[Made, None, None]:
-    """The executor without Ray: one shard after the other, here."""
+def in_process(jobs: Iterable[ShardJob], recipe: Recipe, begun: bool = False) -> Generator[Made, None, None]:
+    """The executor without Ray: one shard after the other, here, each tried once."""
     for job in jobs:
         try:
             made = Made(job, make_shard(job, recipe))

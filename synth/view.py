@@ -110,7 +110,7 @@ def first_images(store: Store, index: Index, count: int) -> dict[int, tuple[list
             check_size(index, len(rows), count)
         images, confidences = rows[label]
         if len(images) < count:
-            images.append(image)
+            images.append(image.copy())  # its shard needn't stay in memory
             confidences.append(confidence)
             full += len(images) == count
         if full == len(classes):

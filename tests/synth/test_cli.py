@@ -1,5 +1,6 @@
 import dataclasses
 import errno
+import itertools
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from torch import nn
 
 from synth import generate as generate_module
 from synth.cli import generate, main
+from synth.errors import UserError
 from synth.generate import Request
 from synth.index import INDEX, read_index, shard_name
 from synth.plan import Plan, ShardJob
@@ -205,6 +207,23 @@ def test_a_full_disk_is_one_line_with_the_cure(
     assert (code, "the disk is full: free some space and go on with --resume" in line) == (1, True)
 
 
+def test_an_executor_hears_whether_shards_are_there_already(
+    run: Run, tmp_path: Path, tiny_teacher_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[bool] = []
+
+    def hearing(jobs: Iterable[ShardJob], recipe: Recipe, begun: bool) -> Iterator[Made]:
+        heard.append(begun)
+        yield from itertools.islice(in_process(jobs, recipe), 1)
+        raise UserError("no more")
+
+    monkeypatch.setattr(generate_module, "in_process", hearing)
+    command = ["generate", "--address", "none", *generate_options(recipe, PLAN), "--teacher", tiny_teacher_path]
+    for resume in ([], ["--resume"]):
+        assert run(*command, "--out", tmp_path / "run", *resume)[0] == 1
+    assert heard == [False, True]
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_between_two_shards_with_the_way_on(
     run: Run,
@@ -214,7 +233,7 @@ def test_a_signal_ends_the_run_between_two_shards_with_the_way_on(
     monkeypatch: pytest.MonkeyPatch,
     sent: signal.Signals,
 ) -> None:
-    def interrupted(jobs: Iterable[ShardJob], recipe: Recipe) -> Iterator[Made]:
+    def interrupted(jobs: Iterable[ShardJob], recipe: Recipe, begun: bool) -> Iterator[Made]:
         for made in in_process(jobs, recipe):
             yield made
             signal.raise_signal(sent)

@@ -174,6 +174,13 @@ def test_an_error_with_a_cure_is_tried_again_once_shards_have_come() -> None:
     assert str(results[7].cause) == results[7].error == "no memory: use another device"
 
 
+def test_an_error_with_a_cure_is_tried_again_from_the_start_of_a_run_that_goes_on() -> None:
+    def briefly_full(job: ShardJob, node: str, nth: int) -> float | Exception:
+        return UserError("no memory: use another device") if nth <= FAILURES else 2.0
+
+    assert made_once(list(Dispatch(ModelCluster(["a", "b"], briefly_full), begun=True).run(jobs(8))), 8)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_whatever_happens_every_shard_is_delivered_once(seed: int) -> None:
     draw = random.Random(seed)

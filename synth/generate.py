@@ -26,7 +26,7 @@ from synth.run import Executor, in_process, open_run, package_versions, publish,
 from synth.settings import QualityGate
 from synth.shards import LARGEST_SHARD, PIXEL_MODES, largest_size
 from synth.store import Store, open_store
-from synth.teacher import Classifier, ModelCard, parse_checkpoint, read_checkpoint
+from synth.teacher import IMPORT_AGAIN, Classifier, ModelCard, check_forward, parse_checkpoint, read_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +69,7 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
     checkpoint = read_checkpoint(request.teacher)
     teacher = parse_checkpoint(checkpoint, str(request.teacher), request.trusted_architecture)
     plan = plan_for(request, teacher)
+    check_forward(teacher, f"name another --teacher than {request.teacher}, or {IMPORT_AGAIN}")
     methods.find(request.method).check(teacher, request.settings)
     generator, student = generator_and_student(request, teacher)
     store = open_store(request.out)
@@ -134,9 +135,11 @@ def generator_and_student(request: Request, teacher: Classifier) -> tuple[bytes 
             raise UsageError(f"{name} has no effect on --method {request.method} with these settings: leave it out")
     student = read_checkpoint(request.student) if request.student else None
     if student is not None:
-        card = parse_checkpoint(student, str(request.student), request.trusted_architecture).card
-        if (card.input_shape, card.num_classes) != (teacher.card.input_shape, teacher.card.num_classes):
+        model = parse_checkpoint(student, str(request.student), request.trusted_architecture)
+        shapes = [(card.input_shape, card.num_classes) for card in (model.card, teacher.card)]
+        if shapes[0] != shapes[1]:
             raise UserError(f"{request.student} takes other images or classes than the teacher: name a student of it")
+        check_forward(model, f"name another --student than {request.student}")
     if request.generator is None:
         return None, student
     try:

@@ -23,12 +23,13 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from synth.cards import check_classifier
-from synth.errors import UserError
+from synth.errors import UsageError, UserError
 from synth.models import build
 
 CARD_KEY = "model_card"
 CARD_VERSION = 1
 LARGEST_HEADER = 16 * 2**20  # bytes
+IMPORT_AGAIN = "import it again with the --input-shape that it was trained with"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +144,38 @@ def expected_shapes(card: ModelCard) -> dict[str, torch.Size]:
         return {key: value.shape for key, value in build_for(card).state_dict().items()}
 
 
+@torch.no_grad()
+def check_forward(model: Classifier, cure: str) -> None:
+    """Raise UsageError where the network doesn't make logits (N, K) of images as its card says, found by two black ones.
+
+    Nothing about the model changes, nor any random state.
+    """
+    card, modes = model.card, [(module, module.training) for module in model.modules()]
+    x_unit = torch.zeros(2, *card.input_shape, device=model.mean.device)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            logits = model.eval()(x_unit)
+    except Exception as error:  # torchvision's models and users' own raise anything here
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise UsageError(
+            f"{card.architecture} can't take images {list(card.input_shape)} ({lines[0].rstrip('.')}): {cure}"
+        ) from error
+    finally:
+        for module, training in modes:
+            module.training = training
+    shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if shape != [2, card.num_classes]:
+        raise UsageError(
+            f"{card.architecture} makes {shape} of 2 images {list(card.input_shape)}, not logits [2, {card.num_classes}]: {cure}"
+        )
+
+
 def checkpoint_bytes(model: Classifier) -> bytes:
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.net.state_dict().items()}
+    # Copies, as a file of safetensors holds no tensor twice: weights may be tied.
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in model.net.state_dict().items()
+    }
     return save_tensors(tensors, metadata={CARD_KEY: model.card.to_json()})
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
-from torch import nn
+from torch import Tensor, nn
 
 from synth import methods
 from synth.generate import run_card
@@ -105,3 +105,21 @@ def digests(folder: Path) -> dict[str, str]:
 def bare(in_channels: int, num_classes: int) -> nn.Module:
     """An architecture without batch norm, of somebody's own."""
     return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * 28 * 28, num_classes))
+
+
+def for_32(in_channels: int, num_classes: int) -> nn.Module:
+    """One that takes images of 32x32 alone."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * 32 * 32, num_classes))
+
+
+class Tied(nn.Module):
+    """One whose two layers have the same weights."""
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(in_channels * 28 * 28, num_classes)
+        self.second = nn.Linear(in_channels * 28 * 28, num_classes)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x.flatten(1)) + self.second(x.flatten(1))

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from synth.errors import UsageError, UserError
 from synth.models import AUXILIARY_HEADS
-from synth.teacher import Classifier, ModelCard, build_for, check_shapes, expected_shapes, save_checkpoint
+from synth.teacher import (
+    Classifier,
+    ModelCard,
+    build_for,
+    check_forward,
+    check_shapes,
+    expected_shapes,
+    save_checkpoint,
+)
 
 T = TypeVar("T")
 
@@ -56,6 +64,7 @@ def import_state_dict(path: Path, card: ModelCard, out: Path) -> str:
 
     Raises:
         UserError: the file is missing, holds more than weights, or holds another architecture's.
+        UsageError: the network doesn't take images of the card's shape.
     """
     heads = AUXILIARY_HEADS.get(card.architecture, ())
     state = {key: value for key, value in unwrap(read_weights(path), path).items() if not key.startswith(heads)}
@@ -64,7 +73,9 @@ def import_state_dict(path: Path, card: ModelCard, out: Path) -> str:
     )
     net = build_for(card)
     net.load_state_dict(state)
-    return save_checkpoint(Classifier(net, card), out)
+    model = Classifier(net, card)
+    check_forward(model, "give the --input-shape that it was trained with")
+    return save_checkpoint(model, out)
 
 
 def read_weights(path: Path) -> Any:

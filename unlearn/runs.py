@@ -15,7 +15,7 @@ from synth.errors import HopelessError, UsageError
 from synth.index import INDEX
 from synth.progress import Progress
 from synth.store import Store
-from synth.teacher import Classifier, ModelCard, expected_shapes, load_checkpoint
+from synth.teacher import IMPORT_AGAIN, Classifier, ModelCard, check_forward, load_checkpoint
 from unlearn import methods
 from unlearn.cache import open_shards
 from unlearn.filters import Filter, held_out, kept_for_training, unblended
@@ -67,10 +67,14 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
         HopelessError: the method broke off; the last good student is written first.
     """
     module = methods.find(request.method)
-    teacher = load_checkpoint(request.teacher, request.trusted_architecture).to(request.device)
+    teacher = load_checkpoint(request.teacher, request.trusted_architecture)
     check_forget(request.forget, teacher.card)
     card = student_card(request, teacher, module.STARTS_FROM_TEACHER)
-    expected_shapes(card)  # an architecture that doesn't exist is refused before anything is written
+    # An architecture that doesn't exist, or not for these images, is refused before anything is written.
+    check_forward(teacher, f"name another --teacher than {request.teacher}, or {IMPORT_AGAIN}")
+    if (card.architecture, card.width) != (teacher.card.architecture, teacher.card.width):
+        check_forward(Classifier.untrained(card, request.seed), "choose another --student-arch")
+    teacher = teacher.to(request.device)
     shards = split_shards(request, module, teacher)
     monitor = monitor_for(request, shards.held_out, say)
     training = shards.training.to(request.device) if shards.training else None

@@ -18,7 +18,7 @@ from synth.generate import local_device
 from synth.index import INDEX, RunCard, read_index
 from synth.memory import keep_freed_memory
 from synth.store import Folder
-from synth.teacher import expected_shapes, load_checkpoint, refuse_untrusted, save_checkpoint
+from synth.teacher import check_forward, load_checkpoint, refuse_untrusted, save_checkpoint
 from unlearn.cache import open_shards
 from unlearn.data import LabelledImages, check_data, load_images
 from unlearn.evaluate import Evaluation
@@ -132,7 +132,9 @@ def distill(request: DistillRequest, say: Say) -> None:
     student_card = method.student_card(card, forget, settings, seed, request.student_arch, request.student_width)
     if request.student_arch is None:
         refuse_untrusted(card.architecture, None, str(store), "--student-arch")
-    expected_shapes(student_card)  # an architecture that doesn't exist is refused before anything is written
+    # An architecture that doesn't exist, or not for these images, is refused before anything is written.
+    work = method.Distillation(pools, student_card, forget, settings, seed=seed, device=device)
+    check_forward(work.student, "choose another --student-arch")
     folder = RunFolder(request.out, request.overwrite, request.resume)
     folder.claim(
         {
@@ -149,7 +151,6 @@ def distill(request: DistillRequest, say: Say) -> None:
     if folder.complete:
         say(f"{request.out} is complete already")
         return
-    work = method.Distillation(pools, student_card, forget, settings, seed=seed, device=device)
     with computed(work.student, settings):
         result = carry_out(work, folder, LOOP, seed, tensorboard=request.tensorboard)
     path = conclude(

@@ -12,7 +12,7 @@ from torch import Tensor
 from synth.augment import shift_and_flip
 from synth.compute import computed
 from synth.errors import UsageError, UserError
-from synth.teacher import Classifier, ModelCard, to_unit
+from synth.teacher import Classifier, ModelCard, check_forward, to_unit
 from unlearn.data import LabelledImages, normalisation
 from unlearn.settings import TrainSettings
 
@@ -56,7 +56,9 @@ def train_classifier(
             "settings": dataclasses.asdict(settings),
         },
     )
-    model = Classifier.untrained(card, seed).to(device).train()
+    model = Classifier.untrained(card, seed)
+    check_forward(model, "choose another --arch, or with a folder of images another --image-size")
+    model = model.to(device).train()
     with computed(model, settings):
         fit(model, kept, settings, torch.Generator().manual_seed(seed), log)
     return model.freeze()

@@ -161,6 +161,18 @@ def test_a_teacher_without_batch_norm_is_refused_with_the_flag_that_helps(run: R
     assert (code, "is complete: 1 shard," in err) == (0, True)
 
 
+def test_a_teacher_that_cannot_take_its_own_images_is_refused_before_anything_is_written(
+    run: Run, tmp_path: Path
+) -> None:
+    card = digits_card(architecture="tests.runs:for_32", width=1.0)
+    save_checkpoint(Classifier.untrained(card, 0), tmp_path / "t.safetensors")
+    options = ["--address", "none", "--per-class", 2, "--teacher", tmp_path / "t.safetensors", "--bn", 0]
+    code, line = one_line(*run("generate", *options, "--out", tmp_path / "run", "--arch", "tests.runs:for_32"))
+    assert (code, "tests.runs:for_32 can't take images [1, 28, 28] (mat1 and mat2 shapes" in line) == (2, True), line
+    assert line.rstrip().endswith("or import it again with the --input-shape that it was trained with")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
 def test_a_device_that_is_not_there_is_one_line(run: Run, tiny_teacher_path: Path, tmp_path: Path) -> None:
     options = ["--per-class", 5, "--teacher", tiny_teacher_path, "--out", tmp_path / "run", "--address", "none"]

@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-from synth.errors import UserError
+from synth.errors import UsageError, UserError
 from synth.teacher import (
     CARD_VERSION,
     Classifier,
+    check_forward,
     checkpoint_bytes,
     load_checkpoint,
     parse_checkpoint,
@@ -302,3 +303,33 @@ def test_the_card_says_what_it_was_made_with(tiny_teacher: Classifier) -> None:
     card = dataclasses.replace(tiny_teacher.card, training={"data": "digits", "seed": 1})
     data = checkpoint_bytes(Classifier(tiny_teacher.net, card))
     assert parse_checkpoint(data, "t").card.training == {"data": "digits", "seed": 1}
+
+
+def test_tied_weights_survive_the_round_trip() -> None:
+    model = Classifier.untrained(digits_card(architecture="tests.runs:Tied", width=1.0), 0).freeze()
+    loaded = parse_checkpoint(checkpoint_bytes(model), "t", "tests.runs:Tied")
+    x = torch.rand(2, 1, 28, 28)
+    assert torch.equal(loaded(x), model(x))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_forward_pass_is_checked_and_changes_nothing(training: bool) -> None:
+    model = Classifier.untrained(digits_card(), 0).train(training)
+    model.net.features[1].eval()  # type: ignore[index, union-attr]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    modes, random = [module.training for module in model.modules()], torch.get_rng_state()
+    check_forward(model, "do something")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert [module.training for module in model.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_a_network_with_other_outputs_is_refused() -> None:
+    model = Classifier(nn.Flatten(), digits_card())
+    with pytest.raises(
+        UsageError, match=r"lenet5 makes \[2, 784\] of 2 images .*, not logits \[2, 10\]: choose another"
+    ):
+        check_forward(model, "choose another")
+    model.net = nn.Sequential(nn.Flatten(), nn.LSTM(784, 10))
+    with pytest.raises(UsageError, match="lenet5 makes tuple of 2 images"):
+        check_forward(model, "choose another")

@@ -11,6 +11,8 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from synth.errors import UserError
+from synth.teacher import Classifier, save_checkpoint
+from tests.runs import digits_card
 from unlearn import runs
 from unlearn.cli import main
 from unlearn.folder import PROVENANCE, STUDENT
@@ -40,6 +42,7 @@ def asked(teacher: Path, shards: Path, out: Path, *options: object) -> tuple[int
         (["--gate", "0"], 2, "gate must be above 0 and at most 1"),
         (["--mask", "--post-filter"], 2, "exclude each other"),
         (["--student-arch", "lenet6"], 2, "unknown architecture 'lenet6'"),
+        (["--student-arch", "tests.runs:for_32"], 2, "can't take images [1, 28, 28]"),
         (["--teacher", "nowhere.safetensors"], 1, "nowhere.safetensors"),
         (["--holdout", "2"], 2, "holdout must be above 0 and below 1"),
         (["--schedule", "plateau", "--no-monitor"], 2, "goes by synthetic hold-outs: name shards with --shards"),
@@ -53,6 +56,27 @@ def test_a_wrong_request_is_one_line_and_writes_nothing(
     assert error.startswith("error: ")
     assert words in error
     assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_distilled_student_for_other_images_is_refused_before_the_folder_is_claimed(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    options = ["--shards", tiny_run, "--forget", 0, "--out", tmp_path / "run", "--student-arch", "tests.runs:for_32"]
+    result = CliRunner().invoke(main, ["distill", *map(str, options), "--threads", "1"])
+    assert result.exit_code == 2
+    assert "can't take images [1, 28, 28]" in result.stderr
+    assert result.stderr.rstrip().endswith("choose another --student-arch")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("method", ["gkt", "adaptive"])
+def test_a_teacher_that_cannot_take_its_own_images_is_refused(tmp_path: Path, method: str) -> None:
+    card = digits_card(architecture="tests.runs:for_32", width=1.0)
+    save_checkpoint(Classifier.untrained(card, 0), tmp_path / "t.safetensors")
+    options = ["--teacher", tmp_path / "t.safetensors", "--arch", "tests.runs:for_32", "--forget", 0, "--threads", 1]
+    result = CliRunner().invoke(main, list(map(str, [method, *options, "--out", tmp_path / "run"])))
+    assert (result.exit_code, "import it again with the --input-shape" in result.stderr) == (2, True), result.output
     assert not (tmp_path / "run").exists()
 
 

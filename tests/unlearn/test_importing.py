@@ -75,3 +75,11 @@ def test_auxiliary_heads_are_left_behind(tmp_path: Path) -> None:
     import_state_dict(tmp_path / "model.pt", card, tmp_path / "teacher.safetensors")
     x = torch.rand(2, 3, 32, 32)
     assert torch.equal(load_checkpoint(tmp_path / "teacher.safetensors")(x), net.eval()(x))
+
+
+def test_an_input_shape_that_the_network_does_not_take_is_refused(tmp_path: Path) -> None:
+    torch.save(build("tests.runs:for_32", 1, 10, 28).state_dict(), tmp_path / "model.pt")
+    card = parse_card_options("tests.runs:for_32", 1.0, "1,28,28", "10", "0.13", "0.31")
+    with pytest.raises(UsageError, match=r"can't take images \[1, 28, 28\] .*: give the --input-shape"):
+        import_state_dict(tmp_path / "model.pt", card, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -45,6 +45,13 @@ def test_other_arithmetic_trains_as_well(digits: LabelledImages) -> None:
     assert all(value.dtype == torch.float32 for value in model.parameters())
 
 
+def test_an_architecture_for_other_images_is_a_usage_error(digits: LabelledImages) -> None:
+    with pytest.raises(
+        UsageError, match=r"can't take images \[1, 28, 28\] .*: choose another --arch, or .* --image-size"
+    ):
+        train_classifier(digits, "tests.runs:for_32", QUICK)
+
+
 def test_no_images_left_is_a_usage_error(digits: LabelledImages) -> None:
     with pytest.raises(UsageError, match="only 0 training images"):
         train_classifier(digits, "lenet5", QUICK, without=tuple(range(10)))

@@ -197,7 +197,16 @@ def statistics_prior(x_norm: Tensor, statistics: BatchStatistics, settings: Deep
 def resize(x: Tensor, side: int) -> Tensor:
     if x.shape[-1] == side:
         return x
+    if x.device.type == "cuda":
+        return resize_by_products(x, side)
     return F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
+
+
+def resize_by_products(x: Tensor, side: int) -> Tensor:
+    """The same of images (B, C, S, S): on CUDA `F.interpolate`'s gradient is added up in another order each time."""
+    units = torch.eye(x.shape[-1], device=x.device, dtype=x.dtype)[None]
+    weights = F.interpolate(units, size=side, mode="linear", align_corners=False)[0]  # (S, side)
+    return weights.T @ x @ weights
 
 
 def schedule(step: int, settings: DeepInversionSettings) -> float:

@@ -129,3 +129,9 @@ def test_a_diverging_synthesis_says_so_and_leaves_no_hook(tiny_teacher_path: obj
     with pytest.raises(UserError, match="diverged"):
         synthesise(teacher, LABELS, QUICKEST, seeded())
     assert not any(module._forward_pre_hooks for module in teacher.modules())
+
+
+@pytest.mark.parametrize(("small", "side"), [(14, 28), (16, 33)])
+def test_images_resized_by_products_are_those_interpolated(small: int, side: int) -> None:
+    x = torch.rand(2, 3, small, small, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(deepinversion.resize_by_products(x, side), deepinversion.resize(x, side))

@@ -19,7 +19,8 @@ FROM_ENVIRONMENT = {"auto_envvar_prefix": "SYNTH", "show_default": True, "max_co
 def main() -> None:
     """Make training images from a checkpoint alone, as WebDataset shards.
 
-    Every option can also come from the environment: SYNTH_TEACHER for --teacher, and so on.
+    Every option can also come from the environment: SYNTH_TEACHER for --teacher, and so on (the preview's --out from
+    SYNTH_PREVIEW_OUT).
     """
 
 
@@ -179,7 +180,15 @@ def status(uri: str) -> None:
 
 @main.command(context_settings=FROM_ENVIRONMENT)
 @click.argument("uri")
-@click.option("-o", "--out", type=click.Path(path_type=Path), default="grid.png", help="PNG to write")
+@click.option(
+    *("-o", "--out"),
+    type=click.Path(path_type=Path),
+    default="grid.png",
+    envvar="SYNTH_PREVIEW_OUT",
+    allow_from_autoenv=False,  # SYNTH_OUT is a run's place
+    show_envvar=True,
+    help="PNG to write",
+)
 @click.option("--columns", type=click.IntRange(1, 100), default=10, help="images a class")
 def preview(uri: str, out: Path, columns: int) -> None:
     """A labelled grid of a run's first images, one class a row, with the teacher's confidence."""

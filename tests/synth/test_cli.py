@@ -324,6 +324,17 @@ def test_status_and_preview_show_a_run(run: Run, tiny_run: Path, tmp_path: Path)
     assert (code, "cannot write" in line) == (1, True)
 
 
+def test_the_place_of_a_run_is_not_taken_for_that_of_a_preview(
+    run: Run, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SYNTH_OUT", "newrun")
+    assert run("preview", tiny_run) == (0, "wrote grid.png\n", "")
+    monkeypatch.setenv("SYNTH_PREVIEW_OUT", "other.png")
+    assert run("preview", tiny_run) == (0, "wrote other.png\n", "")
+    assert {path.name for path in tmp_path.iterdir()} == {"grid.png", "other.png"}
+
+
 def test_the_bare_command_and_help_show_the_commands(run: Run) -> None:
     for arguments in ([], ["--help"]):
         code, out, err = run(*arguments)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -143,19 +147,37 @@ def build(architecture: str, in_channels: int, num_classes: int, image_size: int
 
 
 def users_own(architecture: str, in_channels: int, num_classes: int) -> nn.Module:
-    """What the callable that `module:function` names makes."""
+    """What the callable that `module:function` names makes. Callers come here where the user has named it, never by a file alone."""
     module_name, _, function_name = architecture.partition(":")
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"cannot find the architecture '{architecture}': {error}") from error
-    try:
-        net = function(in_channels, num_classes)
-    except Exception as error:  # it is the user's code
-        raise UsageError(
-            f"the architecture '{architecture}', called with ({in_channels}, {num_classes}) for channels and classes, "
-            f"failed: {error}"
-        ) from error
+    with working_folder_searched():
+        try:
+            function = getattr(importlib.import_module(module_name), function_name)
+        except Exception as error:  # a module of the user's may raise anything
+            raise UsageError(
+                f"cannot find the architecture '{architecture}' ({type(error).__name__}: {error}): mend the module, or name another"
+            ) from error
+        try:
+            net = function(in_channels, num_classes)
+        except Exception as error:
+            raise UsageError(
+                f"the architecture '{architecture}', called with ({in_channels}, {num_classes}) for channels and classes, "
+                f"failed: {error}"
+            ) from error
     if not isinstance(net, nn.Module):
         raise UsageError(f"the architecture '{architecture}' made a {type(net).__name__}, not a torch.nn.Module")
     return net
+
+
+@contextmanager
+def working_folder_searched() -> Iterator[None]:
+    """Modules are looked for in the working folder too, after all other places; an installed script's Python doesn't by itself."""
+    folder = os.getcwd()
+    if folder in sys.path:
+        yield
+        return
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        if folder in sys.path:  # the module may have changed the path
+            sys.path.remove(folder)

@@ -1,3 +1,6 @@
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -83,9 +86,42 @@ def test_an_impossible_architecture_is_refused_with_what_would_do(
         ("nowhere:net", "cannot find the architecture 'nowhere:net'"),
         ("os:nothing", "cannot find the architecture 'os:nothing'"),
         ("os:getpid", r"'os:getpid', called with \(1, 10\) for channels and classes, failed"),
+        (".nowhere:net", r"cannot find the architecture '.nowhere:net' \(TypeError: "),
         ("operator:add", "made a int, not a torch.nn.Module"),
     ],
 )
 def test_code_that_makes_no_network_is_told_in_words(architecture: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         build(architecture, 1, 10, 28)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("def net(:", r"cannot find the architecture '.*:net' \(SyntaxError: .*\): mend the module"),
+        ("1 / 0", r"cannot find the architecture '.*:net' \(ZeroDivisionError: division by zero\): mend the module"),
+        ("def net(a, b): from no_such import x", "called with .* failed: No module named 'no_such'"),
+    ],
+)
+def test_a_module_of_ones_own_that_fails_is_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, words: str
+) -> None:
+    name = f"failing_{abs(hash(code))}"
+    (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=words):
+        build(f"{name}:net", 1, 10, 28)
+
+
+def test_a_module_in_the_working_folder_is_found_and_the_path_is_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "net_here.py").write_text(
+        "import torch\ndef net(a, b):\n    import part_of_net_here\n    return torch.nn.Linear(a, b)\n"
+    )
+    (tmp_path / "part_of_net_here.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in ("", str(tmp_path))])
+    before = list(sys.path)
+    assert isinstance(build("net_here:net", 1, 10, 28), nn.Linear)
+    assert sys.path == before

@@ -138,10 +138,10 @@ def build_for(card: ModelCard) -> nn.Module:
     return build(card.architecture, card.input_shape[0], card.num_classes, card.input_shape[1], card.width)
 
 
-def expected_shapes(card: ModelCard) -> dict[str, torch.Size]:
-    """The shapes of the card's weights, found without memory for them. Raises UsageError where it can't be built."""
+def expected_state(card: ModelCard) -> dict[str, Tensor]:
+    """The state dict of the card's network, without memory for its values. Raises UsageError where it can't be built."""
     with torch.device("meta"):
-        return {key: value.shape for key, value in build_for(card).state_dict().items()}
+        return build_for(card).state_dict()
 
 
 @torch.no_grad()
@@ -229,15 +229,14 @@ def parse_checkpoint(data: bytes, name: str, trusted_architecture: str | None = 
         tensors = load_tensors(data)
     except (SafetensorError, KeyError) as error:  # KeyError: a type of number that torch doesn't have
         raise UserError(f"{name} is damaged ({error}): get it again from where it was made") from error
-    expected = expected_shapes(card)
-    check_shapes(expected, {key: value.shape for key, value in tensors.items()}, name, card.architecture)
-    for key, value in tensors.items():
+    check_state(expected_state(card), tensors, name, card.architecture)
+    net = build_for(card)
+    net.load_state_dict(tensors)
+    for key, value in net.state_dict().items():  # as they are now: a float64 may be too large for a float32
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise UserError(
                 f"{name} holds NaN or infinite weights in {key}: the training run diverged, use an earlier one"
             )
-    net = build_for(card)
-    net.load_state_dict(tensors)
     return Classifier(net, card, hashlib.sha256(data).hexdigest()).freeze()
 
 
@@ -284,21 +283,29 @@ def card_text(data: bytes, key: str, largest: int) -> str:
     return json.loads(data[8 : 8 + length])["__metadata__"][key]
 
 
-def check_shapes(
-    expected: Mapping[str, torch.Size], found: Mapping[str, torch.Size], name: str, architecture: str
-) -> None:
+def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], name: str, architecture: str) -> None:
     """Raise UserError where a state dict is not one of the architecture's."""
-    for key, shape in expected.items():
+    for key, value in expected.items():
         if key not in found:
             raise UserError(f"{name} is no {architecture}: it lacks the weights {key}")
-        if found[key] != shape:
+        if found[key].shape != value.shape:
             raise UserError(
                 f"{name} is no {architecture} of this width and number of classes: "
-                f"{key} has shape {list(found[key])} where {list(shape)} is expected"
+                f"{key} has shape {list(found[key].shape)} where {list(value.shape)} is expected"
             )
+        if kind_of(found[key].dtype) != kind_of(value.dtype):
+            types = [str(dtype).removeprefix("torch.") for dtype in (found[key].dtype, value.dtype)]
+            raise UserError(f"{name} holds {key} as {types[0]}, which is no {types[1]}: save it anew as that")
     for key in found:
         if key not in expected:
             raise UserError(f"{name} is no {architecture}: it has the unknown weights {key}")
+
+
+def kind_of(dtype: torch.dtype) -> str:
+    """Of numbers, those that a network's can be loaded from without another meaning. Others are kinds of their own, float8 too."""
+    if dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        return "float"
+    return "integer" if dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64) else str(dtype)
 
 
 @torch.no_grad()

@@ -17,8 +17,8 @@ from synth.teacher import (
     ModelCard,
     build_for,
     check_forward,
-    check_shapes,
-    expected_shapes,
+    check_state,
+    expected_state,
     save_checkpoint,
 )
 
@@ -68,9 +68,7 @@ def import_state_dict(path: Path, card: ModelCard, out: Path) -> str:
     """
     heads = AUXILIARY_HEADS.get(card.architecture, ())
     state = {key: value for key, value in unwrap(read_weights(path), path).items() if not key.startswith(heads)}
-    check_shapes(
-        expected_shapes(card), {key: value.shape for key, value in state.items()}, str(path), card.architecture
-    )
+    check_state(expected_state(card), state, str(path), card.architecture)
     net = build_for(card)
     net.load_state_dict(state)
     model = Classifier(net, card)

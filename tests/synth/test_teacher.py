@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save as save_tensors
 from torch import nn
 
 from synth.errors import UsageError, UserError
 from synth.teacher import (
+    CARD_KEY,
     CARD_VERSION,
     Classifier,
     check_forward,
@@ -28,6 +30,12 @@ from synth.teacher import (
 from tests.runs import digits_card
 
 Raw = dict[str, Any]
+
+
+def with_bias(model: Classifier, bias: torch.Tensor) -> bytes:
+    """The model's checkpoint with another bias at its end."""
+    tensors = {**model.net.state_dict(), "classifier.bias": bias}
+    return save_tensors(tensors, metadata={CARD_KEY: model.card.to_json()})
 
 
 def refused(data: bytes, trusted: str | None = None) -> str:
@@ -333,3 +341,22 @@ def test_a_network_with_other_outputs_is_refused() -> None:
     model.net = nn.Sequential(nn.Flatten(), nn.LSTM(784, 10))
     with pytest.raises(UsageError, match="lenet5 makes tuple of 2 images"):
         check_forward(model, "choose another")
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.complex64, torch.int8, torch.bool])
+def test_weights_of_another_kind_are_refused(tiny_teacher: Classifier, dtype: torch.dtype) -> None:
+    data = with_bias(tiny_teacher, torch.zeros(10).to(dtype))
+    kind = str(dtype).removeprefix("torch.")
+    assert f"holds classifier.bias as {kind}, which is no float32: save it anew as that" in refused(data)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floats_of_another_size_are_read(tiny_teacher: Classifier, dtype: torch.dtype) -> None:
+    tensors = {k: v.to(dtype) if v.is_floating_point() else v.int() for k, v in tiny_teacher.net.state_dict().items()}
+    data = save_tensors(tensors, metadata={CARD_KEY: tiny_teacher.card.to_json()})
+    assert parse_checkpoint(data, "t").net.classifier.bias.dtype == torch.float32  # type: ignore[union-attr]
+
+
+def test_a_float_too_large_for_the_network_is_refused(tiny_teacher: Classifier) -> None:
+    data = with_bias(tiny_teacher, torch.full((10,), 1e300, dtype=torch.float64))
+    assert "holds NaN or infinite weights in classifier.bias" in refused(data)

@@ -35,7 +35,7 @@ def main() -> None:
     "--preset",
     type=click.Choice(["tuned", "lean", "quick", "warm", "published"]),
     default="tuned",
-    help="settings to start from: ours; ours with 20 or 5 larger steps; 10 steps from a generator's images on; the paper's",
+    help="settings to start from: ours; ours with 10 or 5 larger steps; 10 steps from a generator's images on; the paper's",
 )
 @click.option("--shard-size", type=int, default=1000, help="images a shard at most")
 @click.option(
@@ -66,8 +66,7 @@ def main() -> None:
 @click.option(
     "--gpus-per-worker",
     type=click.FloatRange(min=0, min_open=True),
-    default=1.0,
-    help="share of a GPU, on cuda",
+    help="share of a GPU, on cuda  [default: 1.0]",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto")
 @click.option(
@@ -102,7 +101,7 @@ def generate(
     address: str,
     workers: int | None,
     threads: int,
-    gpus_per_worker: float,
+    gpus_per_worker: float | None,
     device: str,
     shard_timeout: float | None,
     insecure: bool,
@@ -118,6 +117,8 @@ def generate(
         raise UsageError(f"--preset {preset} is none of --method {method}: leave it out")
     base = SYNTHESIS_PRESETS.get((method, preset), SYNTHESIS_SETTINGS[method]())
     settings = settings_from_flags(base, flags, f"--method {method}")
+    if flags["start"] is not None and getattr(settings, "warm_start", False):
+        raise UsageError("--start has no effect on --warm-start, which starts from a generator's images: leave one out")
     try:
         gate = QualityGate.parse(quality_gate) if quality_gate else None
     except ValueError as error:

@@ -26,7 +26,15 @@ from synth.run import Executor, in_process, open_run, package_versions, publish,
 from synth.settings import QualityGate
 from synth.shards import LARGEST_SHARD, PIXEL_MODES, largest_size
 from synth.store import Store, open_store
-from synth.teacher import IMPORT_AGAIN, Classifier, ModelCard, check_forward, parse_checkpoint, read_checkpoint
+from synth.teacher import (
+    IMPORT_AGAIN,
+    Classifier,
+    ModelCard,
+    check_forward,
+    parse_card,
+    parse_checkpoint,
+    read_checkpoint,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +56,7 @@ class Request:
     address: str
     workers: int | None
     threads: int
-    gpus_per_worker: float
+    gpus_per_worker: float | None  # 1 where it is None; on cuda alone
     device: str
     shard_timeout: float | None = None  # seconds
     insecure: bool = False
@@ -66,12 +74,14 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
     """
     if request.resume and request.overwrite:
         raise UsageError("--resume and --overwrite exclude each other: choose one")
+    refuse_rays_options(request)
     checkpoint = read_checkpoint(request.teacher)
     teacher = parse_checkpoint(checkpoint, str(request.teacher), request.trusted_architecture)
     plan = plan_for(request, teacher)
     check_forward(teacher, f"name another --teacher than {request.teacher}, or {IMPORT_AGAIN}")
     methods.find(request.method).check(teacher, request.settings)
     generator, student = generator_and_student(request, teacher)
+    refuse_useless_code(request, teacher, student)
     store = open_store(request.out)
     refuse_existing(store, request.resume or request.overwrite)
     configure(request.log_level, f"{request.method}-{teacher.digest[:12] if teacher.digest else ''}-{request.seed}")
@@ -101,6 +111,28 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
         if methods.find(request.method).uses_generator(request.settings):
             index, recipe = with_generator(store, index, recipe, execute, say, lock.check)
         return publish_with_progress(store, index, recipe, execute, lock, say)
+
+
+def refuse_rays_options(request: Request) -> None:
+    """Raise UsageError where an option for Ray's workers was given, and there is no Ray."""
+    given = {
+        "--workers": request.workers is not None,
+        "--gpus-per-worker": request.gpus_per_worker is not None,
+        "--shard-timeout": request.shard_timeout is not None,
+        "--insecure": request.insecure,
+    }
+    for name in given:
+        if given[name] and request.address == "none":
+            raise UsageError(f"{name} has no effect with --address none, which uses no Ray: leave it out")
+
+
+def refuse_useless_code(request: Request, teacher: Classifier, student: bytes | None) -> None:
+    """Raise UsageError where --arch was given, and no checkpoint is of code of the user's own."""
+    cards = [teacher.card, *([parse_card(student, str(request.student))] if student else [])]
+    if request.trusted_architecture and not any(":" in card.architecture for card in cards):
+        raise UsageError(
+            f"--arch has no effect on {request.teacher}, whose architecture is {teacher.card.architecture}: leave it out"
+        )
 
 
 def publish_with_progress(
@@ -229,7 +261,7 @@ def executor(request: Request, say: Callable[[str], None]) -> Iterator[tuple[Exe
         if device == "auto":
             cluster.wait_for_a_node(cpu_workers, say)  # the head alone may have no GPU where the workers have
             device = "cuda" if cluster.cluster_has_gpu() else "cpu"
-        gpus = request.gpus_per_worker if device == "cuda" else 0.0
+        gpus = (request.gpus_per_worker or 1.0) if device == "cuda" else 0.0
         workers = dataclasses.replace(cpu_workers, gpus=gpus)
         yield cluster.on_ray(workers, request.shard_timeout, say), device, where
 

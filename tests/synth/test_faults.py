@@ -79,7 +79,8 @@ def test_a_cluster_that_dies_with_its_head_is_followed_by_another(tiny_teacher_p
 @pytest.mark.parametrize("address", ["none", "local"])
 def test_sigterm_leaves_a_run_that_goes_on(tiny_teacher_path: Path, tmp_path: Path, address: str) -> None:
     out = tmp_path / "run"
-    process = generate(tiny_teacher_path, out, "--address", address, "--workers", "1", "--steps", "100")
+    workers = ["--workers", "1"] if address == "local" else []
+    process = generate(tiny_teacher_path, out, "--address", address, *workers, "--steps", "100")
     wait_for_shards(out, 3)
     process.terminate()
     assert "go on with the same command and --resume" in finish(process, 130)

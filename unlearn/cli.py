@@ -91,7 +91,8 @@ def run_method(method: str, base: Any, options: dict[str, Any], preset: str | No
 def main() -> None:
     """Make a trained classifier forget classes, without its training data, and show what is left of them.
 
-    Every option can also come from the environment: UNLEARN_DATA for --data, and so on.
+    Every option can also come from the environment: UNLEARN_DATA for --data, and so on (the page of report and the folder
+    of replay from UNLEARN_REPORT_OUT and UNLEARN_REPLAY_OUT).
     """
 
 

@@ -41,7 +41,15 @@ def say(line: str, err: bool = False) -> None:
 
 @click.command(cls=ReportCommand, context_settings=FROM_ENVIRONMENT)
 @click.argument("run", type=PATH)
-@click.option("-o", "--out", type=PATH, default="report.html", help="page to write")
+@click.option(
+    *("-o", "--out"),
+    type=PATH,
+    default="report.html",
+    envvar="UNLEARN_REPORT_OUT",
+    allow_from_autoenv=False,  # UNLEARN_OUT is a run's place, or a checkpoint's
+    show_envvar=True,
+    help="page to write",
+)
 def report(run: Path, out: Path) -> None:
     """Write the audit RUN (its folder, its audit.json, or an earlier page of it) as one self-contained page."""
     from unlearn.report.write import write_report
@@ -84,7 +92,14 @@ def verify(report: Path, references: tuple[Path, ...], **places: Any) -> None:
 @references_option
 @click.option("--data-root", type=PATH, help="where the data set is now")
 @click.option("--retrain", is_flag=True, help="make the student again too, from its run's settings and shards")
-@click.option("--out", type=PATH, help="folder to keep what is made in  [default: none is kept]")
+@click.option(
+    "--out",
+    type=PATH,
+    envvar="UNLEARN_REPLAY_OUT",
+    allow_from_autoenv=False,
+    show_envvar=True,
+    help="folder to keep what is made in  [default: none is kept]",
+)
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda", "mps"]),

@@ -4,11 +4,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from synth.errors import UserError
 from unlearn.audit.run import AUDIT
 from unlearn.audit.schema import read_record
 from unlearn.audit.text import audit_text
+from unlearn.cli import main
 from unlearn.report.charts import STYLES, relearning
 from unlearn.report.document import read_pictures, read_report
 from unlearn.report.page import page
@@ -148,3 +150,17 @@ def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
         read_report(tmp_path / "page.html")
     with pytest.raises(UserError, match="cannot read"):
         read_report(tmp_path / "none")
+
+
+def test_a_page_does_not_go_where_a_run_or_a_checkpoint_would(
+    audited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "teacher.safetensors").write_bytes(b"weights")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UNLEARN_OUT", "teacher.safetensors")
+    assert CliRunner().invoke(main, ["report", str(audited)]).exit_code == 0
+    assert (tmp_path / "teacher.safetensors").read_bytes() == b"weights"
+    assert (tmp_path / "report.html").exists()
+    monkeypatch.setenv("UNLEARN_REPORT_OUT", "page.html")
+    assert CliRunner().invoke(main, ["report", str(audited)]).exit_code == 0
+    assert (tmp_path / "page.html").exists()

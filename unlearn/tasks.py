@@ -15,9 +15,9 @@ from synth.compute import computed
 from synth.console import check_classes
 from synth.errors import UsageError
 from synth.generate import local_device
-from synth.index import INDEX, RunCard, read_index
+from synth.index import INDEX, Index, RunCard, read_index
 from synth.memory import keep_freed_memory
-from synth.store import Folder
+from synth.store import Folder, Store
 from synth.teacher import check_forward, load_checkpoint, refuse_untrusted, save_checkpoint
 from unlearn.cache import open_shards
 from unlearn.data import LabelledImages, check_data, load_images
@@ -153,12 +153,14 @@ def distill(request: DistillRequest, say: Say) -> None:
         return
     with computed(work.student, settings):
         result = carry_out(work, folder, LOOP, seed, tensorboard=request.tensorboard)
+    if not result.failure:
+        work.take_in_for(work.steps)  # for its counts, where a resumed run had no step left
     path = conclude(
         folder,
         result,
         {
             "shards": str(store),
-            "index_sha256": hashlib.sha256(store.read(INDEX)).hexdigest(),
+            "index_sha256": index_digest(store, work.index),
             "teacher_sha256": card.teacher_sha256,
             "samples": work.counts,
             "device": device,
@@ -171,6 +173,19 @@ def distill(request: DistillRequest, say: Say) -> None:
 def run_digest(card: RunCard) -> str:
     """Of what a run of synth was asked to make, which is the same while it is made and after."""
     return hashlib.sha256(json.dumps(dataclasses.asdict(card), sort_keys=True).encode()).hexdigest()
+
+
+def index_digest(store: Store, index: Index | None) -> str | None:
+    """Of the run's index.json; where its driver hasn't written that yet, or died before, of what it would write.
+
+    None where shards are missing, as after a training that diverged on a part of them.
+    """
+    try:
+        return hashlib.sha256(store.read(INDEX)).hexdigest()
+    except FileNotFoundError:
+        if index is None or len(index.entries) < index.card.plan.shards:
+            return None
+        return hashlib.sha256(dataclasses.replace(index, complete=True).to_bytes()).hexdigest()
 
 
 def evaluate(

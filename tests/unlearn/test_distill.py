@@ -1,3 +1,6 @@
+import hashlib
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -5,9 +8,12 @@ import pytest
 import torch
 
 from synth.errors import UsageError, UserError
-from synth.index import read_index
+from synth.index import INDEX, PART, read_index
 from synth.store import Folder
 from synth.teacher import Classifier, predict, to_unit
+from tests.unlearn.test_stream import Growing
+from unlearn import tasks
+from unlearn.folder import PROVENANCE
 from unlearn.loop import run_method
 from unlearn.methods.distill import (
     Distillation,
@@ -20,7 +26,7 @@ from unlearn.methods.distill import (
     targets_for,
 )
 from unlearn.settings import DistillSettings, LoopSettings
-from unlearn.stream import Batch, ShardPool, load_complete
+from unlearn.stream import Batch, ShardPool, follow, load_complete
 
 QUICK = DistillSettings(steps=150, batch_size=32, shift=2)
 LOOP = LoopSettings(every=50, monitor=False)
@@ -93,6 +99,29 @@ def test_each_shard_buys_its_share_of_the_steps(tiny_run: Path) -> None:
     run_method(method, LoopSettings(every=1), report=done.append)
     assert asked_at == [0, 38, 75]
     assert len(done) == 150
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9])
+def test_the_last_step_waits_for_the_last_shard(tiny_run: Path, tmp_path: Path, steps: int) -> None:
+    growing, settings = Growing(tiny_run, tmp_path / "run"), DistillSettings(steps=steps, shift=0)
+    pools = follow(growing.store, {}, timeout=60, wait=growing.publish_next)
+    method = Distillation(pools, student_card(growing.whole.card, (0,), settings, 0, None, None), (0,), settings)
+    run_method(method, LOOP)
+    assert method.counts == {"kept": 100}
+
+
+def test_following_a_run_whose_driver_died_before_its_last_word(tiny_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    index = read_index(Folder(run))
+    (run / INDEX).rename(run / PART)
+    (run / PART).write_bytes(replace(index, complete=False).to_bytes())
+    request = tasks.DistillRequest(
+        shards=str(run), forget=(0,), settings=replace(QUICK, steps=4), out=tmp_path / "out", follow_timeout=60
+    )
+    tasks.distill(request, lambda line: None)
+    facts = json.loads((tmp_path / "out" / PROVENANCE).read_text())
+    assert facts["index_sha256"] == hashlib.sha256((tiny_run / INDEX).read_bytes()).hexdigest()
+    assert sum(facts["samples"].values()) == 100
 
 
 def test_blends_are_not_shifted_again(tiny_run: Path) -> None:

@@ -1,6 +1,7 @@
 """Ctrl-C on a method at work, in a process of its own."""
 
 import dataclasses
+import json
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from unlearn import runs, tasks
-from unlearn.folder import METRICS, PROVENANCE, SETTINGS, STUDENT
+from unlearn.folder import METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder
 from unlearn.settings import DistillSettings, GKTSettings, LoopSettings
 
 GKT = GKTSettings(rounds=120, student_steps=1, batch_size=8, z=8, channels=2, attention=0.0, mask=True, gate=1.0)
@@ -62,6 +63,28 @@ def test_a_method_that_gets_ctrl_c_is_resumed_bit_by_bit(
     run(broken, resume=True)
     run(whole)
     same(whole, broken)
+
+
+def test_distill_that_ended_after_its_last_check_is_resumed_with_its_counts(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = DistillSettings(steps=20, batch_size=8)
+    request = tasks.DistillRequest(shards=str(tiny_run), forget=(0,), settings=settings, out=tmp_path / "broken")
+
+    def interrupt(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "save_provenance", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            tasks.distill(request, lambda line: None)
+    said: list[str] = []
+    tasks.distill(dataclasses.replace(request, resume=True), said.append)
+    tasks.distill(dataclasses.replace(request, out=tmp_path / "whole"), said.append)
+    assert said[0].replace("broken", "whole") == said[1]
+    broken, whole = (json.loads((tmp_path / name / PROVENANCE).read_text()) for name in ("broken", "whole"))
+    assert broken["samples"] == whole["samples"] != {}
+    same(tmp_path / "whole", tmp_path / "broken")
 
 
 @pytest.mark.long

@@ -12,7 +12,7 @@ from torch import Tensor
 from synth.augment import shift_and_flip
 from synth.console import check_classes
 from synth.errors import HopelessError, UsageError
-from synth.index import RunCard
+from synth.index import Index, RunCard
 from synth.teacher import Classifier, ModelCard, to_unit
 from unlearn import losses
 from unlearn.augment import mixup
@@ -77,9 +77,9 @@ def network_of(teacher: RunCard | ModelCard, architecture: str | None, width: fl
 class Distillation:
     """Minimise KL(q || S(x)), q being the teacher's distribution without the forget classes, for `settings.steps` steps.
 
-    Each shard buys its share of the steps: from a run that is still being written, the student trains as far as the
-    published part allows, and the learning rate follows the steps, so the work is the same as on a finished run. There the
-    student is a function of the seed; while the run is being written, also of when its shards come.
+    Each shard buys its share of the steps, and the last shard the last step: from a run that is still being written, the
+    student trains as far as the published part allows, and the learning rate follows the steps, so the work is the same as on
+    a finished run. There the student is a function of the seed; while the run is being written, also of when its shards come.
 
     Args:
         pools: the same pool each time it has grown; one pool for a finished run.
@@ -104,6 +104,7 @@ class Distillation:
         self.generator = torch.Generator().manual_seed(seed)
         self.rows = Rows(settings.batch_size, self.generator)
         self.samples: Batch | None = None
+        self.index: Index | None = None  # of the shards that are here
         self.counts: dict[str, int] = {}
         self.affordable = 0  # steps, by the shards that are here
         self.parts: dict[str, Part] = {
@@ -115,8 +116,7 @@ class Distillation:
         }
 
     def step(self, number: int) -> dict[str, Tensor]:
-        while self.affordable <= number:
-            self.take_in(next(self.pools))
+        self.take_in_for(number + 1)
         assert self.samples is not None
         loss = distillation_loss(
             self.student, self.samples, self.rows.next(len(self.samples)), self.forget, self.settings, self.generator
@@ -125,12 +125,18 @@ class Distillation:
         samples, rate = float(len(self.samples)), float(self.schedule.get_last_lr()[0])
         return {"loss": loss.detach(), "samples": torch.tensor(samples), "lr": torch.tensor(rate, dtype=torch.float64)}
 
+    def take_in_for(self, steps: int) -> None:
+        """Take in the shards that so many steps need; all of them where these are all steps."""
+        while self.affordable < steps:
+            self.take_in(next(self.pools))
+
     def take_in(self, pool: ShardPool) -> None:
         """Raises HopelessError where the filters leave a complete run too small."""
-        self.counts = {"kept": len(pool), **pool.dropped}
+        self.index, self.counts = pool.index, {"kept": len(pool), **pool.dropped}
         if len(pool) >= 2:
             self.samples = pool.samples().to(self.device)
-            self.affordable = round(self.steps * pool.share_loaded)
+            share = round(self.steps * pool.share_loaded)
+            self.affordable = self.steps if pool.share_loaded == 1 else min(share, self.steps - 1)
         elif pool.share_loaded == 1:
             raise HopelessError(
                 f"the filters leave {len(pool)} sample of {pool.store}, and batch norm needs two: loosen --gate or --entropy"

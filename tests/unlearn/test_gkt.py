@@ -113,6 +113,23 @@ def test_both_learning_rates_halve_where_the_loss_on_the_hold_outs_stalls(tiny_t
     assert not any("plateau" in name for name in constant.parts)
 
 
+class WithoutFloat64(Tensor):
+    """As on MPS."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func is not Tensor.double, "this device has no float64"
+        if func is Tensor.cpu:
+            return args[0].as_subclass(Tensor)
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+def test_the_gate_needs_no_float64_of_the_device(tiny_teacher: Classifier) -> None:
+    method = at_work(tiny_teacher, dataclasses.replace(SMALL, entropy=2.0))
+    logits = 3 * random(16, 10)
+    assert method.gate(logits.as_subclass(WithoutFloat64)).tolist() == method.gate(logits).tolist() != []
+
+
 def test_a_gate_that_lets_nothing_pass_says_so_restores_and_gives_up(tiny_teacher: Classifier) -> None:
     said: list[str] = []
     settings = dataclasses.replace(SMALL, rounds=50, gate=1e-9, empty_batches=4)

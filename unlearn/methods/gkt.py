@@ -229,12 +229,12 @@ class GKT:
         return (logits / settings.temperature).softmax(1)
 
     def gate(self, logits: Tensor) -> Tensor:
-        """The rows that pass the gate and the entropy filter."""
-        view = View(logits.detach(), logits.new_empty(0))
+        """The rows that pass the gate and the entropy filter, which work on the CPU: MPS has no float64."""
+        view = View(logits.detach().cpu(), torch.empty(0))
         passed = forget_gate(self.inputs.forget, self.settings.gate)(view)
         if self.settings.entropy is not None:
             passed &= entropy_below(self.settings.entropy)(view)
-        return passed.nonzero()[:, 0]
+        return passed.nonzero()[:, 0].to(logits.device)
 
     def noise(self) -> Tensor:
         size = (self.settings.batch_size, self.settings.z)

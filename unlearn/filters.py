@@ -25,10 +25,6 @@ class View:
     partners: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     sources: Tensor = field(default_factory=lambda: torch.empty(0, 2, dtype=torch.long))
 
-    @property
-    def probabilities(self) -> Tensor:
-        return self.logits.double().softmax(1)
-
 
 Filter = Callable[[View], Tensor]
 GOLDEN_RATIO = 0.6180339887498949
@@ -40,11 +36,14 @@ def retain_label(forget: tuple[int, ...]) -> Filter:
     return lambda view: ~(torch.isin(view.labels, classes) | torch.isin(view.partners, classes))
 
 
-def forget_gate(forget: tuple[int, ...], epsilon: float) -> Filter:
-    """Pass where p_f(x) < ε for every forget class f (the gate of Chundawat et al. 2023, GKT); all where ε is 1."""
+def forget_gate(forget: tuple[int, ...], epsilon: float, temperature: float = 1.0) -> Filter:
+    """Pass where p_f(x) < ε for every forget class f (the gate of Chundawat et al. 2023, GKT); all where ε is 1.
+
+    At temperature 1 and at that of the student's targets, where these keep the forget classes.
+    """
     if epsilon == 1:  # a p_f near enough is rounded to 1
         return lambda view: torch.ones_like(view.logits[:, 0], dtype=torch.bool)
-    return lambda view: (view.probabilities[:, list(forget)] < epsilon).all(1)
+    return lambda view: forget_share(view.logits.double(), forget, temperature) < epsilon
 
 
 def entropy_below(threshold: float) -> Filter:
@@ -75,6 +74,12 @@ def is_held_out(view: View, share: float) -> Tensor:
     return (view.sources.double() * GOLDEN_RATIO) % 1 < share
 
 
+def forget_share(logits: Tensor, forget: tuple[int, ...], temperature: float = 1.0) -> Tensor:
+    """max_f of softmax(z)_f and of softmax(z / τ)_f, the larger of the two, (N, K) to (N,)."""
+    shares = [(logits / t).softmax(1)[:, list(forget)] for t in (1.0, temperature)]
+    return torch.cat(shares, dim=1).amax(1)
+
+
 def entropy(logits: Tensor) -> Tensor:
     """H(softmax(logits)) in nats, (N, K) to (N,)."""
     log_p = logits.double().log_softmax(1)
@@ -92,8 +97,9 @@ def apply(filters: Mapping[str, Filter], view: View) -> tuple[Tensor, dict[str, 
     return passed, dropped
 
 
-def post_filter(logits: Tensor, forget: tuple[int, ...], threshold: float = 0.01) -> Tensor:
-    """The teacher's logits (N, K) with the forget classes pushed down where p_f > threshold for any f (ISPF).
+def post_filter(logits: Tensor, forget: tuple[int, ...], threshold: float = 0.01, temperature: float = 1.0) -> Tensor:
+    """The teacher's logits (N, K) with the forget classes pushed down where p_f > threshold for any f (ISPF), at temperature 1
+    or at that of the student's targets.
 
     There, z_f becomes the sample's smallest logit, and what was taken away is spread evenly over the retain logits:
 
@@ -101,7 +107,7 @@ def post_filter(logits: Tensor, forget: tuple[int, ...], threshold: float = 0.01
 
     No sample is thrown away, and the order of the retain classes stays.
     """
-    rows = (logits.softmax(1)[:, list(forget)] > threshold).any(1, keepdim=True)
+    rows = (forget_share(logits, forget, temperature) > threshold)[:, None]
     lowest = logits.min(1, keepdim=True).values
     removed = (logits[:, list(forget)] - lowest).sum(1, keepdim=True)
     pushed = logits + removed / (logits.shape[1] - len(set(forget)))

@@ -139,7 +139,11 @@ class GKTSettings(ComputeSettings):
     entropy: float | None = setting(None, "images pass where the teacher's entropy in nats is below this", above=0)
     attention: float = setting(250.0, "weight of attention transfer (β); 0 leaves it out", at_least=0)
     attention_layers: str = setting("", "layers to compare, such as features.2,features.6 or teacher.a=student.b")
-    temperature: float = setting(1.0, "softens the teacher's and the student's probabilities", above=0)
+    temperature: float = setting(
+        1.0,
+        "softens the teacher's and the student's probabilities; above 1 they carry more of the forget class",
+        above=0,
+    )
     inhibit: bool = setting(False, "turn the sign of the forget classes in the generator's loss (ISPF)")
     post_filter: bool = setting(False, "push the forget classes down in the teacher's logits (ISPF)")
     post_filter_threshold: float = setting(

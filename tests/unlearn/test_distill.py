@@ -183,3 +183,10 @@ def test_the_post_filter_drops_nothing_and_never_lets_a_forget_class_win(tiny_ru
     assert len(pool) == len(load_complete(Folder(tiny_run), {}).samples())
     assert (samples.labels == 0).any()
     assert (targets_for(samples.logits, (0,), settings).argmax(1) != 0).all()
+
+
+def test_softened_targets_carry_no_more_of_a_forget_class_past_the_post_filter(tiny_run: Path) -> None:
+    settings = DistillSettings(post_filter=True, temperature=4.0)
+    samples = load_complete(Folder(tiny_run), filters_for((0,), settings)).samples()
+    targets = targets_for(samples.logits, (0,), settings)
+    assert (targets[:, 0] <= targets.min(1).values.clamp_min(0.01) + 1e-6).all()

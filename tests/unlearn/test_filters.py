@@ -1,5 +1,6 @@
 import math
 
+import pytest
 import torch
 
 from unlearn.filters import (
@@ -36,7 +37,7 @@ def test_the_gate_closes_on_any_forget_class() -> None:
 
 def test_a_gate_of_one_is_no_gate() -> None:
     certain = View(torch.tensor([[100.0, 0.0]]), torch.tensor([0]))
-    assert certain.probabilities[0, 0] == 1
+    assert certain.logits.double().softmax(1)[0, 0] == 1
     assert forget_gate((0,), 1.0)(certain).tolist() == [True]
 
 
@@ -64,3 +65,26 @@ def test_the_post_filter_is_its_equation_where_a_forget_class_has_a_say() -> Non
     assert torch.equal(filtered[1], logits[1])
     two = post_filter(logits, (0, 1), threshold=0.01)
     assert torch.allclose(two[0], torch.tensor([-2.0, -2.0, -2.0 + 4.0, 0.0 + 4.0]))
+
+
+TEMPERATURES = pytest.mark.parametrize("temperature", [0.25, 1.0, 2.0, 4.0, 100.0])
+
+
+@TEMPERATURES
+@pytest.mark.parametrize("epsilon", [0.01, 0.2])
+def test_the_gate_bounds_the_forget_classes_share_of_the_targets(temperature: float, epsilon: float) -> None:
+    logits = 6 * torch.randn(4000, 5, generator=torch.Generator().manual_seed(0))
+    seen = View(logits, torch.zeros(4000, dtype=torch.long))
+    passed = forget_gate((0, 2), epsilon, temperature)(seen)
+    targets = (logits[passed] / temperature).softmax(1)[:, [0, 2]]
+    assert not targets.numel() or targets.max() <= epsilon
+    assert not torch.isin(logits[passed].argmax(1), torch.tensor([0, 2])).any()  # nor is it let in by softening
+    assert (passed == forget_gate((0, 2), epsilon)(seen)).all() or temperature != 1
+
+
+@TEMPERATURES
+def test_the_post_filter_leaves_a_forget_class_its_threshold_or_the_smallest_share(temperature: float) -> None:
+    logits = 6 * torch.randn(4000, 5, generator=torch.Generator().manual_seed(0))
+    targets = (post_filter(logits, (0, 2), 0.01, temperature) / temperature).softmax(1)
+    smallest = targets.min(1).values
+    assert (targets[:, [0, 2]] <= smallest[:, None].clamp_min(0.01) + 1e-6).all()

@@ -16,6 +16,7 @@ from unlearn.methods import gkt
 from unlearn.settings import GKTSettings, LoopSettings
 
 SMALL = GKTSettings(rounds=6, student_steps=2, batch_size=16, z=8, channels=4, gate=0.2)
+SMALL_GATE = dataclasses.replace(SMALL, gate=0.01)
 
 
 def at_work(teacher: Classifier, settings: GKTSettings, **card: Any) -> gkt.GKT:
@@ -111,6 +112,18 @@ def test_both_learning_rates_halve_where_the_loss_on_the_hold_outs_stalls(tiny_t
     constant = at_work(tiny_teacher, SMALL)
     constant.heed({"holdout_loss": 1.0})
     assert not any("plateau" in name for name in constant.parts)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 4.0])
+def test_the_gate_holds_for_the_targets_that_the_student_gets(tiny_teacher: Classifier, temperature: float) -> None:
+    logits = 12 * random(2000, 10)
+    for changes in ({}, {"mask": True}):
+        settings = dataclasses.replace(SMALL_GATE, temperature=temperature, **changes)
+        method = at_work(tiny_teacher, settings)
+        passed = method.gate(logits)
+        assert len(passed)
+        assert method.targets(logits[passed])[:, 0].max() <= 0.01
+    assert torch.equal(passed, at_work(tiny_teacher, SMALL_GATE).gate(logits))  # masked targets need no more
 
 
 class WithoutFloat64(Tensor):

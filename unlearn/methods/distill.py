@@ -186,7 +186,7 @@ def distillation_loss(
 def targets_for(logits: Tensor, forget: tuple[int, ...], settings: DistillSettings) -> Tensor:
     """What the student is to say of samples with these teacher logits, (N, K)."""
     if settings.post_filter:
-        return (post_filter(logits, forget) / settings.temperature).softmax(1)
+        return (post_filter(logits, forget, temperature=settings.temperature) / settings.temperature).softmax(1)
     targets = without_forget_classes(logits, forget, settings.temperature)
     return losses.one_hot(targets.argmax(1), targets.shape[1]) if settings.hard_labels else targets
 

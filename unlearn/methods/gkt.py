@@ -225,13 +225,14 @@ class GKT:
         if settings.mask:
             return without_forget_classes(logits, forget, settings.temperature)
         if settings.post_filter:
-            logits = post_filter(logits, forget, settings.post_filter_threshold)
+            logits = post_filter(logits, forget, settings.post_filter_threshold, settings.temperature)
         return (logits / settings.temperature).softmax(1)
 
     def gate(self, logits: Tensor) -> Tensor:
         """The rows that pass the gate and the entropy filter, which work on the CPU: MPS has no float64."""
         view = View(logits.detach().cpu(), torch.empty(0))
-        passed = forget_gate(self.inputs.forget, self.settings.gate)(view)
+        temperature = 1.0 if self.settings.mask else self.settings.temperature  # masked targets have no forget class
+        passed = forget_gate(self.inputs.forget, self.settings.gate, temperature)(view)
         if self.settings.entropy is not None:
             passed &= entropy_below(self.settings.entropy)(view)
         return passed.nonzero()[:, 0].to(logits.device)
@@ -249,6 +250,8 @@ class GKT:
         if not is_finite(self.images):
             raise StuckError("the generator diverged (its weights are not numbers): lower --generator-lr")
         advice = "raise --gate" if self.settings.entropy is None else "raise --gate or --entropy"
+        if self.settings.temperature > 1 and not self.settings.mask:
+            advice += ", lower --temperature, or use --mask"
         restored = int(self.empty[1])
         if restored == 2:
             raise StuckError(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from synth.errors import UsageError, UserError
 from synth.teacher import Classifier
 from tests.runs import digits_card
+from unlearn import losses
 from unlearn.attention import attention_loss, layer_pairs, watch_layers
 from unlearn.generator import Generator, balance_loss, disagreement, one_hot_loss
 from unlearn.loop import Inputs, run_method
@@ -49,6 +50,17 @@ def test_disagreement_is_its_equation(inhibited: tuple[int, ...]) -> None:
         for c in range(5):
             expected += (-1 if c in inhibited else 1) * (p[c] * (p[c].log() - q[c].log())).item() / 4
     assert disagreement(teacher, student, inhibited).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["batchmean", "mean"])
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_the_generator_goes_by_the_students_loss(tiny_teacher: Classifier, reduction: str, temperature: float) -> None:
+    settings = dataclasses.replace(SMALL, kl_reduction=reduction, temperature=temperature, gate=1.0)
+    method, (teacher, student) = at_work(tiny_teacher, settings), random(2, 4, 10)
+    expected = losses.divergence((teacher / temperature).softmax(1), student, temperature, reduction)
+    assert method.disagreement(teacher, student, ()).item() == pytest.approx(expected.item(), rel=1e-5)
+    method.disagreement = lambda *logits: 0.0 * logits[1].sum()  # type: ignore[method-assign]
+    assert method.train_generator(method.noise())["disagreement"] == 0  # type: ignore[index]
 
 
 def test_certain_and_balanced_images_have_the_lowest_losses() -> None:

@@ -8,10 +8,11 @@ From the teacher alone (Chundawat et al. 2023). In turn, the generator G and the
 The same loop carries ISPF and mixtures of both, by its settings (`unlearn.methods.ispf`).
 
 Four accidents of the published code are not repeated, but can be had with `--preset published`: its student is never in
-train mode, so that batch norm works with its initial statistics; its KL divergence is divided by K as well, which makes the
-published β of 250 ten times weaker at ten classes in the equation's units; a round's steps, the generator's too, all see the
-same noise; and the schedule of the generator's learning rate is fed the untrained student's loss, again and again, so that
-the rate halves every 150 rounds whatever happens.
+train mode, so that batch norm works with its initial statistics; its KL divergence, the student's and the generator's, is
+divided by K as well, which makes the published β of 250 ten times weaker at ten classes in the equation's units, and clips the
+generator's gradient ten times later; a round's steps, the generator's too, all see the same noise; and the schedule of the
+generator's learning rate is fed the untrained student's loss, again and again, so that the rate halves every 150 rounds
+whatever happens.
 The student's rate halves where the loss on real retain images has stalled, and the stop is read off real images. Here both go by
 synthetic hold-outs. The published code clips the student's gradient too, which the paper doesn't say: the preset does, the
 defaults don't.
@@ -166,7 +167,7 @@ class GKT:
         if len(passed) < 2:
             return None
         inhibited = inputs.forget if settings.inhibit else ()
-        adversarial = disagreement(teacher_logits[passed], self.student.logits(x_norm[passed]), inhibited)
+        adversarial = self.disagreement(teacher_logits[passed], self.student.logits(x_norm[passed]), inhibited)
         loss = -settings.adversarial * adversarial
         if settings.bn and batch_norm_layers(self.teacher):
             by_name = {"normalised": statistics.normalised_loss, "published": statistics.published_loss}
@@ -182,6 +183,12 @@ class GKT:
             clip_grad_norm_(self.images.parameters(), settings.clip)
         self.image_optimiser.step()
         return {"generator_loss": loss.detach(), "disagreement": adversarial.detach()}
+
+    def disagreement(self, teacher_logits: Tensor, student_logits: Tensor, inhibited: tuple[int, ...]) -> Tensor:
+        """What the student's loss is without attention, by the same temperature and reduction; (N, K) twice to a scalar."""
+        temperature, classes = self.settings.temperature, teacher_logits.shape[1]
+        value = temperature**2 * disagreement(teacher_logits / temperature, student_logits / temperature, inhibited)
+        return value / classes if self.settings.kl_reduction == "mean" else value
 
     @torch.no_grad()
     def generate(self, noise: Tensor) -> Labelled | None:

@@ -125,7 +125,8 @@ def run_method(
     started = time.monotonic() - done.seconds
     ended, failure = "finished", None
     # A network with dropout draws from the global generator, and only there. Each step seeds it anew: no state to save.
-    with torch.random.fork_rng(enabled=True):
+    device = method.student.mean.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         while done.step < method.steps and not (monitor and monitor.forget_class_is_back):
             torch.manual_seed(seed + (done.step << 20))
             try:

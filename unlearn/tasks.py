@@ -48,11 +48,17 @@ class DataSource:
 
 
 def machine(device: str, threads: int | None) -> str:
-    """Set this process's CPU threads and its use of memory, and resolve `auto` to the device that is there."""
+    """Set this process's CPU threads and its use of memory, and resolve `auto` to the device that is there.
+
+    On CUDA convolutions are computed by the algorithms that give the same bytes each time, as in synthesis.
+    """
     keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
-    return local_device(device)
+    there = local_device(device)
+    if there == "cuda":
+        torch.backends.cudnn.deterministic = True
+    return there
 
 
 def refuse_existing(checkpoint: Path, overwrite: bool) -> None:

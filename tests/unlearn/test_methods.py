@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +173,30 @@ def test_students_of_every_check_are_kept_where_that_is_asked_for(
     last, student = (load_checkpoint(path).state_dict() for path in (kept[chosen], tmp_path / "run" / STUDENT))
     assert all(torch.equal(last[name], student[name]) for name in last)
     run("gkt", tiny_teacher_path, tiny_run, tmp_path / "run", loop=loop, resume=True)  # a folder of ours still
+
+
+def test_a_run_keeps_its_hands_off_other_devices(
+    tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forked: list[Any] = []
+
+    @contextmanager
+    def fork_rng(devices: Any = None, **options: Any) -> Iterator[None]:
+        forked.append(devices)
+        yield
+
+    monkeypatch.setattr(torch.random, "fork_rng", fork_rng)
+    run("emmn", tiny_teacher_path, tiny_run, tmp_path / "run")
+    assert forked
+    assert all(devices == [] for devices in forked)  # None would be all there are
+
+
+def test_cuda_computes_the_same_bytes_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    monkeypatch.setattr(tasks, "local_device", lambda asked: asked)
+    for device in ("cpu", "cuda"):
+        assert tasks.machine(device, None) == device
+        assert torch.backends.cudnn.deterministic == (device == "cuda")
 
 
 @ALL

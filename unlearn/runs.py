@@ -56,7 +56,7 @@ class Shards:
     training: Batch | None
     held_out: Batch | None
     counts: dict[str, int]
-    index_sha256: str
+    index_sha256: str  # empty where no shard is read
 
 
 def unlearn(request: Request, say: Callable[[str], None]) -> None:
@@ -77,6 +77,8 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
     teacher = teacher.to(request.device)
     shards = split_shards(request, module, teacher)
     monitor = monitor_for(request, shards.held_out, say)
+    if request.shards and not shards.index_sha256:
+        say(f"--shards {request.shards} is not read: nothing here learns from shards, and --no-monitor watches by none")
     training = shards.training.to(request.device) if shards.training else None
     inputs = Inputs(teacher, card, request.forget, request.seed, request.device, training, say)
     method = module.start(inputs, request.settings)  # checks what it is given
@@ -92,7 +94,7 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
         folder,
         result,
         {
-            "shards": request.shards,
+            "shards": request.shards if shards.index_sha256 else None,
             "index_sha256": shards.index_sha256 or None,
             "teacher_sha256": teacher.digest,
             "samples": shards.counts,
@@ -188,10 +190,12 @@ def split_shards(request: Request, module: Any, teacher: Classifier) -> Shards:
         if module.trains_on_shards(request.settings):
             raise UsageError(f"{request.method} learns from shards: name their folder with --shards")
         return Shards(None, None, {}, "")
+    trains, watched = module.trains_on_shards(request.settings), request.loop.monitor
+    if not (trains or watched):
+        return Shards(None, None, {}, "")
     store = open_shards(request.shards)
     training: Batch | None = None
     counts: dict[str, int] = {}
-    trains, watched = module.trains_on_shards(request.settings), request.loop.monitor
     if trains:
         filters = module.training_filters(request.forget, request.settings)
         split = {"hold-out": kept_for_training(request.loop.holdout)} if watched else {}

@@ -80,6 +80,13 @@ def test_a_teacher_that_cannot_take_its_own_images_is_refused(tmp_path: Path, me
     assert not (tmp_path / "run").exists()
 
 
+def test_shards_that_nothing_reads_are_said(tiny_teacher_path: Path, tmp_path: Path) -> None:
+    options = ["--no-monitor", "--attention", 0, "--gate", 1]
+    code, said, error = asked(tiny_teacher_path, tmp_path / "nowhere", tmp_path / "run", *options)
+    assert code == 0, error
+    assert "nowhere is not read: nothing here learns from shards, and --no-monitor watches by none" in said
+
+
 @pytest.mark.parametrize("closes", [0, 2])
 def test_a_gate_that_lets_nothing_pass_says_so_and_writes_the_last_good_student(
     tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closes: int

@@ -224,6 +224,18 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("case", ["gkt", "baseline masked-logit"])
+def test_shards_that_nothing_reads_are_not_in_the_provenance(
+    case: str, tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    alone = dataclasses.replace(LOOP, monitor=False)
+    run(case, tiny_teacher_path, tmp_path / "nowhere", tmp_path / "run", loop=alone)
+    facts = json.loads((tmp_path / "run" / PROVENANCE).read_text())
+    assert (facts["shards"], facts["index_sha256"], facts["samples"]) == (None, None, {})
+    run(case, tiny_teacher_path, tiny_run, tmp_path / "watched")
+    assert json.loads((tmp_path / "watched" / PROVENANCE).read_text())["shards"] == str(tiny_run)
+
+
 def test_settings_out_of_range_name_the_setting() -> None:
     for settings_class in METHOD_SETTINGS.values():
         with pytest.raises(ValueError, match="batch size must be 2 or more, not 1"):

@@ -14,6 +14,8 @@ from unlearn.audit.commands import audit
 from unlearn.options import (
     FROM_ENVIRONMENT,
     PATH,
+    WIDTH,
+    Within,
     code_option,
     data_options,
     device_option,
@@ -48,7 +50,7 @@ def method_options(command: Any) -> Any:
             click.option("--forget", type=ClassList(), required=True, help="classes to forget, such as 0 or 3,8"),
             click.option("--out", type=PATH, required=True, help="folder for the student, its metrics and settings"),
             click.option("--student-arch", help="architecture of the student  [default: the teacher's]"),
-            click.option("--student-width", type=click.FloatRange(0, 16, min_open=True), help="scales its channels"),
+            click.option("--student-width", type=WIDTH, help="scales its channels"),
             click.option("--resume", is_flag=True, help="go on from the last check of an interrupted run"),
             click.option("--overwrite", is_flag=True, help="replace an earlier run in --out"),
             tensorboard_option,
@@ -100,12 +102,7 @@ def main() -> None:
 @click.option(
     "--arch", required=True, help="lenet5, allcnn, resnet20, a torchvision model, or your own module:function"
 )
-@click.option(
-    "--width",
-    type=click.FloatRange(0, 16, min_open=True),
-    default=1.0,
-    help="scales the channels of our own architectures",
-)
+@click.option("--width", type=WIDTH, default=1.0, help="scales the channels of our own architectures")
 @data_options()
 @click.option(
     "--without",
@@ -151,7 +148,7 @@ def train(
 @click.option(
     "--arch", required=True, help="lenet5, allcnn, resnet20, a torchvision model, or your own module:function"
 )
-@click.option("--width", type=click.FloatRange(0, 16, min_open=True), default=1.0)
+@click.option("--width", type=WIDTH, default=1.0)
 @click.option("--input-shape", required=True, help="channels,side,side such as 3,32,32")
 @click.option("--classes", required=True, help="their number, or their names separated by commas")
 @click.option("--mean", required=True, help="per channel, for images in [0, 1], such as 0.49,0.48,0.45")
@@ -184,11 +181,11 @@ def import_(
 @click.option("--forget", type=ClassList(), required=True, help="classes to forget, such as 0 or 3,8")
 @click.option("--out", type=PATH, required=True, help="folder for the student, its metrics and settings")
 @click.option("--student-arch", help="architecture of the student  [default: the teacher's]")
-@click.option("--student-width", type=click.FloatRange(0, 16, min_open=True), help="scales the student's channels")
+@click.option("--student-width", type=WIDTH, help="scales the student's channels")
 @click.option("--follow", is_flag=True, help="train while the shards are still being made")
 @click.option(
     "--follow-timeout",
-    type=click.FloatRange(min=1),
+    type=Within(min=1),
     default=3600.0,
     help="seconds without a new shard before giving up",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,19 @@ import click
 
 FROM_ENVIRONMENT = {"auto_envvar_prefix": "UNLEARN", "show_default": True, "max_content_width": 110}
 PATH = click.Path(path_type=Path)
+
+
+class Within(click.FloatRange):
+    """A range of numbers. NaN, which every comparison lets pass, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"'{value}' is not a number.", param, ctx)
+        return number
+
+
+WIDTH = Within(0, 16, min_open=True)
 
 device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto")
 threads_option = click.option("--threads", type=click.IntRange(min=1), help="CPU threads  [default: all cores]")

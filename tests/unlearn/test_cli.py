@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from synth.store import Folder
+from unlearn.cli import main
 from unlearn.folder import METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder
 
 
@@ -64,12 +66,28 @@ def test_following_a_run_that_starts_later(tiny_run: Path, tmp_path: Path) -> No
         (["--forget", "0", "--seed", "4294967296"], "4294967296 is not in the range 0<=x<=4294967295"),
         (["--forget", "0", "--gate", "2"], "gate must be above 0 and at most 1"),
         (["--forget", "0", "--student-arch", "lenet6"], "unknown architecture 'lenet6'"),
+        (["--forget", "0", "--student-width", "nan"], "'--student-width': 'nan' is not a number"),
+        (["--forget", "0", "--follow", "--follow-timeout", "nan"], "'--follow-timeout': 'nan' is not a number"),
     ],
 )
 def test_bad_requests_are_usage_errors(tiny_run: Path, tmp_path: Path, options: list[str], words: str) -> None:
     result = unlearn("distill", "--shards", tiny_run, "--out", tmp_path / "run", *options)
     assert words in refused(result, 2)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (["train", "--arch", "lenet5", "--data", "digits"], "--width"),
+        (["import", "m", "--arch=lenet5", "--input-shape=1,28,28", "--classes=2", "--mean=0", "--std=1"], "--width"),
+        (["gkt", "--forget", "0"], "--student-width"),
+    ],
+)
+def test_a_width_is_a_number(command: list[str], option: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, [*command, option, "nan", "--out", str(tmp_path / "out")])
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert f"'{option}': 'nan' is not a number" in done.stderr
 
 
 def test_missing_shards_and_a_filter_that_drops_all_are_failures(tiny_run: Path, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ class ShardLoader(IterableDataset[WeightedBatch]):
 
     def load(self, store: Store, index: Index, number: int) -> WeightedBatch:
         samples = read_shard(store, index, index.entries[number])
-        view = view_of(samples, index.card.plan.blends)
+        view = view_of(samples, index.card.plan)
         passed, _ = apply(self.filters, view)
         rows = torch.from_numpy(shuffled(len(samples), self.seed, self.epoch, number + 1))
         rows = rows[passed[rows]]

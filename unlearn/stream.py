@@ -14,6 +14,7 @@ from torch import Tensor
 
 from synth.errors import HopelessError, UserError
 from synth.index import Index, find_index, read_index
+from synth.plan import Plan
 from synth.shards import Samples
 from synth.store import Store
 from unlearn.decoding import decoded
@@ -38,12 +39,13 @@ class Batch:
         return Batch(self.images.to(device), self.labels.to(device), self.logits.to(device))
 
 
-def view_of(samples: Samples, blends: int) -> View:
+def view_of(samples: Samples, plan: Plan) -> View:
     """What the filters see of a shard's samples."""
-    images = np.array([int(key) // (1 + blends) for key in samples.keys])
+    images = np.array([int(key) // (1 + plan.blends) for key in samples.keys])
     partners = np.where(samples.partner_images < 0, images, samples.partner_images)
     arrays = (samples.logits, samples.labels, samples.partners, np.stack([images, partners], axis=1))
-    return View(*map(torch.from_numpy, arrays))
+    logits, labels, partner_labels, sources = map(torch.from_numpy, arrays)
+    return View(logits, labels, partner_labels, sources, len(plan.classes))
 
 
 class ShardPool:
@@ -77,7 +79,7 @@ class ShardPool:
             yield number
 
     def add(self, samples: Samples) -> None:
-        view = view_of(samples, self.index.card.plan.blends)
+        view = view_of(samples, self.index.card.plan)
         passed, dropped = apply(self.filters, view)
         self.dropped.update(dropped)
         end = self.count + int(passed.sum())

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from unlearn.filters import (
     View,
@@ -9,6 +10,7 @@ from unlearn.filters import (
     entropy,
     entropy_below,
     forget_gate,
+    is_held_out,
     post_filter,
     retain_label,
     without_forget_classes,
@@ -88,3 +90,25 @@ def test_the_post_filter_leaves_a_forget_class_its_threshold_or_the_smallest_sha
     targets = (post_filter(logits, (0, 2), 0.01, temperature) / temperature).softmax(1)
     smallest = targets.min(1).values
     assert (targets[:, [0, 2]] <= smallest[:, None].clamp_min(0.01) + 1e-6).all()
+
+
+def held_out_of(classes: int, per_class: int, share: float) -> Tensor:
+    """Which images are held out, (per class, class)."""
+    numbers = torch.arange(classes * per_class)
+    seen = View(torch.empty(0), torch.empty(0), sources=numbers[:, None].expand(-1, 2), classes=classes)
+    mask = is_held_out(seen, share)
+    assert torch.equal(mask[:, 0], mask[:, 1])
+    return mask[:, 0].view(per_class, classes)
+
+
+@pytest.mark.parametrize(("per_class", "least", "most"), [(20, 1, 4), (100, 7, 14)])
+def test_every_class_gives_its_share_of_the_hold_out(per_class: int, least: int, most: int) -> None:
+    for classes in range(2, 1001, per_class // 20):
+        held = held_out_of(classes, per_class, 0.1).sum(0)
+        assert least <= held.min() <= held.max() <= most, f"{classes} classes"
+
+
+@pytest.mark.parametrize("classes", [1, 2, 4, 5, 10, 20, 50])
+def test_where_numbers_alone_are_even_they_decide(classes: int) -> None:
+    numbers = torch.arange(classes * 100).double()
+    assert torch.equal(held_out_of(classes, 100, 0.3).flatten(), numbers / ((1 + math.sqrt(5)) / 2) % 1 < 0.3)

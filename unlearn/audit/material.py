@@ -58,7 +58,7 @@ def synthetic_source(store: Store, teacher: Classifier) -> Source:
     judged: list[Tensor] = []
     for number in sorted(index.entries):
         samples = read_shard(store, index, index.entries[number])
-        view = view_of(samples, index.card.plan.blends)
+        view = view_of(samples, index.card.plan)
         kept = unblended(view) & (view.logits.argmax(1) == view.labels)
         images = torch.from_numpy(samples.images)[kept]
         parts.append(LabelledImages(images, view.labels[kept], teacher.card.class_names, natural=False))

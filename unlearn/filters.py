@@ -1,4 +1,5 @@
-"""Filters: which synthetic samples a student may learn from. Each maps the teacher's view of N samples to a mask (N,).
+"""Filters: which synthetic samples a student may learn from. Each maps the teacher's view of N samples to a mask (N,), and can
+be sent to another process.
 
 `apply` runs them in order and counts what each one dropped, by the first that refused a sample.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -35,8 +36,7 @@ GOLDEN_RATIO = 0.6180339887498949
 
 def retain_label(forget: tuple[int, ...]) -> Filter:
     """Pass samples that hold no image made for a forget class, whatever the teacher thinks of them."""
-    classes = torch.tensor(forget, dtype=torch.long)
-    return lambda view: ~(torch.isin(view.labels, classes) | torch.isin(view.partners, classes))
+    return partial(made_for_none_of, torch.tensor(forget, dtype=torch.long))
 
 
 def forget_gate(forget: tuple[int, ...], epsilon: float, temperature: float = 1.0) -> Filter:
@@ -44,14 +44,12 @@ def forget_gate(forget: tuple[int, ...], epsilon: float, temperature: float = 1.
 
     At temperature 1 and at that of the student's targets, where these keep the forget classes.
     """
-    if epsilon == 1:  # a p_f near enough is rounded to 1
-        return lambda view: torch.ones_like(view.logits[:, 0], dtype=torch.bool)
-    return lambda view: forget_share(view.logits.double(), forget, temperature) < epsilon
+    return partial(unlike, forget, epsilon, temperature)
 
 
 def entropy_below(threshold: float) -> Filter:
     """Pass where the teacher's entropy H(p) = -Σ p log p, in nats, is below the threshold."""
-    return lambda view: entropy(view.logits) < threshold
+    return partial(surer_than, threshold)
 
 
 def kept_for_training(share: float) -> Filter:
@@ -61,12 +59,34 @@ def kept_for_training(share: float) -> Filter:
     K-th number; where these would cluster, as for 34 or 1,000 classes, an image's place within its class decides, plus its
     class's. So every class gives its share.
     """
-    return lambda view: ~is_held_out(view, share).any(1)
+    return partial(without_held_out, share)
 
 
 def held_out(share: float) -> Filter:
     """Pass what is made of held-out images alone."""
-    return lambda view: is_held_out(view, share).all(1)
+    return partial(all_held_out, share)
+
+
+def made_for_none_of(classes: Tensor, view: View) -> Tensor:
+    return ~(torch.isin(view.labels, classes) | torch.isin(view.partners, classes))
+
+
+def unlike(forget: tuple[int, ...], epsilon: float, temperature: float, view: View) -> Tensor:
+    if epsilon == 1:  # a p_f near enough is rounded to 1
+        return torch.ones_like(view.logits[:, 0], dtype=torch.bool)
+    return forget_share(view.logits.double(), forget, temperature) < epsilon
+
+
+def surer_than(threshold: float, view: View) -> Tensor:
+    return entropy(view.logits) < threshold
+
+
+def without_held_out(share: float, view: View) -> Tensor:
+    return ~is_held_out(view, share).any(1)
+
+
+def all_held_out(share: float, view: View) -> Tensor:
+    return is_held_out(view, share).all(1)
 
 
 def unblended(view: View) -> Tensor:

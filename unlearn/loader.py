@@ -67,36 +67,42 @@ class ShardLoader(IterableDataset[WeightedBatch]):
         self.uri, self.batch_size = uri, batch_size
         self.rank, self.world_size, self.seed = rank, world_size, seed
         self.filters, self.timeout, self.wait = filters or {}, timeout, wait
-        self.epoch = 0
+        self.shared_epoch = torch.zeros(
+            (), dtype=torch.long
+        ).share_memory_()  # workers that outlive an epoch see it change
+
+    @property
+    def epoch(self) -> int:
+        return int(self.shared_epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Another epoch has another order and another split."""
-        self.epoch = epoch
+        """Another epoch has another order and another split. It holds from the next iteration on."""
+        self.shared_epoch.fill_(epoch)
 
     def __iter__(self) -> Iterator[WeightedBatch]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         store = open_shards(self.uri)
-        index = self.first_index(store)
-        deal = deal_shards(index.card.plan, self.world_size * workers, self.seed, self.epoch)
+        index, epoch = self.first_index(store), self.epoch
+        deal = deal_shards(index.card.plan, self.world_size * workers, self.seed, epoch)
         steps = steps_for(index.card.plan, deal, self.batch_size)
         mine = deal[self.rank * workers + worker]
         filler = empty_batch(self.batch_size, index)
         yielded = 0
-        for batch in in_batches(self.samples(store, index, mine), self.batch_size, filler):
+        for batch in in_batches(self.samples(store, index, mine, epoch), self.batch_size, filler):
             yield batch
             yielded += 1
         for _ in range(steps - yielded):
             yield filler
 
-    def samples(self, store: Store, index: Index, numbers: list[int]) -> Iterator[WeightedBatch]:
+    def samples(self, store: Store, index: Index, numbers: list[int], epoch: int) -> Iterator[WeightedBatch]:
         """The shards of these numbers, each as soon as it is published, its samples shuffled and filtered."""
         waiting = list(numbers)
         last_news = time.monotonic()
         while waiting:
             ready = [number for number in waiting if number in index.entries]
             for number in ready:
-                yield self.load(store, index, number)
+                yield self.load(store, index, number, epoch)
                 last_news = time.monotonic()
             waiting = [number for number in waiting if number not in index.entries]
             if not waiting:
@@ -110,11 +116,11 @@ class ShardLoader(IterableDataset[WeightedBatch]):
                 self.wait(POLL_SECONDS)
             index = find_index(store) or index
 
-    def load(self, store: Store, index: Index, number: int) -> WeightedBatch:
+    def load(self, store: Store, index: Index, number: int, epoch: int) -> WeightedBatch:
         samples = read_shard(store, index, index.entries[number])
         view = view_of(samples, index.card.plan)
         passed, _ = apply(self.filters, view)
-        rows = torch.from_numpy(shuffled(len(samples), self.seed, self.epoch, number + 1))
+        rows = torch.from_numpy(shuffled(len(samples), self.seed, epoch, number + 1))
         rows = rows[passed[rows]]
         images = torch.from_numpy(np.ascontiguousarray(samples.images))
         return WeightedBatch(images[rows], view.labels[rows], view.logits[rows], torch.ones(len(rows)))

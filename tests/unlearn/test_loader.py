@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import threading
 import time
 from collections import Counter
 from dataclasses import replace
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from torch.utils.data import DataLoader
 from synth.errors import UserError
 from synth.index import INDEX, PART, read_index
 from synth.store import Folder
-from unlearn.filters import retain_label
+from unlearn.filters import entropy_below, forget_gate, held_out, kept_for_training, retain_label, unblended
 from unlearn.loader import ShardLoader, WeightedBatch
 from unlearn.stream import load_complete
 
@@ -55,6 +57,38 @@ def test_epochs_differ_and_repeat_with_their_seed(tiny_run: Path) -> None:
     assert order(0, 1) == order(0, 1)
     assert order(0, 1) != order(1, 1)
     assert order(0, 1) != order(0, 2)
+
+
+def test_workers_that_outlive_an_epoch_go_on_to_the_next(tiny_run: Path) -> None:
+    loader = ShardLoader(str(tiny_run), 10)
+    lasting = DataLoader(loader, batch_size=None, num_workers=2, persistent_workers=True)
+    for epoch in (0, 1, 2):
+        loader.set_epoch(epoch)
+        fresh = ShardLoader(str(tiny_run), 10)
+        fresh.set_epoch(epoch)
+        expected = list(DataLoader(fresh, batch_size=None, num_workers=2))
+        for batch, same in zip(lasting, expected, strict=True):
+            assert torch.equal(batch.logits, same.logits)
+
+
+def test_an_iteration_stays_in_its_epoch(tiny_run: Path) -> None:
+    loader, undisturbed = (ShardLoader(str(tiny_run), 10) for _ in range(2))
+    batches = iter(loader)
+    first = next(batches)
+    loader.set_epoch(1)
+    assert all(torch.equal(a.logits, b.logits) for a, b in zip([first, *batches], undisturbed, strict=True))
+
+
+def test_a_loader_with_filters_can_be_sent_to_a_process_that_is_not_forked(tiny_run: Path) -> None:
+    filters = {
+        "label": retain_label((0,)), "gate": forget_gate((0,), 0.2), "entropy": entropy_below(2.0),
+        "kept": kept_for_training(0.1), "held": held_out(0.5), "blend": unblended,
+    }  # fmt: skip
+    for name, filter in filters.items():
+        loader = ShardLoader(str(tiny_run), 8, filters={name: filter})
+        loader.set_epoch(3)
+        sent = pickle.loads(ForkingPickler.dumps(loader))
+        assert all(torch.equal(a.logits, b.logits) for a, b in zip(sent, loader, strict=True)), name
 
 
 def test_filtered_samples_leave_filling_and_the_steps_stay_equal(tiny_run: Path) -> None:

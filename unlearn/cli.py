@@ -36,7 +36,10 @@ from unlearn.settings import (
     ISPFSettings,
     LoopSettings,
     TrainSettings,
+    refuse_idle,
 )
+
+FOLLOW_TIMEOUT = 3600.0  # seconds
 
 
 def method_options(command: Any) -> Any:
@@ -76,6 +79,7 @@ def run_method(method: str, base: Any, options: dict[str, Any], preset: str | No
     own_names = {field.name for field in dataclasses.fields(base)}
     start = METHOD_PRESETS[method, preset] if preset else base
     settings = settings_from_flags(start, {n: v for n, v in options.items() if n in own_names}, method)
+    refuse_idle(settings, options)
     loop = settings_from_flags(LoopSettings(), {n: v for n, v in options.items() if n in loop_names}, method)
     others = {n: v for n, v in options.items() if n not in own_names | loop_names}
     from unlearn import runs, tasks
@@ -186,8 +190,7 @@ def import_(
 @click.option(
     "--follow-timeout",
     type=Within(min=1),
-    default=3600.0,
-    help="seconds without a new shard before giving up",
+    help=f"seconds without a new shard before giving up  [default: {FOLLOW_TIMEOUT:g}]",
 )
 @click.option("--resume", is_flag=True, help="go on from the last check of an interrupted run")
 @click.option("--overwrite", is_flag=True, help="replace an earlier run in --out")
@@ -203,7 +206,7 @@ def distill(
     student_arch: str | None,
     student_width: float | None,
     follow: bool,
-    follow_timeout: float,
+    follow_timeout: float | None,
     resume: bool,
     overwrite: bool,
     tensorboard: Path | None,
@@ -214,11 +217,14 @@ def distill(
 ) -> None:
     """Train a student from scratch on filtered shards. Reads the shards alone: no teacher, no real image."""
     settings = settings_from_flags(DistillSettings(), flags, "distill")
+    refuse_idle(settings, flags)
+    if follow_timeout is not None and not follow:
+        raise UsageError("--follow-timeout has no effect without --follow: add that, or leave it out")
     from unlearn import tasks
 
     request = tasks.DistillRequest(
         shards=shards, forget=forget, settings=settings, out=out, student_arch=student_arch, student_width=student_width,
-        follow_timeout=follow_timeout if follow else None, resume=resume, overwrite=overwrite, seed=seed,
+        follow_timeout=(follow_timeout or FOLLOW_TIMEOUT) if follow else None, resume=resume, overwrite=overwrite, seed=seed,
         device=tasks.machine(device, threads), tensorboard=tensorboard,
     )  # fmt: skip
     tasks.distill(request, click.echo)

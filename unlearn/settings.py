@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from synth.errors import UsageError
 from synth.settings import ComputeSettings, Settings, require, setting
 
 
@@ -269,3 +271,39 @@ METHOD_PRESETS: dict[tuple[str, str], Any] = {
         schedule="cosine",
     ),
 }
+
+# Settings that have no effect beside another: whose, which, where, and what a user is told.
+IDLE: tuple[tuple[type, tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (
+        DistillSettings,
+        ("gate",),
+        lambda s: s.post_filter,
+        "with --post-filter, which drops nothing: leave one of them out",
+    ),
+    (
+        GKTSettings,
+        ("attention_layers",),
+        lambda s: not s.attention,
+        "without attention: set --attention, or leave it out",
+    ),
+    (
+        GKTSettings,
+        ("post_filter_threshold",),
+        lambda s: not s.post_filter,
+        "without --post-filter: add that, or leave it out",
+    ),
+    (
+        BaselineSettings,
+        ("steps", "batch_size", "lr", "shift"),
+        lambda s: s.kind == "masked-logit",
+        "with --kind masked-logit, which is not trained: leave it out",
+    ),
+)
+
+
+def refuse_idle(settings: Any, flags: Mapping[str, Any]) -> None:
+    """Raise UsageError where a flag was given that has no effect beside the other settings."""
+    for owner, names, is_idle, why in IDLE:
+        for name in names:
+            if isinstance(settings, owner) and flags.get(name) is not None and is_idle(settings):
+                raise UsageError(f"--{name.replace('_', '-')} has no effect {why}")

@@ -44,6 +44,9 @@ def asked(teacher: Path, shards: Path, out: Path, *options: object) -> tuple[int
         (["--student-arch", "lenet6"], 2, "unknown architecture 'lenet6'"),
         (["--student-arch", "tests.runs:for_32"], 2, "can't take images [1, 28, 28]"),
         (["--teacher", "nowhere.safetensors"], 1, "nowhere.safetensors"),
+        (["--attention", "0", "--attention-layers", "conv9"], 2, "--attention-layers has no effect without attention"),
+        (["--preset", "tuned", "--attention-layers", "features.2"], 2, "has no effect without attention"),
+        (["--post-filter-threshold", "0.1"], 2, "--post-filter-threshold has no effect without --post-filter"),
         (["--holdout", "2"], 2, "holdout must be above 0 and below 1"),
         (["--schedule", "plateau", "--no-monitor"], 2, "goes by synthetic hold-outs: name shards with --shards"),
     ],
@@ -78,6 +81,26 @@ def test_a_teacher_that_cannot_take_its_own_images_is_refused(tmp_path: Path, me
     result = CliRunner().invoke(main, list(map(str, [method, *options, "--out", tmp_path / "run"])))
     assert (result.exit_code, "import it again with the --input-shape" in result.stderr) == (2, True), result.output
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("option", ["--steps", "--lr", "--batch-size", "--shift"])
+def test_a_masked_logit_takes_no_training_options(tiny_teacher_path: Path, tmp_path: Path, option: str) -> None:
+    command = [
+        "baseline",
+        "--kind",
+        "masked-logit",
+        "--teacher",
+        tiny_teacher_path,
+        "--forget",
+        0,
+        "--out",
+        tmp_path / "run",
+    ]
+    done = CliRunner().invoke(main, list(map(str, [*command, option, 2])))
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert f"{option} has no effect with --kind masked-logit" in done.stderr
+    assert not (tmp_path / "run").exists()
+    assert CliRunner().invoke(main, list(map(str, command))).exit_code == 0
 
 
 def test_shards_that_nothing_reads_are_said(tiny_teacher_path: Path, tmp_path: Path) -> None:

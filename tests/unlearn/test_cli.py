@@ -66,6 +66,8 @@ def test_following_a_run_that_starts_later(tiny_run: Path, tmp_path: Path) -> No
         (["--forget", "0", "--seed", "4294967296"], "4294967296 is not in the range 0<=x<=4294967295"),
         (["--forget", "0", "--gate", "2"], "gate must be above 0 and at most 1"),
         (["--forget", "0", "--student-arch", "lenet6"], "unknown architecture 'lenet6'"),
+        (["--forget", "0", "--post-filter", "--gate", "0.1"], "--gate has no effect with --post-filter"),
+        (["--forget", "0", "--follow-timeout", "60"], "--follow-timeout has no effect without --follow"),
         (["--forget", "0", "--student-width", "nan"], "'--student-width': 'nan' is not a number"),
         (["--forget", "0", "--follow", "--follow-timeout", "nan"], "'--follow-timeout': 'nan' is not a number"),
     ],

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from synth.errors import UserError
 from synth.teacher import Classifier
 from tests.runs import digits_card
 from unlearn.loop import Inputs
@@ -53,3 +54,11 @@ def test_agreement_costs_its_weight(tiny_teacher: Classifier) -> None:
     x_norm = torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     loss = competition(tiny_teacher, 10.0)(x_norm, tiny_teacher.net(x_norm))
     assert loss.item() == pytest.approx(10.0, abs=1e-4)
+
+
+def test_a_teacher_without_batch_norm_gets_a_cure_that_can_be_followed() -> None:
+    card = digits_card(architecture="tests.runs:bare", width=1.0)
+    with pytest.raises(
+        UserError, match=r"has no batch-norm layers, .* or 'synth generate --bn 0' and 'unlearn distill'"
+    ):
+        start(Inputs(Classifier.untrained(card, 0), card, (0,), 0, "cpu"), SMALL)

@@ -105,6 +105,15 @@ def test_without_attention_any_student_will_do(tiny_teacher: Classifier) -> None
     assert "attention" not in method.step(0)
 
 
+def test_statistics_that_a_teacher_does_not_have_are_said(tiny_teacher: Classifier) -> None:
+    card = digits_card(architecture="tests.runs:bare", width=1.0)
+    settings = dataclasses.replace(SMALL, attention=0.0, bn=2.0)
+    for teacher, told in ((Classifier.untrained(card, 0), True), (tiny_teacher, False)):
+        said: list[str] = []
+        gkt.start(Inputs(teacher, teacher.card, (0,), 0, "cpu", None, said.append), settings)
+        assert said == ["tests.runs:bare has no batch-norm layers: --bn 2 has no effect"] * told
+
+
 def test_the_published_student_keeps_its_initial_batch_norm(tiny_teacher: Classifier) -> None:
     for kind, same in (("initial", True), ("train", False)):
         method = at_work(tiny_teacher, dataclasses.replace(SMALL, batch_norm=kind, gate=1.0))

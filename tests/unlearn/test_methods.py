@@ -14,8 +14,9 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor
 
-from synth.errors import UsageError
-from synth.teacher import load_checkpoint
+from synth.errors import UsageError, UserError
+from synth.teacher import Classifier, load_checkpoint, save_checkpoint
+from tests.runs import digits_card
 from unlearn import losses, runs, tasks
 from unlearn.cli import main
 from unlearn.folder import CHECKPOINT, METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder, kept_students
@@ -234,6 +235,16 @@ def test_shards_that_nothing_reads_are_not_in_the_provenance(
     assert (facts["shards"], facts["index_sha256"], facts["samples"]) == (None, None, {})
     run(case, tiny_teacher_path, tiny_run, tmp_path / "watched")
     assert json.loads((tmp_path / "watched" / PROVENANCE).read_text())["shards"] == str(tiny_run)
+
+
+def test_a_network_whose_last_layer_does_not_make_its_logits_is_not_masked(tmp_path: Path) -> None:
+    card = digits_card(
+        architecture="squeezenet1_1", width=1.0, input_shape=(3, 32, 32), mean=(0.5,) * 3, std=(0.25,) * 3
+    )
+    save_checkpoint(Classifier.untrained(card, 0), tmp_path / "teacher.safetensors")
+    with pytest.raises(UserError, match="squeezenet1_1 can't be masked in its last layer"):
+        run("baseline masked-logit", tmp_path / "teacher.safetensors", tmp_path, tmp_path / "run", shards=None)
+    assert not (tmp_path / "run").exists()
 
 
 def test_settings_out_of_range_name_the_setting() -> None:

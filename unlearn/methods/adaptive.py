@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from synth.augment import shift_and_flip
+from synth.errors import UserError
 from synth.methods import deepinversion
 from synth.methods.deepinversion import ExtraLoss
 from synth.settings import DeepInversionSettings
+from synth.statistics import batch_norm_layers
 from synth.teacher import Classifier, to_unit
 from unlearn import losses
 from unlearn.augment import mixed
@@ -34,7 +36,11 @@ def trains_on_shards(settings: AdaptiveSettings) -> bool:
 
 
 def start(inputs: Inputs, settings: AdaptiveSettings) -> Adaptive:
-    deepinversion.check(inputs.teacher, synthesis_settings(settings))
+    if not batch_norm_layers(inputs.teacher):
+        raise UserError(
+            f"{inputs.teacher.card.architecture} has no batch-norm layers, whose statistics this method's synthesis works by: use "
+            "a teacher with batch norm, or 'synth generate --bn 0' and 'unlearn distill'"
+        )
     return Adaptive(inputs, settings)
 
 

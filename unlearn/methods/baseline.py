@@ -46,6 +46,7 @@ class MaskedLogit:
     def __init__(self, inputs: Inputs) -> None:
         self.student = copy_of(inputs.teacher, inputs)
         self.forget = list(inputs.forget)
+        refuse_unmaskable(inputs)
         self.parts: dict[str, Part] = {"student": self.student}
 
     def step(self, number: int) -> dict[str, Tensor]:
@@ -104,6 +105,19 @@ def mask_logits(model: Classifier, forget: Sequence[int]) -> None:
         raise UserError("the teacher's last layer has no bias to mask the forget classes with: use another baseline")
     layer.weight[list(forget)] = 0.0
     layer.bias[list(forget)] = MASKED
+
+
+def refuse_unmaskable(inputs: Inputs) -> None:
+    """Raise UserError where what `mask_logits` writes isn't what the model answers, as where a ReLU follows the last layer."""
+    masked = copy_of(inputs.teacher, inputs)
+    mask_logits(masked, inputs.forget)
+    gray = torch.full((1, *inputs.card.input_shape), 0.5, device=masked.mean.device)
+    with torch.no_grad():
+        logits = masked(gray)[0]
+    if not logits[list(inputs.forget)].max() < logits[list(inputs.retain)].min():
+        raise UserError(
+            f"{inputs.card.architecture} can't be masked in its last layer, whose outputs are not its logits: use another baseline"
+        )
 
 
 def copy_of(teacher: Classifier, inputs: Inputs) -> Classifier:

@@ -52,6 +52,8 @@ def trains_on_shards(settings: GKTSettings) -> bool:
 
 
 def start(inputs: Inputs, settings: GKTSettings) -> GKT:
+    if settings.bn and not batch_norm_layers(inputs.teacher):
+        inputs.say(f"{inputs.teacher.card.architecture} has no batch-norm layers: --bn {settings.bn:g} has no effect")
     return GKT(inputs, settings)
 
 

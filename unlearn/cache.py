@@ -27,10 +27,10 @@ def open_shards(uri: str) -> Store:
     if isinstance(store, Folder) or not folder:
         return store
     try:
-        limit = float(os.environ.get("UNLEARN_CACHE_GIB", GIB))
-    except ValueError:
+        limit = round(float(os.environ.get("UNLEARN_CACHE_GIB", GIB)) * 2**30)
+    except (ValueError, OverflowError):  # of NaN and infinity too
         raise UsageError(f"UNLEARN_CACHE_GIB is no number of GiB: {os.environ['UNLEARN_CACHE_GIB']!r}") from None
-    return CachedStore(store, Path(folder).expanduser(), round(limit * 2**30))
+    return CachedStore(store, Path(folder).expanduser(), limit)
 
 
 class CachedStore:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,7 +62,7 @@ class RunFolder:
         """Write the settings, or find that the run to resume had the same."""
         settings = json.loads(json.dumps(settings))
         if SETTINGS in self.store.names():
-            before = json.loads(self.store.read(SETTINGS))
+            before = self.settings()
             differing = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
             if differing:
                 name = differing[0]
@@ -73,6 +72,12 @@ class RunFolder:
                 )
         self.write_json(SETTINGS, settings)
 
+    def settings(self) -> dict[str, Any]:
+        try:
+            return {**json.loads(self.store.read(SETTINGS))}
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{self.path / SETTINGS} is damaged: start the run again with --overwrite") from error
+
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
@@ -80,14 +85,14 @@ class RunFolder:
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The last checkpoint, None where there is none; metrics of later steps are dropped."""
-        state = None
+        state, step = None, 0
         if CHECKPOINT in self.store.names():
+            content = io.BytesIO(self.store.read(CHECKPOINT))
             try:
-                content = io.BytesIO(self.store.read(CHECKPOINT))
                 state = torch.load(content, map_location="cpu", weights_only=True)
-            except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+                step = int(state["step"])
+            except Exception as error:  # damaged bytes make the unpickler raise anything
                 raise UserError(f"{self.path / CHECKPOINT} is damaged: start the run again with --overwrite") from error
-        step = state["step"] if state else 0
         lines = self.store.read(METRICS).decode().splitlines(keepends=True)
         self.store.write(METRICS, "".join(line for line in lines if logged_step(line) <= step).encode())
         return state

@@ -63,12 +63,17 @@ def import_state_dict(path: Path, card: ModelCard, out: Path) -> str:
     """Write the checkpoint, without auxiliary heads, and return its sha256. No code in the file is run.
 
     Raises:
-        UserError: the file is missing, holds more than weights, or holds another architecture's.
+        UserError: the file is missing, holds more than weights, no numbers, or another architecture's weights.
         UsageError: the network doesn't take images of the card's shape.
     """
     heads = AUXILIARY_HEADS.get(card.architecture, ())
     state = {key: value for key, value in unwrap(read_weights(path), path).items() if not key.startswith(heads)}
     check_state(expected_state(card), state, str(path), card.architecture)
+    for key, value in state.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise UserError(
+                f"{path} holds NaN or infinite weights in {key}: the training run diverged, save an earlier one"
+            )
     net = build_for(card)
     net.load_state_dict(state)
     model = Classifier(net, card)
@@ -97,6 +102,10 @@ def unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     for entry in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(entry), dict):
             content = content[entry]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()) or not content:
+    if not isinstance(content, dict) or not content or not all(map(is_weight, content.items())):
         raise UserError(f"{path} holds no state dict: save it with torch.save(model.state_dict(), path)")
     return {key.removeprefix("module."): value for key, value in content.items()}
+
+
+def is_weight(entry: tuple[Any, Any]) -> bool:
+    return isinstance(entry[0], str) and isinstance(entry[1], Tensor)

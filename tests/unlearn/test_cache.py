@@ -86,9 +86,10 @@ def test_object_storage_is_read_through_a_cache_and_a_folder_is_not(
     monkeypatch.setenv("UNLEARN_CACHE", str(tmp_path))
     assert isinstance(open_shards("memory://a/run"), CachedStore)
     assert isinstance(open_shards(str(tmp_path)), Folder)
-    monkeypatch.setenv("UNLEARN_CACHE_GIB", "lots")
-    with pytest.raises(UsageError, match="UNLEARN_CACHE_GIB is no number of GiB: 'lots'"):
-        open_shards("memory://a/run")
+    for limit in ("lots", "inf", "nan"):
+        monkeypatch.setenv("UNLEARN_CACHE_GIB", limit)
+        with pytest.raises(UsageError, match=f"UNLEARN_CACHE_GIB is no number of GiB: '{limit}'"):
+            open_shards("memory://a/run")
     monkeypatch.setenv("UNLEARN_CACHE", "")
     assert isinstance(open_shards("memory://a/run"), Bucket)
 

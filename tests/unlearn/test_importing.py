@@ -42,6 +42,23 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, content: bytes) -> None:
         import_state_dict(tmp_path / "model.pt", CARD, tmp_path / "out")
 
 
+@pytest.mark.parametrize("content", [{0: torch.zeros(2)}, {"state_dict": {0: torch.zeros(2)}}, {}, [1], {"a": 1}])
+def test_what_is_no_state_dict_is_one_line(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "model.pt")
+    with pytest.raises(UserError, match="holds no state dict"):
+        import_state_dict(tmp_path / "model.pt", CARD, tmp_path / "out")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_of_a_training_that_diverged_are_refused(tmp_path: Path, value: float) -> None:
+    state = build("lenet5", 1, 10, 28).state_dict()
+    state["classifier.bias"][3] = value
+    torch.save(state, tmp_path / "model.pt")
+    with pytest.raises(UserError, match=r"NaN or infinite weights in classifier\.bias: the training run diverged"):
+        import_state_dict(tmp_path / "model.pt", CARD, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_another_architecture_is_named(tmp_path: Path) -> None:
     torch.save(build("resnet20", 1, 10, 28).state_dict(), tmp_path / "model.pt")
     with pytest.raises(UserError, match="is no lenet5: it lacks"):

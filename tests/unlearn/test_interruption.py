@@ -1,18 +1,22 @@
 """Ctrl-C on a method at work, in a process of its own."""
 
 import dataclasses
+import io
 import json
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from synth.errors import UserError
 from unlearn import runs, tasks
-from unlearn.folder import METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder
+from unlearn.folder import CHECKPOINT, METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder
 from unlearn.settings import DistillSettings, GKTSettings, LoopSettings
 
 GKT = GKTSettings(rounds=120, student_steps=1, batch_size=8, z=8, channels=2, attention=0.0, mask=True, gate=1.0)
@@ -85,6 +89,30 @@ def test_distill_that_ended_after_its_last_check_is_resumed_with_its_counts(
     broken, whole = (json.loads((tmp_path / name / PROVENANCE).read_text()) for name in ("broken", "whole"))
     assert broken["samples"] == whole["samples"] != {}
     same(tmp_path / "whole", tmp_path / "broken")
+
+
+@pytest.mark.parametrize("content", [b"", b'{"method": "gk', b"[1, 2]", b"\xff", b"null"])
+def test_settings_that_are_damaged_are_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / SETTINGS).write_bytes(content)
+    with pytest.raises(UserError, match=r"settings\.json is damaged: start the run again with --overwrite"):
+        RunFolder(tmp_path, resume=True).claim({"method": "gkt"})
+
+
+def test_a_checkpoint_that_is_damaged_anywhere_is_one_line(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.save_checkpoint({"step": 3, "parts": {"student": {"weight": torch.ones(2, 2)}}})
+    whole = (tmp_path / CHECKPOINT).read_bytes()
+    flipped = [whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :] for at in range(0, len(whole), 3)]
+    cut = [whole[:length] for length in range(0, len(whole), 7)]
+    pickled = io.BytesIO()
+    torch.save([1, 2], pickled)
+    sound = 0
+    for content in [*flipped, *cut, pickled.getvalue()]:
+        (tmp_path / CHECKPOINT).write_bytes(content)
+        with suppress(UserError):
+            folder.load_checkpoint()
+            sound += 1
+    assert sound < len(flipped) * 3 / 4  # where the flipped bit is filling
 
 
 @pytest.mark.long

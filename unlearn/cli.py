@@ -337,21 +337,26 @@ def sweep(
     """Run METHOD with every value and seed, and show both accuracies over the setting.
 
     OPTIONS are the method's own, such as --teacher and --shards. Started again, it goes on where it was. The accuracies
-    are on real test images: they show what a setting does, and must not be what it is chosen by.
+    are on real test images: they show what a setting does, and must not be what it is chosen by. Each student's
+    provenance.json tells that it was judged on them.
     """
     from unlearn import tasks
     from unlearn.sweep import PLOT, RESULTS, Range
     from unlearn.sweep import sweep as sweep_over
 
-    chosen = Range.parse(over)
-    chosen.check(method, *((DistillSettings,) if method == "distill" else (METHOD_SETTINGS[method], LoopSettings)))
-    if "--tensorboard" in options:
-        raise UsageError("a sweep has no --tensorboard: its runs would lie on top of each other; see its sweep.csv")
+    swept = (DistillSettings,) if method == "distill" else (METHOD_SETTINGS[method], LoopSettings)
+    chosen = Range.parse(over).check(method, *swept)
     where = tasks.machine(device, threads)
-    source = tasks.DataSource(data, data_root, download, image_size)
     command = main.commands[method]
     classes = ",".join(map(str, forget))
-    trusted = named_code(command, [*options, "--forget", classes, "--out", str(out)])
+    fixed = command.make_context(
+        command.name, [*options, "--forget", classes, "--out", str(out)], auto_envvar_prefix="UNLEARN"
+    ).params
+    if fixed["tensorboard"] is not None:
+        raise UsageError("a sweep has no --tensorboard: its runs would lie on top of each other; see its sweep.csv")
+    trusted = ",".join(fixed[option] for option in ("arch", "student_arch") if fixed.get(option))  # of its students
+    source = tasks.DataSource(data, data_root, download, image_size)
+    images = source.load("test")  # before any run
 
     def run(place: Path, value: str, seed: int) -> None:
         given = ["--forget", classes, "--out", str(place), f"--{chosen.name}", value, "--seed", str(seed), "--resume"]
@@ -359,17 +364,10 @@ def sweep(
         command.main(arguments, f"unlearn {method}", standalone_mode=False, auto_envvar_prefix="UNLEARN")
 
     def judge(student: Path) -> tuple[float, float | None]:
-        result = tasks.evaluate({"student": student}, source, forget, trusted, where)[0]["student"]
-        return result.retain, result.forget
+        return tasks.judge(student, source, images, forget, trusted, where)
 
     sweep_over(chosen, seeds, out, run, judge, click.echo)
     click.echo(f"wrote {out / RESULTS} and {out / PLOT}")
-
-
-def named_code(command: click.Command, options: list[str]) -> str:
-    """The architectures that a method's options name: what its students may be made of."""
-    given = command.make_context(command.name, options, auto_envvar_prefix="UNLEARN").params
-    return ",".join(given[option] for option in ("arch", "student_arch") if given.get(option))
 
 
 for command in (audit, report, verify, replay):

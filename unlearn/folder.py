@@ -122,6 +122,13 @@ class RunFolder:
         self.store.write(f"student-{step:06d}.safetensors", checkpoint_bytes(student))
 
 
+def note_judgement(path: Path, facts: Mapping[str, Any]) -> None:
+    """Write into a run's provenance which real images its student was judged on, since others may be chosen by that."""
+    provenance = json.loads((path / PROVENANCE).read_text())
+    content = json.dumps({**provenance, "judged_on": facts}, indent=1, sort_keys=True) + "\n"
+    Folder(path).write(PROVENANCE, content.encode())
+
+
 def kept_students(path: Path) -> dict[int, Path]:
     """The students of a run's checks, by step."""
     found = ((KEPT.fullmatch(name), path / name) for name in sorted(Folder(path).names()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import statistics
@@ -13,6 +14,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from synth.errors import HopelessError, UsageError
+from synth.settings import check
 from synth.store import Folder
 from unlearn.folder import PROVENANCE, STUDENT
 
@@ -34,29 +36,53 @@ class Range:
             if not separator or not name:
                 raise ValueError
             if ":" not in values:
-                return cls(name, tuple(map(float, values.split(","))))
+                return cls(name, tuple(float(written(float(value))) for value in values.split(",")))
             first, last, count = values.split(":")
             low, high, number = float(first), float(last), int(count)
             if number < 2:
                 raise ValueError
-            return cls(name, tuple(low + (high - low) * n / (number - 1) for n in range(number)))
+            return cls(name, tuple(float(written(low + (high - low) * n / (number - 1))) for n in range(number)))
         except ValueError:
             raise UsageError(
                 f"'{text}' is no range: write it like entropy=0.2:2.0:10 (first:last:count) or steps=100,200"
             ) from None
 
-    def check(self, method: str, *settings_classes: type) -> None:
-        """Raises UsageError where the method has no such number to set."""
+    def check(self, method: str, *settings_classes: type) -> Range:
+        """The range with its values of the setting's own type. Raises UsageError where the method has no such number to set, or
+        the setting doesn't take one of them.
+        """
         if self.name == "seed":
             raise UsageError("a sweep takes its seeds by --seeds 0,1: name a setting with --over")
-        names = [
-            name.replace("_", "-")
+        names = {
+            field.name.replace("_", "-"): (int in kinds, field)
             for settings_class in settings_classes
-            for name, kind in typing.get_type_hints(settings_class).items()
-            if {int, float} & {kind, *typing.get_args(kind)}
-        ]
+            for field in dataclasses.fields(settings_class)
+            if {int, float} & (kinds := kinds_of(settings_class, field.name))
+        }
         if self.name not in names:
             raise UsageError(f"{method} has no setting {self.name}: choose {', '.join(names)}")
+        whole, field = names[self.name]
+        broken = [value for value in self.values if whole and not value.is_integer()]
+        if broken:
+            raise UsageError(f"{self.name} takes whole numbers, not {written(broken[0])}")
+        values = tuple(map(int if whole else float, self.values))
+        try:
+            for value in values:
+                check(self.name, value, field.metadata)
+        except ValueError as error:
+            raise UsageError(f"{error}") from error
+        return Range(self.name, values)
+
+
+def kinds_of(settings_class: type, name: str) -> set[type]:
+    """The types that a setting takes."""
+    kind = typing.get_type_hints(settings_class)[name]
+    return {kind, *typing.get_args(kind)}
+
+
+def written(value: float) -> str:
+    """As a flag takes it, and as the run's folder is named: to twelve digits, so that a sum of tenths is read as one."""
+    return f"{value}" if isinstance(value, int) else f"{value:.12g}"
 
 
 @dataclass(frozen=True)
@@ -94,10 +120,10 @@ def sweep(
     rows: list[Row] = []
     for value in over.values:
         for seed in seeds:
-            place = out / f"{over.name}-{value:g}" / f"seed-{seed}"
+            place = out / f"{over.name}-{written(value)}" / f"seed-{seed}"
             rows.append(one_run(value, seed, place, run, judge))
             say(
-                f"{over.name} {value:g}, seed {seed}: retain {percent(rows[-1].retain)} %, forget {percent(rows[-1].forget)} %"
+                f"{over.name} {written(value)}, seed {seed}: retain {percent(rows[-1].retain)} %, forget {percent(rows[-1].forget)} %"
             )
             folder.write(RESULTS, csv_of(over.name, rows).encode())
             folder.write(PLOT, plot(over.name, rows).encode())
@@ -114,7 +140,7 @@ def one_run(
     judge: Callable[[Path], tuple[float, float | None]],
 ) -> Row:
     try:
-        run(place, f"{value:g}", seed)
+        run(place, written(value), seed)
     except HopelessError as error:  # a result too
         if not (place / PROVENANCE).exists():
             return Row(value, seed, None, None, ended=str(error))
@@ -131,7 +157,7 @@ def csv_of(name: str, rows: Sequence[Row]) -> str:
     writer.writerow([name, "seed", "retain", "forget", "student_step", "seconds", "ended"])
     for r in rows:
         retain, forget = ("" if a is None else f"{a:.4f}" for a in (r.retain, r.forget))
-        writer.writerow([f"{r.value:g}", r.seed, retain, forget, r.step, f"{r.seconds:.1f}", r.ended])
+        writer.writerow([written(r.value), r.seed, retain, forget, r.step, f"{r.seconds:.1f}", r.ended])
     return text.getvalue()
 
 

@@ -23,7 +23,7 @@ from unlearn.cache import open_shards
 from unlearn.data import LabelledImages, check_data, load_images
 from unlearn.evaluate import Evaluation
 from unlearn.evaluate import evaluate as evaluate_model
-from unlearn.folder import RunFolder
+from unlearn.folder import RunFolder, note_judgement
 from unlearn.methods import distill as method
 from unlearn.runs import carry_out, conclude
 from unlearn.settings import DistillSettings, LoopSettings, TrainSettings
@@ -194,16 +194,31 @@ def index_digest(store: Store, index: Index | None) -> str | None:
         return hashlib.sha256(dataclasses.replace(index, complete=True).to_bytes()).hexdigest()
 
 
+def judge(
+    student: Path,
+    source: DataSource,
+    images: LabelledImages,
+    forget: tuple[int, ...],
+    trusted_architecture: str | None,
+    device: str,
+) -> tuple[float, float | None]:
+    """A run's student's retain and forget accuracy on the source's test images, which its provenance tells from then on."""
+    result = evaluate({"student": student}, source, forget, trusted_architecture, device, images)[0]["student"]
+    note_judgement(student.parent, {"data": source.name, "split": "test", "images": result.images})
+    return result.retain, result.forget
+
+
 def evaluate(
     checkpoints: Mapping[str, Path],
     source: DataSource,
     forget: tuple[int, ...],
     trusted_architecture: str | None,
     device: str,
+    images: LabelledImages | None = None,
 ) -> tuple[dict[str, Evaluation], tuple[str, ...]]:
-    """Each named checkpoint's evaluation on the same test images, and the class names."""
+    """Each named checkpoint's evaluation on the same test images, loaded here unless given, and the class names."""
     models = {name: load_checkpoint(path, trusted_architecture).to(device) for name, path in checkpoints.items()}
-    images = source.load("test")
+    images = images or source.load("test")
     data = {n: check_data(model.card, images, checkpoints[n], source.name) for n, model in models.items()}
     orders = {d.class_names: checkpoints[n] for n, d in data.items()}
     if len(orders) > 1:

@@ -1,4 +1,5 @@
 import csv
+import json
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -6,8 +7,10 @@ import pytest
 from click.testing import CliRunner
 
 from synth.errors import HopelessError, UsageError
+from unlearn import tasks
 from unlearn.cli import main
 from unlearn.folder import PROVENANCE
+from unlearn.settings import DistillSettings
 from unlearn.sweep import PLOT, RESULTS, Range, Row, plot, sweep
 
 
@@ -60,6 +63,10 @@ def test_a_sweep_without_a_student_is_a_failure(tmp_path: Path) -> None:
         ("seed=0,1", "--seeds 0,1"),
         ("entropi=1,2", "distill has no setting entropi: choose gate, entropy, steps"),
         ("flip=0,1", "distill has no setting flip"),
+        ("steps=100,2.5", "steps takes whole numbers, not 2.5"),
+        ("steps=inf", "steps takes whole numbers, not inf"),
+        ("gate=0.1,2", "gate must be above 0 and at most 1, not 2.0"),
+        ("entropy=nan", "entropy must be above 0, not nan"),
     ],
 )
 def test_only_a_number_among_the_settings_can_be_swept(over: str, words: str, tiny_run: Path, tmp_path: Path) -> None:
@@ -81,6 +88,50 @@ def test_only_a_number_among_the_settings_can_be_swept(over: str, words: str, ti
     assert words in done.stderr
 
 
+def test_values_are_of_the_settings_type_and_each_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def run(place: Path, value: str, seed: int) -> None:
+        asked.append((place.parent.name, value))
+        place.mkdir(parents=True)
+        (place / PROVENANCE).write_text("{}")
+
+    for over in ("steps=1000000", "lr=0.1000001,0.1000002", "entropy=0.2:0.6:3"):
+        chosen = Range.parse(over).check("distill", DistillSettings)
+        sweep(chosen, (0,), tmp_path, run, lambda student: (90.0, None), lambda line: None)
+    assert asked == [
+        *[("steps-1000000", "1000000"), ("lr-0.1000001", "0.1000001"), ("lr-0.1000002", "0.1000002")],
+        *[("entropy-0.2", "0.2"), ("entropy-0.4", "0.4"), ("entropy-0.6", "0.6")],
+    ]
+
+
+@pytest.mark.parametrize("data", ["nonsense", "mnist"])
+def test_test_images_that_are_not_there_are_known_before_the_first_run(
+    data: str, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "distill", lambda request, say: pytest.fail("ran"))
+    command = ["sweep", "--method", "distill", "--over", "steps=2,4", "--forget", "0", "--shards", str(tiny_run)]
+    options = ["--data", data, "--data-root", str(tmp_path / "data"), "--out", str(tmp_path / "sweep")]
+    done = CliRunner().invoke(main, [*command, *options])
+    assert (done.exit_code, done.stderr.count("\n")) == ({"nonsense": 2, "mnist": 1}[data], 1)
+    assert data in done.stderr
+
+
+@pytest.mark.parametrize("given", ["two words", "one word", "environment"])
+def test_a_sweep_has_no_events(given: str, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "distill", lambda request, say: pytest.fail("ran"))
+    events = str(tmp_path / "events")
+    options = {"two words": ["--tensorboard", events], "one word": [f"--tensorboard={events}"], "environment": []}[
+        given
+    ]
+    if given == "environment":
+        monkeypatch.setenv("UNLEARN_TENSORBOARD", events)
+    command = ["sweep", "--method", "distill", "--over", "steps=2,4", "--forget", "0", "--shards", str(tiny_run)]
+    done = CliRunner().invoke(main, [*command, "--data", "digits", "--out", str(tmp_path / "sweep"), *options])
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert "a sweep has no --tensorboard" in done.stderr
+
+
 def test_shards_that_are_not_there_end_a_sweep(tmp_path: Path) -> None:
     command = ["sweep", "--method", "distill", "--over", "gate=0.1,0.2", "--data", "digits", "--forget", "0"]
     done = CliRunner().invoke(main, [*command, "--shards", str(tmp_path / "nope"), "--out", str(tmp_path / "sweep")])
@@ -98,6 +149,9 @@ def test_a_sweep_from_the_command_line_and_again(tiny_teacher_path: Path, tiny_r
         rows = list(csv.DictReader(file))
     assert [(row["steps"], row["seed"]) for row in rows] == [("2", "0"), ("2", "1"), ("4", "0"), ("4", "1")]
     assert all(row["retain"] and row["forget"] for row in rows)
+    for place in tmp_path.glob("steps-*/seed-*"):
+        judged_on = json.loads((place / PROVENANCE).read_text())["judged_on"]
+        assert judged_on == {"data": "digits", "split": "test", "images": 450}
     assert ElementTree.parse(tmp_path / PLOT).getroot() is not None
     assert CliRunner().invoke(main, arguments).output.count("is complete already") == 4
     refused = CliRunner().invoke(main, [*arguments, "--bogus", "1"])

@@ -12,7 +12,7 @@ from synth.teacher import Classifier, ModelCard, load_checkpoint
 from unlearn.audit.record import MASKED, MODEL, ORIGINAL, RANDOM, RETRAINED, NotRun
 from unlearn.data import numbered
 from unlearn.folder import STUDENT
-from unlearn.methods.baseline import last_layer, mask_logits
+from unlearn.methods.baseline import check_masked, last_layer, mask_logits
 from unlearn.methods.distill import check_forget
 
 Subjects = dict[str, list[Classifier]]  # by name, in the table's order
@@ -55,9 +55,10 @@ def gather(
     try:
         masked = copy.deepcopy(original)
         mask_logits(masked, forget)
+        check_masked(masked, forget)
         known[MASKED] = [masked]
     except UserError as error:
-        missing.append(NotRun(MASKED, str(error), "audit a model whose last layer has a bias"))
+        missing.append(NotRun(MASKED, str(error), "audit a model whose last layer gives its logits, and has a bias"))
     if not retrained:
         cure = f"{how_to_retrain(forget)} and name it with --reference"
         missing.append(NotRun(RETRAINED, "no model that was retrained without the forget classes is given", cure))

@@ -108,15 +108,21 @@ def mask_logits(model: Classifier, forget: Sequence[int]) -> None:
 
 
 def refuse_unmaskable(inputs: Inputs) -> None:
-    """Raise UserError where what `mask_logits` writes isn't what the model answers, as where a ReLU follows the last layer."""
+    """Raise UserError where the teacher can't be masked in its last layer."""
     masked = copy_of(inputs.teacher, inputs)
     mask_logits(masked, inputs.forget)
-    gray = torch.full((1, *inputs.card.input_shape), 0.5, device=masked.mean.device)
-    with torch.no_grad():
-        logits = masked(gray)[0]
-    if not logits[list(inputs.forget)].max() < logits[list(inputs.retain)].min():
+    check_masked(masked, inputs.forget)
+
+
+@torch.no_grad()
+def check_masked(masked: Classifier, forget: tuple[int, ...]) -> None:
+    """Raise UserError where what `mask_logits` wrote isn't what the model answers, as where a ReLU follows the last layer."""
+    gray = torch.full((1, *masked.card.input_shape), 0.5, device=masked.mean.device)
+    logits = masked(gray)[0]
+    retain = [c for c in range(masked.card.num_classes) if c not in forget]
+    if not logits[list(forget)].max() < logits[retain].min():
         raise UserError(
-            f"{inputs.card.architecture} can't be masked in its last layer, whose outputs are not its logits: use another baseline"
+            f"{masked.card.architecture} can't be masked in its last layer, whose outputs are not its logits: use another baseline"
         )
 
 

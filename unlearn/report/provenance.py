@@ -78,12 +78,7 @@ def provenance(record: Record) -> Markup:
     trained = [[name, told_data(models[name])] for name in ("teacher", "student")]
     trained += [[f"retrained {n + 1}", told_data(model)] for n, model in enumerate(models["references"])]
     read = run["provenance"].get("real_images_read") if run else None
-    told = run["provenance"].get("judged_on") if run else None
-    judged = (
-        f" Students beside it were judged on real ones, so that it may have been chosen by them: {told}."
-        if told
-        else ""
-    )
+    judged = judged_by(run["provenance"].get("judged_on")) if run else ""
     synthesis = {"method": shards["method"], **shards["settings"], **shards["plan"]} if shards else {}
     audit = {"seed": record["seed"], "device": record["device"], **record["settings"]}
     return section(
@@ -98,6 +93,14 @@ def provenance(record: Record) -> Markup:
         folded("Settings of the synthesis", facts("Settings", synthesis)) if shards else None,
         folded("Versions", facts("Versions of the audit", record["versions"])),
     )  # fmt: skip
+
+
+def judged_by(told: object) -> str:
+    """What a sweep's students were judged on, where the run was one of a sweep's."""
+    if not isinstance(told, dict):
+        return ""
+    where = f"{told.get('images')} {told.get('split')} images of {told.get('data')}"
+    return f" A sweep then judged it by {where}: who chose it by that has chosen by real images."
 
 
 def rows_of(line: Record) -> Markup:

@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 
 from synth.errors import UsageError
-from synth.teacher import Classifier
+from synth.teacher import Classifier, save_checkpoint
 from tests.runs import digits_card
-from unlearn.audit.subjects import check_alike
+from unlearn.audit.record import MASKED, MODEL, ORIGINAL, RANDOM, RETRAINED
+from unlearn.audit.subjects import check_alike, gather
 
 NAMED = digits_card(class_names=tuple("abcdefghij"))
 
@@ -21,3 +22,16 @@ def test_a_class_has_to_be_the_same_one_in_every_model() -> None:
             check_alike(model(), model(class_names=tuple(names)), Path("a"), Path("b"))
     check_alike(model(), model(), Path("a"), Path("b"))
     check_alike(model(), model(class_names=tuple("0123456789")), Path("a"), Path("b"))  # numbers stand for any names
+
+
+def test_a_network_that_no_mask_reaches_has_no_masked_logit_beside_it(tmp_path: Path) -> None:
+    card = digits_card(
+        architecture="squeezenet1_1", width=1.0, input_shape=(3, 32, 32), mean=(0.5,) * 3, std=(0.25,) * 3
+    )
+    teacher, student = tmp_path / "teacher.safetensors", tmp_path / "student.safetensors"
+    for seed, path in enumerate((teacher, student)):
+        save_checkpoint(Classifier.untrained(card, seed), path)
+    (lineup,), missing = gather([student], teacher, [], (0,), None, "cpu", 0, 1)
+    assert list(lineup) == [ORIGINAL, MODEL, RANDOM]
+    assert [line.name for line in missing] == [MASKED, RETRAINED]
+    assert "can't be masked in its last layer" in missing[0].why

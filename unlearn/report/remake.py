@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from synth.errors import UserError
-from synth.index import INDEX, find_index
-from synth.store import open_store
 from synth.teacher import refuse_untrusted
 from unlearn import runs, tasks
 from unlearn.folder import STUDENT
+from unlearn.report.chain import index_in
+from unlearn.report.checks import Check
 from unlearn.report.device import device_of
 from unlearn.report.places import run_index_of
 from unlearn.settings import METHOD_SETTINGS, DistillSettings, LoopSettings
@@ -78,12 +78,13 @@ def check_run_shards(record: Mapping[str, Any], shards: str | None) -> None:
     wanted = run_index_of(record)
     if shards is None or wanted is None:
         return
-    store = open_store(shards)
-    index = find_index(store)
-    digest = hashlib.sha256(store.read(INDEX)).hexdigest() if index and index.complete else None
-    if digest != wanted:
-        what = "are not those that the student's run read" if digest else "hold no complete run of synth generate"
-        raise UserError(f"the shards in {shards} {what}: name those with --run-shards")
+    there = index_in(shards, "", "--run-shards")
+    if isinstance(there, Check):
+        raise UserError(there.why)
+    if there.sha256 != wanted:
+        raise UserError(
+            f"the shards in {shards} are not those that the student's run read: name those with --run-shards"
+        )
 
 
 def taken(settings_class: Any, values: Mapping[str, Any]) -> Any:

@@ -17,9 +17,10 @@ from unlearn.audit.run import AUDIT, Request, audit
 from unlearn.audit.schema import read_record
 from unlearn.report import replay as replaying
 from unlearn.report.checks import BROKEN, HOLDS, NOT_CHECKED
+from unlearn.report.comparison import compare
 from unlearn.report.places import Places, run_shards_of
 from unlearn.report.remake import remake
-from unlearn.report.replay import compare, replay
+from unlearn.report.replay import replay
 from unlearn.report.verify import verify
 from unlearn.settings import DistillSettings
 

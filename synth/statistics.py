@@ -153,7 +153,7 @@ def watch_batch_norm(model: nn.Module) -> Iterator[BatchStatistics]:
         for handle in handles:
             handle.remove()
         for layer, before in fused:
-            del layer.__dict__["forward"]
+            layer.__dict__.pop("forward", None)  # an interruption may have come before it was put in
             if before is not None:
                 layer.__dict__["forward"] = before
 

@@ -1,10 +1,12 @@
 import math
 import statistics as slow
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from synth import statistics
 from synth.statistics import (
     BatchStatistics,
     FusedBatchNorm,
@@ -126,6 +128,21 @@ def test_no_hook_outlives_the_block_even_after_an_exception() -> None:
     found.moments.clear()
     net(torch.zeros(4, 2, 4, 4))
     assert not found.moments
+
+
+def test_an_interruption_while_layers_are_put_in_passes_on_and_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = nn.Sequential(nn.BatchNorm2d(2), nn.BatchNorm2d(2)).eval()
+    fused_forward = statistics.fused_forward
+
+    def interrupted(layer: nn.BatchNorm2d, seen: statistics.BatchStatistics) -> Any:
+        if layer is net[1]:
+            raise KeyboardInterrupt
+        return fused_forward(layer, seen)
+
+    monkeypatch.setattr(statistics, "fused_forward", interrupted)
+    with pytest.raises(KeyboardInterrupt), statistics.watch_batch_norm(net):
+        pytest.fail("the block was entered")
+    assert all("forward" not in layer.__dict__ for layer in net)
 
 
 def test_every_kind_of_batch_norm_with_running_statistics_is_seen() -> None:

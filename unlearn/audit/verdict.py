@@ -33,7 +33,8 @@ Rule 3. The conclusion is the first that holds:
         undecided                whether it does is not known of probe or relearning; or forget accuracy, or all probes or
                                  curves that take part in rule 2, have no evaluated comparison with a retrained model
         traces left              some measure is 'more left'
-        like retrained           every evaluated measure is inside the interval, or on the harmless side of it
+        like retrained           every evaluated measure is inside the interval, or on the harmless side of it; where the model is
+                                 worse on the retain classes than the retrained ones, that is said beside it
 The same rules judge models whose answer is known: the original is not unlearned, a masked logit output suppression only, and
 each retrained model, against the others, like retrained. Where one of them gets another name than its own or 'undecided',
 the audit itself has failed, and says so beside its conclusion.
@@ -245,8 +246,22 @@ def conclude(
     untold = [measurements[f.name].title for f in findings.values() if f.why == TOO_FAR_APART]
     return LIKE_RETRAINED, [
         f"{len(evaluated)} measures were evaluated, and none shows more of the class",
+        *weaker(measurements.get("accuracy-retain")),
         *(f"unlike the retrained model, which shows no knowledge of the class: {title}" for title in differing),
         *(f"not told, since the references differ too much: {title}" for title in untold),
+    ]
+
+
+def weaker(retain: Measurement | None) -> list[str]:
+    """A reservation where the model is worse on the retain classes than the retrained ones, by more than the resolution."""
+    if retain is None or not {MODEL, RETRAINED} <= set(retain.readings):
+        return []
+    ours, theirs = (retain.readings[subject].mean for subject in (MODEL, RETRAINED))
+    if theirs - ours <= retain.resolution:
+        return []
+    return [
+        f"but it knows less of the other classes too ({ours:.1f} % against {theirs:.1f} % retain accuracy), and a weaker model holds "
+        "less of everything"
     ]
 
 

@@ -122,6 +122,14 @@ def test_undecided_says_what_is_more_left_all_the_same() -> None:
     ]
 
 
+@pytest.mark.parametrize(("ours", "told"), [(57, True), (48, False)])
+def test_a_weak_model_is_not_praised_for_what_it_lacks(ours: float, told: bool) -> None:
+    retain = measurement("accuracy-retain", ours, (84, 84, 84) if told else (48, 48, 48), quality=True)
+    found = judge([*audit_of(), retain], 0.95)
+    assert found.conclusion == verdict.LIKE_RETRAINED
+    assert any("57.0 % against 84.0 % retain accuracy" in reason for reason in found.reasons) == told
+
+
 def test_too_few_repeats_accuse_nobody() -> None:
     def few(m: Measurement) -> Measurement:
         readings = {s: Reading.of([values[:2] for values in r.values], 0.95) for s, r in m.readings.items()}

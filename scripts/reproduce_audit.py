@@ -130,12 +130,8 @@ def audit_students(students: list[str], case: Case, retrained: list[Path], brief
         given += sizes if brief else ["--shards", case.shards(study.size.per_class[1])]
         last = case.audit_of(lacking[-1])
         out = last.parent if len(lacking) > 1 else last
-        run(
-            (
-                last / "audit.json",
-                ["unlearn", "audit", *audited, *given, "--seed", case.seed, "--out", out, "--overwrite"],
-            )
-        )
+        command = ["unlearn", "audit", *audited, *given, "--seed", case.seed, "--out", out, "--overwrite"]
+        run((last / "audit.json", command))
 
 
 def together(students: list[str], case: Case) -> dict[Path | None, list[str]]:

@@ -225,6 +225,11 @@ def find_index(store: Store) -> Index | None:
     return None
 
 
+def index_sha256(store: Store) -> str:
+    """Of the file that a complete run has. Raises FileNotFoundError where it isn't there."""
+    return hashlib.sha256(store.read(INDEX)).hexdigest()
+
+
 def read_index(store: Store) -> Index:
     index = find_index(store)
     if index is None:

@@ -232,12 +232,17 @@ def parse_checkpoint(data: bytes, name: str, trusted_architecture: str | None = 
     check_state(expected_state(card), tensors, name, card.architecture)
     net = build_for(card)
     net.load_state_dict(tensors)
-    for key, value in net.state_dict().items():  # as they are now: a float64 may be too large for a float32
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise UserError(
-                f"{name} holds NaN or infinite weights in {key}: the training run diverged, use an earlier one"
-            )
+    check_finite(
+        net.state_dict(), name, "use an earlier one"
+    )  # as they are now: a float64 may be too large for a float32
     return Classifier(net, card, hashlib.sha256(data).hexdigest()).freeze()
+
+
+def check_finite(state: Mapping[str, Tensor], name: str, cure: str) -> None:
+    """Raise UserError where the weights of the file `name` are not all numbers."""
+    for key, value in state.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise UserError(f"{name} holds NaN or infinite weights in {key}: the training run diverged, {cure}")
 
 
 def refuse_untrusted(architecture: str, trusted: str | None, whose: str, option: str = "--arch") -> None:

@@ -107,7 +107,7 @@ class RunFolder:
         self.store.remove(CHECKPOINT)
 
     def write_json(self, name: str, content: Any) -> None:
-        self.store.write(name, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+        self.store.write(name, json_bytes(content))
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Append one line to the metrics; a reader may follow it."""
@@ -122,11 +122,14 @@ class RunFolder:
         self.store.write(f"student-{step:06d}.safetensors", checkpoint_bytes(student))
 
 
+def json_bytes(content: Any) -> bytes:
+    return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
+
+
 def note_judgement(path: Path, facts: Mapping[str, Any]) -> None:
     """Write into a run's provenance which real images its student was judged on, since others may be chosen by that."""
     provenance = json.loads((path / PROVENANCE).read_text())
-    content = json.dumps({**provenance, "judged_on": facts}, indent=1, sort_keys=True) + "\n"
-    Folder(path).write(PROVENANCE, content.encode())
+    Folder(path).write(PROVENANCE, json_bytes({**provenance, "judged_on": facts}))
 
 
 def kept_students(path: Path) -> dict[int, Path]:

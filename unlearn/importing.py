@@ -16,6 +16,7 @@ from synth.teacher import (
     Classifier,
     ModelCard,
     build_for,
+    check_finite,
     check_forward,
     check_state,
     expected_state,
@@ -69,11 +70,7 @@ def import_state_dict(path: Path, card: ModelCard, out: Path) -> str:
     heads = AUXILIARY_HEADS.get(card.architecture, ())
     state = {key: value for key, value in unwrap(read_weights(path), path).items() if not key.startswith(heads)}
     check_state(expected_state(card), state, str(path), card.architecture)
-    for key, value in state.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise UserError(
-                f"{path} holds NaN or infinite weights in {key}: the training run diverged, save an earlier one"
-            )
+    check_finite(state, str(path), "save an earlier one")
     net = build_for(card)
     net.load_state_dict(state)
     model = Classifier(net, card)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from synth.compute import computed
 from synth.console import InterruptedRunError
 from synth.errors import HopelessError, UsageError
-from synth.index import INDEX
+from synth.index import index_sha256
 from synth.progress import Progress
 from synth.store import Store
 from synth.teacher import IMPORT_AGAIN, Classifier, ModelCard, check_forward, load_checkpoint
@@ -202,7 +201,7 @@ def split_shards(request: Request, module: Any, teacher: Classifier) -> Shards:
         training, counts = load(store, {**split, **filters}, teacher)
     holding = {"training": held_out(request.loop.holdout)} if trains else {}
     watching = load(store, {"blend": unblended, **holding}, teacher)[0] if watched else None
-    return Shards(training, watching, counts, hashlib.sha256(store.read(INDEX)).hexdigest())
+    return Shards(training, watching, counts, index_sha256(store))
 
 
 def load(store: Store, filters: dict[str, Filter], teacher: Classifier) -> tuple[Batch, dict[str, int]]:

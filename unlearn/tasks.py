@@ -15,7 +15,7 @@ from synth.compute import computed
 from synth.console import check_classes
 from synth.errors import UsageError
 from synth.generate import local_device
-from synth.index import INDEX, Index, RunCard, read_index
+from synth.index import Index, RunCard, index_sha256, read_index
 from synth.memory import keep_freed_memory
 from synth.store import Folder, Store
 from synth.teacher import check_forward, load_checkpoint, refuse_untrusted, save_checkpoint
@@ -187,7 +187,7 @@ def index_digest(store: Store, index: Index | None) -> str | None:
     None where shards are missing, as after a training that diverged on a part of them.
     """
     try:
-        return hashlib.sha256(store.read(INDEX)).hexdigest()
+        return index_sha256(store)
     except FileNotFoundError:
         if index is None or len(index.entries) < index.card.plan.shards:
             return None

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from synth.index import INDEX, read_index
+from synth.index import index_sha256, read_index
 from synth.store import open_store
 from unlearn.folder import METRICS, PROVENANCE, SETTINGS
 
@@ -44,7 +43,7 @@ def shards_of(uri: str) -> dict[str, Any]:
     return {
         "uri": uri,
         "complete": index.complete,
-        "index_sha256": hashlib.sha256(store.read(INDEX)).hexdigest() if index.complete else None,
+        "index_sha256": index_sha256(store) if index.complete else None,
         "teacher_sha256": index.card.teacher_sha256,
         "samples": index.samples,
         "method": index.card.method,

@@ -34,6 +34,7 @@ from unlearn.audit.subjects import gather, how_to_retrain, student_file
 from unlearn.audit.verdict import STILL_CALLED, judge
 from unlearn.audit.written_by import PACKAGE, audit_version
 from unlearn.data import check_data
+from unlearn.folder import json_bytes
 from unlearn.tasks import DataSource
 
 AUDIT, TIMING, PICTURES = "audit.json", "timing.json", "pictures"
@@ -255,7 +256,3 @@ def models_json(request: Request, subjects: Any) -> dict[str, Any]:
         "student": facts(student_file(request.student), subjects[MODEL][0]),
         "references": [facts(*pair) for pair in zip(request.references, subjects.get(RETRAINED, []), strict=True)],
     }
-
-
-def json_bytes(content: Any) -> bytes:
-    return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()

@@ -185,10 +185,12 @@ def beats_mask(family: Sequence[Measurement], confidence: float) -> bool | None:
 
 def lower_than_mask(family: Sequence[Measurement]) -> bool:
     """Rule 2: whether some measure is lower than under the masked logit by more than its resolution."""
-    return any(
-        m.more_left * (m.readings[MASKED].mean - m.readings[MODEL].mean) > m.resolution
-        for m in filter(tells_mask, family)
-    )
+    return any(less_than_masked(m) > m.resolution for m in filter(tells_mask, family))
+
+
+def less_than_masked(m: Measurement) -> float:
+    """How much less of the class than under the masked logit is left, in the measure's unit."""
+    return m.more_left * (m.readings[MASKED].mean - m.readings[MODEL].mean)
 
 
 def tells_mask(m: Measurement) -> bool:
@@ -275,18 +277,17 @@ def unknown(name: str, family: Sequence[Measurement], confidence: float) -> str:
     untold = f"not told from a masked logit by {name}"
     if not any({MODEL, MASKED} <= set(m.readings) for m in family):
         return f"{untold}: there is no masked logit to compare with"
-    pairs = sum(len(m.readings[MODEL].flat) for m in filter(tells_mask, family))
-    if not pairs:
+    telling = list(filter(tells_mask, family))
+    if not telling:
         other = "the retrained models have" if any(RETRAINED in m.readings for m in family) else "random networks have"
         return f"{untold}: {other} no less of the class there than the masked logit"
-    telling = list(filter(tells_mask, family))
     unequal = sum(a != b for m in telling for a, b in zip(m.readings[MODEL].flat, m.readings[MASKED].flat, strict=True))
     if unequal < fewest_pairs(confidence):
         return (
             f"{untold}: {unequal} paired repeats that differ, and the signed-rank test takes {fewest_pairs(confidence)} or more: "
             f"raise {REPEATED_BY[name]}"
         )
-    gap = max(m.more_left * (m.readings[MASKED].mean - m.readings[MODEL].mean) for m in telling)
+    gap = max(map(less_than_masked, telling))
     return f"{untold}: less of the class is left there, but by {gap:.1f} at most, within what the measure can tell"
 
 

@@ -10,13 +10,13 @@ from functools import partial
 from typing import Any
 
 from synth.errors import UserError
-from synth.index import INDEX, Index, find_index
+from synth.index import Index, find_index, index_sha256
 from synth.store import Store, open_store
 from synth.teacher import parse_card
 from unlearn.audit.origin import run_of
 from unlearn.report.checks import BROKEN, HOLDS, NOT_CHECKED, Check, compared, looked_up
 from unlearn.report.hashes import sha256_of
-from unlearn.report.places import Places, models_of, run_index_of, run_shards_of, shards_of
+from unlearn.report.places import Places, models_of, run_index_of, run_read_the_audits, run_shards_of, shards_of
 
 
 def chain(record: Mapping[str, Any], places: Places) -> Iterator[Check]:
@@ -96,7 +96,7 @@ def claims(record: Mapping[str, Any]) -> Iterator[Check]:
         provenance = run["provenance"]
         yield compared("the run names this student", provenance.get("student_sha256"), student)
         yield compared("the run names this teacher", provenance.get("teacher_sha256"), teacher)
-        if made and made["index_sha256"] and made["index_sha256"] == provenance.get("index_sha256"):
+        if run_read_the_audits(record):
             yield Check("the run names these shards", HOLDS)
 
 
@@ -114,7 +114,7 @@ def shards(record: Mapping[str, Any], places: Places) -> Iterator[Check]:
         yield Check(what, NOT_CHECKED, "the run was still growing then")
     else:
         yield compared(what, there.sha256, made["index_sha256"])
-    listed = {entry.name: entry.sha256 for entry in there.index.entries.values()}
+    listed = there.listed
     known = listed if made["complete"] else {name: listed.get(name) for name in made["shards"]}
     yield compared("the index lists the shards of the record", known, made["shards"])
     yield from each_shard(there, made["shards"], "", "--shards")
@@ -122,8 +122,8 @@ def shards(record: Mapping[str, Any], places: Places) -> Iterator[Check]:
 
 def run_shards(record: Mapping[str, Any], places: Places) -> Iterator[Check]:
     """The shards that the student's run read, where they are others than the audit's: hold-outs, or none."""
-    made, wanted, uri = record["origin"]["shards"], run_index_of(record), run_shards_of(record, places)
-    if wanted is None or (made and made["index_sha256"] == wanted):
+    wanted, uri = run_index_of(record), run_shards_of(record, places)
+    if wanted is None or run_read_the_audits(record):
         return
     what = "the shards that the run read have the index that it names"
     if uri is None:
@@ -138,8 +138,7 @@ def run_shards(record: Mapping[str, Any], places: Places) -> Iterator[Check]:
         return
     teacher = record["models"]["teacher"]["sha256"]
     yield compared("the shards that the run read name this teacher", there.index.card.teacher_sha256, teacher)
-    listed = {entry.name: entry.sha256 for entry in there.index.entries.values()}
-    yield from each_shard(there, listed, " of the run", "--run-shards")
+    yield from each_shard(there, there.listed, " of the run", "--run-shards")
 
 
 @dataclass(frozen=True)
@@ -150,13 +149,18 @@ class Shards:
     index: Index
     sha256: str | None
 
+    @property
+    def listed(self) -> dict[str, str]:
+        """Each shard's hash, by its name, as the index has them."""
+        return {entry.name: entry.sha256 for entry in self.index.entries.values()}
+
 
 def index_in(uri: str, what: str, option: str) -> Shards | Check:
     """The run in that place; where there is none to be read, why `what` was not checked."""
     try:
         store = open_store(uri)
         index = find_index(store)
-        digest = hashlib.sha256(store.read(INDEX)).hexdigest() if index and index.complete else None
+        digest = index_sha256(store) if index and index.complete else None
     except UserError as error:
         return Check(what, NOT_CHECKED, str(error))
     if index is None:

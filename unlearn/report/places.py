@@ -75,15 +75,20 @@ def shards_of(record: Mapping[str, Any], places: Places) -> str | None:
 
 def run_shards_of(record: Mapping[str, Any], places: Places) -> str | None:
     """Where the shards that the student's run read are now; None where no run names any."""
-    made, named = record["origin"]["shards"], run_index_of(record)
     if places.run_shards is not None:
         return places.run_shards
-    if made and named and made["index_sha256"] == named:
+    if run_read_the_audits(record):
         return shards_of(record, places)
-    if made is None and places.shards is not None:
+    if record["origin"]["shards"] is None and places.shards is not None:
         return places.shards
     told = (record["origin"]["run"] or {"provenance": {}})["provenance"].get("shards")
     return told if isinstance(told, str) and told else None
+
+
+def run_read_the_audits(record: Mapping[str, Any]) -> bool:
+    """Whether the shards that the student's run read are those that the audit looked at."""
+    made, named = record["origin"]["shards"], run_index_of(record)
+    return bool(made and named) and made["index_sha256"] == named
 
 
 def run_index_of(record: Mapping[str, Any]) -> str | None:

@@ -43,7 +43,8 @@ def load_images(
 
     Args:
         name: digits (shipped inside scikit-learn), mnist, fashion-mnist, cifar10 (torchvision's layout below `root`),
-            or the path of a folder with train/CLASS/*.png and test/CLASS/*.png (any format that Pillow reads).
+            or the path of a folder with train/CLASS/*.png and test/CLASS/*.png (any format that Pillow reads). A class whose
+            images are gone has an empty folder.
         image_size: side in pixels that a folder's images are resized to.
 
     Raises:
@@ -58,19 +59,28 @@ def load_images(
     raise UsageError(f"unknown data '{name}': choose {', '.join(NAMES)}, or the path of a folder with train/ and test/")
 
 
-def check_data(card: ModelCard, data: LabelledImages, checkpoint: Path, data_name: str) -> LabelledImages:
+def check_data(
+    card: ModelCard, data: LabelledImages, checkpoint: Path, data_name: str, gone: tuple[int, ...] = ()
+) -> LabelledImages:
     """The images, with their labels in the order of the checkpoint's classes.
 
     Where the data's names are only numbers, they are the checkpoint's; where the checkpoint's are, they number the data's.
+
+    Args:
+        gone: classes that the data need not know, as after an erasure. They are missed by their names.
 
     Raises:
         UsageError: the checkpoint is for images of another shape, or for other classes.
     """
     ours, theirs = card.class_names, data.class_names
-    if (card.input_shape, len(ours)) != (tuple(data.images.shape[1:]), len(theirs)):
+    fits = card.input_shape == tuple(data.images.shape[1:])
+    if fits and set(ours) - {ours[c] for c in gone if c < len(ours)} <= set(theirs) < set(ours):
+        return reordered(data, ours, card.class_names)
+    if not fits or len(ours) != len(theirs):
+        cure = ", with an empty folder for each class whose images are gone" if fits and len(theirs) < len(ours) else ""
         raise UsageError(
             f"{checkpoint} takes images {list(card.input_shape)} of {len(ours)} classes, but "
-            f"{data_name} has {list(data.images.shape[1:])} of {len(theirs)}: name the data it was made for"
+            f"{data_name} has {list(data.images.shape[1:])} of {len(theirs)}: name the data it was made for{cure}"
         )
     if ours == theirs or (numbered(ours) and not numbered(theirs)):
         return data
@@ -82,9 +92,13 @@ def check_data(card: ModelCard, data: LabelledImages, checkpoint: Path, data_nam
             f"{checkpoint} has no class '{lacking}' of {data_name}: name the data it was made for, or import it again "
             f"with --classes {shortened(theirs)} if its outputs are in that order"
         )
-    place = {name: number for number, name in enumerate(ours)}
-    order = torch.tensor([place[name] for name in theirs])
-    return replace(data, labels=order[data.labels], class_names=card.class_names)
+    return reordered(data, ours, card.class_names)
+
+
+def reordered(data: LabelledImages, order: tuple[str, ...], class_names: tuple[str, ...]) -> LabelledImages:
+    """The images with their labels by their classes' places in `order`."""
+    places = torch.tensor([order.index(name) for name in data.class_names])
+    return replace(data, labels=places[data.labels], class_names=class_names)
 
 
 def numbered(class_names: tuple[str, ...]) -> bool:
@@ -129,7 +143,9 @@ def load_folder(folder: Path, split: str, image_size: int) -> LabelledImages:
     from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
     try:
-        dataset = ImageFolder(str(folder / split))
+        dataset = ImageFolder(str(folder / split), allow_empty=True)
+        if not len(dataset):
+            raise FileNotFoundError
     except FileNotFoundError as error:
         raise UserError(
             f"{folder / split} has no folders of classes with images: name a folder that has train/CLASS/ and test/CLASS/"

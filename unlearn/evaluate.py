@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from synth.errors import UsageError
 from synth.teacher import Classifier, predict
 from unlearn.data import LabelledImages
 
@@ -23,14 +24,19 @@ class Evaluation:
 
 
 def evaluate(model: Classifier, data: LabelledImages, forget: tuple[int, ...]) -> Evaluation:
-    """Accuracies are means over images, of the retain classes and of the forget classes."""
+    """Accuracies are means over images, of the retain classes and of the forget classes.
+
+    Raises:
+        UsageError: there is no image of a retain class.
+    """
     predicted = predict(model, data.images).argmax(1)
     confusion = confusion_matrix(data.labels, predicted, model.card.num_classes)
     right, seen = confusion.diagonal(), confusion.sum(1)
     forgotten = torch.zeros(model.card.num_classes, dtype=torch.bool)
     forgotten[list(forget)] = True
     retain = percent(right[~forgotten].sum(), seen[~forgotten].sum())
-    assert retain is not None, "the caller checks that a retain class has images"
+    if retain is None:
+        raise UsageError("the data has no test image of a class to retain: name data that has some")
     return Evaluation(
         retain=retain,
         forget=percent(right[forgotten].sum(), seen[forgotten].sum()),

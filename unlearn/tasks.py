@@ -87,6 +87,8 @@ def train(
     check_classes(without, len(data.class_names), "class", "the data")
     if len(set(without)) == len(data.class_names):
         raise UsageError("--without leaves no class to train on: leave at least one out of it")
+    for split, images in (("training", data), ("test", test)):
+        check_every_class(images, split, without, source.name)
     model = train_classifier(
         data,
         architecture,
@@ -102,6 +104,15 @@ def train(
     result = evaluate_model(model, test, without)
     forgotten = "" if result.forget is None else f", the classes left out {result.forget:.2f} %"
     say(f"wrote {out} (sha256 {digest[:12]}): test accuracy {result.retain:.2f} %{forgotten}")
+
+
+def check_every_class(images: LabelledImages, split: str, without: tuple[int, ...], name: str) -> None:
+    there = set(images.labels.tolist())
+    for c, class_name in enumerate(images.class_names):
+        if c not in there and c not in without:
+            raise UsageError(
+                f"{name} has no {split} image of class '{class_name}': add some, or train without it (--without {c})"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +230,7 @@ def evaluate(
     """Each named checkpoint's evaluation on the same test images, loaded here unless given, and the class names."""
     models = {name: load_checkpoint(path, trusted_architecture).to(device) for name, path in checkpoints.items()}
     images = images or source.load("test")
-    data = {n: check_data(model.card, images, checkpoints[n], source.name) for n, model in models.items()}
+    data = {n: check_data(model.card, images, checkpoints[n], source.name, forget) for n, model in models.items()}
     orders = {d.class_names: checkpoints[n] for n, d in data.items()}
     if len(orders) > 1:
         one, other, *_ = orders.values()

@@ -99,6 +99,24 @@ def test_other_classes_are_refused_by_name() -> None:
         labels_for(("0", "1", "2"), ("1", "2", "3"))
 
 
+def test_data_may_lack_classes_that_were_to_be_forgotten() -> None:
+    card = digits_card(class_names=("cat", "dog", "bird"))
+    rest = check_data(card, pets(("bird", "cat")), Path("pets.safetensors"), "pets/", gone=(1,))
+    assert (rest.labels.tolist(), rest.class_names) == ([2, 0], card.class_names)
+    for gone in ((), (0,)):
+        with pytest.raises(UsageError, match=r"of 2: name .* empty folder for each class whose images are gone"):
+            check_data(card, pets(("bird", "cat")), Path("pets.safetensors"), "pets/", gone)
+
+
+def test_a_class_whose_images_are_gone_is_an_empty_folder(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split / "cat").mkdir(parents=True)
+        (tmp_path / split / "dog").mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / split / "dog" / "a.png")
+    data = load_images(str(tmp_path), "train")
+    assert (data.class_names, data.labels.tolist()) == (("cat", "dog"), [1])
+
+
 def test_a_folder_has_the_same_classes_for_training_and_test(tmp_path: Path) -> None:
     for place in ("train/cat", "train/dog", "test/dog"):
         (tmp_path / place).mkdir(parents=True)

@@ -46,6 +46,11 @@ def test_a_class_without_images_has_no_accuracy() -> None:
     assert result.per_class == [None, 100.0, 0.0]
 
 
+def test_without_an_image_to_retain_there_is_nothing_to_tell() -> None:
+    with pytest.raises(UsageError, match="no test image of a class to retain"):
+        evaluate(Classifier(CallsByFirstPixel(), CARD), images([0], [0]), forget=(0,))
+
+
 def test_tables_and_json_say_the_same() -> None:
     data = images(called=[0, 1, 2], labels=[0, 1, 1])
     results = {"unlearned": evaluate(Classifier(CallsByFirstPixel(), CARD), data, forget=(0,))}

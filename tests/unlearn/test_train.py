@@ -66,6 +66,24 @@ def test_test_images_that_are_not_there_are_known_before_the_training(tmp_path: 
         tasks.train("lenet5", 1.0, source, (), tmp_path / "t", 0, "cpu", settings, lambda line: pytest.fail("trained"))
 
 
+def test_a_class_without_images_has_to_be_left_out(tmp_path: Path) -> None:
+    for place in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        (tmp_path / place).mkdir(parents=True)
+        for number in range(0 if place == "train/dog" else 2):
+            Image.new("RGB", (32, 32)).save(tmp_path / place / f"{number}.png")
+    source = tasks.DataSource(str(tmp_path), None, False, 32)
+    settings = TrainSettings(epochs=1, batch_size=2)
+
+    def train(without: tuple[int, ...]) -> None:
+        tasks.train(
+            "lenet5", 0.5, source, without, tmp_path / "model.safetensors", 0, "cpu", settings, say=lambda line: None
+        )
+
+    with pytest.raises(UsageError, match=r"no training image of class 'dog': add some, .* \(--without 1\)"):
+        train(())
+    train((1,))
+
+
 def test_divergence_is_named(digits: LabelledImages) -> None:
     with pytest.raises(UserError, match="diverged in epoch 1"):
         train_classifier(digits, "lenet5", replace(QUICK, lr=1e12), width=0.5)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unlearn.audit.bench import Bench
 from unlearn.audit.intervals import share_interval
+from unlearn.audit.material import Source
 from unlearn.audit.record import RETRAINED, Measurement, Reading
 from unlearn.evaluate import confusion_matrix
 
@@ -21,15 +22,7 @@ def measure(bench: Bench) -> list[Measurement]:
     source = bench.source
     forgotten = torch.zeros(bench.num_classes, dtype=torch.bool)
     forgotten[list(bench.forget)] = True
-    confusions = {
-        subject: [
-            confusion_matrix(
-                source.judge.labels, bench.outputs(model, source.judge).logits.argmax(1), bench.num_classes
-            )
-            for model in models
-        ]
-        for subject, models in bench.subjects.items()
-    }
+    confusions = confusions_on(source, bench)
     first = {subject: matrices[0].tolist() for subject, matrices in confusions.items()}
     forgotten_J = bench.is_forgotten(source.judge.labels)
     sets = (("retain", "retain accuracy", ~forgotten, 0.5), ("forget", "forget accuracy", forgotten, 1.0))
@@ -45,6 +38,19 @@ def measure(bench: Bench) -> list[Measurement]:
     if RETRAINED in confusions:
         measurements.append(destinations(confusions, forgotten, bench))
     return measurements
+
+
+def confusions_on(source: Source, bench: Bench) -> dict[str, list[Tensor]]:
+    """Of each subject's models, on the source's judged images."""
+    return {
+        subject: [
+            confusion_matrix(
+                source.judge.labels, bench.outputs(model, source.judge).logits.argmax(1), bench.num_classes
+            )
+            for model in models
+        ]
+        for subject, models in bench.subjects.items()
+    }
 
 
 def accuracy(confusions: list[Tensor], rows: Tensor, bench: Bench) -> Reading:

@@ -57,18 +57,19 @@ class Bench:
 
     @property
     def judged(self) -> Source | None:
-        """Real images where there are any, synthetic ones otherwise; None where a kind of class is missing among them."""
-        source = self.real or self.synthetic
-        return source if source and not self.missing_in(source) else None
+        """Real images where there are any of both kinds of class, else synthetic ones; None where there are none of both either."""
+        return next((source for source in (self.real, self.synthetic) if source and not self.missing_in(source)), None)
 
     @property
     def source(self) -> Source:
         """What every measure of images is judged on."""
         if self.judged is None:
-            known = self.real or self.synthetic
-            kind = self.missing_in(known) if known else ""
-            why = f"no image of a {kind} class is among the {known.name}" if known else "there is no image to judge on"
-            raise CannotRunError(why, "name real data with --data, or shards of all classes with --shards")
+            known = [source for source in (self.real, self.synthetic) if source]
+            lacking = [f"no image of a {self.missing_in(source)} class is among the {source.name}" for source in known]
+            raise CannotRunError(
+                ", and ".join(lacking) or "there is no image to judge on",
+                "name real data with --data, or shards of all classes with --shards",
+            )
         return self.judged
 
     def missing_in(self, source: Source) -> str:

@@ -11,6 +11,7 @@ from unlearn.audit.record import CannotRunError, Measurement, NotRun
 
 MEASURES = {
     "accuracy": "unlearn.audit.accuracy",
+    "retained": "unlearn.audit.retained",
     "divergence": "unlearn.audit.divergence",
     "head": "unlearn.audit.head",
     "probe": "unlearn.audit.probe",

@@ -47,6 +47,10 @@ def measure(bench: Bench) -> list[Measurement]:
             "name the real training and test data with --data",
         )
     pairs = min(int(bench.is_forgotten(images.labels).sum()) for images in (bench.real.fit, bench.real.judge))
+    if not pairs:
+        raise CannotRunError(
+            "no forget training and test images are among the real data", "name data that still has them with --data"
+        )
     if pairs < FEWEST:
         raise CannotRunError(f"only {pairs} pairs of forget training and test images", "name larger data with --data")
     titles = {  # the last two are areas under ROC curves, 50 % where nothing is told apart

@@ -121,3 +121,8 @@ class NotRun:
     name: str
     why: str
     cure: str
+
+
+def on_synthetic(record: Mapping[str, Any]) -> bool:
+    """Whether some measure of a record was judged on synthetic images."""
+    return any(m["source"] == "synthetic" for m in record["measurements"])

@@ -113,15 +113,16 @@ def measure(bench: Bench) -> list[Measurement]:
     judge = bench.few(bench.source.judge, bench.settings.judge_images, "relearn", "judge")
     judge = judge.select(bench.is_forgotten(judge.labels))
     found = []
-    if bench.real:
+    on_real = bench.judged is bench.real
+    if bench.real and on_real:
         for count in counts(bench.settings.relearn_labels):
             title = f"relearning from {there(bench.real.fit, count)} real images a class"
             found.append(variant(bench, f"relearn-{count}", title, bench.real.fit, count, judge))
-        retained = bench.real.fit.without(bench.forget)
+    if bench.real and len(retained := bench.real.fit.without(bench.forget)):
         title = "what comes back from retain images alone"
         found.append(variant(bench, "relearn-retain", title, retained, RETAIN_LABELS, judge, fresh_rows=False))
     repeats = bench.settings.repeats
-    if not bench.real:  # this curve is then the only one, and must tell a masked logit by itself
+    if not on_real:  # this curve is then the only one that can tell a masked logit, and must by itself
         repeats = max(repeats, fewest_pairs(bench.settings.confidence))
     if bench.synthetic and bench.is_forgotten(bench.synthetic.fit.labels).any():
         title = f"relearning from {there(bench.synthetic.fit, SYNTHETIC_LABELS)} synthetic images a class"

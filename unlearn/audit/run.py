@@ -39,6 +39,7 @@ from unlearn.tasks import DataSource
 
 AUDIT, TIMING, PICTURES = "audit.json", "timing.json", "pictures"
 NO_REAL = "accuracies, probe and relearning on real images, membership inference"
+NO_REAL_FORGET = "forget accuracy, probe and relearning on real images, membership inference"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +205,9 @@ def load_real(request: Request, card: ModelCard) -> tuple[Source | None, list[di
     if request.data is None:
         return None, []
     name = request.data.name
-    train, test = (check_data(card, request.data.load(split), request.teacher, name) for split in ("train", "test"))
+    train, test = (
+        check_data(card, request.data.load(split), request.teacher, name, request.forget) for split in ("train", "test")
+    )
     generator = torch.Generator().manual_seed(request.seed)
     return real_source(request.data.name, train, test, request.settings.pool, generator)
 
@@ -214,6 +217,9 @@ def lacking(request: Request, real: Source | None, synthetic: Source | None) -> 
     found = []
     if real is None:
         found.append((NO_REAL, "no real image is given", "name the original's training and test data with --data"))
+    elif not torch.isin(real.judge.labels, torch.tensor(request.forget)).any():
+        why = f"{real.name} are none of the forget classes"
+        found.append((NO_REAL_FORGET, why, "name data that still has them with --data"))
     if synthetic is None:
         found.append(
             ("relearning from synthetic images", "no shards are given", "name a run of synth generate with --shards")

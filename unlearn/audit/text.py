@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from unlearn.audit.known import self_check
-from unlearn.audit.record import SUBJECTS
+from unlearn.audit.record import SUBJECTS, on_synthetic
 from unlearn.tables import table
 
 
@@ -34,7 +34,7 @@ def audit_text(record: Mapping[str, Any]) -> str:
         else f"Judged on {record['images'] or 'the weights alone'}; mean [interval].",
         table(["measure", *subjects, "against retrained"], rows),
     ]
-    if any(m["source"] == "synthetic" for m in record["measurements"]):
+    if on_synthetic(record):
         parts.append("* on synthetic hold-outs: a proxy, to be read beside the original's own value")
     for line in record["not_run"]:
         parts.append(f"not run: {line['name']}: {line['why']}. To make it possible: {line['cure']}.")

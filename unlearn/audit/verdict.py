@@ -248,7 +248,7 @@ def conclude(
     untold = [measurements[f.name].title for f in findings.values() if f.why == TOO_FAR_APART]
     return LIKE_RETRAINED, [
         f"{len(evaluated)} measures were evaluated, and none shows more of the class",
-        *weaker(measurements.get("accuracy-retain")),
+        *weaker(measurements.get("accuracy-retain-real") or measurements.get("accuracy-retain")),
         *(f"unlike the retrained model, which shows no knowledge of the class: {title}" for title in differing),
         *(f"not told, since the references differ too much: {title}" for title in untold),
     ]

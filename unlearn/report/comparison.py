@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from unlearn.audit.record import on_synthetic
 from unlearn.audit.written_by import PACKAGE
 from unlearn.report.places import Places, models_of
 from unlearn.report.values import close
@@ -87,7 +88,7 @@ def other_facts(old: Mapping[str, Any], new: Mapping[str, Any], retrained: bool)
     for name in ("class_names", "forget", "seed", "settings", "ledger"):
         if old[name] != new[name]:
             yield TOLD_AS[name]
-    if old["ledger"] and old["images"] != new["images"]:  # of synthetic images it names their place
+    if not on_synthetic(old) and old["images"] != new["images"]:  # of synthetic images it names their place
         yield "what it was judged on"
     if {n["name"] for n in old["not_run"]} != {n["name"] for n in new["not_run"]}:
         yield "what could not be run"

@@ -122,7 +122,7 @@ def entropies(record: Record) -> Markup | None:
 
 def confusions(record: Record) -> Markup | None:
     """Where the forget images go, before and after."""
-    found = next((m for m in record["measurements"] if m["details"].get("confusion")), None)
+    found = next((m for m in record["measurements"] if m["name"] == "accuracy-forget"), None)
     if found is None:
         return None
     names = record["class_names"]

@@ -9,6 +9,7 @@ from typing import Any
 
 from unlearn.audit import verdict
 from unlearn.audit.measures import MEASURES
+from unlearn.audit.record import on_synthetic
 
 LIMITATIONS = (
     "A measure that finds nothing does not prove that nothing is there: a stronger attack may find it.",
@@ -32,14 +33,13 @@ def limits_of(record: Mapping[str, Any]) -> list[str]:
     """What this record in particular can't say."""
     found = []
     if not record["ledger"]:
+        found.append("No real image was looked at.")
+    if on_synthetic(record):
         found.append(
-            "No real image was looked at. Values on synthetic images are proxies: they tell how the model answers to "
-            "what the original dreamt of, and the student may have learnt from those of the retain classes."
+            "Values on synthetic images are proxies: they tell how the model answers to what the original dreamt of, and the "
+            "student may have learnt from those of the retain classes. They are images that the original calls by their class, "
+            "so that it is right on all of them by choice."
         )
-        if record["images"]:
-            found.append(
-                "The synthetic images are those that the original calls by their class, so that it is right on all of them by choice."
-            )
     if not record["models"]["references"]:
         found.append("No retrained model was given: nothing here says what forgetting would look like for these data.")
     if len(record["models"]["references"]) == 1:

@@ -18,6 +18,7 @@ from unlearn.report.markup import Markup, element, escaped, folded, joined, list
 
 COLOURS = {LIKE_RETRAINED: "good", TRACES: "warn", UNDECIDED: "warn"}
 KEY_MEASURES = (
+    "accuracy-retain-real",
     "accuracy-retain",
     "accuracy-forget",
     "probe-1",

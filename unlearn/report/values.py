@@ -15,6 +15,11 @@ from unlearn.audit.relearn import Curve, anamnesis
 from unlearn.report.checks import BROKEN, SENSELESS, Check, Fault, all_hold
 
 Record = Mapping[str, Any]
+ACCURACIES = (  # where the confusions are, and whether it is that of the forget classes
+    ("accuracy-retain", "accuracy-forget", False),
+    ("accuracy-forget", "accuracy-forget", True),
+    ("accuracy-retain-real", "accuracy-retain-real", False),
+)
 TOLERANCE = 1e-7  # of a number in JSON, and between versions of what computes it
 
 
@@ -49,11 +54,11 @@ def readings(record: Record) -> Iterator[Fault]:
 def accuracies(record: Record) -> Iterator[Fault]:
     """A confusion is that of a subject's first model; its other models saw the same images."""
     measured = {m["name"]: m for m in record["measurements"]}
-    if "accuracy-forget" not in measured:
-        return
-    confusions = measured["accuracy-forget"]["details"]["confusion"]
     forgotten = set(record["forget"])
-    for name, kind in (("accuracy-retain", False), ("accuracy-forget", True)):
+    for name, matrices_in, kind in ACCURACIES:
+        if matrices_in not in measured:
+            continue
+        confusions = measured[matrices_in]["details"]["confusion"]
         for subject, told in measured[name]["readings"].items():
             counts = confusions[subject]
             rows = [c for c in range(len(counts)) if (c in forgotten) == kind]
@@ -67,7 +72,7 @@ def accuracies(record: Record) -> Iterator[Fault]:
             if not close(interval, (told["low"], told["high"])):
                 yield f"the interval of {name}, {subject}", "it doesn't follow from its images"
     for line in record["histograms"]:
-        counts = confusions[line["subject"]]
+        counts = measured["accuracy-forget"]["details"]["confusion"][line["subject"]]
         rows = [c for c in range(len(counts)) if (c in forgotten) == (line["images"] == "forget")]
         if sum(line["counts"]) != sum(sum(counts[c]) for c in rows):
             yield (

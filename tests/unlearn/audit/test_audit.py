@@ -20,6 +20,11 @@ from unlearn.audit.run import AUDIT, PICTURES, audit
 from unlearn.audit.schema import parse_record, read_record, schema
 from unlearn.audit.settings import AuditSettings, counts
 from unlearn.cli import main
+from unlearn.data import LabelledImages
+from unlearn.report.checks import BROKEN
+from unlearn.report.places import Places
+from unlearn.report.verify import verify
+from unlearn.report.write import write_report
 from unlearn.settings import BaselineSettings, LoopSettings
 from unlearn.tasks import DataSource
 
@@ -122,6 +127,47 @@ def test_shards_and_retrained_models_are_enough_to_conclude(
     told = {c["subject"]: c["conclusion"] for c in record["controls"]}
     assert told["masked logit"] == verdict.SUPPRESSION
     assert record["verdict"]["conclusion"] != verdict.UNDECIDED, record["verdict"]
+
+
+class WithoutZeros(DataSource):
+    """As after an erasure: no image of the class is left."""
+
+    def load(self, split: str) -> LabelledImages:
+        return super().load(split).without((0,))
+
+
+def test_real_images_of_the_other_classes_are_used_where_those_of_the_class_are_gone(
+    models: Mapping[str, Path], shards: Path, tmp_path: Path
+) -> None:
+    few = dataclasses.replace(SMALL, inversion_steps=1, random_models=1)
+    rest = WithoutZeros("digits", None, False, 32)
+    request = request_for(models, models["first"], tmp_path / "audit", data=rest, shards=str(shards), settings=few)
+    record = audit(request, quiet)
+    found = {m["name"]: m for m in record["measurements"]}
+    sources = {name: m["source"] for name, m in found.items()}
+    assert sources["accuracy-retain-real"] == "real"
+    assert {sources[name] for name in ("accuracy-forget", "probe-1", "relearn-retain", "relearn-synthetic")} == {
+        "synthetic"
+    }
+    assert not {"relearn-5", "membership-ratio"} & set(found)
+    assert found["accuracy-retain-real"]["readings"]["retrained"]["mean"] > 80
+    assert {line["split"]: line["images"] for line in record["ledger"]} == {"train": 9 * SMALL.pool, "test": 405}
+    assert "none of the forget classes" in next(n["why"] for n in record["not_run"] if n["name"] == run.NO_REAL_FORGET)
+    assert record["verdict"]["conclusion"] != verdict.UNDECIDED, record["verdict"]
+    write_report(tmp_path / "audit", tmp_path / "report.html")
+    assert not [check for check in verify(tmp_path / "report.html", Places()) if check.state == BROKEN]
+
+
+def test_without_any_image_of_the_class_the_other_classes_accuracy_is_still_told(
+    models: Mapping[str, Path], tmp_path: Path
+) -> None:
+    few = dataclasses.replace(SMALL, inversion_steps=1, random_models=1, repeats=2)
+    rest = WithoutZeros("digits", None, False, 32)
+    record = audit(request_for(models, models["first"], tmp_path / "audit", data=rest, settings=few), quiet)
+    measured = {m["name"] for m in record["measurements"]}
+    assert measured == {"accuracy-retain-real", "head-norm", "head-bias", "resurrection", "resurrection-retain"}
+    assert record["images"] is None
+    assert record["verdict"]["conclusion"] == verdict.UNDECIDED
 
 
 def test_with_weights_alone_it_still_looks_at_the_head(models: Mapping[str, Path], tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_a_record_of_other_rules_accuses_nobody(audited: Path, tmp_path: Path) -
         (("relearn-20", "details", "curves", "this model", 0, "accuracy", 3), 3.0, "the values of relearn-20"),
         (("relearn-20", "details", "curves", "original", 0, "reached"), 7, "the steps of relearn-20"),
         (("relearn-20", "details", "anamnesis", "index"), 9.9, "the Anamnesis Index of relearn-20"),
-        (("measurements", 1, "details", "confusion"), [], "the accuracies are those"),
+        (("measurements", 1, "details", "confusion"), {}, "the accuracies are those"),
     ],
 )
 def test_numbers_that_contradict_each_other_are_found(

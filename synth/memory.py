@@ -1,18 +1,9 @@
-"""A device's memory, and the process's own.
-
-What a device doesn't hold is computed in smaller batches, and only then: batches of another size may change the last bits.
-
-Memory that tensors free stays with the process, where the C library is glibc. It would hand that of large tensors back to the
-system at once, which clears each page anew for the next: one core spent a fifth of a LeNet5's synthesis on it (batches of 500),
-and a tenth of a ResNet-20's training (batches of 128).
-"""
+"""What a device's memory doesn't hold is computed in smaller batches, and only then: another size may change the last bits."""
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 from collections.abc import Callable
-from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -24,19 +15,6 @@ T = TypeVar("T")
 
 SMALLEST_BATCH = 4  # that settings are halved to
 CURE = "use another --device, or a GPU that nobody else uses"
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # their numbers in glibc's malloc.h
-LARGEST_MMAP_THRESHOLD = 32 * 2**20  # bytes; glibc takes no more
-NEVER = 2**31 - 1
-
-
-@cache
-def keep_freed_memory() -> bool:
-    """For the rest of this process's life. Returns whether the C library does it; no other is asked."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # macOS, musl, Windows
-        return False
-    return bool(mallopt(MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD) and mallopt(TRIM_THRESHOLD, NEVER))
 
 
 def by_settings(make: Callable[[Any], T], settings: Any) -> T:

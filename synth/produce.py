@@ -15,8 +15,9 @@ from synth.augment import draw_corners, shifted
 from synth.compute import arithmetic_note
 from synth.encode import encode_shard
 from synth.errors import UserError
+from synth.freed_memory import keep_freed_memory
 from synth.generator import ClassGenerator, generator_bytes, parse_generator
-from synth.memory import by_rows, by_settings, keep_freed_memory
+from synth.memory import by_rows, by_settings
 from synth.phases import phase
 from synth.plan import ShardJob
 from synth.quality import passed

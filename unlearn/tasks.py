@@ -14,9 +14,9 @@ import torch
 from synth.compute import computed
 from synth.console import check_classes
 from synth.errors import UsageError
+from synth.freed_memory import keep_freed_memory
 from synth.generate import local_device
 from synth.index import Index, RunCard, index_sha256, read_index
-from synth.memory import keep_freed_memory
 from synth.store import Folder, Store
 from synth.teacher import check_forward, load_checkpoint, refuse_untrusted, save_checkpoint
 from unlearn.cache import open_shards

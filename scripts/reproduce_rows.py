@@ -61,6 +61,7 @@ def method_rows(size: Size, flip: Sequence[object] = ()) -> list[Row]:
     return [
         Row("gkt-published", "GKT as published", published, "97.12", 10),
         Row("gkt-published-beta0", "GKT as published, β = 0", (*published, "--attention", 0), "< 50", 10),
+        Row("gkt-published-mask", "GKT as published, targets without the class", (*published, "--mask"), "97.12", 10),
         Row("gkt-published-entropy", "GKT as published, entropy < 0.6", (*published, "--entropy", 0.6), "98.3", 10),
         Row("gkt", "GKT by the paper's equations", gkt, "94.77 (log)", 10),
         Row("gkt-beta0", "GKT by the equations, β = 0", (*gkt, "--attention", 0), "< 50", 10),

@@ -97,7 +97,7 @@ def ablation_rows(tuned: tuple[object, ...]) -> list[Row]:
         "no-mixup": ("without blends", ("--no-mixup",)),
         "no-prior": ("without certainty and balance", ("--one-hot", 0, "--balance", 0)),
         "gate": ("a gate instead of masked labels", ("--no-mask", "--gate", 0.01)),
-        "post-filter": ("the post-filter instead of masked labels", ("--no-mask", "--post-filter")),
+        "post-filter": ("the post-filter instead of masked labels", ("--no-mask", "--post-filter", "--gate", 1)),
         "constant": ("a constant learning rate", ("--schedule", "constant")),
         "none": (
             "none of these",

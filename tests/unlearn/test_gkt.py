@@ -54,13 +54,26 @@ def test_disagreement_is_its_equation(inhibited: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("reduction", ["batchmean", "mean"])
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
-def test_the_generator_goes_by_the_students_loss(tiny_teacher: Classifier, reduction: str, temperature: float) -> None:
-    settings = dataclasses.replace(SMALL, kl_reduction=reduction, temperature=temperature, gate=1.0)
+@pytest.mark.parametrize("mask", [False, True])
+def test_the_generator_goes_by_the_students_loss(
+    tiny_teacher: Classifier, reduction: str, temperature: float, mask: bool
+) -> None:
+    settings = dataclasses.replace(SMALL, kl_reduction=reduction, temperature=temperature, gate=1.0, mask=mask)
     method, (teacher, student) = at_work(tiny_teacher, settings), random(2, 4, 10)
-    expected = losses.divergence((teacher / temperature).softmax(1), student, temperature, reduction)
+    expected = losses.divergence(method.targets(teacher), student, temperature, reduction)
     assert method.disagreement(teacher, student, ()).item() == pytest.approx(expected.item(), rel=1e-5)
     method.disagreement = lambda *logits: 0.0 * logits[1].sum()  # type: ignore[method-assign]
     assert method.train_generator(method.noise())["disagreement"] == 0  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("change", "asked"), [({}, 10), ({"mask": True}, 9), ({"inhibit": True}, 9)])
+def test_balance_is_asked_of_the_classes_that_the_student_learns(
+    tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch, change: dict[str, bool], asked: int
+) -> None:
+    seen: list[tuple[int, ...]] = []
+    monkeypatch.setattr(gkt, "balance_loss", lambda logits, classes: seen.append(classes) or logits.sum())
+    at_work(tiny_teacher, dataclasses.replace(SMALL, balance=1.0, gate=1.0, **change)).step(0)
+    assert [len(classes) for classes in seen] == [asked]
 
 
 def test_certain_and_balanced_images_have_the_lowest_losses() -> None:

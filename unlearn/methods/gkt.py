@@ -177,7 +177,7 @@ class GKT:
         if settings.one_hot:
             loss = loss + settings.one_hot * one_hot_loss(teacher_logits)
         if settings.balance:
-            classes = inputs.retain if settings.inhibit else tuple(range(inputs.card.num_classes))
+            classes = inputs.retain if settings.inhibit or settings.mask else tuple(range(inputs.card.num_classes))
             loss = loss + settings.balance * balance_loss(teacher_logits, classes)
         self.image_optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -187,9 +187,21 @@ class GKT:
         return {"generator_loss": loss.detach(), "disagreement": adversarial.detach()}
 
     def disagreement(self, teacher_logits: Tensor, student_logits: Tensor, inhibited: tuple[int, ...]) -> Tensor:
-        """What the student's loss is without attention, by the same temperature and reduction; (N, K) twice to a scalar."""
+        """What the student's loss is without attention, by the same targets, temperature and reduction; (N, K) twice to a scalar.
+
+        Against the teacher's unmasked answers a student of masked ones disagrees most, and forever, about the forget classes:
+        the generator would make little else.
+        """
         temperature, classes = self.settings.temperature, teacher_logits.shape[1]
-        value = temperature**2 * disagreement(teacher_logits / temperature, student_logits / temperature, inhibited)
+        teacher_logits, student_logits = teacher_logits / temperature, student_logits / temperature
+        if self.settings.mask:
+            kept = list(self.inputs.retain)
+            teacher_logits, student_logits = teacher_logits[:, kept], student_logits.log_softmax(1)[:, kept]
+            log_p = teacher_logits.log_softmax(1)
+            value = (log_p.exp() * (log_p - student_logits)).sum(1).mean()
+        else:
+            value = disagreement(teacher_logits, student_logits, inhibited)
+        value = temperature**2 * value
         return value / classes if self.settings.kl_reduction == "mean" else value
 
     @torch.no_grad()

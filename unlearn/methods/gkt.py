@@ -189,16 +189,15 @@ class GKT:
     def disagreement(self, teacher_logits: Tensor, student_logits: Tensor, inhibited: tuple[int, ...]) -> Tensor:
         """What the student's loss is without attention, by the same targets, temperature and reduction; (N, K) twice to a scalar.
 
-        Against the teacher's unmasked answers a student of masked ones disagrees most, and forever, about the forget classes:
-        the generator would make little else.
+        With a mask it is over the masked distribution: about the forget classes a student of masked targets disagrees most, and
+        forever, so that the generator would make images of little else. Where they are inhibited nothing is gained by them.
         """
         temperature, classes = self.settings.temperature, teacher_logits.shape[1]
         teacher_logits, student_logits = teacher_logits / temperature, student_logits / temperature
-        if self.settings.mask:
+        if self.settings.mask and not inhibited:
             kept = list(self.inputs.retain)
-            teacher_logits, student_logits = teacher_logits[:, kept], student_logits.log_softmax(1)[:, kept]
-            log_p = teacher_logits.log_softmax(1)
-            value = (log_p.exp() * (log_p - student_logits)).sum(1).mean()
+            log_p, log_q = teacher_logits[:, kept].log_softmax(1), student_logits.log_softmax(1)[:, kept]
+            value = (log_p.exp() * (log_p - log_q)).sum(1).mean()
         else:
             value = disagreement(teacher_logits, student_logits, inhibited)
         value = temperature**2 * value

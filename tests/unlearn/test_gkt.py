@@ -54,11 +54,11 @@ def test_disagreement_is_its_equation(inhibited: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("reduction", ["batchmean", "mean"])
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
-@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize("change", [{}, {"mask": True}, {"post_filter": True}])
 def test_the_generator_goes_by_the_students_loss(
-    tiny_teacher: Classifier, reduction: str, temperature: float, mask: bool
+    tiny_teacher: Classifier, reduction: str, temperature: float, change: dict[str, bool]
 ) -> None:
-    settings = dataclasses.replace(SMALL, kl_reduction=reduction, temperature=temperature, gate=1.0, mask=mask)
+    settings = dataclasses.replace(SMALL, kl_reduction=reduction, temperature=temperature, gate=1.0, **change)
     method, (teacher, student) = at_work(tiny_teacher, settings), random(2, 4, 10)
     expected = losses.divergence(method.targets(teacher), student, temperature, reduction)
     assert method.disagreement(teacher, student, ()).item() == pytest.approx(expected.item(), rel=1e-5)

@@ -189,19 +189,25 @@ class GKT:
     def disagreement(self, teacher_logits: Tensor, student_logits: Tensor, inhibited: tuple[int, ...]) -> Tensor:
         """What the student's loss is without attention, by the same targets, temperature and reduction; (N, K) twice to a scalar.
 
-        With a mask it is over the masked distribution: about the forget classes a student of masked targets disagrees most, and
-        forever, so that the generator would make images of little else. Where they are inhibited nothing is gained by them.
+        So with a mask or a post-filter it is over what they leave: about the forget classes such a student disagrees with the
+        teacher most, and forever, so that the generator would make images of little else. Where they are inhibited nothing is
+        gained by them, and the teacher's own answers count.
         """
-        temperature, classes = self.settings.temperature, teacher_logits.shape[1]
+        settings, classes = self.settings, teacher_logits.shape[1]
+        temperature = settings.temperature
+        if settings.post_filter and not inhibited:
+            teacher_logits = post_filter(
+                teacher_logits, self.inputs.forget, settings.post_filter_threshold, temperature
+            )
         teacher_logits, student_logits = teacher_logits / temperature, student_logits / temperature
-        if self.settings.mask and not inhibited:
+        if settings.mask and not inhibited:
             kept = list(self.inputs.retain)
             log_p, log_q = teacher_logits[:, kept].log_softmax(1), student_logits.log_softmax(1)[:, kept]
             value = (log_p.exp() * (log_p - log_q)).sum(1).mean()
         else:
             value = disagreement(teacher_logits, student_logits, inhibited)
         value = temperature**2 * value
-        return value / classes if self.settings.kl_reduction == "mean" else value
+        return value / classes if settings.kl_reduction == "mean" else value
 
     @torch.no_grad()
     def generate(self, noise: Tensor) -> Labelled | None:

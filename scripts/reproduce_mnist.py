@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -13,7 +14,7 @@ from reproduce_jobs import Data, Job, all_of, header, run, shards_job, spread
 FORGET_SETS = ("0", "7", "3,8")
 
 
-def reproduce(out: Path, data: Data, seeds: int, sizes: list[int]) -> None:
+def reproduce(out: Path, data: Data, seeds: int, sizes: Sequence[int]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     begun = time.time()
     all_of(job for seed in range(seeds) for job in training_jobs(out / f"seed{seed}", seed, data))
@@ -91,7 +92,7 @@ def accuracies(folder: Path, student: Path, forget: str, data: Data) -> dict[str
     return {name: (model["retain"], model["forget"]) for name, model in found["models"].items()}
 
 
-def summary(results: list[dict[str, object]], sizes: list[int]) -> str:
+def summary(results: list[dict[str, object]], sizes: Sequence[int]) -> str:
     """A Markdown table of retain and forget accuracies, mean ± standard deviation over seeds."""
     lines = ["| forget | model | retain % | forget % |", "|---|---|---|---|"]
     for forget in FORGET_SETS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,10 +20,23 @@ class Size:
     rounds: int  # of GKT otherwise; ISPF gets as many student steps
     distill_steps: int = 4000  # of distill's student
     per_class: tuple[int, ...]  # images for distill; the first size is the monitor's hold-out for the other methods
+    synthesis: str = "tuned"  # the preset that makes these images
+    all_rows: bool = True  # also the methods' variants, and the tuned preset one means at a time
 
 
 SIZES = {
     "small": Size(
+        seeds=1,
+        width=0.125,
+        epochs=1,
+        channels=8,
+        batch_size=64,
+        published_rounds=500,
+        rounds=200,
+        per_class=(100,),
+        all_rows=False,
+    ),
+    "medium": Size(
         seeds=1, width=0.125, epochs=1, channels=8, batch_size=64, published_rounds=1600, rounds=400, per_class=(100,)
     ),
     "full": Size(
@@ -47,7 +61,7 @@ class Row:
     command: tuple[object, ...]
     published: str = "-"
     student_steps: int = 1
-    ablation: bool = False
+    kind: Literal["method", "variant", "ablation"] = "method"
 
 
 def method_rows(size: Size, flip: Sequence[object] = ()) -> list[Row]:
@@ -61,14 +75,26 @@ def method_rows(size: Size, flip: Sequence[object] = ()) -> list[Row]:
     return [
         Row("gkt-published", "GKT as published", published, "97.12", 10),
         Row("gkt-published-beta0", "GKT as published, β = 0", (*published, "--attention", 0), "< 50", 10),
-        Row("gkt-published-mask", "GKT as published, targets without the class", (*published, "--mask"), "97.12", 10),
+        Row(
+            "gkt-published-mask",
+            "GKT as published, targets without the class",
+            (*published, "--mask"),
+            "97.12",
+            10,
+            kind="variant",
+        ),
         Row("gkt-published-entropy", "GKT as published, entropy < 0.6", (*published, "--entropy", 0.6), "98.3", 10),
-        Row("gkt", "GKT by the paper's equations", gkt, "94.77 (log)", 10),
-        Row("gkt-beta0", "GKT by the equations, β = 0", (*gkt, "--attention", 0), "< 50", 10),
+        Row("gkt", "GKT by the paper's equations", gkt, "94.77 (log)", 10, kind="variant"),
+        Row("gkt-beta0", "GKT by the equations, β = 0", (*gkt, "--attention", 0), "< 50", 10, kind="variant"),
         Row("ispf", "ISPF", ispf, "-", 50),
         Row("gkt-tuned", "GKT, tuned preset (β = 0)", tuned, "< 50", 10),
         Row("adaptive", "Adaptive DeepInversion, 100 a class", ("adaptive", "--every", 200, *flip)),
-        Row("adaptive-alone", "the same, nothing steered", ("adaptive", "--every", 200, "--compete", 0, *flip)),
+        Row(
+            "adaptive-alone",
+            "the same, nothing steered",
+            ("adaptive", "--every", 200, "--compete", 0, *flip),
+            kind="variant",
+        ),
         Row("emmn", "EMMN", ("emmn", "--every", 5), "10.57"),
         *baseline_rows(),
         *ablation_rows(shorter),
@@ -105,6 +131,6 @@ def ablation_rows(tuned: tuple[object, ...]) -> list[Row]:
         ),
     }
     return [
-        Row(f"tuned-{name}", title, (*tuned, *options), "< 50", 10, ablation=True)
+        Row(f"tuned-{name}", title, (*tuned, *options), "< 50", 10, kind="ablation")
         for name, (title, options) in changes.items()
     ]

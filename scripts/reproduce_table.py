@@ -31,7 +31,7 @@ def reproduce(
     out: Path, data: Data, size: Size, archs: list[str], only: list[str], workers: int | None, report: bool
 ) -> None:
     begun = time.time()
-    rows = [row for row in method_rows(size, data.flip) if not only or row.name in only]
+    rows = chosen_rows(size, data, only)
     failed: dict[Path, str] = {}
     if not report:
         teachers = [(arch, seed) for arch in archs for seed in range(size.seeds)]
@@ -65,6 +65,15 @@ def reproduce(
     )
 
 
+def chosen_rows(size: Size, data: Data, only: list[str]) -> list[Row]:
+    """Those named, else those of the size."""
+    rows = method_rows(size, data.flip)
+    names = {row.name for row in rows}
+    if unknown := sorted(set(only) - names):
+        raise click.UsageError(f"no row is called {', '.join(unknown)}: take some of {', '.join(sorted(names))}")
+    return [row for row in rows if (row.name in only if only else size.all_rows or row.kind == "method")]
+
+
 def models_jobs(out: Path, arch: str, seed: int, size: Size, data: Data) -> list[Job]:
     width = ("--width", size.width) if arch == "allcnn" else ()
     return training_jobs(out / arch / f"seed{seed}", seed, data, (str(FORGET),), arch, size.epochs, *width)
@@ -73,8 +82,9 @@ def models_jobs(out: Path, arch: str, seed: int, size: Size, data: Data) -> list
 def synthesis_jobs(out: Path, arch: str, seed: int, size: Size, data: Data) -> list[Job]:
     """One after another: each takes every core, by the Ray of this machine."""
     folder = out / arch / f"seed{seed}"
+    options = ("--preset", size.synthesis, *data.flip)
     return [
-        shards_job(folder / "teacher.safetensors", folder / f"shards-{n}", n, seed, *data.flip) for n in size.per_class
+        shards_job(folder / "teacher.safetensors", folder / f"shards-{n}", n, seed, *options) for n in size.per_class
     ]
 
 

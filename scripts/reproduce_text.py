@@ -28,7 +28,7 @@ def tables(results: Sequence[Result], rows: Sequence[Row], published: bool) -> s
         ours = [result for result in results if result["arch"] == arch]
         seeds = len({result["seed"] for result in ours})
         parts += [f"## {ARCHS.get(arch, arch)}, {seeds} seed{'s' * (seeds > 1)}", main_table(ours, rows, published)]
-        if any(row.ablation and named(ours, row.name) for row in rows):
+        if any(row.kind == "ablation" and named(ours, row.name) for row in rows):
             parts += ["### The tuned preset, one means at a time", ablation_table(ours, rows)]
         parts += ["### Equal numbers of student steps: retain / forget", equal_steps_table(ours, rows)]
     return "\n\n".join(parts)
@@ -40,7 +40,7 @@ def main_table(results: Sequence[Result], rows: Sequence[Row], published: bool) 
         "| end: forget % | steps | seconds | published retain % |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    titles = {**FIXED, **{row.name: (row.title, row.published) for row in rows if not row.ablation}}
+    titles = {**FIXED, **{row.name: (row.title, row.published) for row in rows if row.kind != "ablation"}}
     for name, (title, theirs) in titles.items():
         found = named(results, name)
         if found:
@@ -67,7 +67,7 @@ def ablation_table(results: Sequence[Result], rows: Sequence[Row]) -> str:
     lines = ["| | stopped without data: retain % | forget % | best retain while forget < 1 % |", "|---|---|---|---|"]
     for row in rows:
         found = named(results, row.name)
-        if found and row.ablation:
+        if found and row.kind == "ablation":
             lines.append(f"| {row.title} | {' | '.join(cells(found)[:3])} |")
     return "\n".join(lines)
 
@@ -77,7 +77,7 @@ def equal_steps_table(results: Sequence[Result], rows: Sequence[Row]) -> str:
     lines = [f"| | {' | '.join(f'{n:,}' for n in STUDENT_STEPS)} |", "|---" * (len(STUDENT_STEPS) + 1) + "|"]
     for row in rows:
         found = named(results, row.name)
-        if not found or row.student_steps == 1 or row.ablation:
+        if not found or row.student_steps == 1 or row.kind == "ablation":
             continue
         shown = []
         for limit in STUDENT_STEPS:

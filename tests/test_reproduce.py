@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -17,7 +18,7 @@ def _scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS))
 
 
-@pytest.mark.parametrize("size", ["small", "full"])
+@pytest.mark.parametrize("size", ["small", "medium", "full"])
 def test_every_row_is_a_request_that_unlearn_takes(size: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from reproduce_rows import SIZES, method_rows
     from reproduce_table import row_job
@@ -35,6 +36,21 @@ def test_every_row_is_a_request_that_unlearn_takes(size: str, monkeypatch: pytes
     steps = {name: by_name[name].settings.rounds * by_name[name].settings.student_steps for name in ("gkt", "ispf")}
     assert steps["gkt"] == steps["ispf"]  # so that they can be compared
     assert by_name["gkt"].settings.batch_size == by_name["ispf"].settings.batch_size
+
+
+def test_a_small_table_has_the_methods_and_named_rows_come_from_all(tmp_path: Path) -> None:
+    from reproduce_jobs import Data
+    from reproduce_rows import SIZES
+    from reproduce_table import chosen_rows
+
+    data = Data("mnist", tmp_path, False)
+    small = [row.name for row in chosen_rows(SIZES["small"], data, [])]
+    assert {"gkt-published", "gkt-published-beta0", "gkt-published-entropy", "ispf", "adaptive", "emmn"} < set(small)
+    assert not {"gkt", "tuned-all"} & set(small)
+    assert {"gkt", "tuned-all"} < {row.name for row in chosen_rows(SIZES["medium"], data, [])}
+    assert [row.name for row in chosen_rows(SIZES["small"], data, ["tuned-all"])] == ["tuned-all"]
+    with pytest.raises(click.UsageError, match="no row is called gtk: take some of adaptive"):
+        chosen_rows(SIZES["small"], data, ["ispf", "gtk"])
 
 
 def line(step: int, retain: float, forget: float) -> dict[str, float]:

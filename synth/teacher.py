@@ -232,9 +232,8 @@ def parse_checkpoint(data: bytes, name: str, trusted_architecture: str | None = 
     check_state(expected_state(card), tensors, name, card.architecture)
     net = build_for(card)
     net.load_state_dict(tensors)
-    check_finite(
-        net.state_dict(), name, "use an earlier one"
-    )  # as they are now: a float64 may be too large for a float32
+    as_loaded = net.state_dict()  # a float64 may be too large for the network's float32
+    check_finite(as_loaded, name, "use an earlier one")
     return Classifier(net, card, hashlib.sha256(data).hexdigest()).freeze()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -24,21 +24,12 @@ class Size:
     all_rows: bool = True  # also the methods' variants, and the tuned preset one means at a time
 
 
+MEDIUM = Size(
+    seeds=1, width=0.125, epochs=1, channels=8, batch_size=64, published_rounds=1600, rounds=400, per_class=(100,)
+)
 SIZES = {
-    "small": Size(
-        seeds=1,
-        width=0.125,
-        epochs=1,
-        channels=8,
-        batch_size=64,
-        published_rounds=500,
-        rounds=200,
-        per_class=(100,),
-        all_rows=False,
-    ),
-    "medium": Size(
-        seeds=1, width=0.125, epochs=1, channels=8, batch_size=64, published_rounds=1600, rounds=400, per_class=(100,)
-    ),
+    "small": replace(MEDIUM, published_rounds=500, rounds=200, all_rows=False),
+    "medium": MEDIUM,
     "full": Size(
         seeds=3,
         width=1.0,

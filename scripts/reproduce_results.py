@@ -39,7 +39,7 @@ def of_model(name: str, path: Path, folder: Path, data: Data, forget: int) -> Re
 
 def of_run(row: Row, folder: Path, data: Data, forget: int) -> Result:
     """What the monitor chose without data, where it would have stopped, and the course of the run on the test set."""
-    from unlearn.folder import kept_students, read_metrics
+    from unlearn.run.folder import kept_students, read_metrics
 
     facts = json.loads((folder / row.name / "provenance.json").read_text())
     chosen, stopped = choice(read_metrics(folder / row.name))
@@ -62,7 +62,7 @@ def of_run(row: Row, folder: Path, data: Data, forget: int) -> Result:
 
 def choice(metrics: list[dict[str, float]]) -> tuple[int, int | None]:
     """The step whose student the monitor keeps, and the step at which it stops, if it does: from hold-outs alone."""
-    from unlearn.monitor import StoppingRule
+    from unlearn.run.monitor import StoppingRule
     from unlearn.settings import LoopSettings
 
     rule = StoppingRule(LoopSettings().forget_bound, LoopSettings().patience)
@@ -75,7 +75,7 @@ def choice(metrics: list[dict[str, float]]) -> tuple[int, int | None]:
 
 def curve(name: str, models: dict[int, Path], folder: Path, data: Data, forget: int) -> dict[int, Pair]:
     """Accuracies on the test set, kept in `curves/` as they are found; no run reads that."""
-    from unlearn.evaluate import evaluate
+    from unlearn.evaluate import evaluate_model
 
     file = folder / "curves" / f"{name}.json"
     known: dict[int, Pair] = {int(s): tuple(p) for s, p in json.loads(file.read_text())} if file.exists() else {}
@@ -83,14 +83,14 @@ def curve(name: str, models: dict[int, Path], folder: Path, data: Data, forget: 
     found = {step: known[step] for step, path in models.items() if step in known and path.stat().st_mtime <= kept}
     file.parent.mkdir(parents=True, exist_ok=True)
     for step in sorted(models.keys() - found.keys()):
-        result = evaluate(model_at(models[step]), test_images(data), (forget,))
+        result = evaluate_model(model_at(models[step]), test_images(data), (forget,))
         found[step] = (result.retain, result.forget or 0.0)
         file.write_text(json.dumps(sorted(found.items())))
     return found
 
 
 def model_at(path: Path) -> Any:
-    from synth.teacher import load_checkpoint
+    from synth.checkpoint.file import load_checkpoint
 
     return load_checkpoint(path)
 

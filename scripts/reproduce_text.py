@@ -104,8 +104,8 @@ def named(results: Sequence[Result], name: str) -> list[Result]:
 
 def figures(results: Sequence[Result], folder: Path) -> None:
     """Both accuracies over the steps of each run that has a course."""
-    from unlearn.sweep import Row as Dot
-    from unlearn.sweep import plot
+    from unlearn.run.sweep import Row as Dot
+    from unlearn.run.sweep import plot
 
     courses: dict[str, list[Dot]] = {}
     for result in results:

@@ -1,5 +1,5 @@
 """`python -m synth`, for where the command isn't on the PATH."""
 
-from synth.cli import main
+from synth.commands.main import main
 
 main()

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from synth.plan import Plan
-from synth.teacher import Classifier, load_checkpoint, save_checkpoint
+from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.file import load_checkpoint, save_checkpoint
+from synth.shards.plan import Plan
 from tests.runs import QUICK, digits_card, make_run, recipe_for, train_on_digits
 
 

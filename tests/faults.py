@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from synth.index import read_index
-from synth.run import verify
-from synth.store import Store, open_store
+from synth.run.publish import verify
+from synth.shards.index import read_index
+from synth.shards.store import Store, open_store
 
 PATIENCE = 120.0  # seconds; for what takes a few on an idle machine
 

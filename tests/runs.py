@@ -14,14 +14,17 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from synth import methods
-from synth.generate import run_card
-from synth.index import Index, RunCard
-from synth.plan import Plan
-from synth.produce import Recipe
-from synth.run import Executor, in_process, open_run, publish, with_generator
-from synth.settings import DeepInversionSettings
-from synth.store import Folder
-from synth.teacher import Classifier, ModelCard, checkpoint_bytes, parse_checkpoint
+from synth.checkpoint.card import ModelCard
+from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.file import checkpoint_bytes, parse_checkpoint
+from synth.executors.executor import Executor, in_process
+from synth.making.make import Recipe
+from synth.methods.settings import DeepInversionSettings
+from synth.run.generate import run_card
+from synth.run.publish import open_run, publish, with_generator
+from synth.shards.index import Index, RunCard
+from synth.shards.plan import Plan
+from synth.shards.store import Folder
 
 QUICK = DeepInversionSettings(steps=30, batch_size=25, coarse_steps=0)
 QUICKEST = dataclasses.replace(QUICK, steps=2)

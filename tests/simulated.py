@@ -17,10 +17,10 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
-from synth.dispatch import Delivery, FailedJobError, LostWorkerError
-from synth.index import INDEX, PART
-from synth.plan import ShardJob
-from synth.store import Folder
+from synth.executors.dispatch import Delivery, FailedJobError, LostWorkerError
+from synth.shards.index import INDEX, PART
+from synth.shards.plan import ShardJob
+from synth.shards.store import Folder
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 

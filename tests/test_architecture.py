@@ -1,4 +1,4 @@
-"""One arrow, one direction: `unlearn` may import from `synth`, nothing but `synth.cluster` imports Ray."""
+"""One arrow, one direction: `unlearn` may import from `synth`, nothing but `synth.executors.ray` imports Ray."""
 
 import ast
 import subprocess
@@ -34,7 +34,7 @@ def packages(path: Path) -> set[str]:
 
 
 def test_the_modules_are_found() -> None:
-    assert {"synth", "synth.cluster", "synth.methods.deepinversion", "unlearn.methods.distill"} <= set(MODULES)
+    assert {"synth", "synth.executors.ray", "synth.methods.deepinversion", "unlearn.methods.distill"} <= set(MODULES)
 
 
 def test_synth_never_imports_unlearn() -> None:
@@ -42,12 +42,12 @@ def test_synth_never_imports_unlearn() -> None:
 
 
 def test_ray_is_imported_in_one_module() -> None:
-    assert [name for name, path in MODULES.items() if "ray" in packages(path)] == ["synth.cluster"]
+    assert [name for name, path in MODULES.items() if "ray" in packages(path)] == ["synth.executors.ray"]
 
 
 def test_nothing_of_unlearn_reaches_the_cluster() -> None:
     assert [
-        name for name, path in MODULES.items() if name.startswith("unlearn") and "synth.cluster" in imported(path)
+        name for name, path in MODULES.items() if name.startswith("unlearn") and "synth.executors.ray" in imported(path)
     ] == []
 
 
@@ -62,7 +62,7 @@ def test_no_module_is_a_drawer_of_utilities() -> None:
 
 @pytest.mark.parametrize("package", ["synth", "unlearn"])
 def test_every_module_but_the_cluster_loads_without_ray(package: str) -> None:
-    names = [name for name in MODULES if name.split(".")[0] == package and name != "synth.cluster"]
+    names = [name for name in MODULES if name.split(".")[0] == package and name != "synth.executors.ray"]
     script = "import sys; sys.modules['ray'] = None\nfrom importlib import import_module\nfor n in sys.argv[1:]: import_module(n)"
     done = subprocess.run([sys.executable, "-c", script, *names], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
@@ -71,7 +71,7 @@ def test_every_module_but_the_cluster_loads_without_ray(package: str) -> None:
 @pytest.mark.parametrize("command", ["synth", "unlearn"])
 def test_help_loads_neither_torch_nor_ray(command: str) -> None:
     script = (
-        f"import sys; from {command}.cli import main\n"
+        f"import sys; from {command}.commands.main import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: print({'torch', 'ray'} & set(sys.modules), file=sys.stderr)"
     )

@@ -7,8 +7,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from unlearn import runs
-from unlearn.cli import main
+from unlearn.commands.main import main
+from unlearn.run import carry_out as runs
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 

@@ -1,5 +1,5 @@
 """`python -m unlearn`, for where the command isn't on the PATH."""
 
-from unlearn.cli import main
+from unlearn.commands.main import main
 
 main()

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from synth.errors import UsageError, UserError
-from synth.shards import UNREADABLE
-from synth.teacher import ModelCard
+from synth.basics.errors import UsageError, UserError
+from synth.checkpoint.card import ModelCard
+from synth.shards.read import UNREADABLE
 
 TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10"}
 NAMES = ("digits", *TORCHVISION)
@@ -178,3 +178,16 @@ def normalisation(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]
     unit = images.double() / 255
     mean, std = unit.mean((0, 2, 3)), unit.std((0, 2, 3)).clamp_min(1e-3)
     return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A data set as the command line names it."""
+
+    name: str
+    root: Path | None
+    download: bool
+    image_size: int
+
+    def load(self, split: str) -> LabelledImages:
+        return load_images(self.name, split, self.root, self.download, self.image_size)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from synth.errors import UsageError
-from synth.teacher import Classifier, predict
-from unlearn.data import LabelledImages
+from synth.basics.errors import UsageError
+from synth.checkpoint.card import check_classes
+from synth.checkpoint.classifier import Classifier, predict
+from synth.checkpoint.file import load_checkpoint
+from unlearn.data import DataSource, LabelledImages, check_data
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Evaluation:
     images: int
 
 
-def evaluate(model: Classifier, data: LabelledImages, forget: tuple[int, ...]) -> Evaluation:
+def evaluate_model(model: Classifier, data: LabelledImages, forget: tuple[int, ...]) -> Evaluation:
     """Accuracies are means over images, of the retain classes and of the forget classes.
 
     Raises:
@@ -53,3 +57,26 @@ def confusion_matrix(labels: Tensor, predicted: Tensor, num_classes: int) -> Ten
 
 def percent(right: Tensor, seen: Tensor) -> float | None:
     return None if seen.item() == 0 else 100.0 * right.item() / seen.item()
+
+
+def evaluate(
+    checkpoints: Mapping[str, Path],
+    source: DataSource,
+    forget: tuple[int, ...],
+    trusted_architecture: str | None,
+    device: str,
+    images: LabelledImages | None = None,
+) -> tuple[dict[str, Evaluation], tuple[str, ...]]:
+    """Each named checkpoint's evaluation on the same test images, loaded here unless given, and the class names."""
+    models = {name: load_checkpoint(path, trusted_architecture).to(device) for name, path in checkpoints.items()}
+    images = images or source.load("test")
+    data = {n: check_data(model.card, images, checkpoints[n], source.name, forget) for n, model in models.items()}
+    orders = {d.class_names: checkpoints[n] for n, d in data.items()}
+    if len(orders) > 1:
+        one, other, *_ = orders.values()
+        raise UsageError(f"{one} and {other} have their classes in different orders: evaluate each on its own")
+    class_names = next(iter(orders))
+    check_classes(forget, len(class_names), "forget class", "the data")
+    if len(set(forget)) == len(class_names):
+        raise UsageError("every class is to be forgotten: leave at least one to retain")
+    return {name: evaluate_model(model, data[name], forget) for name, model in models.items()}, class_names

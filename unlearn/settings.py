@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from synth.errors import UsageError
-from synth.settings import ComputeSettings, Settings, require, setting
+from synth.basics.errors import UsageError
+from synth.basics.settings import ComputeSettings, Settings, require, setting
 
 
 @dataclass(frozen=True, kw_only=True)

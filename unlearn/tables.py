@@ -6,24 +6,8 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 
+from synth.basics.tables import shown, table
 from unlearn.evaluate import Evaluation
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns set flush right, the first one flush left."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = []
-    for row in (header, *rows):
-        cells = [
-            row[0].ljust(widths[0]),
-            *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)),
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
-def shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
 
 
 def evaluation_tables(evaluations: Mapping[str, Evaluation], class_names: Sequence[str], forget: Sequence[int]) -> str:

@@ -4,17 +4,66 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synth.augment import shift_and_flip
-from synth.compute import computed
-from synth.errors import UsageError, UserError
-from synth.teacher import Classifier, ModelCard, check_forward, to_unit
-from unlearn.data import LabelledImages, normalisation
+from synth.basics.errors import UsageError, UserError
+from synth.basics.progress import Say
+from synth.checkpoint.arithmetic import computed
+from synth.checkpoint.augment import shift_and_flip
+from synth.checkpoint.card import ModelCard, check_classes
+from synth.checkpoint.classifier import Classifier, check_forward, to_unit
+from synth.checkpoint.file import save_checkpoint
+from unlearn.data import DataSource, LabelledImages, normalisation
+from unlearn.evaluate import evaluate_model
 from unlearn.settings import TrainSettings
+
+
+def train(
+    architecture: str,
+    width: float,
+    source: DataSource,
+    without: tuple[int, ...],
+    out: Path,
+    seed: int,
+    device: str,
+    settings: TrainSettings,
+    say: Say,
+) -> None:
+    data, test = source.load("train"), source.load("test")  # both before any work
+    check_classes(without, len(data.class_names), "class", "the data")
+    if len(set(without)) == len(data.class_names):
+        raise UsageError("--without leaves no class to train on: leave at least one out of it")
+    for split, images in (("training", data), ("test", test)):
+        check_every_class(images, split, without, source.name)
+    model = train_classifier(
+        data,
+        architecture,
+        settings,
+        width=width,
+        without=without,
+        seed=seed,
+        device=device,
+        data_name=source.name,
+        log=lambda epoch, values: say(f"epoch {epoch} of {settings.epochs}: loss {values['loss']:.4f}"),
+    )
+    digest = save_checkpoint(model, out)
+    result = evaluate_model(model, test, without)
+    forgotten = "" if result.forget is None else f", the classes left out {result.forget:.2f} %"
+    say(f"wrote {out} (sha256 {digest[:12]}): test accuracy {result.retain:.2f} %{forgotten}")
+
+
+def check_every_class(images: LabelledImages, split: str, without: tuple[int, ...], name: str) -> None:
+    there = set(images.labels.tolist())
+    for c, class_name in enumerate(images.class_names):
+        if c not in there and c not in without:
+            raise UsageError(
+                f"{name} has no {split} image of class '{class_name}': add some, or train without it (--without {c})"
+            )
+
 
 Log = Callable[[int, dict[str, float]], None]
 

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synth.compute import computed
-from synth.errors import UserError
-from synth.generator import ClassGenerator
-from synth.memory import by_settings
-from synth.objectives import blur
-from synth.settings import DeepInversionSettings, GeneratorSettings
-from synth.statistics import BatchStatistics, batch_norm_layers, input_loss, watch_batch_norm
-from synth.teacher import Classifier, to_uint8
+from synth.basics.errors import UserError
+from synth.basics.out_of_memory import by_settings
+from synth.checkpoint.arithmetic import computed
+from synth.checkpoint.batch_norm import BatchStatistics, batch_norm_layers, input_loss, watch_batch_norm
+from synth.checkpoint.classifier import Classifier, to_uint8
+from synth.methods.losses import blur
+from synth.methods.networks import ClassGenerator
+from synth.methods.settings import DeepInversionSettings, GeneratorSettings
 
 # Of the images, normalised (B, C, H, W), and of the teacher's logits (B, K), to a scalar.
 ExtraLoss = Callable[[Tensor, Tensor], Tensor]

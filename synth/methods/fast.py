@@ -13,13 +13,13 @@ import math
 import torch
 from torch import Tensor
 
-from synth.compute import computed
-from synth.errors import UserError
-from synth.generator import ClassGenerator
+from synth.basics.errors import UserError
+from synth.checkpoint.arithmetic import computed
+from synth.checkpoint.batch_norm import BatchStatistics, watch_batch_norm
+from synth.checkpoint.classifier import Classifier
 from synth.methods import generator as plain
-from synth.settings import FastSettings
-from synth.statistics import BatchStatistics, watch_batch_norm
-from synth.teacher import Classifier
+from synth.methods.networks import ClassGenerator
+from synth.methods.settings import FastSettings
 
 check = plain.check
 uses_generator = plain.uses_generator

@@ -11,23 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synth.compute import arithmetic_note, computed
-from synth.errors import UserError
-from synth.generator import ClassGenerator, GeneratorCard
-from synth.memory import by_rows
-from synth.objectives import (
-    activation_loss,
-    blur,
-    disagreement,
-    diversity_loss,
-    forward_flop,
-    last_linear,
-    total_variation,
-    watch_features,
-)
-from synth.settings import GeneratorSettings
-from synth.statistics import BatchStatistics, batch_norm_layers, input_loss, watch_batch_norm
-from synth.teacher import Classifier, to_uint8
+from synth.basics.errors import UserError
+from synth.basics.out_of_memory import by_rows
+from synth.checkpoint.arithmetic import arithmetic_note, computed
+from synth.checkpoint.batch_norm import BatchStatistics, batch_norm_layers, input_loss, watch_batch_norm
+from synth.checkpoint.classifier import Classifier, to_uint8
+from synth.checkpoint.layers import forward_flop, last_linear, watch_features
+from synth.methods.losses import activation_loss, blur, disagreement, diversity_loss, total_variation
+from synth.methods.networks import ClassGenerator, GeneratorCard
+from synth.methods.settings import GeneratorSettings
 
 SAMPLE_BATCH = 500  # images drawn at once; content doesn't depend on it but for rounding
 CHANNELS = (8, 16, 32, 64, 128, 256)

@@ -21,7 +21,7 @@ def default_signals() -> Iterator[None]:
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], default_signals: None) -> Run:
     """`synth ...` in this process: its exit code, stdout and stderr."""
-    from synth.cli import main
+    from synth.commands.main import main
 
     def synth(*arguments: object) -> tuple[int, str, str]:
         capsys.readouterr()

@@ -17,17 +17,19 @@ import pytest
 import torch
 from torch import nn
 
-from synth import generate as generate_module
-from synth.cli import generate, main
-from synth.errors import UserError
-from synth.generate import Request
-from synth.index import INDEX, read_index, shard_name
-from synth.plan import Plan, ShardJob
-from synth.produce import Recipe
-from synth.run import Made, in_process, verify
-from synth.settings import SYNTHESIS_PRESETS, SYNTHESIS_SETTINGS
-from synth.store import Folder
-from synth.teacher import Classifier, save_checkpoint
+from synth.basics.errors import UserError
+from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.file import save_checkpoint
+from synth.commands.main import generate, main
+from synth.executors.executor import Made, in_process
+from synth.making.make import Recipe
+from synth.methods.settings import SYNTHESIS_PRESETS, SYNTHESIS_SETTINGS
+from synth.run import generate as generate_module
+from synth.run.generate import Request
+from synth.run.publish import verify
+from synth.shards.index import INDEX, read_index, shard_name
+from synth.shards.plan import Plan, ShardJob
+from synth.shards.store import Folder
 from tests.runs import QUICK, digests, digits_card, generate_options, make_run, recipe_for, synth_command
 from tests.synth.conftest import Run
 
@@ -357,7 +359,7 @@ def test_the_bare_command_and_help_show_the_commands(run: Run) -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["verify", "--help"]])
 def test_help_loads_neither_torch_nor_ray(arguments: list[str]) -> None:
     script = (
-        "import sys; from synth.cli import main\n"
+        "import sys; from synth.commands.main import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit: print({'torch', 'ray', 'numpy', 'PIL'} & set(sys.modules), file=sys.stderr)"
     )
@@ -367,7 +369,7 @@ def test_help_loads_neither_torch_nor_ray(arguments: list[str]) -> None:
 
 
 def test_without_ray_the_message_says_how_to_install_it(tiny_teacher_path: Path, tmp_path: Path) -> None:
-    script = "import sys; sys.modules['ray'] = None; from synth.cli import main; main()"
+    script = "import sys; sys.modules['ray'] = None; from synth.commands.main import main; main()"
     options = ["--per-class", "2", "--teacher", str(tiny_teacher_path), "--out", str(tmp_path / "run")]
     done = subprocess.run([sys.executable, "-c", script, "generate", *options], capture_output=True, text=True)
     code, line = one_line(done.returncode, done.stdout, done.stderr)

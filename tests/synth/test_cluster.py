@@ -10,30 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from synth.errors import UsageError, UserError
-from synth.index import GENERATOR, read_index
-from synth.plan import Plan, ShardJob
-from synth.produce import Recipe, make_shard
-from synth.run import verify
-from synth.statistics import batch_norm_layers
-from synth.store import Folder
-from synth.teacher import Classifier, load_checkpoint, save_checkpoint
+from synth.basics.errors import UsageError, UserError
+from synth.checkpoint.batch_norm import batch_norm_layers
+from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.file import load_checkpoint, save_checkpoint
+from synth.making.make import Recipe, make_shard
+from synth.run.publish import verify
+from synth.shards.index import GENERATOR, read_index
+from synth.shards.plan import Plan, ShardJob
+from synth.shards.store import Folder
 from tests.faults import wait_until
 from tests.runs import digests, generate_options, make_run, recipe_for, synth_command
 from tests.synth.test_methods import QUICK_SETTINGS
 
 ray = pytest.importorskip("ray")
 
-from synth import cluster  # noqa: E402
-from synth.cluster import (  # noqa: E402
-    RayBackend,
-    Workers,
-    check_reachable,
-    connected,
-    last_line,
-    on_ray,
-    workers_available,
-)
+from synth.executors import ray as cluster  # noqa: E402
+from synth.executors.ray import RayBackend, Workers, check_reachable, connected, last_line, on_ray, workers_available  # noqa: E402
 
 PLAN = Plan(classes=tuple(range(10)), per_class=6, shard_size=10, blends=1, seed=5)  # 6 shards
 Task = Callable[[ShardJob, Recipe], bytes]

@@ -7,19 +7,19 @@ import pytest
 import torch
 
 from synth import methods
-from synth.compute import choose, computed
-from synth.errors import UserError
-from synth.generator import ClassGenerator
-from synth.memory import by_settings
+from synth.basics.errors import UserError
+from synth.basics.out_of_memory import by_settings
+from synth.checkpoint.arithmetic import choose, computed
+from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.layers import forward_flop
+from synth.making.make import label_samples, labelled_parts, make_shard
 from synth.methods import deepinversion
 from synth.methods import generator as plain
 from synth.methods.deepinversion import at_plateau
-from synth.objectives import forward_flop
-from synth.plan import Plan
-from synth.produce import label_samples, labelled_parts, make_shard
-from synth.settings import WARM_DEEPINVERSION, DeepInversionSettings, GeneratorSettings, QualityGate
-from synth.shards import decode_shard
-from synth.teacher import Classifier
+from synth.methods.networks import ClassGenerator
+from synth.methods.settings import WARM_DEEPINVERSION, DeepInversionSettings, GeneratorSettings, QualityGate
+from synth.shards.plan import Plan
+from synth.shards.read import decode_shard
 from tests.runs import QUICK, QUICKEST, digits_card, recipe_for
 
 PLAN = Plan(classes=tuple(range(10)), per_class=4, shard_size=40, blends=2, seed=3)

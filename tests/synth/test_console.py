@@ -5,9 +5,10 @@ from typing import Any
 import click
 import pytest
 
-from synth.console import ClassList, Console, check_classes, settings_flags, settings_from_flags
-from synth.errors import UsageError, UserError
-from synth.settings import require, setting
+from synth.basics.errors import UsageError, UserError
+from synth.basics.settings import require, setting
+from synth.checkpoint.card import check_classes
+from synth.commands.console import ClassList, Console, settings_flags, settings_from_flags
 
 
 @dataclass(frozen=True, kw_only=True)

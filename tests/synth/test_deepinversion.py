@@ -5,11 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from synth.errors import UserError
+from synth.basics.errors import UserError
+from synth.checkpoint.classifier import Classifier, predict
+from synth.checkpoint.file import load_checkpoint
 from synth.methods import deepinversion
 from synth.methods.deepinversion import augment, blur, image_prior, schedule, synthesise
-from synth.settings import PUBLISHED_DEEPINVERSION, DeepInversionSettings
-from synth.teacher import Classifier, load_checkpoint, predict
+from synth.methods.settings import PUBLISHED_DEEPINVERSION, DeepInversionSettings
 from tests.runs import QUICK, QUICKEST, digits_card
 
 LABELS = torch.arange(20) % 10
@@ -96,7 +97,7 @@ def test_the_teacher_sees_the_wanted_classes(tiny_teacher: Classifier) -> None:
 
 
 def test_more_steps_bring_the_statistics_closer(tiny_teacher: Classifier) -> None:
-    from synth.statistics import watch_batch_norm
+    from synth.checkpoint.batch_norm import watch_batch_norm
 
     losses = []
     for steps in (1, 60):

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from synth.dispatch import FAILURES, LOSSES, Delivery, Dispatch, FailedJobError, LostWorkerError
-from synth.errors import UserError
-from synth.plan import Plan, ShardJob
-from synth.run import Made, open_run, publish
-from synth.teacher import Classifier
+from synth.basics.errors import UserError
+from synth.checkpoint.classifier import Classifier
+from synth.executors.dispatch import FAILURES, LOSSES, Delivery, Dispatch, FailedJobError, LostWorkerError
+from synth.executors.executor import Made
+from synth.run.publish import open_run, publish
+from synth.shards.plan import Plan, ShardJob
 from tests.runs import card_for, recipe_for
 from tests.simulated import Fates, IndexOnly, SimulatedCluster
 

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from synth.diversity import coverage, diversity, features_of, measure, nearest_distance
-from synth.errors import UserError
-from synth.store import Folder
-from synth.teacher import Classifier
+from synth.basics.errors import UserError
+from synth.checkpoint.classifier import Classifier
+from synth.run.diversity import coverage, diversity, features_of, measure, nearest_distance
+from synth.shards.store import Folder
 from tests.runs import digits_card
 from tests.synth.conftest import Run
 

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 from webdataset import TarWriter
 
-from synth.encode import encode_npy, encode_png, encode_pngs, encode_shard
-from synth.shards import Samples
+from synth.shards.samples import Samples
+from synth.shards.write import encode_npy, encode_png, encode_pngs, encode_shard
 from tests.synth.test_shards import some_samples
 
 

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from synth.errors import UserError
-from synth.index import read_index
-from synth.lock import LOCK, Lock, locked, process_facts
-from synth.plan import Plan
-from synth.run import in_process, open_run, publish
-from synth.store import Folder
-from synth.teacher import Classifier
+from synth.basics.errors import UserError
+from synth.checkpoint.classifier import Classifier
+from synth.executors.executor import in_process
+from synth.run.lock import LOCK, Lock, locked, process_facts
+from synth.run.publish import open_run, publish
+from synth.shards.index import read_index
+from synth.shards.plan import Plan
+from synth.shards.store import Folder
 from tests.faults import (
     assert_nothing_false,
     assert_whole,

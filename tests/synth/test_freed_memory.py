@@ -6,7 +6,7 @@ import pytest
 
 COUNT = """
 import resource, torch
-from synth.freed_memory import keep_freed_memory
+from synth.basics.malloc import keep_freed_memory
 assert keep_freed_memory()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(50):

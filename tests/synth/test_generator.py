@@ -7,8 +7,12 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from synth.errors import UserError
-from synth.generator import (
+from synth.basics.errors import UserError
+from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.layers import forward_flop, watch_features
+from synth.methods.generator import FLOP_OF_TEACHER, channels_for, draw, generator_flop, settle
+from synth.methods.losses import activation_loss, diversity_loss, total_variation
+from synth.methods.networks import (
     CARD_KEY,
     ClassGenerator,
     GeneratorCard,
@@ -16,10 +20,7 @@ from synth.generator import (
     parse_generator,
     read_generator,
 )
-from synth.methods.generator import FLOP_OF_TEACHER, channels_for, draw, generator_flop, settle
-from synth.objectives import activation_loss, diversity_loss, forward_flop, total_variation, watch_features
-from synth.settings import GeneratorSettings
-from synth.teacher import Classifier
+from synth.methods.settings import GeneratorSettings
 from tests.runs import digits_card
 
 

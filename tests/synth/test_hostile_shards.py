@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import PngImagePlugin
 
-from synth.encode import encode_npy, encode_png, encode_shard
-from synth.errors import UserError
-from synth.shards import DamagedShardError, Samples, decode_shard, foreign_header, our_header
+from synth.basics.errors import UserError
+from synth.shards.read import DamagedShardError, decode_shard, foreign_header, our_header
+from synth.shards.samples import Samples
+from synth.shards.write import encode_npy, encode_png, encode_shard
 from tests.synth.test_shards import CLASSES, SHAPE, some_samples
 
 RECORD = b'{"confidence": 0.9, "entropy": 0.1, "method": "m", "seed": 1}'

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from synth.encode import encode_shard
-from synth.errors import UserError
-from synth.index import (
+from synth.basics.errors import UserError
+from synth.shards.index import (
     FORMAT_VERSION,
     INDEX,
     LARGEST_INDEX,
@@ -20,8 +19,9 @@ from synth.index import (
     read_index,
     read_shard,
 )
-from synth.shards import DamagedShardError, decode_shard
-from synth.store import Folder
+from synth.shards.read import DamagedShardError, decode_shard
+from synth.shards.store import Folder
+from synth.shards.write import encode_shard
 
 Raw = dict[str, Any]
 

@@ -9,14 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from synth import methods
-from synth.errors import UserError
-from synth.generator import generator_bytes
-from synth.index import GENERATOR, read_index
-from synth.plan import Plan
-from synth.produce import Recipe
-from synth.run import in_process, verify
-from synth.settings import DeepInversionSettings, FastSettings, GeneratorSettings
-from synth.teacher import Classifier, load_checkpoint, predict
+from synth.basics.errors import UserError
+from synth.checkpoint.classifier import Classifier, predict
+from synth.checkpoint.file import load_checkpoint
+from synth.executors.executor import in_process
+from synth.making.make import Recipe
+from synth.methods.networks import generator_bytes
+from synth.methods.settings import DeepInversionSettings, FastSettings, GeneratorSettings
+from synth.run.publish import verify
+from synth.shards.index import GENERATOR, read_index
+from synth.shards.plan import Plan
 from tests.runs import QUICKEST, digests, digits_card, make_run, recipe_for
 
 LABELS = torch.arange(20) % 10
@@ -196,7 +198,7 @@ def test_a_student_changes_what_a_generator_is_trained_for(tiny_teacher: Classif
 
 
 def test_more_adaptation_fits_a_batch_better(tiny_teacher: Classifier) -> None:
-    from synth.statistics import watch_batch_norm
+    from synth.checkpoint.batch_norm import watch_batch_norm
 
     method, losses = methods.find("fast"), []
     network = method.prepare(tiny_teacher, QUICK_SETTINGS["fast"], 0)
@@ -210,8 +212,8 @@ def test_more_adaptation_fits_a_batch_better(tiny_teacher: Classifier) -> None:
 
 
 def test_adaptation_does_not_draw_the_noise_together_to_please_the_diversity_term(tiny_teacher: Classifier) -> None:
+    from synth.checkpoint.batch_norm import watch_batch_norm
     from synth.methods import generator as plain
-    from synth.statistics import watch_batch_norm
 
     settings = dataclasses.replace(QUICK_SETTINGS["fast"], diversity=1.0)
     network = methods.find("fast").prepare(tiny_teacher, settings, 0)

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from synth.errors import UsageError
-from synth.models import AUXILIARY_HEADS, OURS, build
-from synth.statistics import batch_norm_layers
+from synth.basics.errors import UsageError
+from synth.checkpoint.architectures import AUXILIARY_HEADS, OURS, build
+from synth.checkpoint.batch_norm import batch_norm_layers
 
 
 @pytest.mark.parametrize(("architecture", "size"), [("lenet5", 28), ("lenet5", 32), ("allcnn", 32), ("resnet20", 32)])

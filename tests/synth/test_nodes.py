@@ -12,18 +12,18 @@ from urllib.request import urlopen
 
 import pytest
 
-from synth.index import find_index
-from synth.plan import Plan, ShardJob
-from synth.produce import Recipe
-from synth.store import Folder
-from synth.teacher import Classifier
+from synth.checkpoint.classifier import Classifier
+from synth.making.make import Recipe
+from synth.shards.index import find_index
+from synth.shards.plan import Plan, ShardJob
+from synth.shards.store import Folder
 from tests.faults import assert_whole, wait_until
 from tests.runs import QUICK, digests, make_run, recipe_for
 
 ray = pytest.importorskip("ray")
 
-from synth import cluster as on_cluster  # noqa: E402
-from synth.cluster import Workers, connected, on_ray, places, workers_that_fit  # noqa: E402
+from synth.executors import ray as on_cluster  # noqa: E402
+from synth.executors.ray import Workers, connected, on_ray, places, workers_that_fit  # noqa: E402
 
 PLAN = Plan(classes=tuple(range(10)), per_class=16, shard_size=10, seed=3)  # 16 shards
 

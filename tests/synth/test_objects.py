@@ -10,16 +10,17 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from synth.errors import UsageError, UserError
-from synth.index import read_index, read_shard
-from synth.objects import ATTEMPTS, Bucket
-from synth.plan import Plan
-from synth.run import in_process, open_run, publish, verify
-from synth.store import Folder, Store, open_store
-from synth.teacher import Classifier
+from synth.basics.errors import UsageError, UserError
+from synth.checkpoint.classifier import Classifier
+from synth.executors.executor import in_process
+from synth.run.publish import open_run, publish, verify
+from synth.shards.bucket import ATTEMPTS, Bucket
+from synth.shards.index import read_index, read_shard
+from synth.shards.plan import Plan
+from synth.shards.store import Folder, Store, open_store
 from tests.runs import card_for, digests, recipe_for
 from tests.storage import FaultyProxy
-from unlearn.stream import load_complete
+from unlearn.samples.stream import load_complete
 
 PLAN = Plan(classes=(1, 2), per_class=8, shard_size=4)
 

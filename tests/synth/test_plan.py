@@ -5,7 +5,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from synth.plan import LARGEST_RUN, Plan, shard_seed
+from synth.shards.plan import LARGEST_RUN, Plan, shard_seed
 
 PLANS = [
     Plan(classes=(0, 1, 2), per_class=7, shard_size=4),

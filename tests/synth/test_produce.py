@@ -5,13 +5,15 @@ import numpy as np
 import pytest
 import torch
 
-from synth.errors import UserError
-from synth.index import read_index, read_shard
-from synth.plan import Plan
-from synth.produce import blend, label_samples, make_shard
-from synth.shards import decode_shard
-from synth.store import Folder
-from synth.teacher import Classifier, load_checkpoint
+from synth.basics.errors import UserError
+from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.file import load_checkpoint
+from synth.making.make import label_samples, make_shard
+from synth.shards.blends import blend
+from synth.shards.index import read_index, read_shard
+from synth.shards.plan import Plan
+from synth.shards.read import decode_shard
+from synth.shards.store import Folder
 from tests.runs import recipe_for
 
 PLAN = Plan(classes=(1, 4, 7), per_class=4, shard_size=6, seed=3)

@@ -2,8 +2,8 @@ import io
 
 import pytest
 
-from synth import progress
-from synth.progress import Progress, format_seconds
+from synth.basics import progress
+from synth.basics.progress import Progress, format_seconds
 
 
 class Terminal(io.StringIO):

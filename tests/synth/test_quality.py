@@ -5,14 +5,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from synth.index import read_index, read_shard
-from synth.plan import Plan
-from synth.quality import agreement, passed, shortfall
-from synth.run import open_run
-from synth.settings import QualityGate
-from synth.store import Folder
-from synth.teacher import Classifier, predict
-from synth.view import describe
+from synth.checkpoint.classifier import Classifier, predict
+from synth.making.quality import agreement, passed, shortfall
+from synth.methods.settings import QualityGate
+from synth.run.publish import open_run
+from synth.run.view import describe
+from synth.shards.index import read_index, read_shard
+from synth.shards.plan import Plan
+from synth.shards.store import Folder
 from tests.runs import card_for, digests, make_run, recipe_for
 
 LABELS = torch.arange(6)

@@ -12,14 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from synth.errors import UsageError, UserError
-from synth.index import GENERATOR, INDEX, PART, Index, read_index, shard_name
-from synth.lock import Lock, TakenOverError
-from synth.plan import Plan, ShardJob
-from synth.produce import Recipe, make_shard
-from synth.run import Executor, Made, in_process, open_run, publish, verify
-from synth.store import Folder
-from synth.teacher import Classifier, save_checkpoint
+from synth.basics.errors import UsageError, UserError
+from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.file import save_checkpoint
+from synth.executors.executor import Executor, Made, in_process
+from synth.making.make import Recipe, make_shard
+from synth.run.lock import Lock, TakenOverError
+from synth.run.publish import open_run, publish, verify
+from synth.shards.index import GENERATOR, INDEX, PART, Index, read_index, shard_name
+from synth.shards.plan import Plan, ShardJob
+from synth.shards.store import Folder
 from tests.faults import wait_until
 from tests.runs import card_for, digests, make_run, recipe_for
 
@@ -121,9 +123,9 @@ def test_a_driver_killed_midway_resumes_to_the_same_bytes(
 KILLED_DRIVER = """
 import os, signal, sys, torch
 from pathlib import Path
-from synth.plan import Plan
-from synth.store import Folder
-from synth.teacher import load_checkpoint
+from synth.shards.plan import Plan
+from synth.shards.store import Folder
+from synth.checkpoint.file import load_checkpoint
 from tests.runs import make_run, recipe_for
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
@@ -284,7 +286,7 @@ def test_one_shards_error_with_a_cure_ends_a_run_only_while_nothing_is_there(
             raise UserError(f"no memory for {job.number}: use another device")
         return make_shard(job, recipe)
 
-    monkeypatch.setattr("synth.run.make_shard", make)
+    monkeypatch.setattr("synth.executors.executor.make_shard", make)
     with pytest.raises(UserError, match=r"^no memory for 0: use another device$"):
         make_run(tmp_path / "run", recipe, PLAN)
     assert not read_index(Folder(tmp_path / "run")).entries

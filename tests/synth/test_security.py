@@ -26,7 +26,7 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
 LOCAL = """
 import os
 from pathlib import Path
-from synth import cluster
+from synth.executors import ray as cluster
 from tests.faults import children
 def listening():
     "The addresses that this process and its children listen on, as the kernel writes them."
@@ -92,8 +92,8 @@ def head(folder: Path, **environment: str) -> Iterator[str]:
 
 CONNECT = """
 import sys
-from synth import cluster
-from synth.errors import UserError
+from synth.executors import ray as cluster
+from synth.basics.errors import UserError
 try:
     with cluster.connected(sys.argv[1], cluster.Workers(), insecure="--insecure" in sys.argv):
         print("in")

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from synth import methods
-from synth.settings import SYNTHESIS_PRESETS, SYNTHESIS_SETTINGS, DeepInversionSettings
+from synth.methods.settings import SYNTHESIS_PRESETS, SYNTHESIS_SETTINGS, DeepInversionSettings
 
 
 @pytest.mark.parametrize("settings", [cls() for cls in SYNTHESIS_SETTINGS.values()] + list(SYNTHESIS_PRESETS.values()))

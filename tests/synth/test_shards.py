@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import webdataset
 
-from synth.encode import encode_shard
-from synth.index import read_index, read_shard
-from synth.shards import Samples, decode_shard, largest_size
-from synth.store import Folder
+from synth.shards.index import read_index, read_shard
+from synth.shards.read import decode_shard
+from synth.shards.samples import Samples, largest_size
+from synth.shards.store import Folder
+from synth.shards.write import encode_shard
 
 SHAPE, CLASSES = (1, 6, 5), 3
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from synth import statistics
-from synth.statistics import (
+from synth.checkpoint import batch_norm as statistics
+from synth.checkpoint.batch_norm import (
     BatchStatistics,
     FusedBatchNorm,
     batch_norm_layers,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from synth.errors import UsageError, UserError
-from synth.store import Folder, open_store
+from synth.basics.errors import UsageError, UserError
+from synth.shards.store import Folder, open_store
 
 
 def test_what_is_written_is_read_back_and_replaced_and_removed(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_writer_killed_midway_leaves_the_old_file_and_a_rest_that_can_be_swept
     store = Folder(tmp_path)
     store.write("x", b"old")
     script = (
-        "import os, signal, sys; from pathlib import Path; from synth.store import Folder\n"
+        "import os, signal, sys; from pathlib import Path; from synth.shards.store import Folder\n"
         "os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)\n"
         "Folder(Path(sys.argv[1])).write('x', b'new')"
     )

@@ -13,20 +13,10 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from synth.errors import UsageError, UserError
-from synth.teacher import (
-    CARD_KEY,
-    CARD_VERSION,
-    Classifier,
-    check_forward,
-    checkpoint_bytes,
-    load_checkpoint,
-    parse_checkpoint,
-    predict,
-    save_checkpoint,
-    to_uint8,
-    to_unit,
-)
+from synth.basics.errors import UsageError, UserError
+from synth.checkpoint.card import CARD_VERSION
+from synth.checkpoint.classifier import Classifier, check_forward, predict, to_uint8, to_unit
+from synth.checkpoint.file import CARD_KEY, checkpoint_bytes, load_checkpoint, parse_checkpoint, save_checkpoint
 from tests.runs import digits_card
 
 Raw = dict[str, Any]

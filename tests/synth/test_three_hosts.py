@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from synth.index import find_index
-from synth.store import Folder
+from synth.shards.index import find_index
+from synth.shards.store import Folder
 from tests.faults import assert_whole, wait_until
 from tests.lab import Host, lab
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from synth.errors import UserError
-from synth.index import ShardEntry
-from synth.plan import Plan
-from synth.store import Folder
-from synth.uploads import Uploads
+from synth.basics.errors import UserError
+from synth.run.uploads import Uploads
+from synth.shards.index import ShardEntry
+from synth.shards.plan import Plan
+from synth.shards.store import Folder
 
 JOBS = list(Plan(classes=(0,), per_class=12, shard_size=1).jobs())
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from synth import view
-from synth.errors import UserError
-from synth.index import INDEX, PART, Index, read_index, shard_name
-from synth.plan import Plan
-from synth.store import Folder
-from synth.teacher import Classifier
-from synth.view import GAP, LABEL_WIDTH, describe, draw_grid, first_images
+from synth.basics.errors import UserError
+from synth.checkpoint.classifier import Classifier
+from synth.run import view
+from synth.run.view import GAP, LABEL_WIDTH, describe, draw_grid, first_images
+from synth.shards.index import INDEX, PART, Index, read_index, shard_name
+from synth.shards.plan import Plan
+from synth.shards.store import Folder
 from tests.runs import card_for, make_run, recipe_for
 
 

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from synth.errors import UserError
-from synth.teacher import Classifier
+from synth.basics.errors import UserError
+from synth.checkpoint.classifier import Classifier
 from tests.runs import digits_card
-from unlearn.loop import Inputs
 from unlearn.methods.adaptive import competition, jensen_shannon, start
+from unlearn.methods.method import Inputs
 from unlearn.settings import AdaptiveSettings
 
 SMALL = AdaptiveSettings(

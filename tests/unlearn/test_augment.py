@@ -1,7 +1,7 @@
 import torch
 
-from synth.augment import shift_and_flip
-from unlearn.augment import mixed, mixup
+from synth.checkpoint.augment import shift_and_flip
+from unlearn.methods.mixing import mixed, mixup
 
 
 def generator() -> torch.Generator:

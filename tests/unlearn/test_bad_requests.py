@@ -10,13 +10,14 @@ import pytest
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from synth.errors import UserError
-from synth.teacher import Classifier, save_checkpoint
+from synth.basics.errors import UserError
+from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.file import save_checkpoint
 from tests.runs import digits_card
-from unlearn import runs
-from unlearn.cli import main
-from unlearn.folder import PROVENANCE, STUDENT
+from unlearn.commands.main import main
 from unlearn.methods import gkt
+from unlearn.run import carry_out as runs
+from unlearn.run.folder import PROVENANCE, STUDENT
 from unlearn.settings import GKTSettings, LoopSettings
 
 QUICK = ("--rounds", 8, "--student-steps", 1, "--batch-size", 8, "--z", 8, "--channels", 2, "--every", 2)

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from synth import objects
-from synth.errors import UsageError
-from synth.index import read_index
-from synth.objects import Bucket
-from synth.store import Folder
+from synth.basics.errors import UsageError
+from synth.shards import bucket as objects
+from synth.shards.bucket import Bucket
+from synth.shards.index import read_index
+from synth.shards.store import Folder
 from tests.storage import FaultyProxy
-from unlearn.cache import CachedStore, open_shards
-from unlearn.stream import load_complete
+from unlearn.samples.cache import CachedStore, open_shards
+from unlearn.samples.stream import load_complete
 
 
 class Counted(Folder):

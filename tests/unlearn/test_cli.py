@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from synth.store import Folder
-from unlearn.cli import main
-from unlearn.folder import METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder
+from synth.shards.store import Folder
+from unlearn.commands.main import main
+from unlearn.run.folder import METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder
 
 
 def unlearn(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:

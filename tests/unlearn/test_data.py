@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from synth.errors import UsageError, UserError
+from synth.basics.errors import UsageError, UserError
 from tests.runs import digits_card
 from unlearn.data import LabelledImages, check_data, load_images, normalisation
 

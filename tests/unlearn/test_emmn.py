@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from synth.teacher import Classifier
+from synth.checkpoint.classifier import Classifier
 from unlearn.methods.emmn import noise_loss, optimised_noise
 from unlearn.settings import EMMNSettings
 

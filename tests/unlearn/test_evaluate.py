@@ -6,11 +6,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from synth.errors import UsageError
-from synth.teacher import Classifier, ModelCard, save_checkpoint
-from unlearn import tasks
-from unlearn.data import LabelledImages
-from unlearn.evaluate import evaluate
+from synth.basics.errors import UsageError
+from synth.checkpoint.card import ModelCard
+from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.file import save_checkpoint
+from unlearn.data import DataSource, LabelledImages
+from unlearn.evaluate import evaluate, evaluate_model
 from unlearn.tables import evaluation_json, evaluation_tables
 
 CARD = ModelCard(architecture="lenet5", class_names=("a", "b", "c"), input_shape=(1, 4, 4), mean=(0.0,), std=(1.0,))
@@ -34,26 +35,26 @@ def images(called: list[int], labels: list[int]) -> LabelledImages:
 
 def test_the_pair_and_the_confusion_are_counted_by_hand() -> None:
     data = images(called=[0, 1, 1, 1, 2, 0], labels=[0, 0, 1, 1, 2, 2])
-    result = evaluate(Classifier(CallsByFirstPixel(), CARD), data, forget=(0,))
+    result = evaluate_model(Classifier(CallsByFirstPixel(), CARD), data, forget=(0,))
     assert (result.retain, result.forget) == (75.0, 50.0)
     assert result.per_class == [50.0, 100.0, 50.0]
     assert result.confusion == [[1, 1, 0], [0, 2, 0], [1, 0, 1]]
 
 
 def test_a_class_without_images_has_no_accuracy() -> None:
-    result = evaluate(Classifier(CallsByFirstPixel(), CARD), images([1, 1], [1, 2]), forget=(0,))
+    result = evaluate_model(Classifier(CallsByFirstPixel(), CARD), images([1, 1], [1, 2]), forget=(0,))
     assert result.forget is None
     assert result.per_class == [None, 100.0, 0.0]
 
 
 def test_without_an_image_to_retain_there_is_nothing_to_tell() -> None:
     with pytest.raises(UsageError, match="no test image of a class to retain"):
-        evaluate(Classifier(CallsByFirstPixel(), CARD), images([0], [0]), forget=(0,))
+        evaluate_model(Classifier(CallsByFirstPixel(), CARD), images([0], [0]), forget=(0,))
 
 
 def test_tables_and_json_say_the_same() -> None:
     data = images(called=[0, 1, 2], labels=[0, 1, 1])
-    results = {"unlearned": evaluate(Classifier(CallsByFirstPixel(), CARD), data, forget=(0,))}
+    results = {"unlearned": evaluate_model(Classifier(CallsByFirstPixel(), CARD), data, forget=(0,))}
     text = evaluation_tables(results, CARD.class_names, (0,))
     parsed = json.loads(evaluation_json(results, CARD.class_names, (0,)))
     assert "unlearned" in text
@@ -81,9 +82,9 @@ def test_a_class_is_the_same_one_in_the_model_and_in_the_data(tmp_path: Path) ->
     for name in PETS:  # a folder has them sorted: bird, cat, dog
         (tmp_path / "test" / name).mkdir(parents=True)
         Image.new("RGB", (32, 32)).save(tmp_path / "test" / name / "a.png")
-    source = tasks.DataSource(str(tmp_path), None, False, 32)
+    source = DataSource(str(tmp_path), None, False, 32)
     ours, theirs = pet_model(tmp_path / "ours", PETS), pet_model(tmp_path / "theirs", ("bird", "cat", "dog"))
-    results, class_names = tasks.evaluate({"student": ours}, source, (2,), None, "cpu")
+    results, class_names = evaluate({"student": ours}, source, (2,), None, "cpu")
     assert (results["student"].retain, results["student"].forget, class_names) == (0.0, 100.0, PETS)
     with pytest.raises(UsageError, match=r"ours and .*theirs have their classes in different orders: evaluate each"):
-        tasks.evaluate({"student": ours, "reference": theirs}, source, (2,), None, "cpu")
+        evaluate({"student": ours, "reference": theirs}, source, (2,), None, "cpu")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unlearn.filters import (
+from unlearn.samples.filters import (
     View,
     apply,
     entropy,

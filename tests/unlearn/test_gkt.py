@@ -6,14 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from synth.errors import UsageError, UserError
-from synth.teacher import Classifier
+from synth.basics.errors import UsageError, UserError
+from synth.checkpoint.classifier import Classifier
+from synth.methods.losses import balance_loss, disagreement, one_hot_loss
+from synth.methods.networks import Generator
 from tests.runs import digits_card
-from unlearn import losses
-from unlearn.attention import attention_loss, layer_pairs, watch_layers
-from unlearn.generator import Generator, balance_loss, disagreement, one_hot_loss
-from unlearn.loop import Inputs, run_method
-from unlearn.methods import gkt
+from unlearn.methods import gkt, losses
+from unlearn.methods.attention import attention_loss, layer_pairs, watch_layers
+from unlearn.methods.method import Inputs
+from unlearn.run.loop import run_method
 from unlearn.settings import GKTSettings, LoopSettings
 
 SMALL = GKTSettings(rounds=6, student_steps=2, batch_size=16, z=8, channels=4, gate=0.2)

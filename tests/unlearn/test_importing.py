@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from synth.errors import UsageError, UserError
-from synth.models import build
-from synth.teacher import load_checkpoint
-from unlearn.importing import import_state_dict, parse_card_options
+from synth.basics.errors import UsageError, UserError
+from synth.checkpoint.architectures import build
+from synth.checkpoint.file import load_checkpoint
+from synth.checkpoint.importing import import_state_dict, parse_card_options
 
 CARD = parse_card_options("lenet5", 1.0, "1,28,28", "10", "0.13", "0.31")
 

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import torch
 
-from synth.errors import UserError
-from unlearn import runs, tasks
-from unlearn.folder import CHECKPOINT, METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder
+from synth.basics.errors import UserError
+from unlearn.run import carry_out as runs
+from unlearn.run import distilling as tasks
+from unlearn.run.folder import CHECKPOINT, METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder
 from unlearn.settings import DistillSettings, GKTSettings, LoopSettings
 
 GKT = GKTSettings(rounds=120, student_steps=1, batch_size=8, z=8, channels=2, attention=0.0, mask=True, gate=1.0)

@@ -18,12 +18,12 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
-from synth.errors import UserError
-from synth.index import INDEX, PART, read_index
-from synth.store import Folder
-from unlearn.filters import entropy_below, forget_gate, held_out, kept_for_training, retain_label, unblended
-from unlearn.loader import ShardLoader, WeightedBatch
-from unlearn.stream import load_complete
+from synth.basics.errors import UserError
+from synth.shards.index import INDEX, PART, read_index
+from synth.shards.store import Folder
+from unlearn.samples.filters import entropy_below, forget_gate, held_out, kept_for_training, retain_label, unblended
+from unlearn.samples.loader import ShardLoader, WeightedBatch
+from unlearn.samples.stream import load_complete
 
 
 def seen(batches: list[WeightedBatch]) -> Counter[bytes]:

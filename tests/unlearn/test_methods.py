@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +13,16 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor
 
-from synth.errors import UsageError, UserError
-from synth.teacher import Classifier, load_checkpoint, save_checkpoint
+from synth.basics.device import machine
+from synth.basics.errors import UsageError, UserError
+from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.file import load_checkpoint, save_checkpoint
 from tests.runs import digits_card
-from unlearn import losses, runs, tasks
-from unlearn.cli import main
-from unlearn.folder import CHECKPOINT, METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder, kept_students
-from unlearn.methods import METHODS
+from unlearn.commands.main import main
+from unlearn.methods import METHODS, losses
+from unlearn.run import carry_out as runs
+from unlearn.run import distilling as tasks
+from unlearn.run.folder import CHECKPOINT, METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder, kept_students
 from unlearn.settings import (
     BASELINES,
     METHOD_PRESETS,
@@ -149,8 +151,7 @@ def test_no_real_data_and_no_forget_class_as_a_target(
         return divergence(targets, *arguments, **options)
 
     monkeypatch.setattr(losses, "divergence", watched)
-    monkeypatch.setitem(sys.modules, "unlearn.data", None)
-    monkeypatch.delattr(tasks, "load_images")
+    monkeypatch.setattr("unlearn.data.load_images", lambda *given: pytest.fail("a real image was asked for"))
     run(case, tiny_teacher_path, tiny_run, tmp_path / "run")
     settings = CASES[case]
     allowed = getattr(settings, "gate", 0.0)
@@ -194,9 +195,9 @@ def test_a_run_keeps_its_hands_off_other_devices(
 
 def test_cuda_computes_the_same_bytes_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
-    monkeypatch.setattr(tasks, "local_device", lambda asked: asked)
+    monkeypatch.setattr("synth.basics.device.local_device", lambda asked: asked)
     for device in ("cpu", "cuda"):
-        assert tasks.machine(device, None) == device
+        assert machine(device, None) == device
         assert torch.backends.cudnn.deterministic == (device == "cuda")
 
 

@@ -3,17 +3,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from synth.errors import UserError
-from synth.store import Folder
-from synth.teacher import Classifier, to_unit
-from unlearn import losses
+from synth.basics.errors import UserError
+from synth.checkpoint.classifier import Classifier, to_unit
+from synth.shards.store import Folder
 from unlearn.data import load_images
-from unlearn.evaluate import evaluate
-from unlearn.filters import held_out, kept_for_training, without_forget_classes
-from unlearn.loop import Outcome, run_method
-from unlearn.monitor import Monitor, StoppingRule
+from unlearn.evaluate import evaluate_model
+from unlearn.methods import losses
+from unlearn.run.loop import Outcome, run_method
+from unlearn.run.monitor import Monitor, StoppingRule
+from unlearn.samples.filters import held_out, kept_for_training, without_forget_classes
+from unlearn.samples.pool import Batch
+from unlearn.samples.stream import load_complete
 from unlearn.settings import LoopSettings
-from unlearn.stream import Batch, load_complete
 
 SETTINGS = LoopSettings(every=1, patience=2, forget_bound=10.0, top=1)
 
@@ -41,7 +42,7 @@ def hold_out(tiny_run: Path, tiny_teacher: Classifier) -> Batch:
 
 
 def curve(teacher_path: Path, hold_out: Batch, forget_logits: list[float]) -> tuple[list[float], str, int]:
-    from synth.teacher import load_checkpoint
+    from synth.checkpoint.file import load_checkpoint
 
     monitor = Monitor(hold_out, (0,), SETTINGS)
     seen: list[float] = []
@@ -99,7 +100,7 @@ def test_a_real_relapse_stops_the_run_and_the_student_from_before_is_kept(
     assert watched[-1]["holdout_forget"] > 50  # it did come back
     assert 60 < stopped[-1]["step"] < 160
     assert outcome.ended == f"the forget class came back by step {stopped[-1]['step']}"
-    kept = evaluate(outcome.student, real, (0,))
+    kept = evaluate_model(outcome.student, real, (0,))
     assert (kept.forget or 0.0) < 1
     assert kept.retain > 30  # chance is 11
     rule = StoppingRule(forget_bound=1.0, patience=2)  # the same, read off the metrics of a run that wasn't stopped

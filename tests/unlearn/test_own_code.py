@@ -10,15 +10,18 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from synth.errors import UserError
-from synth.index import INDEX, read_index
-from synth.store import Folder
-from synth.teacher import Classifier, save_checkpoint
+from synth.basics.errors import UserError
+from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.file import save_checkpoint
+from synth.shards.index import INDEX, read_index
+from synth.shards.store import Folder
 from tests.runs import digits_card
-from unlearn import tasks
-from unlearn.cli import main
-from unlearn.folder import STUDENT
-from unlearn.report.remake import remake
+from unlearn.commands.main import main
+from unlearn.data import DataSource
+from unlearn.evaluate import evaluate
+from unlearn.report.replay.remake import remake
+from unlearn.run import distilling as tasks
+from unlearn.run.folder import STUDENT
 from unlearn.settings import DistillSettings
 
 SETTINGS = DistillSettings(steps=2, batch_size=8)
@@ -112,7 +115,7 @@ def test_models_of_several_codes_are_evaluated_together(tmp_path: Path, code: st
     paths = {"original": tmp_path / "a", "unlearned": tmp_path / "b"}
     for path, architecture in zip(paths.values(), (code, "tests.runs:bare"), strict=True):
         save_checkpoint(Classifier.untrained(dataclasses.replace(card, architecture=architecture), 0), path)
-    source = tasks.DataSource("digits", None, False, 32)
+    source = DataSource("digits", None, False, 32)
     with pytest.raises(UserError, match="wants to run the code tests"):
-        tasks.evaluate(paths, source, (0,), code, "cpu")
-    assert set(tasks.evaluate(paths, source, (0,), f"{code},tests.runs:bare", "cpu")[0]) == set(paths)
+        evaluate(paths, source, (0,), code, "cpu")
+    assert set(evaluate(paths, source, (0,), f"{code},tests.runs:bare", "cpu")[0]) == set(paths)

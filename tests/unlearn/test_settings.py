@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from synth.settings import SYNTHESIS_SETTINGS
-from unlearn.audit.settings import AuditSettings
+from synth.methods.settings import SYNTHESIS_SETTINGS
+from unlearn.audit.audit_settings import AuditSettings
 from unlearn.settings import METHOD_SETTINGS, DistillSettings, LoopSettings, TrainSettings
 
 ALL = (

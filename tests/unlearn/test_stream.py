@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from synth.errors import UserError
-from synth.index import INDEX, PART, Index, read_index, read_shard
-from synth.store import Folder
-from unlearn import decoding
-from unlearn.filters import forget_gate, retain_label
-from unlearn.stream import check_memory, follow, load_complete
+from synth.basics.errors import UserError
+from synth.shards.index import INDEX, PART, Index, read_index, read_shard
+from synth.shards.store import Folder
+from unlearn.samples import decoding
+from unlearn.samples.filters import forget_gate, retain_label
+from unlearn.samples.pool import check_memory
+from unlearn.samples.stream import follow, load_complete
 
 
 class Growing:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from synth.plan import Plan
-from synth.teacher import Classifier
+from synth.checkpoint.classifier import Classifier
+from synth.shards.plan import Plan
 from tests.runs import make_run, recipe_for
 from tests.storage import free_ports
 

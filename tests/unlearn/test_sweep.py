@@ -6,12 +6,12 @@ from xml.etree import ElementTree
 import pytest
 from click.testing import CliRunner
 
-from synth.errors import HopelessError, UsageError
-from unlearn import tasks
-from unlearn.cli import main
-from unlearn.folder import PROVENANCE
+from synth.basics.errors import HopelessError, UsageError
+from unlearn.commands.main import main
+from unlearn.run import distilling as tasks
+from unlearn.run.folder import PROVENANCE
+from unlearn.run.sweep import PLOT, RESULTS, Range, Row, plot, sweep
 from unlearn.settings import DistillSettings
-from unlearn.sweep import PLOT, RESULTS, Range, Row, plot, sweep
 
 
 def test_ranges_include_their_ends() -> None:

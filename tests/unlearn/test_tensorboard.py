@@ -4,9 +4,9 @@ import pytest
 from click.testing import CliRunner
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from unlearn import tensorboard
-from unlearn.cli import main
-from unlearn.folder import STUDENT, read_metrics
+from unlearn.commands.main import main
+from unlearn.run import tensorboard
+from unlearn.run.folder import STUDENT, read_metrics
 
 
 def test_the_events_are_the_runs_metrics(tiny_run: Path, tmp_path: Path) -> None:

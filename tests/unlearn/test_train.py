@@ -5,12 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from synth.errors import UsageError, UserError
-from unlearn import tasks
-from unlearn.data import LabelledImages, load_images
-from unlearn.evaluate import evaluate
+from synth.basics.errors import UsageError, UserError
+from unlearn.data import DataSource, LabelledImages, load_images
+from unlearn.evaluate import evaluate_model
 from unlearn.settings import TrainSettings
-from unlearn.train import train_classifier
+from unlearn.train import train, train_classifier
 
 QUICK = TrainSettings(epochs=3, batch_size=64)
 
@@ -22,7 +21,7 @@ def digits() -> LabelledImages:
 
 def test_a_reference_never_sees_the_classes_left_out(digits: LabelledImages) -> None:
     reference = train_classifier(digits, "lenet5", QUICK, without=(0, 7), width=0.5)
-    result = evaluate(reference, load_images("digits", "test"), (0, 7))
+    result = evaluate_model(reference, load_images("digits", "test"), (0, 7))
     assert result.forget == 0
     assert result.retain > 80
     assert reference.card.num_classes == 10
@@ -41,7 +40,7 @@ def test_the_same_seed_gives_the_same_weights(digits: LabelledImages) -> None:
 def test_other_arithmetic_trains_as_well(digits: LabelledImages) -> None:
     settings = replace(QUICK, precision="bfloat16", layout="channels-last")
     model = train_classifier(digits, "lenet5", settings, width=0.5)
-    assert evaluate(model, load_images("digits", "test"), ()).retain > 80
+    assert evaluate_model(model, load_images("digits", "test"), ()).retain > 80
     assert all(value.dtype == torch.float32 for value in model.parameters())
 
 
@@ -61,9 +60,9 @@ def test_test_images_that_are_not_there_are_known_before_the_training(tmp_path: 
     for name in ("cat", "dog"):
         (tmp_path / "train" / name).mkdir(parents=True)
         Image.new("RGB", (32, 32)).save(tmp_path / "train" / name / "a.png")
-    source, settings = tasks.DataSource(str(tmp_path), None, False, 32), TrainSettings(epochs=1, batch_size=2)
+    source, settings = DataSource(str(tmp_path), None, False, 32), TrainSettings(epochs=1, batch_size=2)
     with pytest.raises(UserError, match=r"test has no folders of classes"):
-        tasks.train("lenet5", 1.0, source, (), tmp_path / "t", 0, "cpu", settings, lambda line: pytest.fail("trained"))
+        train("lenet5", 1.0, source, (), tmp_path / "t", 0, "cpu", settings, lambda line: pytest.fail("trained"))
 
 
 def test_a_class_without_images_has_to_be_left_out(tmp_path: Path) -> None:
@@ -71,17 +70,15 @@ def test_a_class_without_images_has_to_be_left_out(tmp_path: Path) -> None:
         (tmp_path / place).mkdir(parents=True)
         for number in range(0 if place == "train/dog" else 2):
             Image.new("RGB", (32, 32)).save(tmp_path / place / f"{number}.png")
-    source = tasks.DataSource(str(tmp_path), None, False, 32)
+    source = DataSource(str(tmp_path), None, False, 32)
     settings = TrainSettings(epochs=1, batch_size=2)
 
-    def train(without: tuple[int, ...]) -> None:
-        tasks.train(
-            "lenet5", 0.5, source, without, tmp_path / "model.safetensors", 0, "cpu", settings, say=lambda line: None
-        )
+    def train_without(without: tuple[int, ...]) -> None:
+        train("lenet5", 0.5, source, without, tmp_path / "model.safetensors", 0, "cpu", settings, say=lambda line: None)
 
     with pytest.raises(UsageError, match=r"no training image of class 'dog': add some, .* \(--without 1\)"):
-        train(())
-    train((1,))
+        train_without(())
+    train_without((1,))
 
 
 def test_divergence_is_named(digits: LabelledImages) -> None:

@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from synth.progress import PLAIN_INTERVAL
-from synth.teacher import Classifier, to_unit
-from unlearn.audit.intervals import told_from_none
-from unlearn.audit.material import Source, rows_per_class
-from unlearn.audit.record import CannotRunError, Reading
-from unlearn.audit.settings import AuditSettings
+from synth.basics.progress import PLAIN_INTERVAL
+from synth.checkpoint.classifier import Classifier, to_unit
+from synth.checkpoint.layers import last_layer
+from unlearn.audit.audit_settings import AuditSettings
+from unlearn.audit.images import Source, rows_per_class
+from unlearn.audit.record.intervals import told_from_none
+from unlearn.audit.record.record import CannotRunError, Reading
 from unlearn.data import LabelledImages
-from unlearn.methods.baseline import last_layer
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

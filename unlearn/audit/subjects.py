@@ -7,13 +7,16 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from synth.errors import UsageError, UserError
-from synth.teacher import Classifier, ModelCard, load_checkpoint
-from unlearn.audit.record import MASKED, MODEL, ORIGINAL, RANDOM, RETRAINED, NotRun
+from synth.basics.errors import UsageError, UserError
+from synth.checkpoint.card import ModelCard
+from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.file import load_checkpoint
+from synth.checkpoint.layers import last_layer
+from unlearn.audit.record.record import MASKED, MODEL, ORIGINAL, RANDOM, RETRAINED, NotRun
 from unlearn.data import numbered
-from unlearn.folder import STUDENT
-from unlearn.methods.baseline import check_masked, last_layer, mask_logits
-from unlearn.methods.distill import check_forget
+from unlearn.methods.masking import check_masked, mask_logits
+from unlearn.methods.student import check_forget
+from unlearn.run.folder import STUDENT
 
 Subjects = dict[str, list[Classifier]]  # by name, in the table's order
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from unlearn.audit.known import self_check
-from unlearn.audit.record import SUBJECTS, on_synthetic
-from unlearn.tables import table
+from synth.basics.tables import table
+from unlearn.audit.judgement.controls import self_check
+from unlearn.audit.record.record import SUBJECTS, on_synthetic
 
 
 def audit_text(record: Mapping[str, Any]) -> str:

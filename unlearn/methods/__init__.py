@@ -13,7 +13,7 @@ from typing import Any
 
 METHODS = {
     "adaptive": "unlearn.methods.adaptive",
-    "baseline": "unlearn.methods.baseline",
+    "baseline": "unlearn.methods.edits",
     "emmn": "unlearn.methods.emmn",
     "gkt": "unlearn.methods.gkt",
     "ispf": "unlearn.methods.ispf",

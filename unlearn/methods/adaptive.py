@@ -14,17 +14,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from synth.augment import shift_and_flip
-from synth.errors import UserError
+from synth.basics.errors import UserError
+from synth.checkpoint.augment import shift_and_flip
+from synth.checkpoint.batch_norm import batch_norm_layers
+from synth.checkpoint.classifier import Classifier, to_unit
 from synth.methods import deepinversion
 from synth.methods.deepinversion import ExtraLoss
-from synth.settings import DeepInversionSettings
-from synth.statistics import batch_norm_layers
-from synth.teacher import Classifier, to_unit
-from unlearn import losses
-from unlearn.augment import mixed
-from unlearn.filters import without_forget_classes
-from unlearn.loop import Inputs, Part
+from synth.methods.settings import DeepInversionSettings
+from unlearn.methods import losses
+from unlearn.methods.method import Inputs, Part
+from unlearn.methods.mixing import mixed
+from unlearn.samples.filters import without_forget_classes
 from unlearn.settings import AdaptiveSettings
 from unlearn.train import descend, one_cycle_sgd
 

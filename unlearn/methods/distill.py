@@ -9,17 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from synth.augment import shift_and_flip
-from synth.console import check_classes
-from synth.errors import HopelessError, UsageError
-from synth.index import Index, RunCard
-from synth.teacher import Classifier, ModelCard, to_unit
-from unlearn import losses
-from unlearn.augment import mixup
-from unlearn.filters import Filter, entropy_below, forget_gate, post_filter, retain_label, without_forget_classes
-from unlearn.loop import Part
+from synth.basics.errors import HopelessError
+from synth.checkpoint.augment import shift_and_flip
+from synth.checkpoint.card import ModelCard
+from synth.checkpoint.classifier import Classifier, to_unit
+from synth.shards.index import Index, RunCard
+from unlearn.methods import losses
+from unlearn.methods.method import Part
+from unlearn.methods.mixing import mixup
+from unlearn.samples.filters import (
+    Filter,
+    entropy_below,
+    forget_gate,
+    post_filter,
+    retain_label,
+    without_forget_classes,
+)
+from unlearn.samples.pool import Batch, ShardPool
 from unlearn.settings import DistillSettings
-from unlearn.stream import Batch, ShardPool
 from unlearn.train import descend, one_cycle_sgd
 
 
@@ -38,40 +45,6 @@ def fill_in(settings: DistillSettings, run: RunCard) -> DistillSettings:
     if settings.shift is not None:
         return settings
     return dataclasses.replace(settings, shift=0 if run.plan.blends else 2)
-
-
-def student_card(
-    run: RunCard,
-    forget: tuple[int, ...],
-    settings: DistillSettings,
-    seed: int,
-    architecture: str | None,
-    width: float | None,
-) -> ModelCard:
-    """The student's card: the teacher's shape and normalisation, and an architecture of its own where one is named."""
-    return ModelCard(
-        **network_of(run, architecture, width),
-        class_names=run.class_names,
-        input_shape=run.image_shape,
-        mean=run.mean,
-        std=run.std,
-        training={
-            "method": "distill",
-            "forget": list(forget),
-            "teacher_sha256": run.teacher_sha256,
-            "seed": seed,
-            "settings": dataclasses.asdict(settings),
-        },
-    )
-
-
-def network_of(teacher: RunCard | ModelCard, architecture: str | None, width: float | None) -> dict[str, Any]:
-    """The student's architecture and width: the teacher's where neither is named. A width goes with its architecture."""
-    same = architecture in (None, teacher.architecture)
-    return {
-        "architecture": architecture or teacher.architecture,
-        "width": width or (teacher.width if same else 1.0),
-    }
 
 
 class Distillation:
@@ -189,10 +162,3 @@ def targets_for(logits: Tensor, forget: tuple[int, ...], settings: DistillSettin
         return (post_filter(logits, forget, temperature=settings.temperature) / settings.temperature).softmax(1)
     targets = without_forget_classes(logits, forget, settings.temperature)
     return losses.one_hot(targets.argmax(1), targets.shape[1]) if settings.hard_labels else targets
-
-
-def check_forget(forget: tuple[int, ...], run: RunCard | ModelCard) -> None:
-    """Raise UsageError where the forget classes are not the teacher's, or all of them."""
-    check_classes(forget, run.num_classes, "forget class")
-    if len(set(forget) & set(range(run.num_classes))) == run.num_classes:
-        raise UsageError("every class is to be forgotten: leave at least one to retain")

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synth.teacher import Classifier
-from unlearn import losses
-from unlearn.loop import Inputs, Part
-from unlearn.methods.baseline import copy_of
+from synth.checkpoint.classifier import Classifier
+from unlearn.methods import losses
+from unlearn.methods.method import Inputs, Part
+from unlearn.methods.student import copy_of
 from unlearn.settings import EMMNSettings
 
 STARTS_FROM_TEACHER = True

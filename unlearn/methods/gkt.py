@@ -31,13 +31,14 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from synth.statistics import batch_norm_layers, watch_batch_norm
-from unlearn import losses
-from unlearn.attention import attention_loss, layer_pairs, watch_layers
-from unlearn.augment import blend
-from unlearn.filters import View, entropy_below, forget_gate, post_filter, without_forget_classes
-from unlearn.generator import Generator, balance_loss, disagreement, one_hot_loss
-from unlearn.loop import Inputs, Part, StuckError, is_finite
+from synth.checkpoint.batch_norm import batch_norm_layers, watch_batch_norm
+from synth.methods.losses import balance_loss, disagreement, one_hot_loss
+from synth.methods.networks import Generator
+from unlearn.methods import losses
+from unlearn.methods.attention import attention_loss, layer_pairs, watch_layers
+from unlearn.methods.method import Inputs, Part, StuckError, is_finite
+from unlearn.methods.mixing import blend
+from unlearn.samples.filters import View, entropy_below, forget_gate, post_filter, without_forget_classes
 from unlearn.settings import GKTSettings
 
 STARTS_FROM_TEACHER = False

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synth.errors import UsageError
-from synth.index import find_index
-from synth.store import open_store
+from synth.basics.errors import UsageError
+from synth.shards.index import find_index
+from synth.shards.store import open_store
 from unlearn.audit.subjects import student_file
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from synth.errors import UserError
-from synth.store import Folder
-from unlearn.report.checks import SENSELESS
-from unlearn.report.document import pictures_of, read_report
-from unlearn.report.page import page
+from synth.basics.errors import UserError
+from synth.shards.store import Folder
+from unlearn.report.file import pictures_of, read_report
+from unlearn.report.page.page import page
+from unlearn.report.verify.checks import SENSELESS
 
 
 def write_report(run: Path, out: Path) -> int:

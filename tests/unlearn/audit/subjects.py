@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from synth.teacher import save_checkpoint
-from unlearn.audit.run import Request, audit
-from unlearn.audit.settings import AuditSettings
-from unlearn.data import load_images
+from synth.checkpoint.file import save_checkpoint
+from unlearn.audit.audit import Request, audit
+from unlearn.audit.audit_settings import AuditSettings
+from unlearn.data import DataSource, load_images
 from unlearn.report.write import write_report
 from unlearn.settings import TrainSettings
-from unlearn.tasks import DataSource
 from unlearn.train import train_classifier
 
 SMALL = AuditSettings(

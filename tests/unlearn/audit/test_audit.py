@@ -9,24 +9,26 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from synth.errors import UsageError, UserError
-from synth.plan import Plan
-from synth.teacher import Classifier, load_checkpoint, save_checkpoint
+from synth.basics.errors import UsageError, UserError
+from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.file import load_checkpoint, save_checkpoint
+from synth.shards.plan import Plan
 from tests.runs import QUICK, make_run, recipe_for
-from unlearn import runs
-from unlearn.audit import commands, run, verdict
-from unlearn.audit import relearn as relearning
-from unlearn.audit.run import AUDIT, PICTURES, audit
-from unlearn.audit.schema import parse_record, read_record, schema
-from unlearn.audit.settings import AuditSettings, counts
-from unlearn.cli import main
-from unlearn.data import LabelledImages
-from unlearn.report.checks import BROKEN
+from unlearn.audit import audit as run
+from unlearn.audit.audit import AUDIT, PICTURES, audit
+from unlearn.audit.audit_settings import AuditSettings, counts
+from unlearn.audit.judgement import verdict
+from unlearn.audit.measures import relearn as relearning
+from unlearn.audit.record.schema import parse_record, read_record, schema
+from unlearn.commands import auditing as commands
+from unlearn.commands.main import main
+from unlearn.data import DataSource, LabelledImages
 from unlearn.report.places import Places
-from unlearn.report.verify import verify
+from unlearn.report.verify.checks import BROKEN
+from unlearn.report.verify.verify import verify
 from unlearn.report.write import write_report
+from unlearn.run import carry_out as runs
 from unlearn.settings import BaselineSettings, LoopSettings
-from unlearn.tasks import DataSource
 
 from .subjects import SMALL, request_for
 

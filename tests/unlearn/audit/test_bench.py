@@ -4,10 +4,11 @@ import zlib
 import pytest
 import torch
 
-from synth.errors import UserError
-from synth.teacher import Classifier
-from unlearn.audit import measures, resurrection
+from synth.basics.errors import UserError
+from synth.checkpoint.classifier import Classifier
+from unlearn.audit import measures
 from unlearn.audit.bench import Bench
+from unlearn.audit.measures import resurrection
 
 from .subjects import SMALL
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from unlearn.audit.divergence import activation_distance, js_bits, zero_retrain_forgetting
+from unlearn.audit.measures.divergence import activation_distance, js_bits, zero_retrain_forgetting
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100])

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from unlearn.audit import intervals
+from unlearn.audit.record import intervals
 
 
 def test_a_mean_of_two_values_has_the_textbook_interval() -> None:

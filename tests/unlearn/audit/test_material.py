@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from synth.errors import UserError
-from synth.store import Folder
-from synth.teacher import Classifier
+from synth.basics.errors import UserError
+from synth.checkpoint.classifier import Classifier
+from synth.shards.store import Folder
 from tests.runs import digits_card
-from unlearn.audit.material import ranges, real_source, rows_per_class, synthetic_source
+from unlearn.audit.images import ranges, real_source, rows_per_class, synthetic_source
 from unlearn.data import load_images
 
 

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from unlearn.audit import membership
-from unlearn.audit.membership import (
+from unlearn.audit.measures import membership
+from unlearn.audit.measures.membership import (
     advantage,
     called_members,
     likelihood_ratio,
@@ -12,7 +12,7 @@ from unlearn.audit.membership import (
     retain_confidence,
     told_apart,
 )
-from unlearn.methods.baseline import MASKED
+from unlearn.methods.masking import MASKED
 
 RETAIN = (1, 2)
 

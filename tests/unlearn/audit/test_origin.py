@@ -1,8 +1,8 @@
 import json
 from pathlib import Path
 
-from unlearn.audit.origin import run_of
-from unlearn.folder import METRICS, PROVENANCE, SETTINGS
+from unlearn.audit.record.origin import run_of
+from unlearn.run.folder import METRICS, PROVENANCE, SETTINGS
 
 
 def test_a_run_is_the_story_of_the_student_that_it_names_and_of_no_other(tmp_path: Path) -> None:

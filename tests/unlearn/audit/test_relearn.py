@@ -3,11 +3,13 @@ import copy
 import pytest
 import torch
 
-from synth.teacher import Classifier, load_checkpoint
+from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.file import load_checkpoint
+from synth.checkpoint.layers import last_layer
 from unlearn.audit.bench import Bench
-from unlearn.audit.relearn import Curve, anamnesis, checkpoints, draw_rows_anew, relearn
+from unlearn.audit.measures.relearn import Curve, anamnesis, checkpoints, draw_rows_anew, relearn
 from unlearn.data import LabelledImages, load_images
-from unlearn.methods.baseline import last_layer, mask_logits
+from unlearn.methods.masking import mask_logits
 
 from .subjects import SMALL
 

@@ -3,10 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from synth.errors import UsageError
-from synth.teacher import Classifier, save_checkpoint
+from synth.basics.errors import UsageError
+from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.file import save_checkpoint
 from tests.runs import digits_card
-from unlearn.audit.record import MASKED, MODEL, ORIGINAL, RANDOM, RETRAINED
+from unlearn.audit.record.record import MASKED, MODEL, ORIGINAL, RANDOM, RETRAINED
 from unlearn.audit.subjects import check_alike, gather
 
 NAMED = digits_card(class_names=tuple("abcdefghij"))

@@ -1,12 +1,14 @@
 import torch
 
-from synth.teacher import Classifier, load_checkpoint
+from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.file import load_checkpoint
+from synth.checkpoint.layers import last_layer
 from unlearn.audit.bench import outputs
-from unlearn.audit.head import head_of
-from unlearn.audit.probe import probe
-from unlearn.audit.transplant import apply_head, stitch
+from unlearn.audit.measures.head import head_of
+from unlearn.audit.measures.probe import probe
+from unlearn.audit.measures.transplant import apply_head, stitch
 from unlearn.data import load_images
-from unlearn.methods.baseline import last_layer, mask_logits
+from unlearn.methods.masking import mask_logits
 
 
 def test_features_and_head_make_the_models_own_logits(tiny_teacher: Classifier) -> None:

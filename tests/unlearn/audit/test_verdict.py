@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from unlearn.audit import verdict
-from unlearn.audit.known import as_if, controls, self_check, without
-from unlearn.audit.record import MASKED, MODEL, ORIGINAL, RANDOM, RETRAINED, Measurement, Reading
-from unlearn.audit.verdict import DIFFERS, INSIDE, LESS, MORE, NOT_EVALUATED, judge, judge_one
+from unlearn.audit.judgement import verdict
+from unlearn.audit.judgement.controls import as_if, controls, self_check, without
+from unlearn.audit.judgement.verdict import DIFFERS, INSIDE, LESS, MORE, NOT_EVALUATED, judge, judge_one
+from unlearn.audit.record.record import MASKED, MODEL, ORIGINAL, RANDOM, RETRAINED, Measurement, Reading
 
 NOISE = (-1.0, -0.5, 0.0, 0.5, 1.0)
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from synth.errors import UserError
-from unlearn.audit.run import AUDIT
-from unlearn.audit.schema import read_record
+from synth.basics.errors import UserError
+from unlearn.audit.audit import AUDIT
+from unlearn.audit.record.schema import read_record
 from unlearn.audit.text import audit_text
-from unlearn.cli import main
-from unlearn.report.charts import STYLES, relearning
-from unlearn.report.document import read_pictures, read_report
-from unlearn.report.page import page
+from unlearn.commands.main import main
+from unlearn.report.file import read_pictures, read_report
+from unlearn.report.page.charts import STYLES, relearning
+from unlearn.report.page.page import page
 from unlearn.report.write import write_report
 
 VOID = {"meta", "link", "img", "br", "path", "use", "rect"}

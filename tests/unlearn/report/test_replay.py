@@ -7,21 +7,21 @@ from typing import Any
 
 import pytest
 
-from synth.errors import UserError
-from synth.plan import Plan
-from synth.teacher import Classifier
+from synth.basics.errors import UserError
+from synth.checkpoint.classifier import Classifier
+from synth.shards.plan import Plan
 from tests.runs import QUICK, make_run, recipe_for
 from tests.unlearn.audit.subjects import SMALL
-from unlearn import tasks
-from unlearn.audit.run import AUDIT, Request, audit
-from unlearn.audit.schema import read_record
-from unlearn.report import replay as replaying
-from unlearn.report.checks import BROKEN, HOLDS, NOT_CHECKED
-from unlearn.report.comparison import compare
+from unlearn.audit.audit import AUDIT, Request, audit
+from unlearn.audit.record.schema import read_record
 from unlearn.report.places import Places, run_shards_of
-from unlearn.report.remake import remake
-from unlearn.report.replay import replay
-from unlearn.report.verify import verify
+from unlearn.report.replay import replay as replaying
+from unlearn.report.replay.comparison import compare
+from unlearn.report.replay.remake import remake
+from unlearn.report.replay.replay import replay
+from unlearn.report.verify.checks import BROKEN, HOLDS, NOT_CHECKED
+from unlearn.report.verify.verify import verify
+from unlearn.run import distilling as tasks
 from unlearn.settings import DistillSettings
 
 quiet = lambda line: None  # noqa: E731

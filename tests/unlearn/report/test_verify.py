@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from synth.errors import UsageError, UserError
-from unlearn.audit.run import AUDIT
-from unlearn.audit.schema import read_record
-from unlearn.cli import main
-from unlearn.report.chain import claims
-from unlearn.report.checks import BROKEN, HOLDS, NOT_CHECKED, Check, counted
+from synth.basics.errors import UsageError, UserError
+from unlearn.audit.audit import AUDIT
+from unlearn.audit.record.schema import read_record
+from unlearn.commands.main import main
 from unlearn.report.places import Places
-from unlearn.report.verify import verify
+from unlearn.report.verify.chain import claims
+from unlearn.report.verify.checks import BROKEN, HOLDS, NOT_CHECKED, Check, counted
+from unlearn.report.verify.verify import verify
 from unlearn.report.write import write_report
 
 SHARDS = {
@@ -220,7 +220,7 @@ def test_shards_out_of_reach_are_not_checked(audited: Path, tmp_path: Path, monk
     def without_package(uri: str) -> None:
         raise UserError("s3:// needs a package")
 
-    monkeypatch.setattr("unlearn.report.chain.open_store", without_package)
+    monkeypatch.setattr("unlearn.report.verify.chain.open_store", without_package)
     (check,) = [c for c in verify(written(record, tmp_path), Places()) if "shards' index" in c.what]
     assert check.state == NOT_CHECKED
     assert "s3:// needs a package" in check.why

@@ -1,0 +1,75 @@
+"""Settings: frozen dataclasses whose fields carry a help text and limits. No torch here: the command line reads them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+def setting(default: Any, help_text: str, **limits: Any) -> Any:
+    """A field with the help text that its command-line flag shows, and the values that it takes.
+
+    Args:
+        limits: `choices`, or a range by `at_least` or `above`, and `at_most` or `below`. None is always within.
+    """
+    return dataclasses.field(default=default, metadata={"help": help_text, **limits})
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ValueError where a setting is out of its range."""
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings that are held to the limits of their fields. Raises ValueError where one is out of them."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                check(field.name.replace("_", " "), value, field.metadata)
+
+
+def check(name: str, value: Any, limits: Mapping[str, Any]) -> None:
+    """Raise ValueError where the value is out of its limits; what is not a finite number is out of any range."""
+    choices = limits.get("choices")
+    require(choices is None or value in choices, f"{name} is one of {', '.join(choices or ())}, not {value}")
+    missed = [words for words, holds in RANGES.items() if words in limits and not holds(value, limits[words])]
+    require(not missed, f"{name} must be {range_words(limits)}, not {value}")
+    require(not isinstance(value, float) or math.isfinite(value), f"{name} must be a finite number, not {value}")
+
+
+RANGES: dict[str, Callable[[Any, Any], bool]] = {
+    "at_least": operator.ge,
+    "above": operator.gt,
+    "at_most": operator.le,
+    "below": operator.lt,
+}
+
+
+def range_words(limits: Mapping[str, Any]) -> str:
+    """Such as `1 or more`, `within 0 and 32`, `above 0 and at most 1`."""
+    found = {words: limits[words] for words in RANGES if words in limits}
+    if list(found) == ["at_least"]:
+        return f"{found['at_least']} or more"
+    if list(found) == ["at_least", "at_most"]:
+        return f"within {found['at_least']} and {found['at_most']}"
+    return " and ".join(f"{words.replace('_', ' ')} {bound}" for words, bound in found.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeSettings(Settings):
+    """How networks are computed. `auto` chooses by device and network (`synth.compute`). Part of what determines the bytes."""
+
+    precision: str = setting(
+        "auto",
+        "arithmetic of the networks' layers; images, weights and losses stay float32",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    layout: str = setting("auto", "order of the networks' maps in memory", choices=("auto", "planes", "channels-last"))

@@ -1,0 +1,105 @@
+"""A classifier's card: what a checkpoint says about its network. No torch here."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from synth.basics.errors import UsageError
+
+SHA256 = re.compile("[0-9a-f]{64}")
+
+
+def check_classifier(
+    *,
+    architecture: str,
+    width: float,
+    class_names: tuple[str, ...],
+    input_shape: tuple[int, int, int],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> None:
+    """Raise ValueError where no classifier is like that, or where a text isn't fit for a terminal."""
+    channels, height, side = input_shape
+    if not (1 <= channels <= 64 and 1 <= height <= 4096 and height == side):
+        raise ValueError(f"input shape {list(input_shape)} is not (channels, side, side)")
+    if not 2 <= len(class_names) <= 100_000:
+        raise ValueError(f"a classifier needs 2 classes or more, and 100,000 at most, not {len(class_names)}")
+    if not all(isinstance(name, str) and name.isprintable() and len(name) <= 200 for name in class_names):
+        raise ValueError("class names must be printable text of at most 200 characters")
+    if not architecture.isprintable() or len(architecture) > 200:
+        raise ValueError("the architecture must be printable text of at most 200 characters")
+    if len(mean) != channels or len(std) != channels:
+        raise ValueError(f"mean and std need {channels} values, one a channel")
+    if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+        raise ValueError("mean and std must be finite, std above 0")
+    if not 0 < width <= 16:
+        raise ValueError(f"width {width} is not within (0, 16]")
+
+
+def sha256_in(raw: object, whose: str) -> str:
+    """The hash that a file from elsewhere tells. Raises ValueError where it is none."""
+    if not isinstance(raw, str) or not SHA256.fullmatch(raw):
+        raise ValueError(f"{whose} sha256 is not one")
+    return raw
+
+
+def check_classes(classes: Iterable[int], num_classes: int, what: str, owner: str = "the teacher") -> None:
+    """Raise UsageError where a class index is out of range."""
+    for index in classes:
+        if index >= num_classes:
+            raise UsageError(f"{what} {index} is out of range: {owner} has {num_classes} classes (0-{num_classes - 1})")
+
+
+CARD_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What a checkpoint says about its network. `mean` and `std` are per channel, for images in [0, 1]."""
+
+    architecture: str
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, int, int]  # (C, H, W)
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    width: float = 1.0
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_classifier(
+            architecture=self.architecture,
+            width=self.width,
+            class_names=self.class_names,
+            input_shape=self.input_shape,
+            mean=self.mean,
+            std=self.std,
+        )
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def to_json(self) -> str:
+        return json.dumps({"version": CARD_VERSION, **dataclasses.asdict(self)}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelCard:
+        """The card in `text`. Raises ValueError, KeyError, TypeError, OverflowError or RecursionError where it isn't one."""
+        raw = json.loads(text)
+        if raw["version"] > CARD_VERSION:
+            raise ValueError(f"model card version {raw['version']} is newer than {CARD_VERSION}: update this package")
+        return cls(
+            architecture=str(raw["architecture"]),
+            class_names=tuple(raw["class_names"]),
+            input_shape=tuple(int(n) for n in raw["input_shape"]),  # type: ignore[arg-type]
+            mean=tuple(float(v) for v in raw["mean"]),
+            std=tuple(float(v) for v in raw["std"]),
+            width=float(raw["width"]),
+            training=dict(raw["training"]),
+        )

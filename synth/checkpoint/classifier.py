@@ -1,0 +1,122 @@
+"""A network with its card: images in [0, 1] go in, logits come out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from synth.basics.errors import UsageError
+from synth.checkpoint.architectures import build
+from synth.checkpoint.card import ModelCard
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How a network's layers are computed; `synth.compute` chooses. Weights, images and losses are float32 in any case."""
+
+    bfloat16: bool = False
+    channels_last: bool = False
+
+    def __str__(self) -> str:
+        return ("bfloat16" if self.bfloat16 else "float32") + (", channels-last" if self.channels_last else "")
+
+
+class Classifier(nn.Module):
+    """A network with its card. Takes images in [0, 1], (N, C, H, W), normalises them itself, returns logits (N, K)."""
+
+    mean: Tensor
+    std: Tensor
+    arithmetic = Arithmetic()
+
+    def __init__(self, net: nn.Module, card: ModelCard, digest: str | None = None) -> None:
+        super().__init__()
+        self.net = net
+        self.card = card
+        self.digest = digest
+        self.register_buffer("mean", torch.tensor(card.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(card.std).view(1, -1, 1, 1), persistent=False)
+
+    @classmethod
+    def untrained(cls, card: ModelCard, seed: int) -> Classifier:
+        """A freshly initialised network of the card's shape, a function of the seed alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(build_for(card), card)
+
+    def forward(self, x_unit: Tensor) -> Tensor:
+        return self.logits((x_unit - self.mean) / self.std)
+
+    def logits(self, x_norm: Tensor) -> Tensor:
+        """Of normalised images, in the arithmetic that was chosen."""
+        if self.arithmetic.channels_last:
+            x_norm = x_norm.contiguous(memory_format=torch.channels_last)
+        if not self.arithmetic.bfloat16:
+            return self.net(x_norm)
+        with torch.autocast(x_norm.device.type, torch.bfloat16):
+            return self.net(x_norm).float()
+
+    def compute_by(self, arithmetic: Arithmetic) -> Classifier:
+        """Choose the arithmetic, and lay the weights out for it."""
+        self.arithmetic = arithmetic
+        self.net.to(memory_format=torch.channels_last if arithmetic.channels_last else torch.contiguous_format)
+        return self
+
+    def freeze(self) -> Classifier:
+        """Evaluation mode, and no gradients towards the weights."""
+        return self.eval().requires_grad_(False)
+
+
+def build_for(card: ModelCard) -> nn.Module:
+    return build(card.architecture, card.input_shape[0], card.num_classes, card.input_shape[1], card.width)
+
+
+def expected_state(card: ModelCard) -> dict[str, Tensor]:
+    """The state dict of the card's network, without memory for its values. Raises UsageError where it can't be built."""
+    with torch.device("meta"):
+        return build_for(card).state_dict()
+
+
+@torch.no_grad()
+def check_forward(model: Classifier, cure: str) -> None:
+    """Raise UsageError where the network doesn't make logits (N, K) of images as its card says, found by two black ones.
+
+    Nothing about the model changes, nor any random state.
+    """
+    card, modes = model.card, [(module, module.training) for module in model.modules()]
+    x_unit = torch.zeros(2, *card.input_shape, device=model.mean.device)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            logits = model.eval()(x_unit)
+    except Exception as error:  # torchvision's models and users' own raise anything here
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise UsageError(
+            f"{card.architecture} can't take images {list(card.input_shape)} ({lines[0].rstrip('.')}): {cure}"
+        ) from error
+    finally:
+        for module, training in modes:
+            module.training = training
+    shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if shape != [2, card.num_classes]:
+        raise UsageError(
+            f"{card.architecture} makes {shape} of 2 images {list(card.input_shape)}, not logits [2, {card.num_classes}]: {cure}"
+        )
+
+
+@torch.no_grad()
+def predict(model: nn.Module, x_unit: Tensor, batch_size: int = 1000) -> Tensor:
+    """Logits (N, K), float32 on the CPU, for float images in [0, 1] or uint8 images, made batch by batch."""
+    device = next(model.parameters()).device
+    logits = [model(to_unit(batch.to(device))).float().cpu() for batch in x_unit.split(batch_size)]
+    return torch.cat(logits)
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """uint8 images as floats in [0, 1]; floats pass unchanged."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+def to_uint8(x_unit: Tensor) -> Tensor:
+    """Images in [0, 1] rounded to the 8-bit pixels that a PNG can hold."""
+    return (x_unit.detach().clamp(0, 1) * 255).round().to(torch.uint8)

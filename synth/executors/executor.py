@@ -1,0 +1,44 @@
+"""What an executor is: it makes the shard jobs of a run. The one without Ray stands here too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from synth.basics.errors import UserError
+from synth.making.make import Recipe, make_shard
+from synth.shards.plan import ShardJob
+
+
+@dataclass(frozen=True)
+class Made:
+    """What an executor yields for a job: the shard's bytes, or why there are none.
+
+    `cause` is the error with a cure that making it raised, if that was it. `uploaded` hears the seconds that it took to put
+    the bytes into the store.
+    """
+
+    job: ShardJob
+    data: bytes | None
+    error: str = ""
+    cause: UserError | None = None
+    uploaded: Callable[[float], None] = lambda seconds: None
+
+
+class Executor(Protocol):
+    """Makes the jobs, in any order. `begun`: shards of the run are there already, so one job's error isn't likely all's."""
+
+    def __call__(
+        self, jobs: Iterable[ShardJob], recipe: Recipe, begun: bool = False
+    ) -> Generator[Made, None, None]: ...
+
+
+def in_process(jobs: Iterable[ShardJob], recipe: Recipe, begun: bool = False) -> Generator[Made, None, None]:
+    """The executor without Ray: one shard after the other, here, each tried once."""
+    for job in jobs:
+        try:
+            made = Made(job, make_shard(job, recipe))
+        except UserError as error:
+            made = Made(job, None, str(error), error)
+        yield made

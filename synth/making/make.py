@@ -1,0 +1,149 @@
+"""One shard job: labels to images by a synthesis method, to the teacher's logits on what was written, to tar bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from synth import methods
+from synth.basics.errors import UserError
+from synth.basics.malloc import keep_freed_memory
+from synth.basics.out_of_memory import by_rows, by_settings
+from synth.basics.phases import phase
+from synth.checkpoint.arithmetic import arithmetic_note
+from synth.checkpoint.classifier import Classifier, predict
+from synth.checkpoint.file import parse_checkpoint
+from synth.making.quality import passed
+from synth.methods.networks import ClassGenerator, generator_bytes, parse_generator
+from synth.methods.settings import QualityGate
+from synth.shards.blends import blend, blend_record
+from synth.shards.plan import ShardJob
+from synth.shards.samples import Samples
+from synth.shards.write import encode_shard
+
+LABEL_BATCH = 500  # images that the teacher labels at once
+PART = 4 * LABEL_BATCH  # samples that are encoded while the next are labelled
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a worker needs beside the job. Small, but for the checkpoint's bytes."""
+
+    checkpoint: bytes
+    trusted_architecture: str | None
+    method: str
+    settings: Any
+    device: str  # cpu, cuda or mps
+    threads: int  # a worker's CPU threads; part of the recipe because the order of floating-point sums depends on it
+    generator: bytes | None = None  # the checkpoint that the preparation made, or that was given
+    student: bytes | None = None  # the checkpoint that a generator is trained against
+    gate: QualityGate | None = None
+
+
+def make_shard(job: ShardJob, recipe: Recipe) -> bytes:
+    """A job's bytes, a function of the recipe and the job alone on one kind of device: a shard's tar, or of the job that
+    comes before all shards the generator's checkpoint.
+
+    Where the device's memory doesn't hold a batch, the shard is made again from its seed in batches half as large, and its
+    samples' json says so (`batch_size`): on such a device, content is a function of the batch size too. What no batch is
+    optimised in (the gate's and the labels' forward passes) goes on in smaller batches.
+    """
+    if recipe.device == "cuda":
+        torch.backends.cudnn.deterministic = True
+    keep_freed_memory()
+    if torch.get_num_threads() != recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    with phase("load"):
+        teacher = teacher_on_device(recipe.checkpoint, recipe.trusted_architecture, recipe.device)
+    make = prepare if job.prepares else shard_of
+    return by_settings(lambda settings: make(teacher, settings, job, recipe), recipe.settings)
+
+
+def prepare(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) -> bytes:
+    student = parse_checkpoint(recipe.student, "the student", recipe.trusted_architecture) if recipe.student else None
+    student = student.to(recipe.device) if student else None
+    with phase("preparation"):
+        network = methods.find(recipe.method).prepare(teacher, settings, job.seed, student)
+    return generator_bytes(network) if network is not None else b""
+
+
+def shard_of(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) -> bytes:
+    generator = torch.Generator().manual_seed(job.seed)
+    labels = torch.tensor(job.image_labels)
+    network = generator_on_device(recipe.generator, recipe.device) if recipe.generator else None
+    make = methods.find(recipe.method).synthesise
+    with phase("synthesis"):
+        images, notes = passed(
+            teacher, labels, lambda wanted: make(teacher, wanted, settings, generator, network=network), recipe.gate
+        )
+    conditions: dict[str, Any] = {} if settings == recipe.settings else {"batch_size": settings.batch_size}
+    conditions |= arithmetic_note(settings, teacher)
+    notes = [note | conditions for note in notes]
+    return encode_shard(labelled_parts(teacher, images, job, recipe.method, generator, notes))
+
+
+@lru_cache(maxsize=1)
+def teacher_on_device(checkpoint: bytes, trusted_architecture: str | None, device: str) -> Classifier:
+    """Loaded once a worker process. (Hashing the bytes is paid once too: Python keeps a bytes object's hash.)"""
+    return parse_checkpoint(checkpoint, "the teacher", trusted_architecture).to(device)
+
+
+@lru_cache(maxsize=1)
+def generator_on_device(checkpoint: bytes, device: str) -> ClassGenerator:
+    return parse_generator(checkpoint, "the generator").to(device)
+
+
+def label_samples(
+    teacher: Classifier,
+    images: Tensor,
+    job: ShardJob,
+    method: str,
+    generator: torch.Generator,
+    notes: list[dict[str, Any]] | None = None,
+) -> Samples:
+    """The images and their blends, as `labelled_parts` gives them, in one part."""
+    return next(labelled_parts(teacher, images, job, method, generator, notes, part=job.samples))
+
+
+def labelled_parts(
+    teacher: Classifier,
+    images: Tensor,
+    job: ShardJob,
+    method: str,
+    generator: torch.Generator,
+    notes: list[dict[str, Any]] | None = None,
+    part: int = PART,
+) -> Iterator[Samples]:
+    """The images and their blends, with the teacher's logits, its confidence in the label, and its entropy in nats.
+
+    `notes` are added to the images' json, one an image; blends don't repeat them. `part` is the number of samples a part, a
+    multiple of the batches that the teacher sees, so that parts of any size have the same content.
+    """
+    pixels, partners, shares = blend(images, job.blends, generator)
+    keys, labels = job.keys, torch.tensor(job.labels)
+    records = [{"method": method, "seed": job.seed} for _ in keys]
+    for record, note in zip(records[:: 1 + job.blends], notes or [], strict=False):
+        record |= note
+    rows = zip(records, partners.tolist(), shares.tolist(), strict=True)
+    for record, partner, share in rows:
+        if share < 1:
+            record |= blend_record(job, partner, job.classes[(job.start + partner) % len(job.classes)], share)
+    for start in range(0, len(keys), part):
+        mine = slice(start, start + part)
+        with phase("label"):
+            logits = by_rows(partial(predict, teacher), LABEL_BATCH, pixels[mine])
+        if not torch.isfinite(logits).all():
+            raise UserError(
+                "the teacher gives NaN or infinite logits on its own synthetic images: use another checkpoint"
+            )
+        log_p = logits.double().log_softmax(1)
+        entropy = -(log_p.exp() * log_p).sum(1)
+        confidence = log_p.gather(1, labels[mine, None])[:, 0].exp()
+        for record, c, h in zip(records[mine], confidence.tolist(), entropy.tolist(), strict=True):
+            record |= {"confidence": round(c, 6), "entropy": round(h, 6)}
+        yield Samples(keys[mine], pixels[mine].numpy(), labels[mine].numpy(), logits.numpy(), records[mine])

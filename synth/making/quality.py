@@ -1,0 +1,68 @@
+"""The quality gate: images that miss a bound on the teacher's opinion are made again, so often and no more, and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from synth.basics.out_of_memory import by_rows
+from synth.checkpoint.classifier import Classifier, predict
+from synth.methods.settings import QualityGate
+
+GATE_BATCH = 500  # images that the teacher judges at once
+SHIFTS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]  # in pixels
+
+
+def passed(
+    teacher: Classifier, labels: Tensor, make: Callable[[Tensor], Tensor], gate: QualityGate | None
+) -> tuple[Tensor, list[dict[str, Any]]]:
+    """Images of the labels, uint8 (N, C, H, W), and what is to be noted of each: its tries, and `missed` where it missed the
+    bounds to the end, so that its best try stands.
+
+    Those that miss are made again together, with as many others of the batch as make up the classes' mix, since the
+    statistics of a batch of a single class would not be those of training: every try makes all labels anew, and takes only
+    those that are wanted. So a try costs what the first one did.
+    """
+    images = make(labels)
+    if gate is None:
+        return images, [{} for _ in labels]
+    misses = shortfall(teacher, images, labels, gate)
+    tries = torch.ones(len(labels), dtype=torch.long)
+    for _ in range(gate.tries - 1):
+        wanted = misses > 0
+        if not wanted.any():
+            break
+        again = make(labels)
+        found = shortfall(teacher, again, labels, gate)
+        better = wanted & (found < misses)
+        tries += wanted
+        images[better], misses[better] = again[better], found[better]
+    notes = [
+        {"tries": n} | ({"missed": True} if miss else {})
+        for n, miss in zip(tries.tolist(), (misses > 0).tolist(), strict=True)
+    ]
+    return images, notes
+
+
+def shortfall(teacher: Classifier, images: Tensor, labels: Tensor, gate: QualityGate) -> Tensor:
+    """How far each image falls short of the bounds, (N,), the sum over them in their own units; 0 where it meets them all."""
+    log_p = by_rows(partial(predict, teacher), GATE_BATCH, images).double().log_softmax(1)
+    total = torch.zeros(len(images), dtype=torch.float64)
+    if gate.confidence is not None:
+        total += (gate.confidence - log_p.gather(1, labels[:, None])[:, 0].exp()).clamp_min(0)
+    if gate.entropy is not None:
+        total += (-(log_p.exp() * log_p).sum(1) - gate.entropy).clamp_min(0)
+    if gate.agreement is not None:
+        total += (gate.agreement - agreement(teacher, images, labels)).clamp_min(0)
+    return total
+
+
+def agreement(teacher: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+    """Of each image moved by a pixel in eight directions, the share that the teacher calls its class, (N,)."""
+    moved = (images.roll(shift, dims=(2, 3)) for shift in SHIFTS)
+    votes = [by_rows(partial(predict, teacher), GATE_BATCH, x).argmax(1) == labels for x in moved]
+    return torch.stack(votes).double().mean(0)

@@ -1,0 +1,69 @@
+"""Losses that image generators are trained by, beside the batch-norm statistics (`synth.statistics`)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def disagreement(teacher_logits: Tensor, student_logits: Tensor, inhibited: tuple[int, ...] = ()) -> Tensor:
+    """mean_n [ Σ_{c ∉ F} k_c - Σ_{c ∈ F} k_c ],  k_c = p_c (log p_c - log q_c), a scalar in nats; generators maximise it.
+
+    Without inhibited classes it is mean_n KL(T(x_n) || S(x_n)). ISPF turns the sign of the forget classes' terms, so that
+    nothing is to be gained by producing them (Zhang et al. 2025).
+    """
+    log_p, log_q = teacher_logits.log_softmax(1), student_logits.log_softmax(1)
+    terms_NK = log_p.exp() * (log_p - log_q)
+    sign_K = torch.ones(terms_NK.shape[1], device=terms_NK.device)
+    sign_K[list(inhibited)] = -1.0
+    return (terms_NK * sign_K).sum(1).mean()
+
+
+def one_hot_loss(teacher_logits: Tensor) -> Tensor:
+    """mean_n CE(T(x_n), argmax T(x_n)): images that the teacher is sure of (Chen et al. 2019, DAFL)."""
+    return F.cross_entropy(teacher_logits, teacher_logits.argmax(1))
+
+
+def balance_loss(teacher_logits: Tensor, classes: tuple[int, ...]) -> Tensor:
+    """Σ_c p̄_c log p̄_c, p̄ being the mean over the batch of p over `classes`: -H, lowest where they are equally frequent."""
+    mean_K = teacher_logits[:, list(classes)].softmax(1).mean(0)
+    return torch.xlogy(mean_K, mean_K).sum()
+
+
+def activation_loss(features: Tensor) -> Tensor:
+    """-mean_n mean_d |f_nd| for features (N, D): what a network was trained on excites it (Chen et al. 2019, DAFL)."""
+    return -features.abs().mean()
+
+
+def diversity_loss(z: Tensor, x: Tensor, labels: Tensor) -> Tensor:
+    """mean_p  d(z_a, z_b) / (d(x_a, x_b) + ε): mode seeking (Mao et al. 2019). Pairs p are of one class.
+
+    d is the mean absolute difference. It is low where different noise gives different images. 0 without a pair.
+    """
+    order = labels.argsort(stable=True)
+    first, second = order[: len(order) // 2 * 2 : 2], order[1::2]
+    alike = (labels[first] == labels[second]).to(x.dtype)
+    apart_z = (z[first] - z[second]).abs().flatten(1).mean(1)
+    apart_x = (x[first] - x[second]).abs().flatten(1).mean(1)
+    return (alike * apart_z / (apart_x + 1e-2)).sum() / alike.sum().clamp_min(1)
+
+
+def total_variation(x: Tensor) -> Tensor:
+    """Mean squared difference of neighbours, down and right, of (N, C, H, W)."""
+    down, right = x[:, :, 1:] - x[:, :, :-1], x[:, :, :, 1:] - x[:, :, :, :-1]
+    return down.square().mean() + right.square().mean()
+
+
+def blur(x: Tensor, times: int) -> Tensor:
+    """(B, C, H, W) smoothed by the 3x3 binomial filter, so many times.
+
+    On a gradient this is descent in a smoother (Sobolev) norm: what single pixels could gain by a texture that only the
+    network sees is held back, what strokes gain is not.
+    """
+    channels = x.shape[1]
+    kernel = torch.tensor([1.0, 2.0, 1.0], device=x.device, dtype=x.dtype)
+    kernel = (torch.outer(kernel, kernel) / 16).expand(channels, 1, 3, 3)
+    for _ in range(times):
+        x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, groups=channels)
+    return x

@@ -1,0 +1,199 @@
+"""Networks that make images from noise, and the checkpoint that a trained one is shipped in.
+
+`Generator` is GKT's, without classes. `ClassGenerator` is the one that synthesis trains: it is told the class, stays inside
+the range of real pixels, and is sized to its teacher, since a usual 32x32 generator costs 400 times a LeNet5.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from synth.basics.errors import UserError
+from synth.checkpoint.card import ModelCard
+from synth.checkpoint.file import card_text
+
+CARD_KEY = "generator_card"
+CARD_VERSION = 1
+LARGEST_HEADER = 2**20  # bytes
+SMALLEST_SIDE = 8  # pixels; a generator starts from a map of at most this side and doubles it
+
+
+class Generator(nn.Module):
+    """Noise (N, Z) to images (N, C, S, S) in normalised pixels.
+
+    The network of GKT: a linear layer to S/4 + 1 squared, twice enlarged and convolved, and a 7x7 convolution that takes
+    the margin of 4 off again; at last batch norm on the image itself, so that the range is a normalised image's but has
+    no bounds. `channels` is 128 there; a small teacher needs far less, and the generator's cost is most of a run's.
+    """
+
+    def __init__(self, z: int, channels: int, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.side = image_shape[1]
+        start, narrow = -(-self.side // 4) + 1, max(1, channels // 2)
+        self.net = nn.Sequential(
+            *(nn.Linear(z, channels * start * start), nn.Unflatten(1, (channels, start, start))),
+            *(nn.BatchNorm2d(channels), nn.Upsample(scale_factor=2), nn.Conv2d(channels, channels, 3, padding=1)),
+            *(nn.BatchNorm2d(channels), nn.LeakyReLU(0.2), nn.Upsample(scale_factor=2)),
+            *(nn.Conv2d(channels, narrow, 3, padding=1), nn.BatchNorm2d(narrow), nn.LeakyReLU(0.2)),
+            *(nn.Conv2d(narrow, image_shape[0], 7, padding=1), nn.BatchNorm2d(image_shape[0])),
+        )
+
+    @classmethod
+    def untrained(cls, z: int, channels: int, image_shape: tuple[int, int, int], seed: int) -> Generator:
+        """A function of the seed alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(z, channels, image_shape)
+
+    def forward(self, z: Tensor) -> Tensor:
+        x_norm = self.net(z)
+        margin = (x_norm.shape[-1] - self.side) // 2  # 0 where 4 divides the side
+        return x_norm[..., margin : margin + self.side, margin : margin + self.side]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorCard:
+    """What a generator's checkpoint says about it. `mean` and `std` are its teacher's, per channel."""
+
+    z: int  # length of the noise
+    channels: int
+    image_shape: tuple[int, int, int]  # (C, S, S)
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    teacher_sha256: str
+    student_sha256: str | None = None  # of the student that it was trained against
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        channels, side, width = self.image_shape
+        if not (1 <= channels <= 64 and 1 <= side <= 4096 and side == width):
+            raise ValueError(f"image shape {list(self.image_shape)} is not (channels, side, side)")
+        if not (1 <= self.z <= 65536 and 1 <= self.channels <= 4096 and 1 <= self.num_classes <= 100_000):
+            raise ValueError("its noise, channels or classes are out of range")
+        if len(self.mean) != channels or len(self.std) != channels:
+            raise ValueError(f"mean and std need {channels} values, one a channel")
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+            raise ValueError("mean and std must be finite, std above 0")
+
+    @classmethod
+    def from_json(cls, text: str) -> GeneratorCard:
+        """Raises ValueError, KeyError, TypeError, OverflowError or RecursionError where the text is no card."""
+        raw = json.loads(text)
+        if not isinstance(raw, dict):
+            raise ValueError("its card is not one object")
+        if raw.pop("version") > CARD_VERSION:
+            raise ValueError("it is newer than this package: update it")
+        raw["image_shape"] = tuple(int(n) for n in raw["image_shape"])
+        raw["mean"], raw["std"] = (tuple(float(v) for v in raw[name]) for name in ("mean", "std"))
+        return cls(**raw)
+
+
+class ClassGenerator(nn.Module):
+    """Noise (N, Z) and classes (N,) to images (N, C, S, S) in normalised pixels, inside the range of real ones.
+
+    A linear layer from noise and one-hot class to a small map, which is doubled and convolved until it has half of the
+    image's side; the last convolution gives four pixels a place (sub-pixel convolution, Shi et al. 2016), so that nothing
+    wide is computed at the image's own size. Then a sigmoid: no image leaves [0, 1].
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, card: GeneratorCard) -> None:
+        super().__init__()
+        self.card = card
+        colours, side, _ = card.image_shape
+        start, doublings = -(-side // 2), 0
+        while start > SMALLEST_SIDE:
+            start, doublings = -(-start // 2), doublings + 1
+        width = card.channels
+        layers: list[nn.Module] = [
+            nn.Linear(card.z + card.num_classes, width * start * start),
+            nn.Unflatten(1, (width, start, start)),
+            nn.BatchNorm2d(width),
+            nn.LeakyReLU(0.2),
+        ]
+        for doubling in range(doublings):
+            after = width if doubling < 2 else max(8, width // 2)
+            layers += [nn.Upsample(scale_factor=2), nn.Conv2d(width, after, 3, padding=1, bias=False)]
+            layers += [nn.BatchNorm2d(after), nn.LeakyReLU(0.2)]
+            width = after
+        self.net = nn.Sequential(*layers, nn.Conv2d(width, 4 * colours, 3, padding=1), nn.PixelShuffle(2))
+        self.register_buffer("mean", torch.tensor(card.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(card.std).view(1, -1, 1, 1), persistent=False)
+
+    @classmethod
+    def untrained(cls, card: GeneratorCard, seed: int) -> ClassGenerator:
+        """A function of the card and the seed alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(card)
+
+    def forward(self, z: Tensor, labels_B: Tensor) -> Tensor:
+        one_hot = F.one_hot(labels_B, self.card.num_classes).to(z.dtype)
+        # The class counts as much as the noise does: a one-hot vector is as long as a standard normal one of Z values.
+        x = self.net(torch.cat([z, one_hot * self.card.z**0.5], dim=1))
+        side = self.card.image_shape[1]
+        margin = (x.shape[-1] - side) // 2
+        x_unit = torch.sigmoid(x[..., margin : margin + side, margin : margin + side].float())
+        return (x_unit - self.mean) / self.std
+
+
+def generator_bytes(network: ClassGenerator) -> bytes:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    card = json.dumps({"version": CARD_VERSION, **asdict(network.card)}, sort_keys=True)
+    return save_tensors(tensors, metadata={CARD_KEY: card})
+
+
+def parse_generator(data: bytes, name: str) -> ClassGenerator:
+    """The generator in a checkpoint's bytes, frozen, on the CPU. `name` is what errors call it.
+
+    Raises:
+        UserError: the bytes are no generator, or damaged. A file from elsewhere is hostile until checked.
+    """
+    again = "make it again with 'synth generate --method generator'"
+    try:
+        card = GeneratorCard.from_json(card_text(data, CARD_KEY, LARGEST_HEADER))
+        tensors = load_tensors(data)
+        with torch.device("meta"):
+            expected = {key: value.shape for key, value in ClassGenerator(card).state_dict().items()}
+    except (EOFError, ValueError, KeyError, TypeError, OverflowError, RecursionError, SafetensorError) as error:
+        raise UserError(f"{name} is not a generator's checkpoint ({str(error)[:200]}): {again}") from error
+    if {key: value.shape for key, value in tensors.items()} != expected:
+        raise UserError(f"{name} holds other weights than its card says: {again}")
+    if not all(torch.isfinite(value).all() for value in tensors.values() if value.is_floating_point()):
+        raise UserError(f"{name} holds NaN or infinite weights: {again}")
+    network = ClassGenerator(card)
+    network.load_state_dict(tensors)
+    return network.eval().requires_grad_(False)
+
+
+def read_generator(
+    data: bytes, name: str, teacher_sha256: str | None, teacher: ModelCard, student_sha256: str | None
+) -> ClassGenerator:
+    """`parse_generator`, for this teacher. Raises UserError where it was trained for another, or against another student."""
+    network = parse_generator(data, name)
+    card = network.card
+    if card.teacher_sha256 != teacher_sha256:
+        raise UserError(f"{name} was trained for another teacher: leave out --generator to train one for this")
+    wanted = (teacher.input_shape, teacher.num_classes, teacher.mean, teacher.std)
+    if (card.image_shape, card.num_classes, card.mean, card.std) != wanted:
+        raise UserError(
+            f"{name} has another image shape, number of classes or normalisation than its teacher: leave out --generator to "
+            "train one"
+        )
+    if student_sha256 is not None and card.student_sha256 != student_sha256:
+        raise UserError(f"{name} was not trained against this --student: leave out --student, or the generator")
+    return network

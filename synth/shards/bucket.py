@@ -1,0 +1,201 @@
+"""A run in object storage: s3://, gs:// and whatever else fsspec speaks, with the same calls as a folder.
+
+An object appears whole or not at all, so publication is one put of bytes already built. Every call is tried again with a
+growing pause where the failure may pass, and a put counts only once the store shows the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import fsspec
+
+from synth.basics.errors import UsageError, UserError
+
+T = TypeVar("T")
+
+ATTEMPTS = 8
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds; all pauses together take about a minute
+PIECE = 8 * 2**20  # bytes of a shard that one call reads
+OPTIONS: dict[str, dict[str, Any]] = {
+    # One layer of retries, ours, so that a store that is down is given up after a stated time.
+    "s3": {
+        "config_kwargs": {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 0}},
+        "use_listings_cache": False,
+        "skip_instance_cache": True,
+    },
+}
+EXTRAS = {"s3": "pip install '.[s3]'", "gs": "pip install gcsfs", "gcs": "pip install gcsfs"}
+CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "ProfileNotFound")
+
+
+class BrokenTransferError(Exception):
+    """The store shows other bytes than were sent."""
+
+
+class Bucket:
+    """The objects under one prefix."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri if uri.endswith("://") else uri.rstrip("/")
+        self.scheme = uri.partition("://")[0]
+        self.pause: Callable[[float], None] = time.sleep
+        if not self.uri.partition("://")[2]:
+            raise UsageError(f"'{uri}' names no bucket: write it like {self.scheme}://BUCKET/RUN")
+        if "::" in uri:
+            raise UsageError(f"'{uri}' chains two places: give one")
+        try:
+            self.files, self.root = fsspec.core.url_to_fs(self.uri, **OPTIONS.get(self.scheme, {}))
+        except ImportError as error:
+            cure = EXTRAS.get(self.scheme, "install the fsspec package for it")
+            raise UserError(f"{self.scheme}:// needs a package that is not installed ({error}): {cure}") from error
+        except ValueError as error:
+            raise UserError(
+                f"'{uri}' is not a place for a run ({error}): give a folder, s3://BUCKET/RUN or gs://BUCKET/RUN"
+            ) from error
+
+    def __str__(self) -> str:
+        return self.uri
+
+    def create(self) -> None:
+        """Nothing to do: a prefix exists once an object does."""
+
+    def names(self) -> set[str]:
+        """The names of the objects; empty where there are none."""
+        try:
+            listed = self.patiently("", lambda: self.files.ls(self.root, detail=False, **self.fresh()))
+        except FileNotFoundError:
+            return set()
+        return {path.rstrip("/").rsplit("/", 1)[-1] for path in listed} - {""}
+
+    def size(self, name: str) -> int:
+        return int(self.info(name)["size"])
+
+    def modified(self, name: str) -> float:
+        """Seconds since the epoch."""
+        return self.patiently(name, lambda: self.files.modified(self.path(name)).timestamp())
+
+    def read(self, name: str) -> bytes:
+        """Raises FileNotFoundError where there is no such object."""
+        return self.patiently(name, lambda: self.files.cat_file(self.path(name)))
+
+    def fetch(self, name: str, size: int, sha256: str) -> bytes:
+        """The object in pieces, each with its own retries, so that a broken read goes on where it broke.
+
+        Raises FileNotFoundError where there is no such object. One of another size is not read.
+        """
+        if self.size(name) != size:
+            return b""
+        pieces = [(start, min(start + PIECE, size)) for start in range(0, size, PIECE)]
+        return b"".join(self.patiently(name, partial(self.read_piece, name, *piece)) for piece in pieces)
+
+    def read_piece(self, name: str, start: int, stop: int) -> bytes:
+        piece = self.files.cat_file(self.path(name), start=start, end=stop)
+        if len(piece) != stop - start:
+            raise BrokenTransferError(f"{len(piece):,} bytes came instead of {stop - start:,}")
+        return piece
+
+    def write(self, name: str, data: bytes) -> None:
+        """One put, then a look at what arrived."""
+
+        def put() -> None:
+            self.files.pipe_file(self.path(name), data)
+            if not self.holds(name, data):
+                raise BrokenTransferError("what arrived differs from what was sent")
+
+        try:
+            self.patiently(name, put)
+        except FileNotFoundError as error:
+            raise UserError(f"{self.uri}: there is no such bucket: make it first, or choose another --out") from error
+
+    def write_new(self, name: str, data: bytes) -> bool:
+        """Write the object unless there is one: of several who try at once, one succeeds and hears True."""
+
+        def put() -> bool:
+            try:
+                self.files.pipe_file(self.path(name), data, mode="create")
+            except OSError as error:
+                if not says_it_exists(error):
+                    raise
+                return self.files.cat_file(self.path(name)) == data  # ours, where an earlier attempt's answer was lost
+            return True
+
+        try:
+            return self.patiently(name, put)
+        except FileNotFoundError as error:
+            raise UserError(f"{self.uri}: there is no such bucket: make it first, or choose another --out") from error
+
+    def remove(self, name: str) -> None:
+        def delete() -> None:
+            try:
+                self.files.rm_file(self.path(name))
+            except FileNotFoundError:
+                return
+
+        self.patiently(name, delete)
+
+    def remove_temporaries(self) -> None:
+        """Nothing to do: a put that didn't end left nothing under any name."""
+
+    def holds(self, name: str, data: bytes) -> bool:
+        """Whether the object has these bytes: by its size and MD5 where the store tells them, else by reading it."""
+        info = self.info(name)
+        if info["size"] != len(data):
+            return False
+        md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        return str(info.get("ETag", "")).strip('"') == md5 or self.read(name) == data
+
+    def info(self, name: str) -> dict[str, Any]:
+        return self.patiently(name, lambda: self.files.info(self.path(name), **self.fresh()))
+
+    def fresh(self) -> dict[str, bool]:
+        """Past any cache of listings: another process may be writing."""
+        self.files.invalidate_cache()
+        return {"refresh": True} if self.scheme == "s3" else {}
+
+    def path(self, name: str) -> str:
+        return f"{self.root.rstrip('/')}/{name}"
+
+    def patiently(self, name: str, call: Callable[[], T]) -> T:
+        """The call's result, tried again while its failure may pass. Raises FileNotFoundError, or UserError in words."""
+        pause = FIRST_PAUSE
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return call()
+            except (FileNotFoundError, UserError):
+                raise
+            except Exception as error:
+                where = f"{self.uri}/{name}" if name else self.uri
+                refuse_lasting(error, where, self.scheme)
+                if attempt == ATTEMPTS:
+                    raise UserError(
+                        f"{where}: the storage failed {ATTEMPTS} times ({type(error).__name__}: {str(error)[:160]}): "
+                        "see whether it is up, and go on with --resume"
+                    ) from error
+            self.pause(pause * random.uniform(0.5, 1.5))
+            pause = min(2 * pause, LONGEST_PAUSE)
+        raise AssertionError("the last attempt returns or raises")
+
+
+def says_it_exists(error: OSError) -> bool:
+    answer = getattr(error.__cause__, "response", {})  # botocore's
+    return isinstance(error, FileExistsError) or answer.get("Error", {}).get("Code") == "PreconditionFailed"
+
+
+def refuse_lasting(error: Exception, where: str, scheme: str) -> None:
+    """Raise UserError for a failure that waiting doesn't cure, and let bugs of ours through as they are."""
+    if type(error).__name__ in CREDENTIALS:
+        cure = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE" if scheme == "s3" else "log in first"
+        raise UserError(f"{where}: there are no credentials for {scheme}://: {cure}") from error
+    if isinstance(error, PermissionError):
+        raise UserError(
+            f"{where}: access is denied ({str(error)[:160]}): check the credentials and the bucket's policy"
+        ) from error
+    storage = type(error).__module__.partition(".")[0] in ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google")
+    if not (storage or isinstance(error, OSError | TimeoutError | BrokenTransferError)):
+        raise error

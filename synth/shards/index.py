@@ -1,0 +1,261 @@
+"""A run's index: which shards there are, their hashes, and everything that determined their content.
+
+`index.json` is a valid wids index with fields of our own, written last; `index.part.json` is the same and grows while the
+run goes on. Neither holds a time, so equal runs have equal indexes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from synth.basics.errors import UserError
+from synth.checkpoint.card import check_classifier, sha256_in
+from synth.shards.plan import Plan, ShardJob
+from synth.shards.read import DamagedShardError, decode_shard, tar_files
+from synth.shards.samples import LARGEST_SHARD, PIXEL_MODES, Samples
+from synth.shards.store import Store
+
+FORMAT_VERSION = 1
+INDEX, PART = "index.json", "index.part.json"
+GENERATOR = "generator.safetensors"
+SHARD_NAME = re.compile(r"shard-([0-9]{6,9})\.tar")
+LARGEST_INDEX = 2**30  # bytes, of the JSON
+
+
+def shard_name(number: int) -> str:
+    return f"shard-{number:06d}.tar"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunCard:
+    """What determines a run's content, and where it came from. Versions are informative: they may differ on resume."""
+
+    teacher_sha256: str
+    architecture: str
+    width: float
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    method: str
+    settings: Mapping[str, Any]
+    plan: Plan
+    device: str
+    versions: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.image_shape[0] not in PIXEL_MODES:
+            raise ValueError(f"image shape {list(self.image_shape)} is not (1 or 3, side, side)")
+        check_classifier(
+            architecture=self.architecture,
+            width=self.width,
+            class_names=self.class_names,
+            input_shape=self.image_shape,
+            mean=self.mean,
+            std=self.std,
+        )
+        if not all(text.isprintable() and len(text) <= 200 for text in (self.method, self.device)):
+            raise ValueError("its method or device is not short printable text")
+        sha256_in(self.teacher_sha256, "its teacher's")
+        if max(self.plan.classes) >= len(self.class_names):
+            raise ValueError(f"class {max(self.plan.classes)} has no name")
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> RunCard:
+        """Raises KeyError, TypeError or ValueError where `raw` is no card."""
+        plan = raw["plan"]
+        return cls(
+            teacher_sha256=str(raw["teacher_sha256"]),
+            architecture=str(raw["architecture"]),
+            width=float(raw["width"]),
+            image_shape=tuple(int(n) for n in raw["image_shape"]),  # type: ignore[arg-type]
+            class_names=tuple(raw["class_names"]),
+            mean=tuple(float(v) for v in raw["mean"]),
+            std=tuple(float(v) for v in raw["std"]),
+            method=str(raw["method"]),
+            settings=dict(raw["settings"]),
+            plan=Plan(
+                classes=tuple(int(c) for c in plan["classes"]),
+                per_class=int(plan["per_class"]),
+                shard_size=int(plan["shard_size"]),
+                blends=int(plan["blends"]),
+                seed=int(plan["seed"]),
+            ),
+            device=str(raw["device"]),
+            versions=dict(raw["versions"]),
+        )
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One published shard."""
+
+    number: int
+    samples: int
+    size: int  # bytes
+    sha256: str
+    class_counts: Mapping[int, int]
+    again: int | None = None  # tries beyond the first that the quality gate asked for; None without a gate
+    missed: int | None = None  # images that missed its bounds to the end
+
+    @property
+    def name(self) -> str:
+        return shard_name(self.number)
+
+    @classmethod
+    def of(cls, job: ShardJob, data: bytes, gated: bool = False) -> ShardEntry:
+        again, missed = gate_counts(data) if gated else (None, None)
+        hashed = hashlib.sha256(data).hexdigest()
+        return cls(job.number, job.samples, len(data), hashed, job.class_counts, again, missed)
+
+    @cached_property
+    def line(self) -> str:
+        return json.dumps(self.to_json(), sort_keys=True)
+
+    def to_json(self) -> dict[str, Any]:
+        gate = {} if self.again is None else {"again": self.again, "missed": self.missed}
+        return gate | {
+            "url": self.name,
+            "nsamples": self.samples,
+            "filesize": self.size,
+            "sha256": self.sha256,
+            "class_counts": {str(c): n for c, n in self.class_counts.items()},
+        }
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> ShardEntry:
+        match = SHARD_NAME.fullmatch(raw["url"])
+        if match is None:
+            raise ValueError(f"shard url {str(raw['url'])[:80]!r} is not a file of the run")
+        hashed = sha256_in(raw["sha256"], "a shard's")
+        counts = {int(c): int(n) for c, n in raw["class_counts"].items()}
+        again, missed = (None if raw.get(name) is None else int(raw[name]) for name in ("again", "missed"))
+        return cls(int(match[1]), int(raw["nsamples"]), int(raw["filesize"]), hashed, counts, again, missed)
+
+
+def gate_counts(data: bytes) -> tuple[int, int]:
+    """The tries beyond the first, and the images that missed to the end, as a shard's samples note them."""
+    records = [json.loads(content) for name, content in tar_files(data, "the shard") if name.endswith(".json")]
+    return sum(r.get("tries", 1) - 1 for r in records), sum("missed" in r for r in records)
+
+
+@dataclass(frozen=True)
+class Index:
+    """A run as its index tells it; `complete` once every planned shard is there."""
+
+    card: RunCard
+    entries: Mapping[int, ShardEntry]
+    complete: bool
+    generator_sha256: str | None = None  # of GENERATOR, which the run's images were made with
+
+    @property
+    def samples(self) -> int:
+        return sum(entry.samples for entry in self.entries.values())
+
+    def to_bytes(self) -> bytes:
+        raw = {
+            "__kind__": "wids-shard-index-v1",
+            "wids_version": 1,
+            "name": f"{self.card.method}-{self.card.teacher_sha256[:12]}",
+            "format_version": FORMAT_VERSION,
+            "complete": self.complete,
+            "run": dataclasses.asdict(self.card),
+        }
+        if self.generator_sha256 is not None:
+            raw["generator"] = {"url": GENERATOR, "sha256": self.generator_sha256}
+        # A shard a line, each encoded once in its life: long runs have long lists, and the growing one is written often.
+        head = json.dumps(raw, indent=1, sort_keys=True).removesuffix("\n}")
+        lines = (self.entries[number].line for number in sorted(self.entries))
+        return (head + ',\n "shardlist": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n").encode()
+
+    @classmethod
+    def parse(cls, data: bytes, name: str) -> Index:
+        """The index in `data`. Raises UserError where it isn't one, or is of a newer format."""
+        try:
+            raw = json.loads(data)
+            version = int(raw["format_version"])
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            raise UserError(f"{name} is not an index that 'synth generate' wrote: make the run again") from error
+        if version > FORMAT_VERSION:
+            raise UserError(f"{name} has format version {version}, newer than {FORMAT_VERSION}: update this package")
+        try:
+            card = RunCard.from_json(raw["run"])
+            listed = [ShardEntry.from_json(entry) for entry in raw["shardlist"]]
+            complete = bool(raw["complete"])
+            generator = sha256_in(raw["generator"]["sha256"], "its generator's") if "generator" in raw else None
+            check_entries(card.plan, listed, complete)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise UserError(f"{name} is damaged ({str(error)[:200]}): make the run again") from error
+        return cls(card, {entry.number: entry for entry in listed}, complete, generator)
+
+
+def check_entries(plan: Plan, listed: list[ShardEntry], complete: bool) -> None:
+    """Raise ValueError where the listed shards are not the plan's."""
+    numbers = [entry.number for entry in listed]
+    if len(set(numbers)) != len(numbers):
+        raise ValueError("a shard is listed twice")
+    if complete and len(numbers) != plan.shards:
+        raise ValueError(f"{plan.shards} shards are planned, {len(numbers)} listed")
+    for entry in listed:
+        if entry.number >= plan.shards:
+            raise ValueError(f"{entry.name} is listed, but only {plan.shards} shards are planned")
+        if entry.samples != plan.samples_in(entry.number) or not 0 < entry.size <= LARGEST_SHARD:
+            raise ValueError(f"{entry.name} is listed with {entry.samples} samples and {entry.size} bytes")
+
+
+def find_index(store: Store) -> Index | None:
+    """The run's index, complete or growing; None where the store holds no run."""
+    for name in (INDEX, PART, INDEX):  # again, for a run that was completed between the two looks
+        try:
+            if store.size(name) > LARGEST_INDEX:
+                raise UserError(f"{store}/{name} is too large for an index: make the run again")
+            return Index.parse(store.read(name), f"{store}/{name}")
+        except FileNotFoundError:
+            continue
+    return None
+
+
+def index_sha256(store: Store) -> str:
+    """Of the file that a complete run has. Raises FileNotFoundError where it isn't there."""
+    return hashlib.sha256(store.read(INDEX)).hexdigest()
+
+
+def read_index(store: Store) -> Index:
+    index = find_index(store)
+    if index is None:
+        raise UserError(
+            f"there is no run in {store}: make one with 'synth generate --teacher T --per-class 100 --out {store}'"
+        )
+    return index
+
+
+def read_shard(store: Store, index: Index, entry: ShardEntry) -> Samples:
+    """A shard's samples, once its size, hash, keys and labels are found to be those of the index and the plan."""
+    where = f"{store}/{entry.name}"
+    cure = "make it again with the run's own 'synth generate' options and --resume"
+    try:
+        data = store.fetch(entry.name, entry.size, entry.sha256)
+        if len(data) != entry.size:
+            raise DamagedShardError(f"{where} has {store.size(entry.name):,} bytes instead of {entry.size:,}: {cure}")
+    except FileNotFoundError:
+        raise DamagedShardError(f"{where} is missing: {cure}") from None
+    if hashlib.sha256(data).hexdigest() != entry.sha256:
+        raise DamagedShardError(f"{where} is damaged (its sha256 is not the index's): {cure}")
+    samples = decode_shard(data, where, index.card.image_shape, index.card.num_classes)
+    job = index.card.plan.job(entry.number)
+    if len(samples) != job.samples or samples.keys != job.keys:
+        raise DamagedShardError(f"{where} holds other keys than its plan: {cure}")
+    if samples.labels.tolist() != job.labels:
+        raise DamagedShardError(f"{where} holds other classes than its plan: {cure}")
+    return samples

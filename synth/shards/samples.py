@@ -1,0 +1,46 @@
+"""The samples of a shard in memory, and the largest sizes that a shard may have."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+LARGEST_MEMBER = 64 * 2**20  # bytes
+LARGEST_SHARD = 8 * 2**30  # bytes, as a file and decoded
+SAMPLE_OVERHEAD = 8 * 2**10  # bytes of a sample beside pixels and logits: headers, padding, json, at most
+LARGEST_NUMBER = 1e300  # in a sample's json; NaN is not below it either
+PIXEL_MODES = {1: "L", 3: "RGB"}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples in the order of their keys."""
+
+    keys: list[str]
+    images: np.ndarray  # uint8 (N, C, H, W)
+    labels: np.ndarray  # int64 (N,)
+    logits: np.ndarray  # float32 (N, K)
+    records: list[dict[str, Any]]  # each sample's json
+
+    @property
+    def partners(self) -> np.ndarray:
+        """int64 (N,): the class of the image that a blend holds the smaller share of; the sample's own elsewhere."""
+        pairs = zip(self.records, self.labels.tolist(), strict=True)
+        return np.array([record.get("partner_class", label) for record, label in pairs], dtype=np.int64)
+
+    @property
+    def partner_images(self) -> np.ndarray:
+        """int64 (N,): the number of the image that a blend holds the smaller share of; -1 elsewhere."""
+        return np.array([record.get("partner", -1) for record in self.records], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def largest_size(samples: int, image_shape: tuple[int, int, int], num_classes: int) -> int:
+    """Bytes that a shard takes at most, as a file and decoded: pixels of noise, which a PNG makes a little longer."""
+    pixels = math.prod(image_shape)
+    return samples * (pixels + pixels // 100 + 4 * num_classes + SAMPLE_OVERHEAD)

@@ -1,0 +1,102 @@
+"""The images that an audit looks at, and the ledger of the real ones among them.
+
+Rows are chosen here, once, from the seed, and written in the ledger as they are chosen: no measure can reach any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from synth.basics.errors import UserError
+from synth.checkpoint.classifier import Classifier
+from synth.shards.index import read_index, read_shard
+from synth.shards.store import Store
+from unlearn.data import LabelledImages
+from unlearn.samples.filters import is_held_out, unblended
+from unlearn.samples.pool import view_of
+
+JUDGED_SHARE = 0.5  # of the shards' images; the attacks learn from the others
+ENOUGH = 500  # images a class
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images of one kind: the attacks learn from `fit`, everything is judged on `judge`. They share no image."""
+
+    kind: str  # real or synthetic
+    name: str  # for a person
+    fit: LabelledImages
+    judge: LabelledImages
+
+
+def real_source(
+    name: str, train: LabelledImages, test: LabelledImages, pool: int, generator: torch.Generator
+) -> tuple[Source, list[dict[str, Any]]]:
+    """Up to `pool` training images a class to learn from, all test images to judge on, and the ledger's lines of both."""
+    fit_rows = rows_per_class(train.labels, pool, generator)
+    ledger = [
+        entry(name, "train", "relearning, probe, membership inference", fit_rows),
+        entry(name, "test", "judging every measure", torch.arange(len(test))),
+    ]
+    return Source("real", f"real test images of {name}", train.select(fit_rows), test), ledger
+
+
+def synthetic_source(store: Store, teacher: Classifier) -> Source:
+    """The run's first images that the teacher takes for their class, without blends, split in two by their numbers.
+
+    Shards are read until each of the run's classes has `ENOUGH` images.
+    """
+    index = read_index(store)
+    if index.card.teacher_sha256 != teacher.digest:
+        raise UserError(f"{store} was made from another teacher: name the one it was made from with --teacher")
+    parts: list[LabelledImages] = []
+    judged: list[Tensor] = []
+    for number in sorted(index.entries):
+        samples = read_shard(store, index, index.entries[number])
+        view = view_of(samples, index.card.plan)
+        kept = unblended(view) & (view.logits.argmax(1) == view.labels)
+        images = torch.from_numpy(samples.images)[kept]
+        parts.append(LabelledImages(images, view.labels[kept], teacher.card.class_names, natural=False))
+        judged.append(is_held_out(view, JUDGED_SHARE).all(1)[kept])
+        labels = torch.cat([part.labels for part in parts])
+        if min(int((labels == c).sum()) for c in index.card.plan.classes) >= ENOUGH:
+            break
+    if not parts:
+        raise UserError(f"{store} has no published shard yet: wait for the first one")
+    whole, mask = joined(parts), torch.cat(judged)
+    return Source("synthetic", f"synthetic hold-outs from {store}", whole.select(~mask), whole.select(mask))
+
+
+def joined(parts: Sequence[LabelledImages]) -> LabelledImages:
+    images, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("images", "labels"))
+    return replace(parts[0], images=images, labels=labels)
+
+
+def rows_per_class(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """The rows of up to `count` images of each class, drawn by `generator`, in ascending order."""
+    chosen = [torch.empty(0, dtype=torch.long)]
+    for label in labels.unique():
+        rows = (labels == label).nonzero()[:, 0]
+        chosen.append(rows[torch.randperm(len(rows), generator=generator)[:count]])
+    return torch.cat(chosen).sort().values
+
+
+def entry(data: str, split: str, purpose: str, rows: Tensor) -> dict[str, Any]:
+    """A line of the ledger."""
+    return {"data": data, "split": split, "purpose": purpose, "images": len(rows), "rows": ranges(rows.tolist())}
+
+
+def ranges(rows: Sequence[int]) -> str:
+    """Ascending row numbers as 0-4,7,9-12."""
+    parts: list[list[int]] = []
+    for row in rows:
+        if parts and row == parts[-1][1] + 1:
+            parts[-1][1] = row
+        else:
+            parts.append([row, row])
+    return ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in parts)

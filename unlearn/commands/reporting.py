@@ -1,0 +1,139 @@
+"""`unlearn report`, `verify` and `replay`: parse, call, print; no logic."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from synth.basics.errors import UserError
+from unlearn.commands.options import FROM_ENVIRONMENT, PATH, code_option, threads_option
+
+teacher_option = click.option("--teacher", type=PATH, help="where the teacher is now, if not where the report has it")
+student_option = click.option("--student", type=PATH, help="where the student is now")
+references_option = click.option(
+    "--reference", "references", type=PATH, multiple=True, help="where the retrained models are now, in their order"
+)
+shards_option = click.option("--shards", help="where the audit's shards are now")
+run_shards_option = click.option("--run-shards", help="where the shards that the student learnt from are, if others")
+
+
+class ReportCommand(click.Command):
+    """A command that reads what others wrote: no word of it reaches the terminal as it is, in errors either."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from unlearn.report.verify.checks import LINE, told
+
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            error.args = (told(str(error), LINE),)
+            raise
+
+
+def say(line: str, err: bool = False) -> None:
+    from unlearn.report.verify.checks import LINE, told
+
+    click.echo(told(line, LINE), err=err)
+
+
+@click.command(cls=ReportCommand, context_settings=FROM_ENVIRONMENT)
+@click.argument("run", type=PATH)
+@click.option(
+    *("-o", "--out"),
+    type=PATH,
+    default="report.html",
+    envvar="UNLEARN_REPORT_OUT",
+    allow_from_autoenv=False,  # UNLEARN_OUT is a run's place, or a checkpoint's
+    show_envvar=True,
+    help="page to write",
+)
+def report(run: Path, out: Path) -> None:
+    """Write the audit RUN (its folder, its audit.json, or an earlier page of it) as one self-contained page."""
+    from unlearn.report.write import write_report
+
+    size = write_report(run, out)
+    say(f"wrote {out} ({size / 1e6:.1f} MB)")
+
+
+@click.command(cls=ReportCommand, context_settings=FROM_ENVIRONMENT)
+@click.argument("report", type=PATH)
+@teacher_option
+@student_option
+@references_option
+@shards_option
+@run_shards_option
+def verify(report: Path, references: tuple[Path, ...], **places: Any) -> None:
+    """Re-check REPORT, a page or an audit.json: hashes, numbers against each other, the verdict's rules, and what the page shows.
+
+    It does not run a model: that a value is what the models give, only 'unlearn replay' can tell.
+    """
+    from unlearn.report.places import Places
+    from unlearn.report.verify import checks as checking
+    from unlearn.report.verify import verify as verifying
+
+    checks = verifying.verify(report, Places(references=references, **places))
+    for check in checks:
+        say(f"{check.state:12s} {check.what}{f' ({check.why})' if check.why else ''}")
+    say(checking.counted(checks))
+    broken = [check for check in checks if check.state == checking.BROKEN]
+    if broken:
+        raise UserError(f"{report} does not hold: {broken[0].what}: {broken[0].why}")
+
+
+@click.command(cls=ReportCommand, context_settings=FROM_ENVIRONMENT)
+@click.argument("report", type=PATH)
+@teacher_option
+@student_option
+@shards_option
+@run_shards_option
+@references_option
+@click.option("--data-root", type=PATH, help="where the data set is now")
+@click.option("--retrain", is_flag=True, help="make the student again too, from its run's settings and shards")
+@click.option(
+    "--out",
+    type=PATH,
+    envvar="UNLEARN_REPLAY_OUT",
+    allow_from_autoenv=False,
+    show_envvar=True,
+    help="folder to keep what is made in  [default: none is kept]",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    help="where to make it  [default: as the report has it]",
+)
+@code_option
+@threads_option
+def replay(
+    report: Path,
+    out: Path | None,
+    data_root: Path | None,
+    references: tuple[Path, ...],
+    arch: str | None,
+    threads: int | None,
+    retrain: bool,
+    device: str | None,
+    **places: Any,
+) -> None:
+    """Make the audit of REPORT again from its settings, and with --retrain its student, and compare every value."""
+    from unlearn.report.places import Places
+    from unlearn.report.replay import replay as replaying
+
+    now = Places(references=references, **places)
+    with tempfile.TemporaryDirectory() as temporary:
+        place = out or Path(temporary)
+        found = replaying.replay(
+            report, place, now, data_root, arch, threads, lambda line: say(line, err=True), retrain, device
+        )
+    if found.same_student is not None:
+        say(f"the student made again is {'the same, byte for byte' if found.same_student else 'another one'}")
+    say(f"{found.equal} of {found.measures} measures have the same values")
+    if found.largest:
+        say(f"the largest difference is {found.largest:.3g}, in {found.where}")
+    say(f"verdict then: {found.conclusions[0]}; now: {found.conclusions[1]}")
+    if not found.agrees:
+        what = ", ".join(found.outside) or "the verdict"
+        raise UserError(f"the replay does not agree with {report}: {what}")

@@ -1,0 +1,95 @@
+"""Baselines: what a method has to beat. Each starts from the teacher, whose weights hold the forget classes.
+
+masked-logit     the last layer gives the forget classes' logits a large negative constant. Nothing is forgotten.
+last-layer       the last layer alone is trained anew on synthetic retain data; the features stay the teacher's.
+finetune         the whole teacher is trained on with synthetic retain data.
+random-relabel   as finetune, together with synthetic forget data under random retain labels (Graves et al. 2021).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from synth.checkpoint.augment import shift_and_flip
+from synth.checkpoint.classifier import to_unit
+from synth.checkpoint.layers import last_layer
+from unlearn.methods import losses
+from unlearn.methods.masking import mask_logits, refuse_unmaskable
+from unlearn.methods.method import Inputs, Part
+from unlearn.methods.student import copy_of
+from unlearn.samples.filters import Filter, retain_label
+from unlearn.settings import BaselineSettings
+
+STARTS_FROM_TEACHER = True
+
+
+def trains_on_shards(settings: BaselineSettings) -> bool:
+    return settings.kind != "masked-logit"
+
+
+def training_filters(forget: tuple[int, ...], settings: BaselineSettings) -> dict[str, Filter]:
+    return {} if settings.kind == "random-relabel" else {"forget label": retain_label(forget)}
+
+
+def start(inputs: Inputs, settings: BaselineSettings) -> MaskedLogit | Finetuning:
+    return MaskedLogit(inputs) if settings.kind == "masked-logit" else Finetuning(inputs, settings)
+
+
+class MaskedLogit:
+    """b_f := -10⁴ and w_f := 0 for every forget class f, in the weights, so that any reader gets the masked model."""
+
+    steps = 1
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.student = copy_of(inputs.teacher, inputs)
+        self.forget = list(inputs.forget)
+        refuse_unmaskable(inputs)
+        self.parts: dict[str, Part] = {"student": self.student}
+
+    def step(self, number: int) -> dict[str, Tensor]:
+        mask_logits(self.student, self.forget)
+        return {}
+
+
+class Finetuning:
+    """Cross-entropy on the shards' classes, by SGD, on the whole network or on its last layer alone."""
+
+    def __init__(self, inputs: Inputs, settings: BaselineSettings) -> None:
+        assert inputs.samples is not None
+        self.settings, self.samples, self.steps = settings, inputs.samples, settings.steps
+        self.generator = torch.Generator().manual_seed(inputs.seed)
+        self.student = copy_of(inputs.teacher, inputs)
+        if settings.kind == "last-layer":
+            layer = last_layer(self.student)
+            layer.load_state_dict(last_layer(inputs.new_student()).state_dict())
+            self.student.requires_grad_(False)
+            layer.requires_grad_(True)
+        else:
+            self.student.train().requires_grad_(True)
+        self.optimiser = torch.optim.SGD(
+            [p for p in self.student.parameters() if p.requires_grad], lr=settings.lr, momentum=0.9
+        )
+        self.targets = losses.one_hot(self.relabelled(inputs), inputs.card.num_classes)
+        self.parts: dict[str, Part] = {
+            "student": self.student,
+            "optimiser": self.optimiser,
+            "generator": self.generator,
+        }
+
+    def relabelled(self, inputs: Inputs) -> Tensor:
+        """The samples' classes, where a forget class is replaced by a retain class, drawn once for each sample."""
+        labels = self.samples.labels
+        draw = torch.randint(len(inputs.retain), labels.shape, generator=self.generator)
+        random_retain = torch.tensor(inputs.retain)[draw].to(labels.device)
+        return torch.where(torch.isin(labels, torch.tensor(inputs.forget, device=labels.device)), random_retain, labels)
+
+    def step(self, number: int) -> dict[str, Tensor]:
+        rows = torch.randint(len(self.samples), (self.settings.batch_size,), generator=self.generator)
+        rows = rows.to(self.targets.device)
+        x_unit = shift_and_flip(to_unit(self.samples.images[rows]), self.settings.shift, False, self.generator)
+        loss = losses.divergence(self.targets[rows], self.student(x_unit))
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        return {"loss": loss.detach()}

@@ -1,0 +1,75 @@
+"""Shards of object storage kept on the local disk, up to a bound: a second run, or a second epoch, reads them from there.
+
+A file is named by its shard's sha256, so runs never mix, and is checked against that name before it is used. The files used
+longest ago go first. A cache that can't be written, as on a full disk, is done without.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from hashlib import sha256 as sha256_of
+from pathlib import Path
+
+from synth.basics.errors import UsageError, UserError
+from synth.shards.store import Folder, Store, open_store
+
+FOLDER = "~/.cache/data-free-unlearning"
+GIB = 10.0
+KEPT = re.compile(r"[0-9a-f]{64}\.tar")
+
+
+def open_shards(uri: str) -> Store:
+    """The store that a URI names; object storage with a cache in UNLEARN_CACHE ("" for none) of UNLEARN_CACHE_GIB."""
+    store = open_store(uri)
+    folder = os.environ.get("UNLEARN_CACHE", FOLDER)
+    if isinstance(store, Folder) or not folder:
+        return store
+    try:
+        limit = round(float(os.environ.get("UNLEARN_CACHE_GIB", GIB)) * 2**30)
+    except (ValueError, OverflowError):  # of NaN and infinity too
+        raise UsageError(f"UNLEARN_CACHE_GIB is no number of GiB: {os.environ['UNLEARN_CACHE_GIB']!r}") from None
+    return CachedStore(store, Path(folder).expanduser(), limit)
+
+
+class CachedStore:
+    """Another store, whose shards are read from `folder` once they are there. It holds at most `limit` bytes."""
+
+    def __init__(self, store: Store, folder: Path, limit: int) -> None:
+        self.store, self.folder, self.limit = store, folder, limit
+        self.create, self.write, self.write_new, self.remove = store.create, store.write, store.write_new, store.remove
+        self.names, self.size, self.modified, self.read = store.names, store.size, store.modified, store.read
+        self.remove_temporaries = store.remove_temporaries
+
+    def __str__(self) -> str:
+        return str(self.store)
+
+    def fetch(self, name: str, size: int, sha256: str) -> bytes:
+        kept = self.folder / f"{sha256}.tar"
+        with suppress(OSError):
+            data = kept.read_bytes()
+            if sha256_of(data).hexdigest() == sha256:
+                os.utime(kept)
+                return data
+        data = self.store.fetch(name, size, sha256)
+        if sha256_of(data).hexdigest() == sha256:
+            with suppress(OSError, UserError):
+                self.keep(kept, data)
+        return data
+
+    def keep(self, path: Path, data: bytes) -> None:
+        """Make room, then put the file there. Several processes may share the folder, and other files may lie in it."""
+        if len(data) > self.limit:
+            return
+        local = Folder(self.folder)
+        local.create()
+        ours = [entry for entry in os.scandir(self.folder) if KEPT.fullmatch(entry.name)]
+        files = [(entry.stat().st_mtime, entry.stat().st_size, entry.path) for entry in ours]
+        total = sum(size for _, size, _ in files) + len(data)
+        for _, size, old in sorted(files):
+            if total <= self.limit:
+                break
+            Path(old).unlink(missing_ok=True)
+            total -= size
+        local.write(path.name, data)

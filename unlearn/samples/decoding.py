@@ -1,0 +1,61 @@
+"""Shards decoded ahead of the training, in processes of their own where there is much to decode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from synth.basics.errors import UserError
+from synth.shards.index import Index, read_shard
+from synth.shards.samples import Samples
+from synth.shards.store import Store
+from unlearn.samples.cache import open_shards
+
+T = TypeVar("T")
+
+WORTH_A_PROCESS = 20_000  # samples; some three seconds of decoding
+MOST_PROCESSES = 4
+AHEAD = 2  # shards that each process holds ready
+
+
+class Decoding(Dataset[Samples | UserError]):
+    """Shards by their place in `numbers`. An error is returned rather than raised: DataLoader wraps what a process raises."""
+
+    def __init__(self, store: Store, index: Index, numbers: Sequence[int]) -> None:
+        self.store, self.index, self.numbers = store, index, numbers
+        self.reopened = False
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, place: int) -> Samples | UserError:
+        if get_worker_info() is not None and not self.reopened:  # connections don't survive a fork
+            self.store, self.reopened = open_shards(str(self.store)), True
+        try:
+            return read_shard(self.store, self.index, self.index.entries[self.numbers[place]])
+        except UserError as error:
+            return error
+
+
+def decoded(store: Store, index: Index, numbers: Sequence[int]) -> Iterator[tuple[int, Samples]]:
+    """The shards of these numbers, in their order. Raises UserError for one that is missing or damaged."""
+    much = sum(index.entries[number].samples for number in numbers) >= WORTH_A_PROCESS
+    processes = min(torch.get_num_threads(), MOST_PROCESSES, len(numbers)) if much else 0
+    shards = DataLoader(
+        Decoding(store, index, numbers),
+        batch_size=None,
+        num_workers=processes,
+        prefetch_factor=AHEAD if processes else None,
+        collate_fn=as_it_is,  # arrays rather than tensors, which would take shared memory, often short in containers
+    )
+    for number, found in zip(numbers, shards, strict=True):
+        if isinstance(found, UserError):
+            raise found
+        yield number, found
+
+
+def as_it_is(item: T) -> T:
+    return item

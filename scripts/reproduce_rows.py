@@ -103,7 +103,7 @@ def baseline_rows() -> list[Row]:
         "finetune": "fine-tuned on synthetic retain data",
         "random-relabel": "random labels on synthetic forget data",
     }
-    return [Row(kind, title, ("baseline", "--kind", kind, "--every", 100)) for kind, title in titles.items()]
+    return [Row(kind, title, ("edit", "--kind", kind, "--every", 100)) for kind, title in titles.items()]
 
 
 def ablation_rows(tuned: tuple[object, ...]) -> list[Row]:

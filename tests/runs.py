@@ -19,7 +19,7 @@ from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import checkpoint_bytes, parse_checkpoint
 from synth.executors.executor import Executor, in_process
 from synth.making.make import Recipe
-from synth.methods.settings import DeepInversionSettings
+from synth.methods.deepinversion import DeepInversionSettings
 from synth.run.generate import run_card
 from synth.run.publish import open_run, publish, with_generator
 from synth.shards.index import Index, RunCard

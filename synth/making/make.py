@@ -18,9 +18,9 @@ from synth.basics.phases import phase
 from synth.checkpoint.arithmetic import arithmetic_note
 from synth.checkpoint.classifier import Classifier, predict
 from synth.checkpoint.file import parse_checkpoint
+from synth.making.gate import QualityGate
 from synth.making.quality import passed
 from synth.methods.networks import ClassGenerator, generator_bytes, parse_generator
-from synth.methods.settings import QualityGate
 from synth.shards.blends import blend, blend_record
 from synth.shards.plan import ShardJob
 from synth.shards.samples import Samples

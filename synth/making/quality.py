@@ -11,7 +11,7 @@ from torch import Tensor
 
 from synth.basics.out_of_memory import by_rows
 from synth.checkpoint.classifier import Classifier, predict
-from synth.methods.settings import QualityGate
+from synth.making.gate import QualityGate
 
 GATE_BATCH = 500  # images that the teacher judges at once
 SHIFTS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]  # in pixels

@@ -9,17 +9,56 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from synth.basics.errors import UserError
+from synth.basics.settings import setting
 from synth.checkpoint.arithmetic import computed
 from synth.checkpoint.batch_norm import BatchStatistics, watch_batch_norm
 from synth.checkpoint.classifier import Classifier
 from synth.methods import generator as plain
+from synth.methods.generator import GeneratorSettings
 from synth.methods.networks import ClassGenerator
-from synth.methods.settings import FastSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastSettings(GeneratorSettings):
+    """FastDFKD (Fang et al. 2022): a meta-generator, trained once, then adapted to each batch together with its noise.
+
+    The defaults are ours. Other than the paper's, the generator is told the class, and its training ends before the first
+    batch is made, so that no batch depends on the batches that a worker made before.
+    """
+
+    train_steps: int = setting(500, "training steps of the meta-generator, once a run", at_least=1)
+    batch_size: int = setting(
+        250, "images adapted together; their classes are mixed, for the statistics' sake", at_least=4
+    )
+    meta_steps: int = setting(
+        20,
+        "outer steps of the meta-training, each of `steps` inner ones, that follow",
+        at_least=0,
+        rare=True,
+    )
+    meta_lr: float = setting(
+        0.1,
+        "share of the way to the adapted generator that an outer step goes (Reptile)",
+        at_least=0,
+        at_most=1,
+        rare=True,
+    )
+    steps: int = setting(5, "Adam steps on noise and generator for each batch; the paper's are 2, 5 and 10", at_least=1)
+    z_lr: float = setting(0.02, "Adam's learning rate for the noise", at_least=0, rare=True)
+    adapt_lr: float = setting(
+        1e-3, "Adam's learning rate for the generator while it adapts to a batch", at_least=0, rare=True
+    )
+
+
+SETTINGS = FastSettings
+PRESETS: dict[str, FastSettings] = {}
+
 
 check = plain.check
 uses_generator = plain.uses_generator

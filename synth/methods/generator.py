@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -13,13 +14,58 @@ from torch import Tensor
 
 from synth.basics.errors import UserError
 from synth.basics.out_of_memory import by_rows
+from synth.basics.settings import ComputeSettings, setting
 from synth.checkpoint.arithmetic import arithmetic_note, computed
 from synth.checkpoint.batch_norm import BatchStatistics, batch_norm_layers, input_loss, watch_batch_norm
 from synth.checkpoint.classifier import Classifier, to_uint8
 from synth.checkpoint.layers import forward_flop, last_linear, watch_features
 from synth.methods.losses import activation_loss, blur, disagreement, diversity_loss, total_variation
 from synth.methods.networks import ClassGenerator, GeneratorCard
-from synth.methods.settings import GeneratorSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorSettings(ComputeSettings):
+    """A class-conditional generator, trained once, then sampled. The terms are DeepInversion's, but for two.
+
+    The defaults are ours, chosen on training images only.
+    """
+
+    train_steps: int = setting(600, "training steps of the generator, once a run", at_least=1)
+    batch_size: int = setting(200, "images a training step", at_least=4)
+    lr: float = setting(3e-3, "Adam's peak learning rate for the generator", above=0)
+    z: int = setting(64, "length of the generator's noise", at_least=1, at_most=65536, rare=True)
+    channels: int = setting(0, "channels of the generator; 0 sizes it to the teacher", at_least=0, at_most=4096)
+    ce: float = setting(1.0, "weight of the teacher's cross-entropy towards the wanted class", at_least=0, rare=True)
+    bn: float = setting(10.0, "weight of the batch-norm statistics loss; 0 leaves it out", at_least=0, rare=True)
+    pixel: float = setting(
+        2.0,
+        "weight of the pixels' mean and variance, known from the checkpoint's normalisation",
+        at_least=0,
+        rare=True,
+    )
+    tv_squared: float = setting(0.1, "weight of the total variation's squares, per pixel", at_least=0, rare=True)
+    smoothing: int = setting(
+        0,
+        "times that the images' gradient is blurred by a 3x3 binomial filter",
+        at_least=0,
+        at_most=32,
+        rare=True,
+    )
+    diversity: float = setting(
+        1.0, "weight of mode seeking: different noise is to give different images", at_least=0, rare=True
+    )
+    activation: float = setting(
+        0.0, "weight of strong features (DAFL), for teachers without batch norm", at_least=0, rare=True
+    )
+    adversarial: float = setting(
+        1.0, "weight of the disagreement with --student, where one is given", at_least=0, rare=True
+    )
+    flip: bool = setting(False, "mirror images at random; right for natural images, wrong for digits")
+
+
+SETTINGS = GeneratorSettings
+PRESETS: dict[str, GeneratorSettings] = {}
+
 
 SAMPLE_BATCH = 500  # images drawn at once; content doesn't depend on it but for rounding
 CHANNELS = (8, 16, 32, 64, 128, 256)

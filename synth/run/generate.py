@@ -21,9 +21,9 @@ from synth.checkpoint.card import ModelCard, check_classes
 from synth.checkpoint.classifier import Classifier, check_forward
 from synth.checkpoint.file import IMPORT_AGAIN, parse_card, parse_checkpoint, read_checkpoint
 from synth.executors.executor import Executor, in_process
+from synth.making.gate import QualityGate
 from synth.making.make import Recipe
 from synth.methods.networks import read_generator
-from synth.methods.settings import QualityGate
 from synth.run.journal import configure
 from synth.run.lock import Lock, locked
 from synth.run.publish import open_run, publish, refuse_existing, with_generator

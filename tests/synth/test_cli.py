@@ -23,13 +23,13 @@ from synth.checkpoint.file import save_checkpoint
 from synth.commands.main import generate, main
 from synth.executors.executor import Made, in_process
 from synth.making.make import Recipe
-from synth.methods.settings import SYNTHESIS_PRESETS, SYNTHESIS_SETTINGS
 from synth.run import generate as generate_module
 from synth.run.generate import Request
 from synth.run.publish import verify
 from synth.shards.index import INDEX, read_index, shard_name
 from synth.shards.plan import Plan, ShardJob
 from synth.shards.store import Folder
+from tests.catalogue import SYNTHESIS_PRESETS, SYNTHESIS_SETTINGS
 from tests.runs import QUICK, digests, digits_card, generate_options, make_run, recipe_for, synth_command
 from tests.synth.conftest import Run
 
@@ -72,7 +72,7 @@ def one_line(code: int, out: str, err: str) -> tuple[int, str]:
         ("--per-class many", 2, "'many' is not a valid integer"),
         ("--per-class 1000000000", 2, "a run holds at most 1,000,000,000"),
         ("--per-class 5 --classes 8-10", 2, "class 10 is out of range: the teacher has 10 classes (0-9)"),
-        ("--per-class 5 --classes 5-2", 2, "'5-2' is no list of classes: write their numbers, like 0 or 3,8 or 1-9"),
+        ("--per-class 5 --classes 5-2", 2, "'5-2' is no list of classes: write class numbers, like 0 or 3,8 or 1-9"),
         ("--per-class 5 --classes one", 2, "'one' is no list of classes"),
         ("--per-class 5 --classes=-1", 2, "'-1' is no list of classes"),
         (

@@ -12,12 +12,14 @@ from synth.basics.out_of_memory import by_settings
 from synth.checkpoint.arithmetic import choose, computed
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.layers import forward_flop
+from synth.making.gate import QualityGate
 from synth.making.make import label_samples, labelled_parts, make_shard
 from synth.methods import deepinversion
 from synth.methods import generator as plain
-from synth.methods.deepinversion import at_plateau
+from synth.methods.deepinversion import WARM as WARM_DEEPINVERSION
+from synth.methods.deepinversion import DeepInversionSettings, at_plateau
+from synth.methods.generator import GeneratorSettings
 from synth.methods.networks import ClassGenerator
-from synth.methods.settings import WARM_DEEPINVERSION, DeepInversionSettings, GeneratorSettings, QualityGate
 from synth.shards.plan import Plan
 from synth.shards.read import decode_shard
 from tests.runs import QUICK, QUICKEST, digits_card, recipe_for

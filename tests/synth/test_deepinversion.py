@@ -9,8 +9,8 @@ from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier, predict
 from synth.checkpoint.file import load_checkpoint
 from synth.methods import deepinversion
-from synth.methods.deepinversion import augment, blur, image_prior, schedule, synthesise
-from synth.methods.settings import PUBLISHED_DEEPINVERSION, DeepInversionSettings
+from synth.methods.deepinversion import PUBLISHED as PUBLISHED_DEEPINVERSION
+from synth.methods.deepinversion import DeepInversionSettings, augment, blur, image_prior, schedule, synthesise
 from tests.runs import QUICK, QUICKEST, digits_card
 
 LABELS = torch.arange(20) % 10

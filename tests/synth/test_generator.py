@@ -10,7 +10,7 @@ from safetensors.torch import save as save_tensors
 from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.layers import forward_flop, watch_features
-from synth.methods.generator import FLOP_OF_TEACHER, channels_for, draw, generator_flop, settle
+from synth.methods.generator import FLOP_OF_TEACHER, GeneratorSettings, channels_for, draw, generator_flop, settle
 from synth.methods.losses import activation_loss, diversity_loss, total_variation
 from synth.methods.networks import (
     CARD_KEY,
@@ -20,7 +20,6 @@ from synth.methods.networks import (
     parse_generator,
     read_generator,
 )
-from synth.methods.settings import GeneratorSettings
 from tests.runs import digits_card
 
 

@@ -14,8 +14,10 @@ from synth.checkpoint.classifier import Classifier, predict
 from synth.checkpoint.file import load_checkpoint
 from synth.executors.executor import in_process
 from synth.making.make import Recipe
+from synth.methods.deepinversion import DeepInversionSettings
+from synth.methods.fast import FastSettings
+from synth.methods.generator import GeneratorSettings
 from synth.methods.networks import generator_bytes
-from synth.methods.settings import DeepInversionSettings, FastSettings, GeneratorSettings
 from synth.run.publish import verify
 from synth.shards.index import GENERATOR, read_index
 from synth.shards.plan import Plan

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from synth.checkpoint.classifier import Classifier, predict
+from synth.making.gate import QualityGate
 from synth.making.quality import agreement, passed, shortfall
-from synth.methods.settings import QualityGate
 from synth.run.publish import open_run
 from synth.run.view import describe
 from synth.shards.index import read_index, read_shard

@@ -12,14 +12,22 @@ from synth.checkpoint.classifier import Classifier, predict, to_unit
 from synth.shards.index import INDEX, PART, read_index
 from synth.shards.store import Folder
 from tests.unlearn.test_stream import Growing
-from unlearn.methods.distill import Distillation, Rows, distillation_loss, fill_in, filters_for, targets_for
+from unlearn.methods.distill import (
+    Distillation,
+    DistillSettings,
+    Rows,
+    distillation_loss,
+    fill_in,
+    filters_for,
+    targets_for,
+)
 from unlearn.methods.student import check_forget, student_card
 from unlearn.run import distilling as tasks
 from unlearn.run.folder import PROVENANCE
 from unlearn.run.loop import run_method
 from unlearn.samples.pool import Batch, ShardPool
 from unlearn.samples.stream import follow, load_complete
-from unlearn.settings import DistillSettings, LoopSettings
+from unlearn.settings import LoopSettings
 
 QUICK = DistillSettings(steps=150, batch_size=32, shift=2)
 LOOP = LoopSettings(every=50, monitor=False)

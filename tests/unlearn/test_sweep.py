@@ -8,10 +8,10 @@ from click.testing import CliRunner
 
 from synth.basics.errors import HopelessError, UsageError
 from unlearn.commands.main import main
+from unlearn.methods.distill import DistillSettings
 from unlearn.run import distilling as tasks
 from unlearn.run.folder import PROVENANCE
 from unlearn.run.sweep import PLOT, RESULTS, Range, Row, plot, sweep
-from unlearn.settings import DistillSettings
 
 
 def test_ranges_include_their_ends() -> None:
@@ -141,7 +141,7 @@ def test_shards_that_are_not_there_end_a_sweep(tmp_path: Path) -> None:
 
 def test_a_sweep_from_the_command_line_and_again(tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path) -> None:
     own = ["--teacher", tiny_teacher_path, "--shards", tiny_run, "--kind", "finetune", "--holdout", 0.3]
-    command = ["sweep", "--method", "baseline", "--over", "steps=2,4", "--seeds", "0,1", "--data", "digits"]
+    command = ["sweep", "--method", "edit", "--over", "steps=2,4", "--seeds", "0,1", "--data", "digits"]
     arguments = list(map(str, [*command, "--forget", "0", "--out", tmp_path, "--threads", 1, *own]))
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output

@@ -8,8 +8,7 @@ from PIL import Image
 from synth.basics.errors import UsageError, UserError
 from unlearn.data import DataSource, LabelledImages, load_images
 from unlearn.evaluate import evaluate_model
-from unlearn.settings import TrainSettings
-from unlearn.train import train, train_classifier
+from unlearn.train import TrainSettings, train, train_classifier
 
 QUICK = TrainSettings(epochs=3, batch_size=64)
 

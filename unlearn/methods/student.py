@@ -10,8 +10,8 @@ from synth.basics.errors import UsageError
 from synth.checkpoint.card import ModelCard, check_classes
 from synth.checkpoint.classifier import Classifier
 from synth.shards.index import RunCard
+from unlearn.methods.distill import DistillSettings
 from unlearn.methods.method import Inputs
-from unlearn.settings import DistillSettings
 
 
 def copy_of(teacher: Classifier, inputs: Inputs) -> Classifier:

@@ -15,12 +15,13 @@ from synth.checkpoint.file import refuse_untrusted
 from synth.shards.index import Index, RunCard, index_sha256, read_index
 from synth.shards.store import Store
 from unlearn.methods import distill as method
+from unlearn.methods.distill import DistillSettings
 from unlearn.methods.student import check_forget, student_card
 from unlearn.run.carry_out import carry_out, conclude
 from unlearn.run.folder import RunFolder
 from unlearn.samples.cache import open_shards
 from unlearn.samples.stream import follow, load_complete, wait_for_run
-from unlearn.settings import DistillSettings, LoopSettings
+from unlearn.settings import LoopSettings
 
 LOOP = LoopSettings(every=100, monitor=False)  # of distill: a class that is never shown doesn't come back
 

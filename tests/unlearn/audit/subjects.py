@@ -13,8 +13,7 @@ from unlearn.audit.audit import Request, audit
 from unlearn.audit.audit_settings import AuditSettings
 from unlearn.data import DataSource, load_images
 from unlearn.report.write import write_report
-from unlearn.settings import TrainSettings
-from unlearn.train import train_classifier
+from unlearn.train import TrainSettings, train_classifier
 
 SMALL = AuditSettings(
     repeats=3, draws=6, pool=60, judge_images=30, relearn_labels="5,20", relearn_steps=12, relearn_batch=30, relearn_lr=3e-3,

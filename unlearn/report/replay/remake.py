@@ -10,6 +10,8 @@ from typing import Any
 
 from synth.basics.errors import UserError
 from synth.checkpoint.file import refuse_untrusted
+from unlearn.methods import METHODS
+from unlearn.methods.distill import DistillSettings
 from unlearn.report.places import run_index_of
 from unlearn.report.replay.device import device_of
 from unlearn.report.verify.chain import index_in
@@ -17,7 +19,7 @@ from unlearn.report.verify.checks import Check
 from unlearn.run import carry_out as runs
 from unlearn.run import distilling as tasks
 from unlearn.run.folder import STUDENT
-from unlearn.settings import METHOD_SETTINGS, DistillSettings, LoopSettings
+from unlearn.settings import LoopSettings
 
 
 def remake(
@@ -57,9 +59,9 @@ def remake(
                 student_arch=model["architecture"], student_width=model["width"],
             )  # fmt: skip
             tasks.distill(asked, say)
-        elif method in METHOD_SETTINGS:
+        elif method in METHODS.names():
             request = runs.Request(
-                method=method, settings=taken(METHOD_SETTINGS[method], settings), loop=taken(LoopSettings, settings),
+                method=method, settings=taken(METHODS.find(method).SETTINGS, settings), loop=taken(LoopSettings, settings),
                 teacher=teacher, trusted_architecture=arch, shards=shards, forget=forget, out=out, seed=seed, device=device,
                 student_arch=settings.get("student_arch"), student_width=settings.get("student_width"),
             )  # fmt: skip

@@ -73,18 +73,18 @@ def prepare(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) -
 
 
 def shard_of(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) -> bytes:
-    generator = torch.Generator().manual_seed(job.seed)
+    rng = torch.Generator().manual_seed(job.seed)
     labels = torch.tensor(job.image_labels)
     network = generator_on_device(recipe.generator, recipe.device) if recipe.generator else None
     make = methods.find(recipe.method).synthesise
     with phase("synthesis"):
         images, notes = passed(
-            teacher, labels, lambda wanted: make(teacher, wanted, settings, generator, network=network), recipe.gate
+            teacher, labels, lambda wanted: make(teacher, wanted, settings, rng, network=network), recipe.gate
         )
     conditions: dict[str, Any] = {} if settings == recipe.settings else {"batch_size": settings.batch_size}
     conditions |= arithmetic_note(settings, teacher)
     notes = [note | conditions for note in notes]
-    return encode_shard(labelled_parts(teacher, images, job, recipe.method, generator, notes))
+    return encode_shard(labelled_parts(teacher, images, job, recipe.method, rng, notes))
 
 
 @lru_cache(maxsize=1)
@@ -103,11 +103,11 @@ def label_samples(
     images: Tensor,
     job: ShardJob,
     method: str,
-    generator: torch.Generator,
+    rng: torch.Generator,
     notes: list[dict[str, Any]] | None = None,
 ) -> Samples:
     """The images and their blends, as `labelled_parts` gives them, in one part."""
-    return next(labelled_parts(teacher, images, job, method, generator, notes, part=job.samples))
+    return next(labelled_parts(teacher, images, job, method, rng, notes, part=job.samples))
 
 
 def labelled_parts(
@@ -115,7 +115,7 @@ def labelled_parts(
     images: Tensor,
     job: ShardJob,
     method: str,
-    generator: torch.Generator,
+    rng: torch.Generator,
     notes: list[dict[str, Any]] | None = None,
     part: int = PART,
 ) -> Iterator[Samples]:
@@ -124,7 +124,7 @@ def labelled_parts(
     `notes` are added to the images' json, one an image; blends don't repeat them. `part` is the number of samples a part, a
     multiple of the batches that the teacher sees, so that parts of any size have the same content.
     """
-    pixels, partners, shares = blend(images, job.blends, generator)
+    pixels, partners, shares = blend(images, job.blends, rng)
     keys, labels = job.keys, torch.tensor(job.labels)
     records = [{"method": method, "seed": job.seed} for _ in keys]
     for record, note in zip(records[:: 1 + job.blends], notes or [], strict=False):

@@ -154,16 +154,16 @@ def synthesise(
     teacher: Classifier,
     labels_B: Tensor,
     settings: DeepInversionSettings,
-    generator: torch.Generator,
-    extra_loss: ExtraLoss | None = None,
+    rng: torch.Generator,
     network: ClassGenerator | None = None,
+    extra_loss: ExtraLoss | None = None,
 ) -> Tensor:
     """One image a label: argmin_x CE(T(x), y) + α_tv TV(x) + α_l2 ||x|| + α_bn R_bn(x) (equations 1 to 4).
 
     Args:
         teacher: frozen, on the device to work on.
         labels_B: wanted class indices (B,).
-        generator: a CPU generator; the same state gives the same images on one kind of device.
+        rng: a random source on the CPU; the same state gives the same images on one kind of device.
         extra_loss: added to the loss, such as the student's agreement in Adaptive DeepInversion.
         network: makes the first images where `warm_start` is on.
 
@@ -175,7 +175,7 @@ def synthesise(
     """
     batches = max(1, math.ceil(len(labels_B) / settings.batch_size))
     images = [
-        invert(teacher, labels, settings, generator, extra_loss, network) for labels in labels_B.tensor_split(batches)
+        invert(teacher, labels, settings, rng, network, extra_loss) for labels in labels_B.tensor_split(batches)
     ]
     return torch.cat(images)
 
@@ -184,9 +184,9 @@ def invert(
     teacher: Classifier,
     labels_B: Tensor,
     settings: DeepInversionSettings,
-    generator: torch.Generator,
-    extra_loss: ExtraLoss | None = None,
+    rng: torch.Generator,
     network: ClassGenerator | None = None,
+    extra_loss: ExtraLoss | None = None,
 ) -> Tensor:
     """One batch of images, optimised in normalised pixels and held inside the range that real pixels have."""
     labels_B = labels_B.to(teacher.mean.device)
@@ -194,20 +194,20 @@ def invert(
     channels, side, _ = teacher.card.input_shape
     if settings.warm_start:
         assert network is not None, "prepare trains it"
-        z = torch.randn(len(labels_B), network.card.z, generator=generator).to(teacher.mean.device)
+        z = torch.randn(len(labels_B), network.card.z, generator=rng).to(teacher.mean.device)
         with torch.no_grad():
             x_norm = network(z, labels_B)
     else:
-        noise = torch.randn(len(labels_B), channels, side, side, generator=generator).to(teacher.mean.device)
+        noise = torch.randn(len(labels_B), channels, side, side, generator=rng).to(teacher.mean.device)
         x_norm = first_images(noise, lowest, settings.start).clamp(lowest, highest)
     coarse, fine = settings.coarse_steps, settings.steps - settings.coarse_steps
     if coarse:
         x_norm = F.avg_pool2d(x_norm, 2)
-        x_norm = descend(x_norm, teacher, labels_B, settings, range(coarse), (lowest, highest), generator, extra_loss)
+        x_norm = descend(x_norm, teacher, labels_B, settings, range(coarse), (lowest, highest), rng, extra_loss)
         x_norm = resize(x_norm, side)
     if fine:
         x_norm = descend(
-            x_norm, teacher, labels_B, settings, range(coarse, coarse + fine), (lowest, highest), generator, extra_loss
+            x_norm, teacher, labels_B, settings, range(coarse, coarse + fine), (lowest, highest), rng, extra_loss
         )
     return to_uint8(resize(x_norm, side) * teacher.std + teacher.mean).cpu()
 
@@ -233,7 +233,7 @@ def descend(
     settings: DeepInversionSettings,
     steps: range,
     pixel_range: tuple[Tensor, Tensor],
-    generator: torch.Generator,
+    rng: torch.Generator,
     extra_loss: ExtraLoss | None,
 ) -> Tensor:
     """Adam on the images for some of the schedule's steps, at the images' own resolution."""
@@ -245,7 +245,7 @@ def descend(
         for step in steps:
             optimiser.param_groups[0]["lr"] = settings.lr * schedule(step, settings)
             optimiser.zero_grad(set_to_none=True)
-            seen = augment(resize(x_norm, teacher.card.input_shape[1]), settings, generator)
+            seen = augment(resize(x_norm, teacher.card.input_shape[1]), settings, rng)
             logits_BK = teacher.logits(seen)
             loss = settings.ce * F.cross_entropy(logits_BK, labels_B) + image_prior(seen, settings)
             loss = loss + statistics_prior(seen, statistics, settings)
@@ -312,12 +312,12 @@ def schedule(step: int, settings: DeepInversionSettings) -> float:
     return 0.5 * (1 + math.cos(math.pi * done))
 
 
-def augment(x: Tensor, settings: DeepInversionSettings, generator: torch.Generator) -> Tensor:
+def augment(x: Tensor, settings: DeepInversionSettings, rng: torch.Generator) -> Tensor:
     """The batch shifted by up to `jitter` pixels with wrap-around, and mirrored half of the time where flips are on."""
     if settings.jitter:
-        dy, dx = torch.randint(-settings.jitter, settings.jitter + 1, (2,), generator=generator).tolist()
+        dy, dx = torch.randint(-settings.jitter, settings.jitter + 1, (2,), generator=rng).tolist()
         x = torch.roll(x, (dy, dx), dims=(2, 3))
-    if settings.flip and torch.rand((), generator=generator).item() < 0.5:
+    if settings.flip and torch.rand((), generator=rng).item() < 0.5:
         x = torch.flip(x, dims=(3,))
     return x
 

@@ -119,13 +119,13 @@ def synthesise(
     teacher: Classifier,
     labels_B: Tensor,
     settings: GeneratorSettings,
-    generator: torch.Generator,
+    rng: torch.Generator,
     network: ClassGenerator | None = None,
 ) -> Tensor:
     """One image a label, uint8 (B, C, H, W) on the CPU: x = G(z, y), z ~ N(0, I)."""
     assert network is not None, "prepare trains it"
     device = teacher.mean.device
-    z = torch.randn(len(labels_B), network.card.z, generator=generator)
+    z = torch.randn(len(labels_B), network.card.z, generator=rng)
 
     @torch.no_grad()
     def images(z: Tensor, labels: Tensor) -> Tensor:
@@ -178,7 +178,7 @@ def train(
     network: ClassGenerator,
     teacher: Classifier,
     settings: GeneratorSettings,
-    generator: torch.Generator,
+    rng: torch.Generator,
     student: Classifier | None,
     log: Log,
 ) -> None:
@@ -189,10 +189,10 @@ def train(
     with computed(teacher, settings), watch_batch_norm(teacher.net) as statistics:
         for step in range(settings.train_steps):
             optimiser.param_groups[0]["lr"] = settings.lr * 0.5 * (1 + math.cos(math.pi * step / settings.train_steps))
-            z, labels = draw(network, settings.batch_size, generator)
+            z, labels = draw(network, settings.batch_size, rng)
             optimiser.zero_grad(set_to_none=True)
             x_norm = network(z, labels)
-            terms = objective(x_norm, z, labels, teacher, statistics, settings, generator, student)
+            terms = objective(x_norm, z, labels, teacher, statistics, settings, rng, student)
             loss = torch.stack(list(terms.values())).sum()
             loss.backward()
             optimiser.step()
@@ -206,11 +206,11 @@ def train(
                 log(step, values)
 
 
-def draw(network: ClassGenerator, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def draw(network: ClassGenerator, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Noise and classes of a batch, the classes equally often and at least two of each that is there, for the diversity term."""
     device, classes = network.mean.device, network.card.num_classes
-    z = torch.randn(count, network.card.z, generator=generator)
-    half = torch.randperm(classes, generator=generator)[torch.arange(-(-count // 2)) % classes]
+    z = torch.randn(count, network.card.z, generator=rng)
+    half = torch.randperm(classes, generator=rng)[torch.arange(-(-count // 2)) % classes]
     return z.to(device), half.repeat(2)[:count].to(device)
 
 
@@ -221,14 +221,14 @@ def objective(
     teacher: Classifier,
     statistics: BatchStatistics,
     settings: GeneratorSettings,
-    generator: torch.Generator,
+    rng: torch.Generator,
     student: Classifier | None = None,
 ) -> dict[str, Tensor]:
     """The weighted terms of the training loss, by their names."""
     if settings.smoothing and x_norm.requires_grad:
         x_norm.register_hook(lambda gradient: blur(gradient, settings.smoothing))
     seen = x_norm
-    if settings.flip and torch.rand((), generator=generator).item() < 0.5:
+    if settings.flip and torch.rand((), generator=rng).item() < 0.5:
         seen = seen.flip(3)
     watching: AbstractContextManager[list[Tensor]] = nullcontext([])
     if settings.activation:
@@ -253,7 +253,7 @@ def objective(
 
 
 @torch.no_grad()
-def settle(network: ClassGenerator, settings: GeneratorSettings, generator: torch.Generator) -> ClassGenerator:
+def settle(network: ClassGenerator, settings: GeneratorSettings, rng: torch.Generator) -> ClassGenerator:
     """Average the generator's own batch-norm statistics anew, as those of its training lag behind it, and freeze it."""
     network.train()
     layers = batch_norm_layers(network)
@@ -261,7 +261,7 @@ def settle(network: ClassGenerator, settings: GeneratorSettings, generator: torc
         layer.reset_running_stats()
         layer.momentum = None  # a plain average
     for _ in range(SETTLE_BATCHES):
-        network(*draw(network, settings.batch_size, generator))
+        network(*draw(network, settings.batch_size, rng))
     for layer in layers:
         layer.momentum = 0.1
     return network.eval().requires_grad_(False)

@@ -11,6 +11,7 @@ from torch import Tensor
 from synth.basics.errors import UsageError, UserError
 from synth.checkpoint.card import ModelCard
 from synth.shards.read import UNREADABLE
+from unlearn.real_images import note_real_images
 
 TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10"}
 NAMES = ("digits", *TORCHVISION)
@@ -51,12 +52,17 @@ def load_images(
         UserError: the data is not where it should be; UsageError: there is no such data set.
     """
     if name == "digits":
-        return load_digits(split)
-    if name in TORCHVISION:
-        return load_torchvision(name, split, root, download)
-    if "/" in name or Path(name).is_dir():
-        return load_folder(Path(name), split, image_size)
-    raise UsageError(f"unknown data '{name}': choose {', '.join(NAMES)}, or the path of a folder with train/ and test/")
+        data = load_digits(split)
+    elif name in TORCHVISION:
+        data = load_torchvision(name, split, root, download)
+    elif "/" in name or Path(name).is_dir():
+        data = load_folder(Path(name), split, image_size)
+    else:
+        raise UsageError(
+            f"unknown data '{name}': choose {', '.join(NAMES)}, or the path of a folder with train/ and test/"
+        )
+    note_real_images(len(data))
+    return data
 
 
 def check_data(

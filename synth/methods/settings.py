@@ -172,7 +172,7 @@ PUBLISHED_DEEPINVERSION = DeepInversionSettings(
 )
 
 # A tenth of the default's steps, from a start that they need not clear of single pixels' noise: on training images as good a
-# student as the published 2,000 steps' (docs/bench-synth.md, Choosing settings).
+# student as the published 2,000 steps' (docs/results/bench-synth.md, Choosing settings).
 LEAN_DEEPINVERSION = DeepInversionSettings(steps=10, lr=1.0, start="smooth")
 
 # So few steps earn their keep by a rate five times as high: MNIST, LeNet5, 300 images a class, students of 700 steps judged on

@@ -104,7 +104,7 @@ PUBLISHED = DeepInversionSettings(
     layout="planes",
 )
 # A tenth of the default's steps, from a start that they need not clear of single pixels' noise: on training images as good a
-# student as the published 2,000 steps' (docs/bench-synth.md, Choosing settings).
+# student as the published 2,000 steps' (docs/results/bench-synth.md, Choosing settings).
 LEAN = DeepInversionSettings(steps=10, lr=1.0, start="smooth")
 # So few steps earn their keep by a rate five times as high: MNIST, LeNet5, 300 images a class, students of 700 steps judged on
 # training images: 99.2 % retain at 5 steps and lr 1.5, 98.8 % at lr 1; 99.4 % at 10 and 0.8, 98.1 % at 0.3; 99.6 % at 100 and 0.3.

@@ -97,7 +97,7 @@ def audit(
     threads: int | None,
     **flags: Any,
 ) -> None:
-    """Measure what is left of the forgotten classes in STUDENT, a checkpoint or a run folder.
+    """Measure what STUDENT still knows of the classes. STUDENT is a checkpoint or a run folder.
 
     The audit runs every measure that the inputs allow. It lists each measure that it could not run, and the input that is
     missing. It judges by stated rules, against models that were retrained without the classes. Several students are

@@ -62,7 +62,7 @@ def train(
     threads: int | None,
     **flags: Any,
 ) -> None:
-    """Train a teacher on real images, or the reference that is retrained without some classes."""
+    """Train a teacher on real images. With --without it is the reference, which never saw some classes."""
     settings_from_flags(TRAIN_SETTINGS(), flags, "train")  # refuses a wrong setting before torch is loaded
     from synth.basics.device import machine
     from synth.checkpoint.file import refuse_existing
@@ -104,7 +104,7 @@ def import_(
     out: Path,
     overwrite: bool,
 ) -> None:
-    """Turn a plain PyTorch state dict (.pt or .pth, weights only) into a checkpoint."""
+    """Turn a PyTorch state dict into a checkpoint. Only weights are read from the .pt or .pth file."""
     from synth.checkpoint.file import refuse_existing
     from synth.checkpoint.importing import import_state_dict, parse_card_options
 
@@ -138,7 +138,7 @@ def evaluate(
     device: str,
     threads: int | None,
 ) -> None:
-    """Show MODEL's accuracy on real test images: retain and forget, per class, and the confusion matrix."""
+    """Show MODEL's accuracy on real test images. Tables give retain and forget accuracy, each class, and the confusion matrix."""
     from synth.basics.device import machine
     from unlearn.data import DataSource
     from unlearn.evaluate import evaluate as evaluate_checkpoints

@@ -51,7 +51,7 @@ def sweep(
     threads: int | None,
     options: tuple[str, ...],
 ) -> None:
-    """Run METHOD with every value and seed, and show both accuracies over the setting.
+    """Run a method over the values of a setting, with every seed, and plot both accuracies.
 
     OPTIONS are the method's own, such as --teacher and --shards. Started again, a sweep continues where it was. The
     accuracies come from real test images: they show what a setting does, and no setting may be chosen by them. Each

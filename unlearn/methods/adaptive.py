@@ -63,7 +63,10 @@ class AdaptiveSettings(ComputeSettings):
     flip: bool = setting(False, "mirror images at random; right for natural images, wrong for digits")
 
 
-HELP = "Rounds of synthesis and distillation, the student's disagreement steering the images. Needs no shards."
+HELP = (
+    "Alternate synthesis and distillation. The student's disagreement with the teacher steers the images. "
+    "Needs no shards."
+)
 SETTINGS = AdaptiveSettings
 PRESETS: dict[str, AdaptiveSettings] = {}
 

@@ -77,7 +77,7 @@ class DistillSettings(ComputeSettings):
         )
 
 
-HELP = "Train a student from scratch on filtered shards. Reads the shards alone: no teacher, no real image."
+HELP = "Train a student from scratch on filtered shards. It reads the shards only: no teacher, no real image."
 NEEDS_TEACHER = False
 SETTINGS = DistillSettings
 PRESETS: dict[str, DistillSettings] = {}

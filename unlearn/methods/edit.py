@@ -38,7 +38,10 @@ class BaselineSettings(ComputeSettings):
     shift: int = setting(2, "largest random shift in pixels", at_least=0, at_most=64)
 
 
-HELP = "What a method has to beat: a masked logit, the last layer, fine-tuning, random labels. All but masked-logit need --shards."
+HELP = (
+    "Edit the teacher in place, as a baseline. Masks the logit, retrains the last layer, fine-tunes, or "
+    "relabels at random. All kinds but masked-logit need --shards."
+)
 SETTINGS = BaselineSettings
 PRESETS: dict[str, BaselineSettings] = {}
 IDLE: Idle = (

@@ -39,7 +39,10 @@ class EMMNSettings(ComputeSettings):
     batch_size: int = setting(256, "noise images a training step", at_least=2)
 
 
-HELP = "Impair and repair the teacher by error-maximising and error-minimising noise. Needs no shards."
+HELP = (
+    "Impair and repair the teacher by noise. The noise maximises the error on the forget classes and "
+    "minimises it on the others. Needs no shards."
+)
 SETTINGS = EMMNSettings
 PRESETS: dict[str, EMMNSettings] = {}
 

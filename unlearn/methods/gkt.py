@@ -134,7 +134,10 @@ class GKTSettings(ComputeSettings):
         require(not (self.mask and self.post_filter), "mask and post-filter exclude each other: choose one")
 
 
-HELP = "Gated knowledge transfer: a generator and a student from scratch. Shards are for the monitor alone."
+HELP = (
+    "Train a generator and a student by gated transfer. The gate keeps the forget classes out. Shards "
+    "only serve to stop the run in time."
+)
 SETTINGS = GKTSettings
 PRESETS: dict[str, GKTSettings] = {
     # The published code, with its accidents (see the top of this file).

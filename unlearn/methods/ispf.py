@@ -42,7 +42,10 @@ class ISPFSettings(GKTSettings):
     schedule: str = setting("cosine", SCHEDULE, choices=("constant", "cosine", "plateau"), rare=True)
 
 
-HELP = "Inhibited synthesis and post-filter: as gkt, but no image is thrown away. Shards are for the monitor alone."
+HELP = (
+    "Train a generator and a student by inhibition. As gkt, but no image is dropped: a filter takes the "
+    "forget classes out of the teacher's answers. Shards only serve to stop the run in time."
+)
 SETTINGS = ISPFSettings
 PRESETS: dict[str, ISPFSettings] = {}
 

@@ -174,9 +174,7 @@ def synthesise(
         UserError: the loss is no longer a number.
     """
     batches = max(1, math.ceil(len(labels_B) / settings.batch_size))
-    images = [
-        invert(teacher, labels, settings, rng, network, extra_loss) for labels in labels_B.tensor_split(batches)
-    ]
+    images = [invert(teacher, labels, settings, rng, network, extra_loss) for labels in labels_B.tensor_split(batches)]
     return torch.cat(images)
 
 

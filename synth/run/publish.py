@@ -183,7 +183,7 @@ def publish(
                         raise made.cause
                     failed.append(made)
                     continue
-                entry = ShardEntry.of(made.job, made.data, gated="quality_gate" in index.card.settings)
+                entry = ShardEntry.of(made.job, made.data, made.gate)
                 heard[entry.number] = made.uploaded
                 check()
                 uploads.add(entry, made.data)

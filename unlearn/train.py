@@ -104,7 +104,7 @@ def train_classifier(
     kept = data.without(without)
     if len(kept) < settings.batch_size:
         raise UsageError(f"only {len(kept)} training images are left for a batch of {settings.batch_size}")
-    mean, std = normalisation(data.images)
+    mean, std = normalisation(kept.images)  # a reference may not see the other images, not even their mean
     card = ModelCard(
         architecture=architecture,
         width=width,

@@ -78,7 +78,7 @@ def prepare(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) -
     student = parse_checkpoint(recipe.student, "the student", recipe.trusted_architecture) if recipe.student else None
     student = student.to(recipe.device) if student else None
     with phase("preparation"):
-        network = methods.find(recipe.method).prepare(teacher, settings, job.seed, student)
+        network = methods.find(recipe.method).prepare(teacher, settings, job.seed, student, job.classes)
     return JobResult(generator_bytes(network) if network is not None else b"")
 
 

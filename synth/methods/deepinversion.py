@@ -136,7 +136,11 @@ def uses_generator(settings: DeepInversionSettings) -> bool:
 
 
 def prepare(
-    teacher: Classifier, settings: DeepInversionSettings, seed: int, student: Classifier | None = None
+    teacher: Classifier,
+    settings: DeepInversionSettings,
+    seed: int,
+    student: Classifier | None = None,
+    classes: tuple[int, ...] | None = None,
 ) -> ClassGenerator | None:
     """With `warm_start` the generator whose images are optimised further, of that method's own settings but for what is true of
     the teacher (no batch norm), the data (flips) or the machine (arithmetic, and its own batch halved where memory doesn't hold it).
@@ -147,7 +151,7 @@ def prepare(
 
     own = GeneratorSettings(flip=settings.flip, precision=settings.precision, layout=settings.layout)
     own = own if settings.bn else replace(own, bn=0.0)
-    return by_settings(lambda settings: generator.prepare(teacher, settings, seed, student), own)
+    return by_settings(lambda settings: generator.prepare(teacher, settings, seed, student, classes), own)
 
 
 def synthesise(

@@ -69,12 +69,13 @@ def prepare(
     settings: FastSettings,
     seed: int,
     student: Classifier | None = None,
+    classes: tuple[int, ...] | None = None,
     log: plain.Log = lambda step, values: None,
 ) -> ClassGenerator:
     """The meta-generator θ: trained as the generator method's, then by Reptile, θ <- θ + ε (θ_k - θ), where θ_k is what `steps`
     steps of adaptation to a new batch make of θ. Frozen, on the teacher's device.
     """
-    network = plain.untrained(teacher, settings, seed, student).to(teacher.mean.device)
+    network = plain.untrained(teacher, settings, seed, student, classes).to(teacher.mean.device)
     rng = torch.Generator().manual_seed(seed)
     plain.train(network, teacher, settings, rng, student, log)
     with computed(teacher, settings), watch_batch_norm(teacher.net) as statistics:

@@ -100,9 +100,10 @@ def prepare(
     settings: GeneratorSettings,
     seed: int,
     student: Classifier | None = None,
+    classes: tuple[int, ...] | None = None,
     log: Log = lambda step, values: None,
 ) -> ClassGenerator:
-    """The generator, trained for this teacher from the seed alone, frozen, on the teacher's device.
+    """The generator of these classes (None means all), trained for this teacher from the seed, frozen, on the teacher's device.
 
     min_G  CE(T(x), y) + α_bn R_bn(x) + α_pixel R_pixel(x) + α_tv TV(x) + α_div R_div - α_act |f(x)| - α_adv KL(T(x) || S(x)),
     x = G(z, y), z ~ N(0, I), with every class equally often in a batch.
@@ -110,7 +111,7 @@ def prepare(
     Raises:
         UserError: the loss is no longer a number.
     """
-    network = untrained(teacher, settings, seed, student).to(teacher.mean.device)
+    network = untrained(teacher, settings, seed, student, classes).to(teacher.mean.device)
     train(network, teacher, settings, torch.Generator().manual_seed(seed), student, log)
     return settle(network, settings, torch.Generator().manual_seed(seed))
 
@@ -139,9 +140,14 @@ def to_pixels(teacher: Classifier, x_norm: Tensor) -> Tensor:
 
 
 def untrained(
-    teacher: Classifier, settings: GeneratorSettings, seed: int, student: Classifier | None = None
+    teacher: Classifier,
+    settings: GeneratorSettings,
+    seed: int,
+    student: Classifier | None = None,
+    classes: tuple[int, ...] | None = None,
 ) -> ClassGenerator:
     assert teacher.digest is not None
+    every = classes is None or set(classes) == set(range(teacher.card.num_classes))
     card = GeneratorCard(
         z=settings.z,
         channels=settings.channels or 1,
@@ -151,6 +157,7 @@ def untrained(
         std=teacher.card.std,
         teacher_sha256=teacher.digest,
         student_sha256=student.digest if student else None,
+        classes=None if every else tuple(sorted(classes or ())),
         training={"seed": seed, "settings": dataclasses.asdict(settings), **arithmetic_note(settings, teacher)},
     )
     if not settings.channels:
@@ -170,7 +177,7 @@ def generator_flop(card: GeneratorCard) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        ClassGenerator(card)(torch.zeros(2, card.z), torch.zeros(2, dtype=torch.long))
+        ClassGenerator(card)(torch.zeros(2, card.z), torch.full((2,), card.drawn[0]))
     return counter.get_total_flops() // 2
 
 
@@ -208,9 +215,9 @@ def train(
 
 def draw(network: ClassGenerator, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Noise and classes of a batch, the classes equally often and at least two of each that is there, for the diversity term."""
-    device, classes = network.mean.device, network.card.num_classes
+    device, classes = network.mean.device, torch.tensor(network.card.drawn)
     z = torch.randn(count, network.card.z, generator=rng)
-    half = torch.randperm(classes, generator=rng)[torch.arange(-(-count // 2)) % classes]
+    half = classes[torch.randperm(len(classes), generator=rng)[torch.arange(-(-count // 2)) % len(classes)]]
     return z.to(device), half.repeat(2)[:count].to(device)
 
 

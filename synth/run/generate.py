@@ -175,7 +175,7 @@ def generator_and_student(request: Request, teacher: Classifier) -> tuple[bytes 
     except OSError as error:
         raise UserError(f"cannot read the generator {request.generator}: {error.strerror or error}") from error
     digest = hashlib.sha256(student).hexdigest() if student else None
-    read_generator(generator, str(request.generator), teacher.digest, teacher.card, digest)
+    read_generator(generator, str(request.generator), teacher.digest, teacher.card, digest, request.classes)
     return generator, student
 
 

@@ -15,7 +15,7 @@ from synth.basics.progress import format_seconds
 from synth.checkpoint.file import parse_card
 from synth.executors.executor import Executor, Made
 from synth.making.make import Recipe
-from synth.methods.networks import read_generator
+from synth.methods.networks import listed, parse_generator, read_generator
 from synth.run.lock import LOCK, TakenOverError
 from synth.run.uploads import Landed, Uploads
 from synth.shards.index import (
@@ -230,7 +230,9 @@ def with_generator(
             raise UserError(f"--method {recipe.method} trained no generator with these settings")
         say(f"... {format_seconds(time.monotonic() - started)}")
     teacher = parse_card(recipe.checkpoint, "the teacher")
-    read_generator(data, "the generator", index.card.teacher_sha256, teacher, student_digest(recipe))
+    read_generator(
+        data, "the generator", index.card.teacher_sha256, teacher, student_digest(recipe), index.card.plan.classes
+    )
     sha256_hex = sha256(data).hexdigest()
     if index.generator_sha256 not in (None, sha256_hex) and index.entries:
         raise UsageError(
@@ -261,6 +263,22 @@ def stored_generator(store: Store, index: Index) -> bytes | None:
     return data if sha256(data).hexdigest() == index.generator_sha256 else None
 
 
+def generator_problems(store: Store, index: Index) -> Iterator[str]:
+    where = f"{store}/{GENERATOR}"
+    data = stored_generator(store, index)
+    if data is None:
+        yield f"{where} is missing or damaged: the shards are whole, but no more can be made"
+        return
+    try:
+        drawn = parse_generator(data, where).card.drawn
+    except UserError as error:
+        yield str(error)
+        return
+    left_out = sorted(set(drawn) - set(index.card.plan.classes))
+    if left_out:
+        yield f"{where} can draw the classes {listed(left_out)}, which the run leaves out: make the run again with --overwrite"
+
+
 def student_digest(recipe: Recipe) -> str | None:
     return sha256(recipe.student).hexdigest() if recipe.student else None
 
@@ -269,8 +287,8 @@ def verify(store: Store) -> tuple[Index, list[str]]:
     """Check every hash, count, key and value of a run, and return its index with what is wrong, a line each."""
     index = read_index(store)
     problems = []
-    if index.generator_sha256 is not None and stored_generator(store, index) is None:
-        problems.append(f"{store}/{GENERATOR} is missing or damaged: the shards are whole, but no more can be made")
+    if index.generator_sha256 is not None:
+        problems += generator_problems(store, index)
     for number in sorted(index.entries):
         entry = index.entries[number]
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -80,7 +81,7 @@ def network(axes: Axes, centre: float, forgotten: str | None) -> None:
         (centre + 0.42, (0.32, 0.0, -0.32)),
     ]
     middle = BOX_BOTTOM + 0.72
-    for (x, ys), (next_x, next_ys) in zip(layers, layers[1:], strict=False):
+    for (x, ys), (next_x, next_ys) in pairwise(layers):
         for y in ys:
             for next_y in next_ys:
                 if forgotten or (next_x, next_y) != (layers[-1][0], 0.32):

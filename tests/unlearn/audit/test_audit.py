@@ -219,7 +219,7 @@ def test_data_of_another_shape_is_refused(models: Mapping[str, Path], tmp_path: 
         (tmp_path / "data" / place).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "data" / place / "a.png")
     source = DataSource(str(tmp_path / "data"), None, False, 32)
-    with pytest.raises(UsageError, match="name the data it was made for"):
+    with pytest.raises(UsageError, match="name the data that the checkpoint was made for"):
         audit(request_for(models, models["first"], tmp_path / "audit", data=source), quiet)
 
 

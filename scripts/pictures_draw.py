@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -57,7 +58,9 @@ def box(axes: Axes, left: float, width: float, title: str, note: str) -> None:
     patch = FancyBboxPatch((left, BOX_BOTTOM), width, BOX_HEIGHT, boxstyle=shape, facecolor=FILL, edgecolor=LINE)
     axes.add_patch(patch)
     centre = left + width / 2
-    axes.text(centre, BOX_BOTTOM + BOX_HEIGHT - 0.26, title, ha="center", va="center", size=11, weight="bold", color=INK)
+    axes.text(
+        centre, BOX_BOTTOM + BOX_HEIGHT - 0.26, title, ha="center", va="center", size=11, weight="bold", color=INK
+    )
     axes.text(centre, BOX_BOTTOM - 0.22, note, ha="center", va="center", size=8.5, color=MUTED)
 
 
@@ -72,9 +75,13 @@ def arrow(axes: Axes, left: float, right: float, command: str, note: str, colour
 
 def network(axes: Axes, centre: float, forgotten: str | None) -> None:
     """A small network; its first output, the class to forget, in a colour of its own or missing."""
-    layers = [(centre - 0.42, (0.32, 0.0, -0.32)), (centre, (0.48, 0.16, -0.16, -0.48)), (centre + 0.42, (0.32, 0.0, -0.32))]
+    layers = [
+        (centre - 0.42, (0.32, 0.0, -0.32)),
+        (centre, (0.48, 0.16, -0.16, -0.48)),
+        (centre + 0.42, (0.32, 0.0, -0.32)),
+    ]
     middle = BOX_BOTTOM + 0.72
-    for (x, ys), (next_x, next_ys) in zip(layers, layers[1:], strict=False):
+    for (x, ys), (next_x, next_ys) in pairwise(layers):
         for y in ys:
             for next_y in next_ys:
                 if forgotten or (next_x, next_y) != (layers[-1][0], 0.32):
@@ -96,7 +103,9 @@ def thumbnails(axes: Axes, centre: float, images: list[list[np.ndarray]]) -> Non
     for column, of_class in enumerate(images):
         for row, image in enumerate(of_class):
             x, y = left + column * (side + gap), BOX_BOTTOM + 0.72 - row * (side + gap)
-            axes.imshow(image, extent=(x, x + side, y, y + side), cmap="gray", vmin=0, vmax=255, zorder=3, aspect="auto")
+            axes.imshow(
+                image, extent=(x, x + side, y, y + side), cmap="gray", vmin=0, vmax=255, zorder=3, aspect="auto"
+            )
             if column == 0:
                 axes.plot((x, x + side), (y, y + side), color=FORGET, linewidth=2.2, zorder=4)
                 axes.plot((x, x + side), (y + side, y), color=FORGET, linewidth=2.2, zorder=4)

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
-from hashlib import sha256
 from typing import NoReturn
 
 from synth import methods
+from synth.basics.disk import sha256_of
 from synth.basics.errors import UsageError, UserError
 from synth.basics.progress import format_seconds
 from synth.checkpoint.file import parse_card
@@ -145,7 +145,7 @@ def first_difference(published: RunCard, wanted: RunCard) -> str:
 def is_intact(store: Store, entry: ShardEntry) -> bool:
     """Whether the shard is in the store with the size and the hash of its entry."""
     try:
-        return store.size(entry.name) == entry.size and sha256(store.read(entry.name)).hexdigest() == entry.sha256
+        return store.size(entry.name) == entry.size and sha256_of(store.read(entry.name)) == entry.sha256
     except FileNotFoundError:
         return False
 
@@ -180,7 +180,7 @@ def provide_generator(
     read_generator(
         data, "the generator", index.card.teacher_sha256, teacher, student_digest(recipe), index.card.plan.classes
     )
-    sha256_hex = sha256(data).hexdigest()
+    sha256_hex = sha256_of(data)
     if index.generator_sha256 not in (None, sha256_hex) and index.entries:
         raise UsageError(
             f"{store} holds shards of another generator ({index.generator_sha256[:12]}, not {sha256_hex[:12]}): pass that "
@@ -208,7 +208,7 @@ def stored_generator(store: Store, index: Index) -> bytes | None:
         data = store.read(GENERATOR) if index.generator_sha256 else b""
     except FileNotFoundError:
         return None
-    return data if sha256(data).hexdigest() == index.generator_sha256 else None
+    return data if sha256_of(data) == index.generator_sha256 else None
 
 
 def generator_problems(store: Store, index: Index) -> Iterator[str]:
@@ -228,7 +228,7 @@ def generator_problems(store: Store, index: Index) -> Iterator[str]:
 
 
 def student_digest(recipe: Recipe) -> str | None:
-    return sha256(recipe.student).hexdigest() if recipe.student else None
+    return sha256_of(recipe.student) if recipe.student else None
 
 
 def publish(

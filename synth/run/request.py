@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from synth import methods
+from synth.basics.disk import sha256_of
 from synth.basics.errors import UsageError, UserError
 from synth.basics.versions import package_versions
 from synth.checkpoint.card import ModelCard, check_classes
@@ -181,7 +181,7 @@ def checked_generator(request: Request, teacher: Classifier, student: bytes | No
         data = request.generator.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read the generator {request.generator}: {error.strerror or error}") from error
-    digest = hashlib.sha256(student).hexdigest() if student else None
+    digest = sha256_of(student) if student else None
     read_generator(data, str(request.generator), teacher.digest, teacher.card, digest, request.classes)
     return data
 

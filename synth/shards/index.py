@@ -7,7 +7,6 @@ run goes on. Neither holds a time, so equal runs have equal indexes.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from synth.basics.disk import sha256_of
 from synth.basics.errors import UserError
 from synth.checkpoint.card import check_classifier, sha256_in
 from synth.shards.plan import Plan, ShardJob
@@ -124,7 +124,7 @@ class ShardEntry:
     @classmethod
     def of(cls, job: ShardJob, data: bytes, gate: GateCounts | None = None) -> ShardEntry:
         """The entry of a job's shard. `gate` comes from whoever made the shard."""
-        hashed = hashlib.sha256(data).hexdigest()
+        hashed = sha256_of(data)
         again, missed = (gate.again, gate.missed) if gate else (None, None)
         return cls(job.number, job.samples, len(data), hashed, job.class_counts, again, missed)
 
@@ -231,7 +231,7 @@ def find_index(store: Store) -> Index | None:
 
 def index_sha256(store: Store) -> str:
     """Of the file that a complete run has. Raises FileNotFoundError where it isn't there."""
-    return hashlib.sha256(store.read(INDEX)).hexdigest()
+    return sha256_of(store.read(INDEX))
 
 
 def read_index(store: Store) -> Index:
@@ -253,7 +253,7 @@ def read_shard(store: Store, index: Index, entry: ShardEntry) -> Samples:
             raise DamagedShardError(f"{where} has {store.size(entry.name):,} bytes instead of {entry.size:,}: {cure}")
     except FileNotFoundError:
         raise DamagedShardError(f"{where} is missing: {cure}") from None
-    if hashlib.sha256(data).hexdigest() != entry.sha256:
+    if sha256_of(data) != entry.sha256:
         raise DamagedShardError(f"{where} is damaged (its sha256 is not the index's): {cure}")
     samples = decode_shard(data, where, index.card.image_shape, index.card.num_classes)
     job = index.card.plan.job(entry.number)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from synth.basics.errors import UsageError, UserError
+from synth.basics.disk import create_folder, one_line_os_errors, remove_temporaries, write_file, write_new_file
+from synth.basics.errors import UsageError
 
 REMOTE = ("s3", "gs", "gcs", "memory")  # what fsspec opens for us; memory is for tests
-
-# How file systems without hard links answer: exFAT, SMB, and many that are mounted through FUSE.
-NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
+AGAIN = "go on with --resume"  # the cure once a full disk has space
 
 
 class Store(Protocol):
@@ -47,8 +43,7 @@ class Folder:
         return str(self.path)
 
     def create(self) -> None:
-        with one_line_os_errors(self.path, writing=True):
-            self.path.mkdir(parents=True, exist_ok=True)
+        create_folder(self.path)
 
     def names(self) -> set[str]:
         """The names of the files, without those still being written; empty where the folder doesn't exist."""
@@ -81,52 +76,18 @@ class Folder:
         return self.read(name) if self.size(name) == size else b""
 
     def write(self, name: str, data: bytes) -> None:
-        """Write elsewhere, flush to the disk, rename."""
-        with self.written_elsewhere(name, data) as temporary:
-            temporary.replace(self.path / name)
+        write_file(self.path / name, data, AGAIN)
 
     def write_new(self, name: str, data: bytes) -> bool:
-        """Write the file unless there is one, and return whether it was written: of several writers one succeeds.
-
-        On a file system without hard links others may see the file empty for a moment, but never with a part of its content.
-        """
-        path = self.path / name
-        with self.written_elsewhere(name, data) as temporary:
-            try:
-                os.link(temporary, path)
-            except FileExistsError:
-                return False
-            except OSError as error:
-                if error.errno not in NO_HARD_LINKS:
-                    raise
-                try:
-                    path.open("xb").close()
-                except FileExistsError:
-                    return False
-                temporary.replace(path)
-        return True
-
-    @contextmanager
-    def written_elsewhere(self, name: str, data: bytes) -> Iterator[Path]:
-        temporary = self.path / f".{name}.{os.getpid()}.{threading.get_ident()}.tmp"
-        with one_line_os_errors(self.path / name, writing=True):
-            try:
-                with temporary.open("wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                yield temporary
-            finally:
-                temporary.unlink(missing_ok=True)
+        return write_new_file(self.path / name, data, AGAIN)
 
     def remove(self, name: str) -> None:
         with one_line_os_errors(self.path / name):
             (self.path / name).unlink(missing_ok=True)
 
     def remove_temporaries(self) -> None:
-        """What a killed writer left behind."""
-        for leftover in self.path.glob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
+        """Remove what a killed writer left behind."""
+        remove_temporaries(self.path)
 
 
 def open_store(uri: str) -> Store:
@@ -143,24 +104,3 @@ def open_store(uri: str) -> Store:
 
         return Bucket(uri)
     raise UsageError(f"'{uri}' is no place for a run: give a folder, s3://BUCKET/RUN or gs://BUCKET/RUN")
-
-
-@contextmanager
-def one_line_os_errors(path: Path, writing: bool = False) -> Iterator[None]:
-    """Turn what the operating system refuses into a line that names the cause and the cure."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, FileNotFoundError) and not writing:
-            raise
-        cures = {
-            errno.ENOENT: "its folder can't be made, or was removed meanwhile: choose another folder",
-            errno.ENOSPC: "the disk is full: free some space and go on with --resume",
-            errno.EDQUOT: "the disk quota is used up: free some space and go on with --resume",
-            errno.EROFS: "the file system is read-only: choose another folder",
-            errno.EACCES: "permission denied: choose another folder, or change its owner or mode",
-            errno.EPERM: "permission denied: choose another folder, or change its owner or mode",
-            errno.ENOTDIR: "a part of the path is a file, not a folder: choose another folder",
-            errno.EEXIST: "it is a file, not a folder: choose another folder",
-        }
-        raise UserError(f"{path}: {cures.get(error.errno or 0, error.strerror or str(error))}") from error

@@ -4,14 +4,14 @@ the choice is part of what determines a shard's bytes and a student's weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from synth.basics.settings import ComputeSettings
 from synth.checkpoint.classifier import Arithmetic, Classifier
-from synth.checkpoint.layers import forward_flop
 
 LARGE_FLOP = 30e6  # of an image's forward pass; below it a CPU gains nothing by bfloat16 or channels-last
 
@@ -35,7 +35,7 @@ def choose(settings: ComputeSettings, model: Classifier) -> Arithmetic:
     """
     device = model.mean.device.type
     gpu = device == "cuda"
-    large = gpu or forward_flop(model.net, model.card.input_shape) >= LARGE_FLOP
+    large = gpu or model.flop >= LARGE_FLOP
     channels_last = settings.layout == "channels-last" or (settings.layout == "auto" and large and device != "mps")
     bfloat16 = settings.precision == "bfloat16" or (settings.precision == "auto" and large and has_bfloat16(device))
     return Arithmetic(bfloat16, channels_last)
@@ -47,8 +47,13 @@ def arithmetic_note(settings: ComputeSettings, model: Classifier) -> dict[str, s
     return {} if chosen == Arithmetic() else {"arithmetic": str(chosen)}
 
 
+def cpu_capabilities() -> Mapping[str, Any]:
+    """The processor's instruction sets by name; empty where this version of PyTorch cannot name them."""
+    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+
+
 def has_bfloat16(device: str) -> bool:
     """Whether the device multiplies bfloat16 at more than float32's speed."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+    return device == "cpu" and bool(cpu_capabilities().get("avx512_bf16", False))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +66,16 @@ class Classifier(nn.Module):
         self.net.to(memory_format=torch.channels_last if arithmetic.channels_last else torch.contiguous_format)
         return self
 
+    @cached_property
+    def flop(self) -> int:
+        """Floating-point operations of one image's forward pass. A multiplication and an addition count as two."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        x_norm = torch.zeros(2, *self.card.input_shape, device=self.mean.device)
+        with FlopCounterMode(display=False) as counter, torch.no_grad(), untouched(self.net):
+            self.net(x_norm)
+        return counter.get_total_flops() // 2
+
     def freeze(self) -> Classifier:
         """Evaluation mode, and no gradients towards the weights."""
         return self.eval().requires_grad_(False)
@@ -78,25 +91,35 @@ def expected_state(card: ModelCard) -> dict[str, Tensor]:
         return build_for(card).state_dict()
 
 
+@contextmanager
+def untouched(net: nn.Module) -> Iterator[None]:
+    """The network is in evaluation mode inside the `with` block. After it, each module's mode and the random state are as before."""
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 @torch.no_grad()
 def check_forward(model: Classifier, cure: str) -> None:
     """Raise UsageError where the network doesn't make logits (N, K) of images as its card says, found by two black ones.
 
     Nothing about the model changes, nor any random state.
     """
-    card, modes = model.card, [(module, module.training) for module in model.modules()]
+    card = model.card
     x_unit = torch.zeros(2, *card.input_shape, device=model.mean.device)
     try:
-        with torch.random.fork_rng(devices=[]):
-            logits = model.eval()(x_unit)
+        with untouched(model):
+            logits = model(x_unit)
     except Exception as error:  # torchvision's models and users' own raise anything here
         lines = str(error).splitlines() or [type(error).__name__]
         raise UsageError(
             f"{card.architecture} can't take images {list(card.input_shape)} ({lines[0].rstrip('.')}): {cure}"
         ) from error
-    finally:
-        for module, training in modes:
-            module.training = training
     shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if shape != [2, card.num_classes]:
         raise UsageError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 
 from synth.basics.errors import UserError
@@ -36,17 +35,6 @@ def watch_features(net: nn.Module) -> Iterator[list[Tensor]]:
         yield features
     finally:
         handle.remove()
-
-
-def forward_flop(net: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Floating-point operations of one image's forward pass, counting a multiplication and an addition as two."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    device, training = next(net.parameters()).device, net.training
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net.eval()(torch.zeros(2, *image_shape, device=device))
-    net.train(training)
-    return counter.get_total_flops() // 2
 
 
 def last_layer(model: Classifier) -> nn.Linear | nn.Conv2d:

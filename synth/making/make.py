@@ -100,7 +100,11 @@ def shard_of(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) 
 
 @lru_cache(maxsize=1)
 def teacher_on_device(checkpoint: bytes, trusted_architecture: str | None, device: str) -> Classifier:
-    """Loaded once a worker process. (Hashing the bytes is paid once too: Python keeps a bytes object's hash.)"""
+    """The teacher, loaded once per worker process.
+
+    On Ray each task gets its own copy of the recipe, so the cache hashes and compares the checkpoint for every shard: about
+    0.2 s per 100 MB.
+    """
     return parse_checkpoint(checkpoint, "the teacher", trusted_architecture).to(device)
 
 

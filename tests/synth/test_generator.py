@@ -9,7 +9,7 @@ from safetensors.torch import save as save_tensors
 
 from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier
-from synth.checkpoint.layers import forward_flop, watch_features
+from synth.checkpoint.layers import watch_features
 from synth.methods.generator import FLOP_OF_TEACHER, GeneratorSettings, channels_for, draw, generator_flop, settle
 from synth.methods.losses import activation_loss, diversity_loss, total_variation
 from synth.methods.networks import (
@@ -151,7 +151,7 @@ def test_a_generator_is_sized_to_its_teacher(tiny_teacher: Classifier) -> None:
         teacher = Classifier.untrained(digits_card(width=width), 0)
         chosen = channels_for(teacher, card())
         sizes.append(chosen)
-        limit = FLOP_OF_TEACHER * forward_flop(teacher.net, (1, 28, 28))
+        limit = FLOP_OF_TEACHER * teacher.flop
         assert chosen == 8 or generator_flop(card(channels=chosen)) <= limit
     assert sizes == sorted(set(sizes))
 

@@ -4,30 +4,39 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.distributions import Gamma
 
 
-def mixup(x: Tensor, targets: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def mixup(x: Tensor, targets: Tensor, alpha: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Images and soft targets (N, K) blended with those of another sample (Zhang et al. 2018).
 
     The share is drawn from Beta(alpha, alpha), once a batch; alpha 0 leaves the batch as it is.
     """
     if alpha == 0:
         return x, targets
-    share, other = pairing(x, alpha, generator)
+    share, other = pairing(x, alpha, rng)
     return blend(x, share, other), blend(targets, share, other)
 
 
-def mixed(x: Tensor, alpha: float, generator: torch.Generator) -> Tensor:
+def mixed(x: Tensor, alpha: float, rng: torch.Generator) -> Tensor:
     """Images blended as by `mixup`, for a teacher to label."""
-    return blend(x, *pairing(x, alpha, generator)) if alpha else x
+    return blend(x, *pairing(x, alpha, rng)) if alpha else x
 
 
-def pairing(x: Tensor, alpha: float, generator: torch.Generator) -> tuple[float, Tensor]:
-    """The share of the sample itself, and the row of the other, (N,)."""
-    # A Beta variate from torch's generator: torch.distributions takes none.
-    gammas = torch._standard_gamma(torch.full((2,), alpha), generator=generator)
+def pairing(x: Tensor, alpha: float, rng: torch.Generator) -> tuple[float, Tensor]:
+    """The share of the sample itself, from Beta(alpha, alpha), and the row of the other sample, (N,)."""
+    gammas = gamma_variates(alpha, rng)
     share = (gammas[0] / gammas.sum()).item()
-    return share, torch.randperm(len(x), generator=generator).to(x.device)
+    return share, torch.randperm(len(x), generator=rng).to(x.device)
+
+
+def gamma_variates(alpha: float, rng: torch.Generator) -> Tensor:
+    """Two variates of Gamma(alpha), (2,). `torch.distributions` draws from PyTorch's global source, which is `rng` meanwhile."""
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(rng.get_state())
+        variates = Gamma(torch.full((2,), alpha), torch.ones(())).sample()
+        rng.set_state(torch.get_rng_state())
+    return variates
 
 
 def blend(x: Tensor, share: float, other: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from synth.basics.errors import UserError
+from synth.basics.tables import table
 from synth.checkpoint.classifier import Classifier, predict
 from synth.checkpoint.layers import last_linear, watch_features
 from synth.shards.index import Index, read_index, read_shard
@@ -105,9 +106,8 @@ def nearest_distance(features: Tensor, others: Tensor, *, itself: bool = False) 
 
 
 def diversity_table(found: list[ClassDiversity], class_names: tuple[str, ...]) -> str:
-    lines = [f"{'class':<16}{'images':>8}{'duplicates':>12}{'near':>8}{'spread':>8}"]
-    lines += [
-        f"{class_names[d.label][:15]:<16}{d.images:>8,}{d.duplicates:>12,}{d.near_duplicates:>8,}{d.spread:>8.3f}"
+    rows = [
+        [class_names[d.label][:15], f"{d.images:,}", f"{d.duplicates:,}", f"{d.near_duplicates:,}", f"{d.spread:.3f}"]
         for d in found
     ]
-    return "\n".join(lines)
+    return table(["class", "images", "duplicates", "near-duplicates", "spread"], rows)

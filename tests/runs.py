@@ -50,9 +50,9 @@ def train_on_digits(card: ModelCard, steps: int = 60, seed: int = 0) -> Classifi
     labels = torch.tensor(targets)
     model = Classifier.untrained(card, seed).train()
     optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
-    generator = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     for _ in range(steps):
-        rows = torch.randint(len(labels), (128,), generator=generator)
+        rows = torch.randint(len(labels), (128,), generator=rng)
         optimiser.zero_grad()
         F.cross_entropy(model(x_unit[rows]), labels[rows]).backward()
         optimiser.step()

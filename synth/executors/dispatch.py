@@ -15,6 +15,7 @@ from typing import Protocol
 
 from synth.basics.errors import UserError
 from synth.executors.executor import Made
+from synth.shards.index import GateCounts
 from synth.shards.plan import ShardJob
 
 POLL_SECONDS = 1.0
@@ -46,6 +47,7 @@ class Delivery:
     node: str
     seconds: float
     phases: Mapping[str, float] = field(default_factory=dict)
+    gate: GateCounts | None = None  # what the quality gate counted
 
 
 class Backend(Protocol):
@@ -193,7 +195,7 @@ class Dispatch:
                 "phases": {name: round(seconds, 3) for name, seconds in delivery.phases.items()},
             },
         )
-        return Made(pursuit.job, delivery.data)
+        return Made(pursuit.job, delivery.data, gate=delivery.gate)
 
     def again_or_fail(self, pursuit: Pursuit, hopeless: bool, reason: str, error: Exception) -> Made | None:
         """Give the job up, or submit it again unless a copy of it is at work. Returns the failure if it is given up."""

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from synth.basics.errors import UserError
 from synth.making.make import Recipe, make_shard
+from synth.shards.index import GateCounts
 from synth.shards.plan import ShardJob
 
 
@@ -24,6 +25,7 @@ class Made:
     error: str = ""
     cause: UserError | None = None
     uploaded: Callable[[float], None] = lambda seconds: None
+    gate: GateCounts | None = None  # what the quality gate counted
 
 
 class Executor(Protocol):
@@ -41,7 +43,8 @@ def in_process(jobs: Iterable[ShardJob], recipe: Recipe, begun: bool = False) ->
     """The executor without Ray: it makes one shard after the other in this process, and tries each once."""
     for job in jobs:
         try:
-            made = Made(job, make_shard(job, recipe))
+            result = make_shard(job, recipe)
+            made = Made(job, result.data, gate=result.gate)
         except UserError as error:
             made = Made(job, None, str(error), error)
         yield made

@@ -30,7 +30,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from synth.basics.errors import UsageError, UserError
 from synth.executors.dispatch import SAY_WAITING_SECONDS, Delivery, Dispatch, FailedJobError, LostWorkerError
 from synth.executors.executor import Executor, Made
-from synth.making.make import Recipe, make_shard
+from synth.making.make import JobResult, Recipe, make_shard
+from synth.shards.index import GateCounts
 from synth.shards.plan import ShardJob
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -494,8 +495,8 @@ def is_loss(error: RayError) -> bool:
 
 
 def attempt(
-    make: Callable[[ShardJob, Recipe], bytes], job: ShardJob, recipe: Recipe, board: Any, key: int
-) -> tuple[bytes, str, float, dict[str, float]]:
+    make: Callable[[ShardJob, Recipe], JobResult], job: ShardJob, recipe: Recipe, board: Any, key: int
+) -> tuple[bytes, str, float, dict[str, float], GateCounts | None]:
     """Runs on a worker: note on the board that the attempt has begun, and make the shard.
 
     Returns:
@@ -507,8 +508,8 @@ def attempt(
     node = ray.get_runtime_context().get_node_id()
     board.begin.remote(key, node)
     started = time.monotonic()
-    data = make(job, recipe)
-    return data, node, time.monotonic() - started, take_phases()
+    result = make(job, recipe)
+    return result.data, node, time.monotonic() - started, take_phases(), result.gate
 
 
 def board_class() -> type:

@@ -41,7 +41,11 @@ def uses_generator(settings: DeepInversionSettings) -> bool:
 
 
 def prepare(
-    teacher: Classifier, settings: DeepInversionSettings, seed: int, student: Classifier | None = None
+    teacher: Classifier,
+    settings: DeepInversionSettings,
+    seed: int,
+    student: Classifier | None = None,
+    classes: tuple[int, ...] | None = None,
 ) -> ClassGenerator | None:
     """With `warm_start` the generator whose images are optimised further, of that method's own settings but for what is true of
     the teacher (no batch norm), the data (flips) or the machine (arithmetic, and its own batch halved where memory doesn't hold it).
@@ -52,23 +56,23 @@ def prepare(
 
     own = GeneratorSettings(flip=settings.flip, precision=settings.precision, layout=settings.layout)
     own = own if settings.bn else replace(own, bn=0.0)
-    return by_settings(lambda settings: generator.prepare(teacher, settings, seed, student), own)
+    return by_settings(lambda settings: generator.prepare(teacher, settings, seed, student, classes), own)
 
 
 def synthesise(
     teacher: Classifier,
     labels_B: Tensor,
     settings: DeepInversionSettings,
-    generator: torch.Generator,
-    extra_loss: ExtraLoss | None = None,
+    rng: torch.Generator,
     network: ClassGenerator | None = None,
+    extra_loss: ExtraLoss | None = None,
 ) -> Tensor:
     """One image a label: argmin_x CE(T(x), y) + α_tv TV(x) + α_l2 ||x|| + α_bn R_bn(x) (equations 1 to 4).
 
     Args:
         teacher: frozen, on the device to work on.
         labels_B: wanted class indices (B,).
-        generator: a CPU generator; the same state gives the same images on one kind of device.
+        rng: a random source on the CPU; the same state gives the same images on one kind of device.
         extra_loss: added to the loss, such as the student's agreement in Adaptive DeepInversion.
         network: makes the first images where `warm_start` is on.
 
@@ -79,9 +83,7 @@ def synthesise(
         UserError: the loss is no longer a number.
     """
     batches = max(1, math.ceil(len(labels_B) / settings.batch_size))
-    images = [
-        invert(teacher, labels, settings, generator, extra_loss, network) for labels in labels_B.tensor_split(batches)
-    ]
+    images = [invert(teacher, labels, settings, rng, network, extra_loss) for labels in labels_B.tensor_split(batches)]
     return torch.cat(images)
 
 
@@ -89,9 +91,9 @@ def invert(
     teacher: Classifier,
     labels_B: Tensor,
     settings: DeepInversionSettings,
-    generator: torch.Generator,
-    extra_loss: ExtraLoss | None = None,
+    rng: torch.Generator,
     network: ClassGenerator | None = None,
+    extra_loss: ExtraLoss | None = None,
 ) -> Tensor:
     """One batch of images, optimised in normalised pixels and held inside the range that real pixels have."""
     labels_B = labels_B.to(teacher.mean.device)
@@ -99,20 +101,20 @@ def invert(
     channels, side, _ = teacher.card.input_shape
     if settings.warm_start:
         assert network is not None, "prepare trains it"
-        z = torch.randn(len(labels_B), network.card.z, generator=generator).to(teacher.mean.device)
+        z = torch.randn(len(labels_B), network.card.z, generator=rng).to(teacher.mean.device)
         with torch.no_grad():
             x_norm = network(z, labels_B)
     else:
-        noise = torch.randn(len(labels_B), channels, side, side, generator=generator).to(teacher.mean.device)
+        noise = torch.randn(len(labels_B), channels, side, side, generator=rng).to(teacher.mean.device)
         x_norm = first_images(noise, lowest, settings.start).clamp(lowest, highest)
     coarse, fine = settings.coarse_steps, settings.steps - settings.coarse_steps
     if coarse:
         x_norm = F.avg_pool2d(x_norm, 2)
-        x_norm = descend(x_norm, teacher, labels_B, settings, range(coarse), (lowest, highest), generator, extra_loss)
+        x_norm = descend(x_norm, teacher, labels_B, settings, range(coarse), (lowest, highest), rng, extra_loss)
         x_norm = resize(x_norm, side)
     if fine:
         x_norm = descend(
-            x_norm, teacher, labels_B, settings, range(coarse, coarse + fine), (lowest, highest), generator, extra_loss
+            x_norm, teacher, labels_B, settings, range(coarse, coarse + fine), (lowest, highest), rng, extra_loss
         )
     return to_uint8(resize(x_norm, side) * teacher.std + teacher.mean).cpu()
 
@@ -138,7 +140,7 @@ def descend(
     settings: DeepInversionSettings,
     steps: range,
     pixel_range: tuple[Tensor, Tensor],
-    generator: torch.Generator,
+    rng: torch.Generator,
     extra_loss: ExtraLoss | None,
 ) -> Tensor:
     """Adam on the images for some of the schedule's steps, at the images' own resolution."""
@@ -150,7 +152,7 @@ def descend(
         for step in steps:
             optimiser.param_groups[0]["lr"] = settings.lr * schedule(step, settings)
             optimiser.zero_grad(set_to_none=True)
-            seen = augment(resize(x_norm, teacher.card.input_shape[1]), settings, generator)
+            seen = augment(resize(x_norm, teacher.card.input_shape[1]), settings, rng)
             logits_BK = teacher.logits(seen)
             loss = settings.ce * F.cross_entropy(logits_BK, labels_B) + image_prior(seen, settings)
             loss = loss + statistics_prior(seen, statistics, settings)
@@ -217,12 +219,12 @@ def schedule(step: int, settings: DeepInversionSettings) -> float:
     return 0.5 * (1 + math.cos(math.pi * done))
 
 
-def augment(x: Tensor, settings: DeepInversionSettings, generator: torch.Generator) -> Tensor:
+def augment(x: Tensor, settings: DeepInversionSettings, rng: torch.Generator) -> Tensor:
     """The batch shifted by up to `jitter` pixels with wrap-around, and mirrored half of the time where flips are on."""
     if settings.jitter:
-        dy, dx = torch.randint(-settings.jitter, settings.jitter + 1, (2,), generator=generator).tolist()
+        dy, dx = torch.randint(-settings.jitter, settings.jitter + 1, (2,), generator=rng).tolist()
         x = torch.roll(x, (dy, dx), dims=(2, 3))
-    if settings.flip and torch.rand((), generator=generator).item() < 0.5:
+    if settings.flip and torch.rand((), generator=rng).item() < 0.5:
         x = torch.flip(x, dims=(3,))
     return x
 

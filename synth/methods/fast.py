@@ -30,18 +30,19 @@ def prepare(
     settings: FastSettings,
     seed: int,
     student: Classifier | None = None,
+    classes: tuple[int, ...] | None = None,
     log: plain.Log = lambda step, values: None,
 ) -> ClassGenerator:
     """The meta-generator θ: trained as the generator method's, then by Reptile, θ <- θ + ε (θ_k - θ), where θ_k is what `steps`
     steps of adaptation to a new batch make of θ. Frozen, on the teacher's device.
     """
-    network = plain.untrained(teacher, settings, seed, student).to(teacher.mean.device)
-    generator = torch.Generator().manual_seed(seed)
-    plain.train(network, teacher, settings, generator, student, log)
+    network = plain.untrained(teacher, settings, seed, student, classes).to(teacher.mean.device)
+    rng = torch.Generator().manual_seed(seed)
+    plain.train(network, teacher, settings, rng, student, log)
     with computed(teacher, settings), watch_batch_norm(teacher.net) as statistics:
         for _ in range(settings.meta_steps):
-            z, labels = plain.draw(network, settings.batch_size, generator)
-            adapted, _ = adapt(network, z, labels, teacher, statistics, settings, generator, student)
+            z, labels = plain.draw(network, settings.batch_size, rng)
+            adapted, _ = adapt(network, z, labels, teacher, statistics, settings, rng, student)
             with torch.no_grad():
                 for ours, theirs in zip(network.parameters(), adapted.parameters(), strict=True):
                     ours.lerp_(theirs, settings.meta_lr)
@@ -52,7 +53,7 @@ def synthesise(
     teacher: Classifier,
     labels_B: Tensor,
     settings: FastSettings,
-    generator: torch.Generator,
+    rng: torch.Generator,
     network: ClassGenerator | None = None,
 ) -> Tensor:
     """One image a label, uint8 (B, C, H, W) on the CPU: batches of noise z and a generator θ' of their own, from the meta-generator,
@@ -67,9 +68,9 @@ def synthesise(
     images = []
     with computed(teacher, settings), watch_batch_norm(teacher.net) as statistics:
         for labels in labels_B.tensor_split(batches):
-            z = torch.randn(len(labels), network.card.z, generator=generator).to(teacher.mean.device)
+            z = torch.randn(len(labels), network.card.z, generator=rng).to(teacher.mean.device)
             labels = labels.to(teacher.mean.device)
-            adapted, z = adapt(network, z, labels, teacher, statistics, settings, generator, None)
+            adapted, z = adapt(network, z, labels, teacher, statistics, settings, rng, None)
             with torch.no_grad():
                 x_norm = adapted(z, labels)
             if not torch.isfinite(x_norm).all():
@@ -85,7 +86,7 @@ def adapt(
     teacher: Classifier,
     statistics: BatchStatistics,
     settings: FastSettings,
-    generator: torch.Generator,
+    rng: torch.Generator,
     student: Classifier | None,
 ) -> tuple[ClassGenerator, Tensor]:
     """A copy of the generator and the noise after `steps` steps on this batch. The generator's batch norm sees the batch."""
@@ -96,7 +97,7 @@ def adapt(
     for _ in range(settings.steps):
         optimiser.zero_grad(set_to_none=True)
         x_norm = adapted(z, labels)
-        terms = plain.objective(x_norm, z, labels, teacher, statistics, settings, generator, student)
+        terms = plain.objective(x_norm, z, labels, teacher, statistics, settings, rng, student)
         torch.stack(list(terms.values())).sum().backward()
         optimiser.step()
     return adapted, z.detach()

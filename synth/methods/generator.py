@@ -54,9 +54,10 @@ def prepare(
     settings: GeneratorSettings,
     seed: int,
     student: Classifier | None = None,
+    classes: tuple[int, ...] | None = None,
     log: Log = lambda step, values: None,
 ) -> ClassGenerator:
-    """The generator, trained for this teacher from the seed alone, frozen, on the teacher's device.
+    """The generator of these classes (None means all), trained for this teacher from the seed, frozen, on the teacher's device.
 
     min_G  CE(T(x), y) + α_bn R_bn(x) + α_pixel R_pixel(x) + α_tv TV(x) + α_div R_div - α_act |f(x)| - α_adv KL(T(x) || S(x)),
     x = G(z, y), z ~ N(0, I), with every class equally often in a batch.
@@ -64,7 +65,7 @@ def prepare(
     Raises:
         UserError: the loss is no longer a number.
     """
-    network = untrained(teacher, settings, seed, student).to(teacher.mean.device)
+    network = untrained(teacher, settings, seed, student, classes).to(teacher.mean.device)
     train(network, teacher, settings, torch.Generator().manual_seed(seed), student, log)
     return settle(network, settings, torch.Generator().manual_seed(seed))
 
@@ -73,13 +74,13 @@ def synthesise(
     teacher: Classifier,
     labels_B: Tensor,
     settings: GeneratorSettings,
-    generator: torch.Generator,
+    rng: torch.Generator,
     network: ClassGenerator | None = None,
 ) -> Tensor:
     """One image a label, uint8 (B, C, H, W) on the CPU: x = G(z, y), z ~ N(0, I)."""
     assert network is not None, "prepare trains it"
     device = teacher.mean.device
-    z = torch.randn(len(labels_B), network.card.z, generator=generator)
+    z = torch.randn(len(labels_B), network.card.z, generator=rng)
 
     @torch.no_grad()
     def images(z: Tensor, labels: Tensor) -> Tensor:
@@ -93,9 +94,14 @@ def to_pixels(teacher: Classifier, x_norm: Tensor) -> Tensor:
 
 
 def untrained(
-    teacher: Classifier, settings: GeneratorSettings, seed: int, student: Classifier | None = None
+    teacher: Classifier,
+    settings: GeneratorSettings,
+    seed: int,
+    student: Classifier | None = None,
+    classes: tuple[int, ...] | None = None,
 ) -> ClassGenerator:
     assert teacher.digest is not None
+    every = classes is None or set(classes) == set(range(teacher.card.num_classes))
     card = GeneratorCard(
         z=settings.z,
         channels=settings.channels or 1,
@@ -105,6 +111,7 @@ def untrained(
         std=teacher.card.std,
         teacher_sha256=teacher.digest,
         student_sha256=student.digest if student else None,
+        classes=None if every else tuple(sorted(classes or ())),
         training={"seed": seed, "settings": dataclasses.asdict(settings), **arithmetic_note(settings, teacher)},
     )
     if not settings.channels:
@@ -124,7 +131,7 @@ def generator_flop(card: GeneratorCard) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        ClassGenerator(card)(torch.zeros(2, card.z), torch.zeros(2, dtype=torch.long))
+        ClassGenerator(card)(torch.zeros(2, card.z), torch.full((2,), card.drawn[0]))
     return counter.get_total_flops() // 2
 
 
@@ -132,7 +139,7 @@ def train(
     network: ClassGenerator,
     teacher: Classifier,
     settings: GeneratorSettings,
-    generator: torch.Generator,
+    rng: torch.Generator,
     student: Classifier | None,
     log: Log,
 ) -> None:
@@ -143,10 +150,10 @@ def train(
     with computed(teacher, settings), watch_batch_norm(teacher.net) as statistics:
         for step in range(settings.train_steps):
             optimiser.param_groups[0]["lr"] = settings.lr * 0.5 * (1 + math.cos(math.pi * step / settings.train_steps))
-            z, labels = draw(network, settings.batch_size, generator)
+            z, labels = draw(network, settings.batch_size, rng)
             optimiser.zero_grad(set_to_none=True)
             x_norm = network(z, labels)
-            terms = objective(x_norm, z, labels, teacher, statistics, settings, generator, student)
+            terms = objective(x_norm, z, labels, teacher, statistics, settings, rng, student)
             loss = torch.stack(list(terms.values())).sum()
             loss.backward()
             optimiser.step()
@@ -160,11 +167,11 @@ def train(
                 log(step, values)
 
 
-def draw(network: ClassGenerator, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def draw(network: ClassGenerator, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Noise and classes of a batch, the classes equally often and at least two of each that is there, for the diversity term."""
-    device, classes = network.mean.device, network.card.num_classes
-    z = torch.randn(count, network.card.z, generator=generator)
-    half = torch.randperm(classes, generator=generator)[torch.arange(-(-count // 2)) % classes]
+    device, classes = network.mean.device, torch.tensor(network.card.drawn)
+    z = torch.randn(count, network.card.z, generator=rng)
+    half = classes[torch.randperm(len(classes), generator=rng)[torch.arange(-(-count // 2)) % len(classes)]]
     return z.to(device), half.repeat(2)[:count].to(device)
 
 
@@ -175,14 +182,14 @@ def objective(
     teacher: Classifier,
     statistics: BatchStatistics,
     settings: GeneratorSettings,
-    generator: torch.Generator,
+    rng: torch.Generator,
     student: Classifier | None = None,
 ) -> dict[str, Tensor]:
     """The weighted terms of the training loss, by their names."""
     if settings.smoothing and x_norm.requires_grad:
         x_norm.register_hook(lambda gradient: blur(gradient, settings.smoothing))
     seen = x_norm
-    if settings.flip and torch.rand((), generator=generator).item() < 0.5:
+    if settings.flip and torch.rand((), generator=rng).item() < 0.5:
         seen = seen.flip(3)
     watching: AbstractContextManager[list[Tensor]] = nullcontext([])
     if settings.activation:
@@ -207,7 +214,7 @@ def objective(
 
 
 @torch.no_grad()
-def settle(network: ClassGenerator, settings: GeneratorSettings, generator: torch.Generator) -> ClassGenerator:
+def settle(network: ClassGenerator, settings: GeneratorSettings, rng: torch.Generator) -> ClassGenerator:
     """Average the generator's own batch-norm statistics anew, as those of its training lag behind it, and freeze it."""
     network.train()
     layers = batch_norm_layers(network)
@@ -215,7 +222,7 @@ def settle(network: ClassGenerator, settings: GeneratorSettings, generator: torc
         layer.reset_running_stats()
         layer.momentum = None  # a plain average
     for _ in range(SETTLE_BATCHES):
-        network(*draw(network, settings.batch_size, generator))
+        network(*draw(network, settings.batch_size, rng))
     for layer in layers:
         layer.momentum = 0.1
     return network.eval().requires_grad_(False)

@@ -19,7 +19,7 @@ from synth.basics.progress import format_seconds
 from synth.checkpoint.file import parse_card
 from synth.executors.executor import Executor, Made
 from synth.making.make import Recipe
-from synth.methods.networks import read_generator
+from synth.methods.networks import listed, parse_generator, read_generator
 from synth.run.lock import LostLockError, is_lock
 from synth.run.uploads import Landed, Uploads
 from synth.shards.index import (
@@ -177,7 +177,9 @@ def provide_generator(
             raise UserError(f"--method {recipe.method} trained no generator with these settings")
         say(f"the generator is trained ({format_seconds(time.monotonic() - started)})")
     teacher = parse_card(recipe.checkpoint, "the teacher")
-    read_generator(data, "the generator", index.card.teacher_sha256, teacher, student_digest(recipe))
+    read_generator(
+        data, "the generator", index.card.teacher_sha256, teacher, student_digest(recipe), index.card.plan.classes
+    )
     sha256_hex = sha256(data).hexdigest()
     if index.generator_sha256 not in (None, sha256_hex) and index.entries:
         raise UsageError(
@@ -265,7 +267,7 @@ def publish(
                         raise made.cause
                     failed.append(made)
                     continue
-                entry = ShardEntry.of(made.job, made.data, gated="quality_gate" in index.card.settings)
+                entry = ShardEntry.of(made.job, made.data, made.gate)
                 heard[entry.number] = made.uploaded
                 check()
                 uploads.add(entry, made.data)
@@ -292,11 +294,7 @@ def publish(
 def verify(store: Store) -> tuple[Index, list[str]]:
     """Check every hash, count, key and value of a run. Returns its index and the problems, one line per problem."""
     index = read_index(store)
-    problems = []
-    if index.generator_sha256 is not None and stored_generator(store, index) is None:
-        problems.append(
-            f"{store}/{GENERATOR} is missing or damaged: the shards are not affected, but no further shards can be made"
-        )
+    problems = list(generator_problems(store, index)) if index.generator_sha256 is not None else []
     for number in sorted(index.entries):
         entry = index.entries[number]
         try:
@@ -314,3 +312,20 @@ def verify(store: Store) -> tuple[Index, list[str]]:
             f"{store} is not complete: {len(index.entries)} of {index.card.plan.shards} shards are published"
         )
     return index, problems
+
+
+def generator_problems(store: Store, index: Index) -> Iterator[str]:
+    """What is wrong with the generator that the index names, one line per problem."""
+    where = f"{store}/{GENERATOR}"
+    data = stored_generator(store, index)
+    if data is None:
+        yield f"{where} is missing or damaged: the shards are not affected, but no further shards can be made"
+        return
+    try:
+        drawn = parse_generator(data, where).card.drawn
+    except UserError as error:
+        yield str(error)
+        return
+    left_out = sorted(set(drawn) - set(index.card.plan.classes))
+    if left_out:
+        yield f"{where} can draw the classes {listed(left_out)}, which the run leaves out: make the run again with --overwrite"

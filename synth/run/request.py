@@ -182,7 +182,7 @@ def checked_generator(request: Request, teacher: Classifier, student: bytes | No
     except OSError as error:
         raise UserError(f"cannot read the generator {request.generator}: {error.strerror or error}") from error
     digest = hashlib.sha256(student).hexdigest() if student else None
-    read_generator(data, str(request.generator), teacher.digest, teacher.card, digest)
+    read_generator(data, str(request.generator), teacher.digest, teacher.card, digest, request.classes)
     return data
 
 

@@ -20,7 +20,8 @@ from synth.basics.errors import UsageError, UserError
 from synth.checkpoint.batch_norm import batch_norm_layers
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import load_checkpoint, save_checkpoint
-from synth.making.make import Recipe, make_shard
+from synth.making.make import JobResult, Recipe, make_shard
+from synth.methods.settings import QualityGate
 from synth.run.publish import verify
 from synth.shards.index import GENERATOR, read_index
 from synth.shards.plan import Plan, ShardJob
@@ -36,7 +37,7 @@ from synth.executors.dispatch import FailedJobError, LostWorkerError  # noqa: E4
 from synth.executors.ray import RayBackend, Workers, connected, host_and_port, last_line, on_ray, workers_that_fit  # noqa: E402
 
 PLAN = Plan(classes=tuple(range(10)), per_class=6, shard_size=10, blends=1, seed=5)  # 6 shards
-Task = Callable[[ShardJob, Recipe], bytes]
+Task = Callable[[ShardJob, Recipe], JobResult]
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,14 @@ def test_any_number_of_workers_gives_the_bytes_of_one_process(
     assert digests(tmp_path / "run") == digests(reference)
 
 
+def test_the_gates_counts_come_back_from_the_workers(ray_here: str, recipe: Recipe, tmp_path: Path) -> None:
+    gated = dataclasses.replace(recipe, gate=QualityGate(confidence=0.97, tries=2))
+    make_run(tmp_path / "here", gated, PLAN)
+    _, index = make_run(tmp_path / "ray", gated, PLAN, on_ray(Workers(count=2)))
+    assert sum(entry.again or 0 for entry in index.entries.values()) > 0
+    assert digests(tmp_path / "ray") == digests(tmp_path / "here")
+
+
 @pytest.mark.parametrize("method", ["fast", "generator"])
 def test_a_generator_is_trained_once_and_shipped_to_every_worker(
     ray_here: str, tmp_path: Path, tiny_teacher: Classifier, method: str
@@ -92,7 +101,7 @@ def test_a_killed_worker_loses_no_sample(
 ) -> None:
     marker = tmp_path / "killed"
 
-    def die_once(job: ShardJob, recipe: Recipe) -> bytes:
+    def die_once(job: ShardJob, recipe: Recipe) -> JobResult:
         made = make_shard(job, recipe)
         if job.number == 4 and not marker.exists():
             marker.touch()
@@ -108,7 +117,7 @@ def test_a_killed_worker_loses_no_sample(
 def test_a_task_that_raises_is_tried_again_and_named_if_it_never_works(
     ray_here: str, reference: Path, tmp_path: Path, recipe: Recipe, task: Callable[[Task], None]
 ) -> None:
-    def unlucky(job: ShardJob, recipe: Recipe) -> bytes:
+    def unlucky(job: ShardJob, recipe: Recipe) -> JobResult:
         tries = len(list(tmp_path.glob(f"try-{job.number}-*")))
         (tmp_path / f"try-{job.number}-{tries}").touch()
         if job.number == 2 or (job.number == 3 and tries == 0):
@@ -129,7 +138,7 @@ def test_a_task_that_raises_is_tried_again_and_named_if_it_never_works(
 def test_a_user_error_of_a_worker_arrives_as_it_was_raised(
     ray_here: str, tmp_path: Path, recipe: Recipe, task: Callable[[Task], None]
 ) -> None:
-    def hopeless(job: ShardJob, recipe: Recipe) -> bytes:
+    def hopeless(job: ShardJob, recipe: Recipe) -> JobResult:
         raise UserError("the teacher gives NaN: use another checkpoint")
 
     task(hopeless)
@@ -148,8 +157,8 @@ def test_jobs_are_submitted_as_workers_come_free(ray_here: str, recipe: Recipe, 
             drawn.append(job.number)
             yield job
 
-    def nothing(job: ShardJob, recipe: Recipe) -> bytes:
-        return b"%d" % job.number
+    def nothing(job: ShardJob, recipe: Recipe) -> JobResult:
+        return JobResult(b"%d" % job.number)
 
     task(nothing)
     made = on_ray(Workers())(endless(), recipe)
@@ -165,11 +174,11 @@ HEAD, WORKER = {"Alive": True, "Resources": {}}, {"Alive": True, "Resources": {"
 def test_a_cancelled_attempt_frees_its_worker_and_the_driver_itself_cancels_nothing(
     ray_here: str, recipe: Recipe, tmp_path: Path, task: Callable[[Task], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def hang(job: ShardJob, recipe: Recipe) -> bytes:
+    def hang(job: ShardJob, recipe: Recipe) -> JobResult:
         (tmp_path / f"begun-{job.number}").touch()
         while job.number < 2:
             time.sleep(0.1)
-        return b"made"
+        return JobResult(b"made")
 
     def refused(*_: object, **__: object) -> None:
         raise AssertionError("Ray may end a driver that cancels a task at the moment that it ends")
@@ -216,14 +225,14 @@ def settled_counts() -> Counter[str]:
 def test_the_metrics_count_each_attempt_by_its_outcome(
     ray_here: str, recipe: Recipe, task: Callable[[Task], None]
 ) -> None:
-    def fated(job: ShardJob, recipe: Recipe) -> bytes:
+    def fated(job: ShardJob, recipe: Recipe) -> JobResult:
         if job.number == 0:
             raise UserError("the teacher gives NaN: use another checkpoint")
         if job.number == 1:
             raise RuntimeError("cosmic ray")
         if job.number == 2:
             os.kill(os.getpid(), signal.SIGKILL)
-        return b"made"
+        return JobResult(b"made")
 
     task(fated)
     before = settled_counts()

@@ -16,7 +16,7 @@ from synth.basics.errors import UsageError, UserError
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import save_checkpoint
 from synth.executors.executor import Executor, Made, in_process
-from synth.making.make import Recipe, make_shard
+from synth.making.make import JobResult, Recipe, make_shard
 from synth.run.lock import Lock, LostLockError
 from synth.run.publish import open_run, publish, verify
 from synth.shards.index import GENERATOR, INDEX, PART, Index, read_index, shard_name
@@ -281,7 +281,7 @@ def test_one_shards_error_with_a_cure_ends_a_run_only_while_nothing_is_there(
 ) -> None:
     unlucky = [0]
 
-    def make(job: ShardJob, recipe: Recipe) -> bytes:
+    def make(job: ShardJob, recipe: Recipe) -> JobResult:
         if job.number in unlucky:
             raise UserError(f"no memory for {job.number}: use another device")
         return make_shard(job, recipe)

@@ -85,7 +85,7 @@ class Adaptive:
         extra = competition(self.student, self.settings.compete) if done and self.settings.compete else None
         self.student.eval().requires_grad_(False)
         images = deepinversion.synthesise(
-            self.teacher, labels, synthesis_settings(self.settings), self.generator, extra
+            self.teacher, labels, synthesis_settings(self.settings), self.generator, extra_loss=extra
         )
         self.student.train().requires_grad_(True)
         return images

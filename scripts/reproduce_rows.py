@@ -87,7 +87,7 @@ def method_rows(size: Size, flip: Sequence[object] = ()) -> list[Row]:
             kind="variant",
         ),
         Row("emmn", "EMMN", ("emmn", "--every", 5), "10.57"),
-        *baseline_rows(),
+        *edit_rows(),
         *ablation_rows(shorter),
     ]
 
@@ -96,14 +96,14 @@ def course(rounds: int) -> tuple[object, ...]:
     return ("--rounds", rounds, "--every", max(1, rounds // 20))
 
 
-def baseline_rows() -> list[Row]:
+def edit_rows() -> list[Row]:
     titles = {
         "masked-logit": "masked logit",
         "last-layer": "last layer alone",
         "finetune": "fine-tuned on synthetic retain data",
         "random-relabel": "random labels on synthetic forget data",
     }
-    return [Row(kind, title, ("baseline", "--kind", kind, "--every", 100)) for kind, title in titles.items()]
+    return [Row(kind, title, ("edit", "--kind", kind, "--every", 100)) for kind, title in titles.items()]
 
 
 def ablation_rows(tuned: tuple[object, ...]) -> list[Row]:

@@ -237,7 +237,8 @@ class AdaptiveSettings(ComputeSettings):
 
 METHOD_SETTINGS = {
     "adaptive": AdaptiveSettings,
-    "baseline": BaselineSettings,
+    "distill": DistillSettings,
+    "edit": BaselineSettings,
     "emmn": EMMNSettings,
     "gkt": GKTSettings,
     "ispf": ISPFSettings,

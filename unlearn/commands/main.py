@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -39,6 +39,9 @@ from unlearn.settings import (
     refuse_idle,
 )
 
+if TYPE_CHECKING:
+    from unlearn.run.carry_out import Request
+
 FOLLOW_TIMEOUT = 3600.0  # seconds
 
 
@@ -47,9 +50,7 @@ def method_options(command: Any) -> Any:
     for option in reversed(
         (
             click.option("--teacher", type=PATH, default="teacher.safetensors", help="checkpoint to unlearn from"),
-            click.option(
-                "--shards", help="run of synth generate: for baselines to train on, for the monitor to hold out"
-            ),
+            click.option("--shards", help="run of synth generate: for edit to train on, for the monitor to hold out"),
             click.option("--forget", type=ClassList(), required=True, help="classes to forget, such as 0 or 3,8"),
             click.option("--out", type=PATH, required=True, help="folder for the student, its metrics and settings"),
             click.option("--student-arch", help="architecture of the student  [default: the teacher's]"),
@@ -73,24 +74,40 @@ def preset_option(method: str) -> Any:
     return click.option("--preset", type=click.Choice(names), help="settings to start from, instead of the defaults")
 
 
-def run_method(method: str, base: Any, options: dict[str, Any], preset: str | None = None) -> None:
-    """The request that the options spell, carried out."""
-    loop_names = {field.name for field in dataclasses.fields(LoopSettings)}
-    own_names = {field.name for field in dataclasses.fields(base)}
-    start = METHOD_PRESETS[method, preset] if preset else base
-    settings = settings_from_flags(start, {n: v for n, v in options.items() if n in own_names}, method)
-    refuse_idle(settings, options)
-    loop = settings_from_flags(LoopSettings(), {n: v for n, v in options.items() if n in loop_names}, method)
-    others = {n: v for n, v in options.items() if n not in own_names | loop_names}
-    from synth.basics.device import machine
+def run_method(method: str, options: dict[str, Any]) -> None:
+    """Run the request that the options spell."""
+    request = request_of(method, options)
     from unlearn.run import carry_out as runs
 
-    device = machine(others.pop("device"), others.pop("threads"))
-    arch = others.pop("arch")
-    request = runs.Request(
-        method=method, settings=settings, loop=loop, device=device, trusted_architecture=arch, **others
-    )
     runs.unlearn(request, click.echo)
+
+
+def request_of(method: str, options: dict[str, Any]) -> Request:
+    """The request that the options of a method's command spell."""
+    given = dict(options)
+    preset = given.pop("preset", None)
+    start = METHOD_PRESETS[method, preset] if preset else METHOD_SETTINGS[method]()
+    loop_names = {field.name for field in dataclasses.fields(LoopSettings)}
+    own_names = {field.name for field in dataclasses.fields(start)}
+    settings = settings_from_flags(start, {n: v for n, v in given.items() if n in own_names}, method)
+    refuse_idle(settings, given)
+    loop_flags = {n: v for n, v in given.items() if n in loop_names}
+    loop = settings_from_flags(LoopSettings(), loop_flags, method)
+    others = {n: v for n, v in given.items() if n not in own_names | loop_names}
+    if "follow" in others:  # of a method that learns from shards only
+        follow, timeout = others.pop("follow"), others["follow_timeout"]
+        if timeout is not None and not follow:
+            raise UsageError("--follow-timeout has no effect without --follow: add that, or leave it out")
+        others["follow_timeout"] = (timeout or FOLLOW_TIMEOUT) if follow else None
+    from synth.basics.device import machine
+    from unlearn import methods
+    from unlearn.run.carry_out import Request
+
+    if not methods.find(method).NEEDS_TEACHER:
+        loop = methods.find(method).LOOP
+    device = machine(others.pop("device"), others.pop("threads"))
+    arch = others.pop("arch", None)
+    return Request(method=method, settings=settings, loop=loop, device=device, trusted_architecture=arch, **others)
 
 
 @click.group(cls=Console, context_settings=FROM_ENVIRONMENT)
@@ -203,44 +220,17 @@ def import_(
 @device_option
 @threads_option
 @settings_flags(DistillSettings)
-def distill(
-    shards: str,
-    forget: tuple[int, ...],
-    out: Path,
-    student_arch: str | None,
-    student_width: float | None,
-    follow: bool,
-    follow_timeout: float | None,
-    resume: bool,
-    overwrite: bool,
-    tensorboard: Path | None,
-    seed: int,
-    device: str,
-    threads: int | None,
-    **flags: Any,
-) -> None:
+def distill(**options: Any) -> None:
     """Train a student from scratch on filtered shards. Reads the shards alone: no teacher, no real image."""
-    settings = settings_from_flags(DistillSettings(), flags, "distill")
-    refuse_idle(settings, flags)
-    if follow_timeout is not None and not follow:
-        raise UsageError("--follow-timeout has no effect without --follow: add that, or leave it out")
-    from synth.basics.device import machine
-    from unlearn.run import distilling as tasks
-
-    request = tasks.DistillRequest(
-        shards=shards, forget=forget, settings=settings, out=out, student_arch=student_arch, student_width=student_width,
-        follow_timeout=(follow_timeout or FOLLOW_TIMEOUT) if follow else None, resume=resume, overwrite=overwrite, seed=seed,
-        device=machine(device, threads), tensorboard=tensorboard,
-    )  # fmt: skip
-    tasks.distill(request, click.echo)
+    run_method("distill", options)
 
 
 @main.command(context_settings=FROM_ENVIRONMENT)
 @method_options
 @settings_flags(BaselineSettings)
-def baseline(**options: Any) -> None:
+def edit(**options: Any) -> None:
     """What a method has to beat: a masked logit, the last layer, fine-tuning, random labels. All but masked-logit need --shards."""
-    run_method("baseline", BaselineSettings(), options)
+    run_method("edit", options)
 
 
 @main.command(context_settings=FROM_ENVIRONMENT)
@@ -248,16 +238,16 @@ def baseline(**options: Any) -> None:
 @settings_flags(EMMNSettings)
 def emmn(**options: Any) -> None:
     """Impair and repair the teacher by error-maximising and error-minimising noise. Needs no shards."""
-    run_method("emmn", EMMNSettings(), options)
+    run_method("emmn", options)
 
 
 @main.command(context_settings=FROM_ENVIRONMENT)
 @method_options
 @preset_option("gkt")
 @settings_flags(GKTSettings)
-def gkt(preset: str | None, **options: Any) -> None:
+def gkt(**options: Any) -> None:
     """Gated knowledge transfer: a generator and a student from scratch. Shards are for the monitor alone."""
-    run_method("gkt", GKTSettings(), options, preset)
+    run_method("gkt", options)
 
 
 @main.command(context_settings=FROM_ENVIRONMENT)
@@ -265,7 +255,7 @@ def gkt(preset: str | None, **options: Any) -> None:
 @settings_flags(ISPFSettings)
 def ispf(**options: Any) -> None:
     """Inhibited synthesis and post-filter: as gkt, but no image is thrown away. Shards are for the monitor alone."""
-    run_method("ispf", ISPFSettings(), options)
+    run_method("ispf", options)
 
 
 @main.command(context_settings=FROM_ENVIRONMENT)
@@ -273,7 +263,7 @@ def ispf(**options: Any) -> None:
 @settings_flags(AdaptiveSettings)
 def adaptive(**options: Any) -> None:
     """Rounds of synthesis and distillation, the student's disagreement steering the images. Needs no shards."""
-    run_method("adaptive", AdaptiveSettings(), options)
+    run_method("adaptive", options)
 
 
 @main.command(context_settings=FROM_ENVIRONMENT)
@@ -316,7 +306,7 @@ def evaluate(
 
 
 @main.command(context_settings={**FROM_ENVIRONMENT, "ignore_unknown_options": True})
-@click.option("--method", type=click.Choice(sorted(["distill", *METHOD_SETTINGS])), required=True)
+@click.option("--method", type=click.Choice(sorted(METHOD_SETTINGS)), required=True)
 @click.option(
     "--over", required=True, help="a setting and its values: entropy=0.2:2.0:10 (first:last:count) or gate=0.01,0.1"
 )
@@ -353,27 +343,23 @@ def sweep(
 
     swept = (DistillSettings,) if method == "distill" else (METHOD_SETTINGS[method], LoopSettings)
     chosen = sweeping.Range.parse(over).check(method, *swept)
-    where = machine(device, threads)
     command = main.commands[method]
     classes = ",".join(map(str, forget))
-    fixed = command.make_context(
-        command.name, [*options, "--forget", classes, "--out", str(out)], auto_envvar_prefix="UNLEARN"
-    ).params
-    if fixed["tensorboard"] is not None:
+    given = [*options, "--forget", classes, "--out", str(out), "--device", machine(device, threads)]
+    given += ["--threads", str(threads)] if threads else []
+    flags = command.make_context(command.name, given, auto_envvar_prefix="UNLEARN").params
+    if flags["tensorboard"] is not None:
         raise UsageError("a sweep has no --tensorboard: its runs would lie on top of each other; see its sweep.csv")
-    trusted = ",".join(fixed[option] for option in ("arch", "student_arch") if fixed.get(option))  # of its students
+    request = request_of(method, flags)
+    refuse_idle(request.settings, {chosen.name.replace("-", "_"): chosen.values[0]})
+    trusted = ",".join(filter(None, (request.trusted_architecture, request.student_arch)))
     source = DataSource(data, data_root, download, image_size)
     images = source.load("test")  # before any run
 
-    def run(place: Path, value: str, seed: int) -> None:
-        given = ["--forget", classes, "--out", str(place), f"--{chosen.name}", value, "--seed", str(seed), "--resume"]
-        arguments = [*options, *given, "--device", where]
-        command.main(arguments, f"unlearn {method}", standalone_mode=False, auto_envvar_prefix="UNLEARN")
-
     def judge(student: Path) -> tuple[float, float | None]:
-        return sweeping.judge(student, source, images, forget, trusted, where)
+        return sweeping.judge_on_test_images(student, source, images, forget, trusted, request.device)
 
-    sweeping.sweep(chosen, seeds, out, run, judge, click.echo)
+    sweeping.sweep(chosen, seeds, request, out, judge, click.echo)
     click.echo(f"wrote {out / sweeping.RESULTS} and {out / sweeping.PLOT}")
 
 

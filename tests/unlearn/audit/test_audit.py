@@ -78,7 +78,7 @@ def test_curves_are_kept_with_both_step_counts(audited: Path) -> None:
 
 def baseline(kind: str, models: Mapping[str, Path], shards: Path, out: Path) -> Path:
     request = runs.Request(
-        method="baseline", settings=BaselineSettings(kind=kind, steps=300, batch_size=32, lr=0.1),
+        method="edit", settings=BaselineSettings(kind=kind, steps=300, batch_size=32, lr=0.1),
         loop=LoopSettings(every=300, monitor=False), teacher=models["teacher"], shards=str(shards), forget=(0,), out=out,
     )  # fmt: skip
     runs.unlearn(request, quiet)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from synth.basics.errors import UsageError
-from synth.checkpoint.architectures import build
+from synth.checkpoint.building import build
 from synth.checkpoint.card import ModelCard
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from synth.basics.errors import UsageError, UserError
-from synth.checkpoint.architectures import AUXILIARY_HEADS
+from synth.checkpoint.building import AUXILIARY_HEADS
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier, build_for, check_forward, expected_state
 from synth.checkpoint.file import check_finite, check_state, save_checkpoint

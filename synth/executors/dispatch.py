@@ -47,7 +47,7 @@ class Delivery:
     node: str
     seconds: float
     phases: Mapping[str, float] = field(default_factory=dict)
-    gate: GateCounts | None = None
+    gate: GateCounts | None = None  # what the quality gate counted
 
 
 class Backend(Protocol):

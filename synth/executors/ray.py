@@ -142,7 +142,7 @@ def find_or_start(workers: Workers) -> str:
         ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError:
         return start_local(workers)
-    return f"the Ray running here ({ray.get_runtime_context().gcs_address})"
+    return f"the Ray that runs on this machine ({ray.get_runtime_context().gcs_address})"
 
 
 def start_local(workers: Workers) -> str:
@@ -158,7 +158,7 @@ def start_local(workers: Workers) -> str:
             logging_level=logging.ERROR,
             _node_ip_address="127.0.0.1",
         )
-    return f"a Ray of its own on this machine, {count} worker{'s' if count > 1 else ''}"
+    return f"a new local Ray with {count} worker{'s' if count > 1 else ''}"
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterator
 from pathlib import Path
 
 import pytest
+from simulated_cluster import Fates, IndexOnly, SimulatedCluster
 
 from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier
@@ -15,7 +16,6 @@ from synth.executors.executor import Made
 from synth.run.publish import open_run, publish
 from synth.shards.plan import Plan, ShardJob
 from tests.runs import card_for, recipe_for
-from tests.simulated import Fates, IndexOnly, SimulatedCluster
 
 
 class ModelCluster:

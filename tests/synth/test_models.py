@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from synth.basics.errors import UsageError
-from synth.checkpoint.architectures import AUXILIARY_HEADS, OURS, build
+from synth.checkpoint.architectures import names
 from synth.checkpoint.batch_norm import batch_norm_layers
+from synth.checkpoint.building import AUXILIARY_HEADS, build
 
 
 @pytest.mark.parametrize(("architecture", "size"), [("lenet5", 28), ("lenet5", 32), ("allcnn", 32), ("resnet20", 32)])
@@ -41,7 +42,7 @@ def test_resnet20_has_twenty_weighted_layers_on_its_longest_path() -> None:
 
 
 def test_width_scales_every_one_of_ours() -> None:
-    for architecture in OURS:
+    for architecture in names():
         with torch.device("meta"):
             sizes = [sum(p.numel() for p in build(architecture, 3, 10, 32, width=w).parameters()) for w in (0.5, 1, 2)]
         assert sizes[0] < sizes[1] < sizes[2]

@@ -8,9 +8,9 @@ from torch.distributions import Gamma
 
 
 def mixup(x: Tensor, targets: Tensor, alpha: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Images and soft targets (N, K) blended with those of another sample (Zhang et al. 2018).
+    """Blend images (N, C, H, W) and soft targets (N, K) with those of another sample (mixup, Zhang et al. 2018).
 
-    The share is drawn from Beta(alpha, alpha), once a batch; alpha 0 leaves the batch as it is.
+    The share is drawn from Beta(alpha, alpha) once per batch. alpha 0 leaves the batch as it is.
     """
     if alpha == 0:
         return x, targets
@@ -19,12 +19,12 @@ def mixup(x: Tensor, targets: Tensor, alpha: float, rng: torch.Generator) -> tup
 
 
 def mixed(x: Tensor, alpha: float, rng: torch.Generator) -> Tensor:
-    """Images blended as by `mixup`, for a teacher to label."""
+    """Images (N, C, H, W) blended as `mixup` does, for a teacher to label."""
     return blend(x, *pairing(x, alpha, rng)) if alpha else x
 
 
 def pairing(x: Tensor, alpha: float, rng: torch.Generator) -> tuple[float, Tensor]:
-    """The share of the sample itself, from Beta(alpha, alpha), and the row of the other sample, (N,)."""
+    """The share of each sample itself, and the rows (N,) of the samples that it is blended with."""
     gammas = gamma_variates(alpha, rng)
     share = (gammas[0] / gammas.sum()).item()
     return share, torch.randperm(len(x), generator=rng).to(x.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,7 @@ class Text:
 class Row:
     """The images of a row, uint8 (C, H, W) with C = 1 or 3, and the texts in the margin before them."""
 
-    images: Sequence[np.ndarray]
+    images: Iterable[np.ndarray]
     texts: Sequence[Text]
 
 

@@ -24,10 +24,8 @@ from tests.runs import digits_card
 
 
 def card(**changes: Any) -> GeneratorCard:
-    facts: dict[str, Any] = {
-        "z": 6, "channels": 4, "image_shape": (1, 28, 28), "num_classes": 10, "mean": (0.3,), "std": (0.35,),
-        "teacher_sha256": "0" * 64,
-    }  # fmt: skip
+    facts: dict[str, Any] = {"z": 6, "channels": 4, "image_shape": (1, 28, 28), "num_classes": 10}
+    facts |= {"mean": (0.3,), "std": (0.35,), "teacher_sha256": "0" * 64}
     return GeneratorCard(**{**facts, **changes})
 
 

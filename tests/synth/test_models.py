@@ -136,7 +136,7 @@ def test_a_module_in_the_working_folder_is_found_and_the_path_is_as_before(
 def test_an_architecture_of_an_installed_package_is_trusted_and_built_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "their_net.py").write_text(
+    (tmp_path / "installed_net.py").write_text(
         "from torch import nn\n"
         "def build(in_channels, num_classes, image_size, width):\n"
         "    pixels = in_channels * image_size**2\n"
@@ -145,10 +145,10 @@ def test_an_architecture_of_an_installed_package_is_trusted_and_built_by_its_nam
     info = tmp_path / "theirs-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[data_free_unlearning.architectures]\ntheir_net = their_net\n")
+    (info / "entry_points.txt").write_text("[data_free_unlearning.architectures]\ninstalled_net = installed_net\n")
     monkeypatch.syspath_prepend(tmp_path)
-    assert names() == ("lenet5", "allcnn", "resnet20", "their_net")
-    card = digits_card(architecture="their_net", width=2.0)
+    assert names() == ("lenet5", "allcnn", "resnet20", "installed_net")
+    card = digits_card(architecture="installed_net", width=2.0)
     save_checkpoint(Classifier.untrained(card, 0), tmp_path / "t.safetensors")
     model = load_checkpoint(tmp_path / "t.safetensors")  # no --arch is needed, as the user installed the code
     assert predict(model, torch.zeros(2, 1, 28, 28)).shape == (2, 10)

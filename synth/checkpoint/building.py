@@ -41,7 +41,7 @@ def build(architecture: str, in_channels: int, num_classes: int, image_size: int
         )
     if in_channels != 3:
         raise UsageError(
-            f"torchvision's {architecture} takes 3-channel images, these have {in_channels}: "
+            f"torchvision's {architecture} takes images with 3 channels, not {in_channels}: "
             f"choose one of {', '.join(names())}, or your own as module:function"
         )
     plain = {"aux_logits": False, "init_weights": True} if architecture in AUXILIARY_HEADS else {}
@@ -56,7 +56,7 @@ def users_own(architecture: str, in_channels: int, num_classes: int) -> nn.Modul
             function = getattr(importlib.import_module(module_name), function_name)
         except Exception as error:  # the user's module may raise anything
             raise UsageError(
-                f"cannot find the architecture '{architecture}' ({type(error).__name__}: {error}): mend the module, or name another"
+                f"cannot find the architecture '{architecture}' ({type(error).__name__}: {error}): correct the module, or name another"
             ) from error
         try:
             net = function(in_channels, num_classes)

@@ -59,8 +59,8 @@ class ShardJob:
 class Plan:
     """`per_class` images of every class in shards of at most `shard_size` images, each image with `blends` blends.
 
-    Classes alternate from image to image, so every shard and batch mixes them. The sizes of shards differ by at most one
-    image, so no batch is small and has poor statistics. Raises ValueError for a plan that cannot be made.
+    Classes alternate from image to image, so every shard and batch mixes them. The sizes of shards differ by at most
+    one image, so no batch is small and has poor statistics. Raises ValueError for a plan that cannot be made.
     """
 
     classes: tuple[int, ...]

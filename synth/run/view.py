@@ -8,15 +8,15 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
 
+from synth.basics.disk import write_file
 from synth.basics.errors import UserError
+from synth.basics.grids import GAP, Row, Text, draw_rows, png_bytes
 from synth.basics.progress import format_seconds
 from synth.shards.index import Index, read_index, read_shard
 from synth.shards.store import Store
 
 LABEL_WIDTH = 120  # pixels
-GAP = 2  # pixels
 LARGEST_GRID = 2**27  # pixels, half a gigabyte while it is drawn
 
 
@@ -74,31 +74,25 @@ def draw_grid(store: Store, columns: int, out: Path) -> None:
     rows = first_images(store, index, columns)
     if not rows:
         raise UserError(f"{store} has no published shard yet: wait for the first one")
-    cell_h, cell_w = cell_size(index)
-    grid = Image.new("RGB", (LABEL_WIDTH + columns * cell_w, len(rows) * cell_h), "white")
-    draw = ImageDraw.Draw(grid)
-    for row, (label, (images, confidences)) in enumerate(rows.items()):
-        name = index.card.class_names[label]
-        draw.text((4, row * cell_h + 4), f"{label}  {name[:14]}" if name != str(label) else name, fill="black")
-        if confidences:
-            draw.text((4, row * cell_h + 20), f"confidence {np.mean(confidences):.2f}", fill="dimgray")
-        for column, image in enumerate(images):
-            pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
-            tile = Image.fromarray(np.ascontiguousarray(pixels)).resize(
-                (cell_w - GAP, cell_h - GAP), Image.Resampling.NEAREST
-            )
-            grid.paste(tile, (LABEL_WIDTH + column * cell_w, row * cell_h))
-    try:
-        grid.save(out, format="PNG")
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror or error}") from error
+    height, width = tile_size(index)
+    drawn = [Row(images, texts_of(label, index, confidences)) for label, (images, confidences) in rows.items()]
+    write_file(out, png_bytes(draw_rows(drawn, columns, height, width, LABEL_WIDTH)))
 
 
-def cell_size(index: Index) -> tuple[int, int]:
-    """Height and width in pixels of an image's place in the grid. Small images are enlarged."""
+def texts_of(label: int, index: Index, confidences: list[float]) -> list[Text]:
+    """The texts before a class's images."""
+    name = index.card.class_names[label]
+    texts = [Text(4, 4, f"{label}  {name[:14]}" if name != str(label) else name)]
+    if confidences:
+        texts.append(Text(4, 20, f"confidence {np.mean(confidences):.2f}", "dimgray"))
+    return texts
+
+
+def tile_size(index: Index) -> tuple[int, int]:
+    """Height and width in pixels of an image in the grid. Small images are enlarged."""
     _, height, width = index.card.image_shape
     scale = max(1, 48 // height)
-    return height * scale + GAP, width * scale + GAP
+    return height * scale, width * scale
 
 
 def first_images(store: Store, index: Index, count: int) -> dict[int, tuple[list[np.ndarray], list[float]]]:
@@ -125,7 +119,7 @@ def first_images(store: Store, index: Index, count: int) -> dict[int, tuple[list
 
 def check_size(index: Index, rows: int, columns: int) -> None:
     """Raise UserError if a grid with this number of rows and columns would be too large."""
-    cell_h, cell_w = cell_size(index)
+    cell_h, cell_w = (side + GAP for side in tile_size(index))
     if rows * cell_h * (LABEL_WIDTH + columns * cell_w) <= LARGEST_GRID:
         return
     fitting = (LARGEST_GRID // (len(index.card.plan.classes) * cell_h) - LABEL_WIDTH) // cell_w

@@ -27,7 +27,7 @@ ROOMS = {
     ],
     "unlearn": [
         ["samples"],
-        ["settings", "tables", "data", "evaluate", "train"],
+        ["settings", "tables", "real_images", "data_sets", "data", "evaluate", "train"],
         ["methods"],
         ["run"],
         ["audit"],

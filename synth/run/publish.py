@@ -211,22 +211,6 @@ def stored_generator(store: Store, index: Index) -> bytes | None:
     return data if sha256_of(data) == index.generator_sha256 else None
 
 
-def generator_problems(store: Store, index: Index) -> Iterator[str]:
-    where = f"{store}/{GENERATOR}"
-    data = stored_generator(store, index)
-    if data is None:
-        yield f"{where} is missing or damaged: the shards are not affected, but no further shards can be made"
-        return
-    try:
-        drawn = parse_generator(data, where).card.drawn
-    except UserError as error:
-        yield str(error)
-        return
-    left_out = sorted(set(drawn) - set(index.card.plan.classes))
-    if left_out:
-        yield f"{where} can draw the classes {listed(left_out)}, which the run leaves out: make the run again with --overwrite"
-
-
 def student_digest(recipe: Recipe) -> str | None:
     return sha256_of(recipe.student) if recipe.student else None
 

@@ -19,14 +19,8 @@ from synth.shards.index import Index, RunCard
 from unlearn.methods import losses
 from unlearn.methods.method import Part
 from unlearn.methods.mixing import mixup
-from unlearn.samples.filters import (
-    Filter,
-    entropy_below,
-    forget_gate,
-    post_filter,
-    retain_label,
-    without_forget_classes,
-)
+from unlearn.samples.filters import EntropyBelow, Filter, ForgetShareBelow, NoForgetLabel
+from unlearn.samples.logits import post_filter, without_forget_classes
 from unlearn.samples.pool import Batch, ShardPool
 from unlearn.settings import Idle
 from unlearn.train import descend, one_cycle_sgd
@@ -92,11 +86,14 @@ IDLE: Idle = (
 
 def filters_for(forget: tuple[int, ...], settings: DistillSettings) -> dict[str, Filter]:
     """The filters that samples pass before the student sees them, by the name of what drops a sample."""
-    filters = {"forget label": retain_label(forget), "forget probability": forget_gate(forget, settings.gate)}
+    filters: dict[str, Filter] = {
+        "forget label": NoForgetLabel(forget),
+        "forget probability": ForgetShareBelow(forget, settings.gate),
+    }
     if settings.post_filter:  # which corrects the teacher's logits instead, and needs to drop nothing
         filters = {}
     if settings.entropy is not None:
-        filters["entropy"] = entropy_below(settings.entropy)
+        filters["entropy"] = EntropyBelow(settings.entropy)
     return filters
 
 

@@ -24,7 +24,7 @@ from unlearn.run.loop import Outcome, run_method
 from unlearn.run.monitor import Monitor
 from unlearn.run.tensorboard import events
 from unlearn.samples.cache import open_shards
-from unlearn.samples.filters import Filter, held_out, kept_for_training, unblended
+from unlearn.samples.filters import Filter, HeldOut, NotHeldOut, unblended
 from unlearn.samples.pool import Batch
 from unlearn.samples.stream import load_complete
 from unlearn.settings import LoopSettings
@@ -200,9 +200,9 @@ def split_shards(request: Request, module: Any, teacher: Classifier) -> Shards:
     counts: dict[str, int] = {}
     if trains:
         filters = module.training_filters(request.forget, request.settings)
-        split = {"hold-out": kept_for_training(request.loop.holdout)} if watched else {}
+        split = {"hold-out": NotHeldOut(request.loop.holdout)} if watched else {}
         training, counts = load(store, {**split, **filters}, teacher)
-    holding = {"training": held_out(request.loop.holdout)} if trains else {}
+    holding = {"training": HeldOut(request.loop.holdout)} if trains else {}
     watching = load(store, {"blend": unblended, **holding}, teacher)[0] if watched else None
     return Shards(training, watching, counts, index_sha256(store))
 

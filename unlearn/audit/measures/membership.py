@@ -32,7 +32,7 @@ from synth.checkpoint.classifier import Classifier
 from unlearn.audit.bench import Bench
 from unlearn.audit.record.record import CannotRunError, Measurement
 from unlearn.data import LabelledImages
-from unlearn.samples.filters import entropy
+from unlearn.samples.logits import entropy
 
 SMALLEST = 1e-12
 FOLDS = 5

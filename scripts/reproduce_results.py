@@ -39,8 +39,6 @@ def of_model(name: str, path: Path, folder: Path, data: Data, forget: int) -> Re
 
 def of_run(row: Row, folder: Path, data: Data, forget: int) -> Result:
     """The student that the monitor chose without data, the step where it would have stopped, and all checks on the test set."""
-    from unlearn.run.folder import kept_students, read_metrics
-
     facts = json.loads((folder / row.name / "provenance.json").read_text())
     chosen, stopped = choice(read_metrics(folder / row.name))
     course = curve(row.name, kept_students(folder / row.name), folder, data, forget)
@@ -60,6 +58,16 @@ def of_run(row: Row, folder: Path, data: Data, forget: int) -> Result:
     }
 
 
+def read_metrics(run: Path) -> list[dict[str, float]]:
+    """The metrics of a run, one dictionary per check."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def kept_students(run: Path) -> dict[int, Path]:
+    """The files of the students that a run kept, by the step of their check."""
+    return {int(path.stem.partition("-")[2]): path for path in sorted(run.glob("student-*.safetensors"))}
+
+
 def choice(metrics: list[dict[str, float]]) -> tuple[int, int | None]:
     """The step whose student the monitor keeps, and the step at which it stops, or None. Both come from hold-outs only."""
     from unlearn.run.monitor import StoppingRule
@@ -67,7 +75,7 @@ def choice(metrics: list[dict[str, float]]) -> tuple[int, int | None]:
 
     rule = StoppingRule(LoopSettings().forget_bound, LoopSettings().patience)
     for line in metrics:
-        rule.is_best(int(line["step"]), line["holdout_retain"], line["holdout_near"])
+        rule.record_check(int(line["step"]), line["holdout_retain"], line["holdout_near"])
         if rule.forget_class_is_back:
             return rule.best_step, int(line["step"])
     return rule.best_step, None

@@ -87,7 +87,7 @@ def method_rows(size: Size, flip: Sequence[object] = ()) -> list[Row]:
             kind="variant",
         ),
         Row("emmn", "EMMN", ("emmn", "--every", 5), "10.57"),
-        *baseline_rows(),
+        *edit_rows(),
         *ablation_rows(shorter),
     ]
 
@@ -96,7 +96,7 @@ def course(rounds: int) -> tuple[object, ...]:
     return ("--rounds", rounds, "--every", max(1, rounds // 20))
 
 
-def baseline_rows() -> list[Row]:
+def edit_rows() -> list[Row]:
     titles = {
         "masked-logit": "masked logit",
         "last-layer": "last layer only",

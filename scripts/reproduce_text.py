@@ -18,6 +18,7 @@ FIXED = {
     "distill-1000": ("distill, 1,000 images per class", "-"),
     "distill-6000": ("distill, 6,000 images per class", "80-85"),
 }
+Point = tuple[float, float, float]  # a step, and the retain and the forget accuracy in per cent
 STUDENT_STEPS = (1000, 2000, 3000, 4000, 8000, 16000)
 
 
@@ -104,14 +105,13 @@ def named(results: Sequence[Result], name: str) -> list[Result]:
 
 def figures(results: Sequence[Result], folder: Path) -> None:
     """Plot both accuracies over the steps of each run that has more than two checks."""
-    from unlearn.run.sweep import Row as Dot
     from unlearn.run.sweep import plot
 
-    courses: dict[str, list[Dot]] = {}
+    courses: dict[str, list[Point]] = {}
     for result in results:
-        dots = [Dot(p["step"], result["seed"], p["retain"], p["forget"]) for p in result.get("course", [])]
-        courses.setdefault(f"{result['arch']}-{result['row']}", []).extend(dots)
-    for name, dots in courses.items():
-        if len({dot.value for dot in dots}) > 2:
+        points = [(p["step"], p["retain"], p["forget"]) for p in result.get("course", [])]
+        courses.setdefault(f"{result['arch']}-{result['row']}", []).extend(points)
+    for name, points in courses.items():
+        if len({step for step, _, _ in points}) > 2:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{name}.svg").write_text(plot(f"step of {name}", dots))
+            (folder / f"{name}.svg").write_text(plot(f"step of {name}", points))

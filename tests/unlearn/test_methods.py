@@ -19,6 +19,7 @@ from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import load_checkpoint, save_checkpoint
 from tests.catalogue import METHOD_PRESETS, METHOD_SETTINGS
 from tests.runs import digits_card
+from unlearn import methods
 from unlearn.commands.main import main
 from unlearn.methods import METHODS, losses
 from unlearn.methods.adaptive import AdaptiveSettings
@@ -28,8 +29,7 @@ from unlearn.methods.emmn import EMMNSettings
 from unlearn.methods.gkt import GKTSettings
 from unlearn.methods.ispf import ISPFSettings
 from unlearn.run import carry_out as runs
-from unlearn.run import distilling as tasks
-from unlearn.run.folder import CHECKPOINT, METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder, kept_students
+from unlearn.run.folder import CHECKPOINT, METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder
 from unlearn.settings import (
     LoopSettings,
 )
@@ -56,23 +56,14 @@ ALL = pytest.mark.parametrize("case", CASES)
 FORGET = (0, 3)
 
 
-@pytest.fixture(autouse=True)
-def _checks_of_distill(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "LOOP", dataclasses.replace(LOOP, monitor=False))
-
-
 def run(case: str, teacher: Path, run_of_shards: Path, out: Path, **changes: Any) -> None:
-    if case.startswith("distill"):  # whose command has no teacher, and follows shards
-        resume, seed = changes.get("resume", False), changes.get("seed", 0)
-        shards, settings = str(run_of_shards), CASES[case]
-        asked = tasks.DistillRequest(shards=shards, forget=FORGET, settings=settings, out=out, resume=resume, seed=seed)
-        tasks.distill(asked, lambda line: None)
-        return
+    method = case.split()[0]
+    needs_teacher = methods.find(method).NEEDS_TEACHER
     request = runs.Request(
-        method=case.split()[0],
+        method=method,
         settings=CASES[case],
-        loop=LOOP,
-        teacher=teacher,
+        loop=LOOP if needs_teacher else dataclasses.replace(LOOP, monitor=False),
+        teacher=teacher if needs_teacher else None,
         shards=str(run_of_shards),
         forget=FORGET,
         out=out,
@@ -167,8 +158,8 @@ def test_students_of_every_check_are_kept_where_that_is_asked_for(
 ) -> None:
     loop = dataclasses.replace(LOOP, keep_students=True)
     run("gkt", tiny_teacher_path, tiny_run, tmp_path / "run", loop=loop)
-    kept = kept_students(tmp_path / "run")
-    assert sorted(kept) == [3, 6, 7]
+    kept = {step: tmp_path / "run" / f"student-{step:06d}.safetensors" for step in (3, 6, 7)}
+    assert sorted((tmp_path / "run").glob("student-*")) == sorted(kept.values())
     chosen = json.loads((tmp_path / "run" / PROVENANCE).read_text())["student_step"]
     last, student = (load_checkpoint(path).state_dict() for path in (kept[chosen], tmp_path / "run" / STUDENT))
     assert all(torch.equal(last[name], student[name]) for name in last)
@@ -256,15 +247,18 @@ def test_settings_out_of_range_name_the_setting() -> None:
 def test_the_commands_defaults_are_the_settings(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     requests: list[runs.Request] = []
     monkeypatch.setattr(runs, "unlearn", lambda request, say: requests.append(request))
-    arguments = [method, "--teacher", "t.safetensors", "--forget", "3,0", "--out", "somewhere", "--device", "cpu"]
+    needs_teacher = methods.find(method).NEEDS_TEACHER
+    source = ["--teacher", "t.safetensors"] if needs_teacher else ["--shards", "somewhere"]
+    arguments = [method, *source, "--forget", "3,0", "--out", "somewhere", "--device", "cpu"]
+    changes = ["--batch-size", "77", *(["--patience", "9"] if needs_teacher else [])]
     assert CliRunner().invoke(main, arguments).exit_code == 0
-    assert CliRunner().invoke(main, [*arguments, "--batch-size", "77", "--patience", "9"]).exit_code == 0
+    assert CliRunner().invoke(main, [*arguments, *changes]).exit_code == 0
     by_default, changed = requests
     assert by_default.settings == METHOD_SETTINGS[method]()
-    assert by_default.loop == LoopSettings()
+    assert by_default.loop == (LoopSettings() if needs_teacher else methods.find(method).LOOP)
     assert by_default.forget == (0, 3)
     assert changed.settings == METHOD_SETTINGS[method](batch_size=77)
-    assert changed.loop.patience == 9
+    assert changed.loop.patience == (9 if needs_teacher else by_default.loop.patience)
 
 
 def test_a_preset_is_what_flags_start_from(monkeypatch: pytest.MonkeyPatch) -> None:

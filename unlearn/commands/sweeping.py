@@ -19,7 +19,7 @@ from unlearn.commands.options import (
     forget_option,
     threads_option,
 )
-from unlearn.commands.unlearning import COMMANDS, needs_teacher, request_of
+from unlearn.commands.unlearning import COMMANDS, request_of
 
 
 @click.command(cls=Command, context_settings={**FROM_ENVIRONMENT, "ignore_unknown_options": True})
@@ -60,30 +60,26 @@ def sweep(
     from synth.basics.device import machine
     from unlearn.data import DataSource
     from unlearn.methods import METHODS
-    from unlearn.run import carry_out
     from unlearn.run import sweep as sweeping
-    from unlearn.settings import LoopSettings
+    from unlearn.settings import LoopSettings, refuse_idle
 
     declared = METHODS.declared(method)
-    swept = (declared.SETTINGS, LoopSettings) if needs_teacher(declared) else (declared.SETTINGS,)
+    swept = (declared.SETTINGS, LoopSettings) if declared.NEEDS_TEACHER else (declared.SETTINGS,)
     chosen = sweeping.Range.parse(over).check(method, *swept)
-    where = machine(device, threads)
-    classes = ",".join(map(str, forget))
     command = COMMANDS[method]
-    given = [*options, "--forget", classes, "--out", str(out), "--device", where]
-    fixed = command.make_context(command.name, given, auto_envvar_prefix="UNLEARN").params
-    if fixed["tensorboard"] is not None:
+    given = [*options, "--forget", ",".join(map(str, forget)), "--out", str(out), "--device", machine(device, threads)]
+    given += ["--threads", str(threads)] if threads else []
+    flags = command.make_context(command.name, given, auto_envvar_prefix="UNLEARN").params
+    if flags["tensorboard"] is not None:
         raise UsageError("a sweep has no --tensorboard: its runs would lie on top of each other; see its sweep.csv")
-    trusted = ",".join(fixed[option] for option in ("arch", "student_arch") if fixed.get(option))  # of its students
+    request = request_of(method, flags)
+    refuse_idle(getattr(declared, "IDLE", ()), request.settings, {chosen.name.replace("-", "_"): chosen.values[0]})
+    trusted = ",".join(filter(None, (request.trusted_architecture, request.student_arch)))
     source = DataSource(data, data_root, download, image_size)
     images = source.load("test")  # before any run
-    base = request_of(method, fixed)
-
-    def run(place: Path, value: str, seed: int) -> None:
-        carry_out.unlearn(sweeping.with_value(base, chosen.name, value, seed, place), click.echo)
 
     def judge(student: Path) -> tuple[float, float | None]:
-        return sweeping.judge(student, source, images, forget, trusted, where)
+        return sweeping.judge_on_test_images(student, source, images, forget, trusted, request.device)
 
-    sweeping.sweep(chosen, seeds, out, run, judge, click.echo)
+    sweeping.sweep(chosen, seeds, request, out, judge, click.echo)
     click.echo(f"wrote {out / sweeping.RESULTS} and {out / sweeping.PLOT}")

@@ -62,21 +62,17 @@ from_shards = stacked(
 )
 
 
-def needs_teacher(method: SimpleNamespace) -> bool:
-    return getattr(method, "NEEDS_TEACHER", True)
-
-
 def options_of_method(name: str) -> Decorator:
     """Every option of the method's command."""
     method = METHODS.declared(name)
     settings: dict[str, type] = {name: method.SETTINGS}
     headings = {name: "Settings"}
     preset = [preset_option(method.PRESETS)] if method.PRESETS else []
-    if needs_teacher(method):
+    if method.NEEDS_TEACHER:
         settings["loop"], headings["loop"] = LoopSettings, WATCHING
     return stacked(
         forget_option,
-        with_teacher if needs_teacher(method) else from_shards,
+        with_teacher if method.NEEDS_TEACHER else from_shards,
         student_options,
         *preset,
         seed_option,
@@ -112,20 +108,12 @@ def request_of(name: str, options: Mapping[str, Any]) -> Any:
     others = {key: value for key, value in options.items() if key not in own | loop | {"preset", "follow"}}
     if options.get("follow"):
         others["follow_timeout"] = options["follow_timeout"] or FOLLOW_TIMEOUT
+    loop_settings = settings_from_flags(LoopSettings(), {n: v for n, v in options.items() if n in loop}, name)
     device = machine(others.pop("device"), others.pop("threads"))
-    if name == "distill":  # GLUE
-        from unlearn.run.distilling import DistillRequest
-
-        return DistillRequest(
-            settings=settings_from_flags(start, {n: v for n, v in options.items() if n in own}, name),
-            device=device,
-            **{k: v for k, v in others.items() if k not in ("follow_timeout",)},
-            follow_timeout=others.get("follow_timeout") if options.get("follow") else None,
-        )
     return carry_out.Request(
         method=name,
         settings=settings_from_flags(start, {n: v for n, v in options.items() if n in own}, name),
-        loop=settings_from_flags(LoopSettings(), {n: v for n, v in options.items() if n in loop}, name),
+        loop=loop_settings if module.NEEDS_TEACHER else module.LOOP,
         device=device,
         trusted_architecture=others.pop("arch", None),
         **others,
@@ -155,11 +143,6 @@ def command_of(name: str) -> click.Command:
         request = request_of(name, options)
         from unlearn.run import carry_out
 
-        if name == "distill":  # GLUE
-            from unlearn.run import distilling
-
-            distilling.distill(request, click.echo)
-            return
         carry_out.unlearn(request, click.echo)
 
     return run

@@ -1,21 +1,31 @@
-"""Inhibited synthesis and post-filter: no image is thrown away, and none is made of the forget classes (Zhang et al. 2025).
+"""Inhibited synthesis and post-filter: every generated image is used, none shows a forget class (Zhang et al. 2025).
 
-GKT's loop with two changes. In the generator's disagreement the forget classes' terms change sign (inhibited synthesis), so
-that it gains nothing by producing them; it also learns batch-norm statistics, certainty and balance:
+This is GKT's loop with two changes. First, inhibited synthesis: in the generator's disagreement the terms of the forget
+classes change sign, so that the generator gains nothing from these classes. It also learns batch-norm statistics, certainty
+and balance:
 
     G:  min  L_bn + L_oh + L_adv + L_balance,     L_adv = mean_n [ -Σ_{c ∉ F} k_c + Σ_{c ∈ F} k_c ],  k_c = p_c (log p_c - log q_c)
 
-And instead of a gate, the teacher's logits are corrected where a forget class has any say (post-filter). Both are settings of
-the loop, so each can be used alone: `unlearn gkt --inhibit`, `unlearn gkt --post-filter --gate 1`, `unlearn distill --post-filter`.
+Second, the post-filter: instead of a gate, the teacher's logits are corrected on images that it gives a forget class some
+probability. Both are settings of GKT, so each can be used without the other: `unlearn gkt --inhibit`,
+`unlearn gkt --post-filter --gate 1`, `unlearn distill --post-filter`.
 
-The paper doesn't say over which classes L_balance asks for balance. With inhibition it is the retain classes here: over all of
-them it would ask for what inhibition forbids.
+The paper does not say which classes L_balance balances. Here, with inhibition, it balances the retain classes: to balance all
+classes the generator would have to produce what inhibition forbids.
 """
 
 from dataclasses import dataclass
 
 from synth.basics.settings import setting
-from unlearn.methods.gkt import SCHEDULE, STARTS_FROM_TEACHER, GKTSettings, start, trains_on_shards
+from unlearn.methods.gkt import (
+    NEEDS_TEACHER,
+    SCHEDULE,
+    STARTS_FROM_TEACHER,
+    GKTSettings,
+    needs_monitor,
+    start,
+    trains_on_shards,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,4 +60,4 @@ SETTINGS = ISPFSettings
 PRESETS: dict[str, ISPFSettings] = {}
 
 
-__all__ = ["STARTS_FROM_TEACHER", "start", "trains_on_shards"]
+__all__ = ["NEEDS_TEACHER", "STARTS_FROM_TEACHER", "needs_monitor", "start", "trains_on_shards"]

@@ -24,9 +24,9 @@ from synth.methods.settings import DeepInversionSettings
 from unlearn.methods import losses
 from unlearn.methods.method import Inputs, Part
 from unlearn.methods.mixing import mixed
+from unlearn.optimise import descend, one_cycle_sgd
 from unlearn.samples.logits import without_forget_classes
 from unlearn.settings import AdaptiveSettings
-from unlearn.train import descend, one_cycle_sgd
 
 STARTS_FROM_TEACHER = False
 

@@ -17,11 +17,11 @@ from synth.shards.index import Index, RunCard
 from unlearn.methods import losses
 from unlearn.methods.method import Part
 from unlearn.methods.mixing import mixup
+from unlearn.optimise import descend, one_cycle_sgd
 from unlearn.samples.filters import EntropyBelow, Filter, ForgetShareBelow, NoForgetLabel
 from unlearn.samples.logits import post_filter, without_forget_classes
 from unlearn.samples.pool import Batch, ShardPool
 from unlearn.settings import DistillSettings
-from unlearn.train import descend, one_cycle_sgd
 
 
 def filters_for(forget: tuple[int, ...], settings: DistillSettings) -> dict[str, Filter]:

@@ -1,4 +1,4 @@
-"""How well classifiers do on real test images: accuracy on the retain and the forget classes, per class, and confusions."""
+"""How well classifiers do on real test images: accuracy on retain and forget classes, per class, and confusions."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def evaluate(
         The evaluations by name, and the class names in the order of the checkpoints' outputs.
 
     Raises:
-        UsageError: a checkpoint does not fit the data, checkpoints have their classes in different orders, or `forget` names a class
-            that does not exist or leaves none to retain.
+        UsageError: a checkpoint does not fit the data, checkpoints have their classes in different orders, or `forget`
+            names a class that does not exist or leaves none to retain.
     """
     models = {name: load_checkpoint(path, trusted_architecture).to(device) for name, path in checkpoints.items()}
     images = images or source.load("test")

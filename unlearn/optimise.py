@@ -1,4 +1,4 @@
-"""How networks are trained here, on real images or on synthetic ones: SGD with one cycle of the learning rate, and a log."""
+"""What trainings on real and on synthetic images share: SGD with one cycle of the learning rate, and a log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ Log = Callable[[int, dict[str, float]], None]
 
 
 def one_cycle_sgd(model: nn.Module, lr: float, weight_decay: float, steps: int) -> tuple[Optimizer, LRScheduler]:
-    """SGD with Nesterov momentum 0.9. The learning rate rises for the first fifth of the steps, then falls to 0 (Smith 2018)."""
+    """SGD with Nesterov momentum 0.9 and one cycle of the learning rate (Smith 2018).
+
+    The learning rate rises for the first fifth of the steps, then falls to 0.
+    """
     optimiser = SGD(model.parameters(), lr=lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
     rise = max(1, steps // 5)
 

@@ -35,7 +35,8 @@ def train(
     settings: TrainSettings,
     say: Say,
 ) -> None:
-    """Load the data, train a classifier without the classes `without`, write its checkpoint, and report its test accuracy.
+    """Load the data, train a classifier without the classes `without`, write its checkpoint, and report its test
+    accuracy.
 
     Raises:
         UsageError: a class has no images, or `without` names every class or a class that does not exist.
@@ -86,7 +87,8 @@ def train_classifier(
     data_name: str = "",
     log: Log = lambda epoch, values: None,
 ) -> Classifier:
-    """A classifier, frozen, trained on the images whose class is not in `without`. It has an output for every class all the same.
+    """A classifier, frozen, trained on the images whose class is not in `without`. It has an output for every class all
+    the same.
 
     Raises:
         UsageError: there are fewer images than one batch, or the architecture does not take these images.
@@ -95,8 +97,8 @@ def train_classifier(
     kept = data.without(without)
     if len(kept) < settings.batch_size:
         raise UsageError(
-            f"only {len(kept)} training images are left, fewer than one batch of {settings.batch_size}: lower --batch-size, or "
-            "leave out fewer classes"
+            f"only {len(kept)} training images are left, fewer than one batch of {settings.batch_size}: "
+            "lower --batch-size, or leave out fewer classes"
         )
     mean, std = normalisation(kept.images)  # a reference may not see the other images, not even their mean
     channels, height, side = data.images.shape[1:]
@@ -145,7 +147,7 @@ def fit(model: Classifier, data: LabelledImages, settings: TrainSettings, rng: t
 
 
 def augmentation(data: LabelledImages, settings: TrainSettings) -> tuple[bool, int]:
-    """Whether images are mirrored, and their largest shift in pixels: as set, else by whether the images are natural."""
+    """Whether images are mirrored, and their largest shift in pixels. The defaults depend on `data.natural`."""
     flip = data.natural if settings.flip is None else settings.flip
     if settings.shift is not None:
         return flip, settings.shift

@@ -138,8 +138,8 @@ def check_data(
     if set(ours) != set(theirs):
         unknown = min(set(theirs) - set(ours))
         raise UsageError(
-            f"{checkpoint} has no class '{unknown}', which {data_name} has: name the data that the checkpoint was made for, "
-            f"or import it again with --classes {shortened(theirs)} if its outputs are in that order"
+            f"{checkpoint} has no class '{unknown}', which {data_name} has: name the data that the checkpoint "
+            f"was made for, or import it again with --classes {shortened(theirs)} if its outputs are in that order"
         )
     return reordered(data, ours, card.class_names)
 

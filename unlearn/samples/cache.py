@@ -34,8 +34,9 @@ def open_shards(uri: str) -> Store:
     try:
         limit = round(float(os.environ.get("UNLEARN_CACHE_GIB", GIB)) * 2**30)
     except (ValueError, OverflowError):  # NaN and infinity too
+        given = os.environ["UNLEARN_CACHE_GIB"]
         raise UsageError(
-            f"UNLEARN_CACHE_GIB is not a number of GiB ({os.environ['UNLEARN_CACHE_GIB']!r}): set it to a number, such as 10"
+            f"UNLEARN_CACHE_GIB is not a number of GiB ({given!r}): set it to a number, such as 10"
         ) from None
     return CachedStore(store, Path(folder).expanduser(), limit)
 

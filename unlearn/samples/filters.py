@@ -67,11 +67,10 @@ class NoForgetLabel:
 
 @dataclass(frozen=True)
 class ForgetShareBelow:
-    """Pass samples where p_f(x) < ε for every forget class f: the gate of GKT (Chundawat et al. 2023). ε = 1 passes all
-    samples.
+    """Pass samples where p_f(x) < ε for every forget class f: the gate of GKT (Chundawat et al. 2023).
 
-    p_f has to be below ε at temperature 1 and at the given temperature, which is that of the student's targets if these
-    keep the forget classes.
+    ε = 1 passes all samples. p_f has to be below ε at temperature 1 and at the given temperature, which is that of the
+    student's targets if these keep the forget classes.
     """
 
     forget: tuple[int, ...]
@@ -96,7 +95,7 @@ class EntropyBelow:
 
 @dataclass(frozen=True)
 class NotHeldOut:
-    """Pass samples that hold no held-out image: those to train on. `share` of the images is held out (`is_held_out`)."""
+    """Pass samples that hold no held-out image: those to train on. `share` of the images is held out."""
 
     share: float
 

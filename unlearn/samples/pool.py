@@ -82,7 +82,7 @@ class ShardPool:
         return self.count
 
     def arrivals(self) -> Iterator[int]:
-        """Load the shards that were published since the last call; yield the number of each once its samples are added."""
+        """Load the shards that were published since the last call. Yield the number of each after it is added."""
         self.index = find_index(self.store) or self.index
         new = sorted(set(self.index.entries) - set(self.loaded))
         for number, samples in decoded(self.store, self.index, new):
@@ -130,5 +130,6 @@ def check_memory(index: Index) -> None:
     if needed > SHARE_OF_MEMORY * present:
         raise UserError(
             f"the run's {index.card.plan.samples:,} samples take {needed / 2**30:.0f} GiB of memory, "
-            f"more than half of the {present / 2**30:.0f} GiB that this machine has: use a machine with more memory, or a smaller run"
+            f"more than half of the {present / 2**30:.0f} GiB that this machine has: "
+            "use a machine with more memory, or a smaller run"
         )

@@ -49,5 +49,7 @@ def last_layer(model: Classifier) -> nn.Linear | nn.Conv2d:
         or (isinstance(m, nn.Conv2d) and m.out_channels == model.card.num_classes)
     ]
     if not layers:
-        raise UserError(f"{model.card.architecture} has no linear layer with one output per class: use another baseline")
+        raise UserError(
+            f"{model.card.architecture} has no linear layer with one output per class: use another baseline"
+        )
     return layers[-1]

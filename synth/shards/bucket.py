@@ -129,7 +129,9 @@ class Bucket:
             except OSError as error:
                 if not says_it_exists(error):
                     raise
-                return self.files.cat_file(self.path(name)) == data  # it is ours if the answer to an earlier attempt was lost
+                return (
+                    self.files.cat_file(self.path(name)) == data
+                )  # it is ours if the answer to an earlier attempt was lost
             return True
 
         try:

@@ -27,8 +27,9 @@ from synth.methods.deepinversion import DeepInversionSettings, ExtraLoss
 from unlearn.methods import losses
 from unlearn.methods.method import Inputs, Part
 from unlearn.methods.mixing import mixed
+from unlearn.optimise import descend, one_cycle_sgd
 from unlearn.samples.logits import without_forget_classes
-from unlearn.train import descend, one_cycle_sgd
+from unlearn.settings import AdaptiveSettings
 
 
 @dataclass(frozen=True, kw_only=True)

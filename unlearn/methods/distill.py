@@ -20,11 +20,11 @@ from synth.shards.index import Index, RunCard
 from unlearn.methods import losses
 from unlearn.methods.method import Inputs, Part
 from unlearn.methods.mixing import mixup
+from unlearn.optimise import descend, one_cycle_sgd
 from unlearn.samples.filters import EntropyBelow, Filter, ForgetShareBelow, NoForgetLabel
 from unlearn.samples.logits import post_filter, without_forget_classes
 from unlearn.samples.pool import Batch, ShardPool
-from unlearn.settings import Idle, LoopSettings
-from unlearn.train import descend, one_cycle_sgd
+from unlearn.settings import DistillSettings, Idle, LoopSettings
 
 NEEDS_TEACHER = False
 STARTS_FROM_TEACHER = False

@@ -16,9 +16,10 @@ from synth.checkpoint.file import save_checkpoint
 from tests.runs import digits_card
 from unlearn.commands.main import main
 from unlearn.methods import gkt
+from unlearn.methods.gkt import GKTSettings
 from unlearn.run import carry_out as runs
 from unlearn.run.folder import PROVENANCE, STUDENT
-from unlearn.settings import GKTSettings, LoopSettings
+from unlearn.settings import LoopSettings
 
 QUICK = ("--rounds", 8, "--student-steps", 1, "--batch-size", 8, "--z", 8, "--channels", 2, "--every", 2)
 SETTINGS = GKTSettings(rounds=8, student_steps=1, batch_size=8, z=8, channels=2, attention=0.0, mask=True, gate=1.0)

@@ -17,6 +17,7 @@ from unlearn.methods.distill import (
     LOOP,
     Arrived,
     Distillation,
+    DistillSettings,
     Rows,
     distillation_loss,
     fill_in,
@@ -30,7 +31,7 @@ from unlearn.run.folder import PROVENANCE
 from unlearn.run.loop import run_method
 from unlearn.samples.pool import Batch, ShardPool
 from unlearn.samples.stream import follow, load_complete
-from unlearn.settings import DistillSettings, LoopSettings
+from unlearn.settings import LoopSettings
 
 QUICK = DistillSettings(steps=150, batch_size=32, shift=2)
 

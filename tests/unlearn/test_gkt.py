@@ -13,9 +13,10 @@ from synth.methods.networks import Generator
 from tests.runs import digits_card
 from unlearn.methods import gkt, losses
 from unlearn.methods.attention import attention_loss, layer_pairs, watch_layers
+from unlearn.methods.gkt import GKTSettings
 from unlearn.methods.method import Inputs
 from unlearn.run.loop import run_method
-from unlearn.settings import GKTSettings, LoopSettings
+from unlearn.settings import LoopSettings
 
 SMALL = GKTSettings(rounds=6, student_steps=2, batch_size=16, z=8, channels=4, gate=0.2)
 SMALL_GATE = dataclasses.replace(SMALL, gate=0.01)

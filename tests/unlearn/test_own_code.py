@@ -19,11 +19,10 @@ from tests.runs import digits_card
 from unlearn.commands.main import main
 from unlearn.data import DataSource
 from unlearn.evaluate import evaluate
-from unlearn.methods.distill import LOOP
+from unlearn.methods.distill import LOOP, DistillSettings
 from unlearn.report.replay.remake import remake
 from unlearn.run.carry_out import Request, unlearn
 from unlearn.run.folder import STUDENT
-from unlearn.settings import DistillSettings
 
 SETTINGS = DistillSettings(steps=2, batch_size=8)
 MODULE = """

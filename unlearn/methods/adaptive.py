@@ -12,33 +12,71 @@ the forget classes are removed from its distribution. Labels of the unblended im
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from synth.basics.errors import UserError
+from synth.basics.settings import ComputeSettings, setting
 from synth.checkpoint.augment import shift_and_flip
 from synth.checkpoint.batch_norm import batch_norm_layers
 from synth.checkpoint.classifier import Classifier, to_unit
 from synth.methods import deepinversion
-from synth.methods.deepinversion import ExtraLoss
-from synth.methods.settings import DeepInversionSettings
+from synth.methods.deepinversion import DeepInversionSettings, ExtraLoss
 from unlearn.methods import losses
 from unlearn.methods.method import Inputs, Part
 from unlearn.methods.mixing import mixed
 from unlearn.samples.filters import without_forget_classes
-from unlearn.settings import AdaptiveSettings
 from unlearn.train import descend, one_cycle_sgd
 
-NEEDS_TEACHER = True
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveSettings(ComputeSettings):
+    """Adaptive DeepInversion in the loop. The weight of competition is the paper's; sizes and student are ours."""
+
+    rounds: int = setting(5, "rounds of synthesis and distillation", at_least=1)
+    per_class: int = setting(20, "images of each retain class that a round adds", at_least=1)
+    compete: float = setting(
+        10.0,
+        "weight of the student's disagreement in the synthesis (the paper's alpha_c); 0 leaves it out",
+        at_least=0,
+        rare=True,
+    )
+    synthesis_steps: int = setting(100, "Adam steps for a round's images", at_least=1)
+    synthesis_batch: int = setting(500, "images optimised together", at_least=2, rare=True)
+    round_steps: int = setting(400, "the student's training steps a round", at_least=1)
+    batch_size: int = setting(128, "images a step", at_least=2)
+    lr: float = setting(0.1, "peak learning rate of SGD with momentum, one cycle over all rounds", above=0, rare=True)
+    weight_decay: float = setting(5e-4, "L2 penalty on the weights", at_least=0, rare=True)
+    temperature: float = setting(
+        1.0,
+        "softens the teacher's and the student's probabilities; above 1 they carry more of the forget class",
+        above=0,
+    )
+    mixup: float = setting(
+        1.0,
+        "blend pairs of images by Beta(m, m) before the teacher labels them; 0 is off",
+        at_least=0,
+        rare=True,
+    )
+    shift: int = setting(2, "largest random shift in pixels", at_least=0, at_most=64)
+    flip: bool = setting(False, "mirror images at random; right for natural images, wrong for digits")
+
+
+HELP = (
+    "Alternate synthesis and distillation. The student's disagreement with the teacher steers the images. "
+    "Needs no shards."
+)
+SETTINGS = AdaptiveSettings
+PRESETS: dict[str, AdaptiveSettings] = {}
+
+
 STARTS_FROM_TEACHER = False
 
 
 def trains_on_shards(settings: AdaptiveSettings) -> bool:
     return False
-
-
-def needs_monitor(settings: AdaptiveSettings) -> str | None:
-    return None
 
 
 def start(inputs: Inputs, settings: AdaptiveSettings) -> Adaptive:
@@ -90,7 +128,9 @@ class Adaptive:
         labels = torch.tensor(self.inputs.retain).repeat(self.settings.per_class)
         extra = competition(self.student, self.settings.compete) if done and self.settings.compete else None
         self.student.eval().requires_grad_(False)
-        images = deepinversion.synthesise(self.teacher, labels, synthesis_settings(self.settings), self.rng, extra)
+        images = deepinversion.synthesise(
+            self.teacher, labels, synthesis_settings(self.settings), self.rng, extra_loss=extra
+        )
         self.student.train().requires_grad_(True)
         return images
 

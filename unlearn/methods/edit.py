@@ -8,9 +8,12 @@ random-relabel   like finetune, but also on synthetic forget data with random re
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from synth.basics.settings import ComputeSettings, setting
 from synth.checkpoint.augment import shift_and_flip
 from synth.checkpoint.classifier import to_unit
 from synth.checkpoint.layers import last_layer
@@ -19,9 +22,37 @@ from unlearn.methods.masking import mask_logits, refuse_unmaskable
 from unlearn.methods.method import Inputs, Part
 from unlearn.methods.student import copy_of
 from unlearn.samples.filters import Filter, retain_label
-from unlearn.settings import BaselineSettings
+from unlearn.settings import Idle
 
-NEEDS_TEACHER = True
+BASELINES = ("masked-logit", "last-layer", "finetune", "random-relabel")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineSettings(ComputeSettings):
+    """What every comparison needs. All start from the teacher's weights; the defaults are ours."""
+
+    kind: str = setting("finetune", "which baseline", choices=BASELINES)
+    steps: int = setting(500, "training steps; masking the logit takes none", at_least=1)
+    batch_size: int = setting(128, "images a step", at_least=2)
+    lr: float = setting(0.01, "learning rate of SGD with momentum 0.9", above=0)
+    shift: int = setting(2, "largest random shift in pixels", at_least=0, at_most=64)
+
+
+HELP = (
+    "Edit the teacher in place, as a baseline. Masks the logit, retrains the last layer, fine-tunes, or "
+    "relabels at random. All kinds but masked-logit need --shards."
+)
+SETTINGS = BaselineSettings
+PRESETS: dict[str, BaselineSettings] = {}
+IDLE: Idle = (
+    (
+        ("steps", "batch_size", "lr", "shift"),
+        lambda s: s.kind == "masked-logit",
+        "with --kind masked-logit, which is not trained: leave it out",
+    ),
+)
+
+
 STARTS_FROM_TEACHER = True
 
 
@@ -31,10 +62,6 @@ def trains_on_shards(settings: BaselineSettings) -> bool:
 
 def training_filters(forget: tuple[int, ...], settings: BaselineSettings) -> dict[str, Filter]:
     return {} if settings.kind == "random-relabel" else {"forget label": retain_label(forget)}
-
-
-def needs_monitor(settings: BaselineSettings) -> str | None:
-    return None
 
 
 def start(inputs: Inputs, settings: BaselineSettings) -> MaskedLogit | Finetuning:

@@ -11,26 +11,48 @@ forget class is a target, by design, on noise that looks nothing like the class.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from synth.basics.settings import ComputeSettings, setting
 from synth.checkpoint.classifier import Classifier
 from unlearn.methods import losses
 from unlearn.methods.method import Inputs, Part
 from unlearn.methods.student import copy_of
-from unlearn.settings import EMMNSettings
 
-NEEDS_TEACHER = True
+
+@dataclass(frozen=True, kw_only=True)
+class EMMNSettings(ComputeSettings):
+    """Error-minimising and -maximising noise. The defaults are those of UNSIR, its predecessor, which publishes more."""
+
+    noise_per_class: int = setting(256, "noise images optimised for each class", at_least=1, rare=True)
+    noise_steps: int = setting(40, "Adam steps for a class's noise", at_least=1)
+    noise_lr: float = setting(0.1, "Adam's learning rate for the noise, in normalised pixels", above=0, rare=True)
+    l2: float = setting(0.1, "weight of the noise's squared norm", at_least=0, rare=True)
+    impair_steps: int = setting(20, "training steps on the noise of all classes", at_least=1)
+    impair_lr: float = setting(0.02, "learning rate of SGD while impairing", above=0, rare=True)
+    repair_steps: int = setting(20, "training steps on the noise of the retain classes", at_least=0)
+    repair_lr: float = setting(0.01, "learning rate of SGD while repairing", above=0, rare=True)
+    momentum: float = setting(0.0, "momentum of SGD", at_least=0, below=1, rare=True)
+    batch_size: int = setting(256, "noise images a training step", at_least=2)
+
+
+HELP = (
+    "Impair and repair the teacher by noise. The noise maximises the error on the forget classes and "
+    "minimises it on the others. Needs no shards."
+)
+SETTINGS = EMMNSettings
+PRESETS: dict[str, EMMNSettings] = {}
+
+
 STARTS_FROM_TEACHER = True
 
 
 def trains_on_shards(settings: EMMNSettings) -> bool:
     return False
-
-
-def needs_monitor(settings: EMMNSettings) -> str | None:
-    return None
 
 
 def start(inputs: Inputs, settings: EMMNSettings) -> EMMN:

@@ -33,6 +33,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from synth.basics.settings import ComputeSettings, require, setting
 from synth.checkpoint.batch_norm import batch_norm_layers, watch_batch_norm
 from synth.methods.losses import balance_loss, disagreement, one_hot_loss
 from synth.methods.networks import Generator
@@ -41,9 +42,148 @@ from unlearn.methods.attention import attention_loss, layer_pairs, watch_layers
 from unlearn.methods.method import Inputs, Part, StuckError, is_finite
 from unlearn.methods.mixing import blend
 from unlearn.samples.filters import View, entropy_below, forget_gate, post_filter, without_forget_classes
-from unlearn.settings import GKTSettings
+from unlearn.settings import Idle
 
-NEEDS_TEACHER = True
+SCHEDULE = (
+    "learning rates over the rounds: the student's falls as a cosine, or both halve where the student's loss on the retain "
+    "hold-outs hasn't fallen for three checks"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GKTSettings(ComputeSettings):
+    """Gated knowledge transfer. The defaults are the paper's; a round is the unit of steps."""
+
+    rounds: int = setting(4000, "rounds of generator and student steps", at_least=1)
+    generator_steps: int = setting(1, "generator steps a round", at_least=1, rare=True)
+    student_steps: int = setting(10, "student steps a round", at_least=1, rare=True)
+    batch_size: int = setting(256, "images a step", at_least=2)
+    z: int = setting(128, "length of the generator's noise", at_least=1, rare=True)
+    channels: int = setting(
+        128, "channels of the generator; 16 is enough for a LeNet5, and a run's time is mostly here", at_least=1
+    )
+    gate: float = setting(
+        0.01,
+        "images pass where every forget class's probability is below this (ε); 1 lets all pass",
+        above=0,
+        at_most=1,
+    )
+    entropy: float | None = setting(None, "images pass where the teacher's entropy in nats is below this", above=0)
+    attention: float = setting(250.0, "weight of attention transfer (β); 0 leaves it out", at_least=0)
+    attention_layers: str = setting(
+        "", "layers to compare, such as features.2,features.6 or teacher.a=student.b", rare=True
+    )
+    temperature: float = setting(
+        1.0,
+        "softens the teacher's and the student's probabilities; above 1 they carry more of the forget class",
+        above=0,
+    )
+    inhibit: bool = setting(False, "turn the sign of the forget classes in the generator's loss (ISPF)", rare=True)
+    post_filter: bool = setting(False, "push the forget classes down in the teacher's logits (ISPF)")
+    post_filter_threshold: float = setting(
+        0.01,
+        "push them down where their probability is above this",
+        above=0,
+        below=1,
+        rare=True,
+    )
+    mask: bool = setting(False, "take the forget classes out of the teacher's distribution")
+    mixup: bool = setting(False, "blend pairs of generated images before the teacher labels them", rare=True)
+    adversarial: float = setting(
+        1.0, "weight of the student's disagreement in the generator's loss", at_least=0, rare=True
+    )
+    bn: float = setting(0.0, "weight of the batch-norm statistics in the generator's loss", at_least=0, rare=True)
+    bn_loss: str = setting("published", "how statistics are compared", choices=("normalised", "published"), rare=True)
+    one_hot: float = setting(0.0, "weight of the teacher's certainty in the generator's loss", at_least=0, rare=True)
+    balance: float = setting(0.0, "weight of equally frequent classes in the generator's loss", at_least=0, rare=True)
+    generator_lr: float = setting(1e-3, "Adam's learning rate for the generator", above=0, rare=True)
+    generator_beta1: float = setting(0.9, "Adam's first momentum for the generator", at_least=0, below=1, rare=True)
+    generator_half_life: int = setting(
+        0,
+        "rounds after which the generator's learning rate halves, each time; 0 leaves it to the schedule",
+        at_least=0,
+        rare=True,
+    )
+    clip: float = setting(5.0, "largest gradient norm of the generator; 0 is none", at_least=0, rare=True)
+    student_clip: float = setting(0.0, "largest gradient norm of the student; 0 is none", at_least=0, rare=True)
+    optimiser: str = setting(
+        "adam", "the student's optimiser; sgd has momentum 0.9", choices=("adam", "sgd"), rare=True
+    )
+    student_lr: float = setting(1e-3, "the student's learning rate", above=0, rare=True)
+    schedule: str = setting("constant", SCHEDULE, choices=("constant", "cosine", "plateau"), rare=True)
+    batch_norm: str = setting(
+        "train",
+        "the student's batch norm; initial is the published accident",
+        choices=("train", "initial"),
+        rare=True,
+    )
+    kl_reduction: str = setting(
+        "batchmean",
+        "mean divides by the classes too, as published",
+        choices=("batchmean", "mean"),
+        rare=True,
+    )
+    fresh_noise: bool = setting(True, "new noise for each step; without it a round is of one batch", rare=True)
+    empty_batches: int = setting(
+        100,
+        "batches in a row without an image that passes before an earlier generator is restored",
+        at_least=1,
+        rare=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(not (self.mask and self.post_filter), "mask and post-filter exclude each other: choose one")
+
+
+HELP = (
+    "Train a generator and a student by gated transfer. The gate keeps the forget classes out. Shards "
+    "only serve to stop the run in time."
+)
+SETTINGS = GKTSettings
+PRESETS: dict[str, GKTSettings] = {
+    # The published code, with its accidents (see the top of this file).
+    "published": GKTSettings(
+        batch_norm="initial",
+        kl_reduction="mean",
+        fresh_noise=False,
+        student_clip=5.0,
+        schedule="plateau",
+        generator_half_life=150,
+    ),
+    # Ours, without attention and without a gate: the generator is held to the teacher's batch-norm statistics, the teacher
+    # labels blends, and the forget classes are taken out of its labels. LeNet5, MNIST, forget 0, one seed, on 10,000
+    # training images: retain 98.67 %, forget 0 % after 300 rounds, 97.4 % after 100.
+    "tuned": GKTSettings(
+        rounds=300,
+        batch_size=128,
+        channels=8,
+        attention=0.0,
+        gate=0.1,
+        mask=True,
+        mixup=True,
+        bn=10.0,
+        bn_loss="normalised",
+        one_hot=1.0,
+        balance=5.0,
+        student_lr=2e-3,
+        schedule="cosine",
+    ),
+}
+IDLE: Idle = (
+    (
+        ("attention_layers",),
+        lambda s: not s.attention,
+        "without attention: set --attention, or leave it out",
+    ),
+    (
+        ("post_filter_threshold",),
+        lambda s: not s.post_filter,
+        "without --post-filter: add that, or leave it out",
+    ),
+)
+
+
 STARTS_FROM_TEACHER = False
 STALLED = 2  # checks without a lower loss before the learning rates halve at the next one, as published
 REMEMBERED = 50  # rounds between two copies of the generator, from which it can be restored, as published

@@ -14,7 +14,7 @@ from tests.runs import QUICK, make_run, recipe_for
 from tests.unlearn.audit.subjects import SMALL
 from unlearn.audit.audit import AUDIT, Request, audit
 from unlearn.audit.record.schema import read_record
-from unlearn.methods.distill import LOOP
+from unlearn.methods.distill import LOOP, DistillSettings
 from unlearn.report.places import Places, run_shards_of
 from unlearn.report.replay import replay as replaying
 from unlearn.report.replay.comparison import compare
@@ -23,7 +23,6 @@ from unlearn.report.replay.replay import replay
 from unlearn.report.verify.checks import BROKEN, HOLDS, NOT_CHECKED
 from unlearn.report.verify.verify import verify
 from unlearn.run import carry_out as runs
-from unlearn.settings import DistillSettings
 
 quiet = lambda line: None  # noqa: E731
 

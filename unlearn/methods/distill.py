@@ -24,11 +24,7 @@ from unlearn.optimise import descend, one_cycle_sgd
 from unlearn.samples.filters import EntropyBelow, Filter, ForgetShareBelow, NoForgetLabel
 from unlearn.samples.logits import post_filter, without_forget_classes
 from unlearn.samples.pool import Batch, ShardPool
-from unlearn.settings import DistillSettings, Idle, LoopSettings
-
-NEEDS_TEACHER = False
-STARTS_FROM_TEACHER = False
-LOOP = LoopSettings(every=100, monitor=False)
+from unlearn.settings import Idle, LoopSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +84,11 @@ IDLE: Idle = (
 )
 
 
+NEEDS_TEACHER = False
+STARTS_FROM_TEACHER = False
+LOOP = LoopSettings(every=100, monitor=False)
+
+
 def trains_on_shards(settings: DistillSettings) -> bool:
     return True
 
@@ -104,10 +105,6 @@ def training_filters(forget: tuple[int, ...], settings: DistillSettings) -> dict
     if settings.entropy is not None:
         filters["entropy"] = EntropyBelow(settings.entropy)
     return filters
-
-
-def needs_monitor(settings: DistillSettings) -> str | None:
-    return None
 
 
 def fill_in(settings: DistillSettings, run: RunCard) -> DistillSettings:

@@ -10,7 +10,7 @@ from typing import Any
 
 from synth.basics.errors import UserError
 from synth.checkpoint.file import refuse_untrusted
-from unlearn.methods import METHODS
+from unlearn.methods import METHODS, needs_teacher
 from unlearn.report.places import run_index_of
 from unlearn.report.replay.device import device_of
 from unlearn.report.verify.chain import index_in
@@ -50,23 +50,24 @@ def remake(
         refuse_untrusted(str(named), arch, "the report")
     if method not in METHODS.names():
         raise UserError(f"the report's method is {str(method)[:40]!r}, which this version doesn't know")
-    needs_teacher = METHODS.find(method).NEEDS_TEACHER
-    if shards is None and not needs_teacher:
+    module = METHODS.find(method)
+    with_teacher = needs_teacher(module)
+    if shards is None and not with_teacher:
         raise UserError("the report names no shards: name them with --run-shards")
     try:
         request = runs.Request(
             method=method,
-            settings=taken(METHODS.find(method).SETTINGS, settings),
-            loop=taken(LoopSettings, settings) if needs_teacher else METHODS.find(method).LOOP,
-            teacher=teacher if needs_teacher else None,
+            settings=taken(module.SETTINGS, settings),
+            loop=taken(LoopSettings, settings) if with_teacher else module.LOOP,
+            teacher=teacher if with_teacher else None,
             trusted_architecture=arch,
             shards=shards,
             forget=forget,
             out=out,
             seed=seed,
             device=device,
-            student_arch=settings.get("student_arch") if needs_teacher else model["architecture"],
-            student_width=settings.get("student_width") if needs_teacher else model["width"],
+            student_arch=settings.get("student_arch") if with_teacher else model["architecture"],
+            student_width=settings.get("student_width") if with_teacher else model["width"],
         )
         runs.unlearn(request, say)
     except (TypeError, ValueError) as error:

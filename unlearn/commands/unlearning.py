@@ -116,7 +116,6 @@ def request_of(name: str, options: Mapping[str, Any]) -> Any:
     others = {key: value for key, value in options.items() if key not in own | loop | {"preset", "follow"}}
     if options.get("follow"):
         others["follow_timeout"] = options["follow_timeout"] or FOLLOW_TIMEOUT
-    loop_settings = settings_from_flags(LoopSettings(), {n: v for n, v in options.items() if n in loop}, name)
     device = machine(others.pop("device"), others.pop("threads"))
     return carry_out.Request(
         method=name,

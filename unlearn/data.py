@@ -16,7 +16,7 @@ TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CI
 NAMES = ("digits", *TORCHVISION)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a set of images is a key of the audit's caches
 class LabelledImages:
     """Images uint8 (N, C, S, S) and their classes (N,). `natural`: mirrored images are plausible images."""
 

@@ -7,9 +7,7 @@ bounded, shapes are compared before anything large is built, and code of the use
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,10 +17,10 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from synth.basics.disk import create_folder, sha256_of, write_file
 from synth.basics.errors import UsageError, UserError
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier, build_for, expected_state
-from synth.shards.store import Folder
 
 CARD_KEY = "model_card"
 LARGEST_HEADER = 16 * 2**20  # bytes
@@ -39,19 +37,11 @@ def checkpoint_bytes(model: Classifier) -> bytes:
 
 
 def save_checkpoint(model: Classifier, path: Path) -> str:
-    """Write the checkpoint, complete or not at all, and return its sha256."""
+    """Write the checkpoint, complete or not at all, and return its sha256. Raises UserError if it cannot be written."""
     data = checkpoint_bytes(model)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_bytes(data)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write the checkpoint {path}: {error.strerror or error}") from error
-    return hashlib.sha256(data).hexdigest()
+    create_folder(path.parent)
+    write_file(path, data)
+    return sha256_of(data)
 
 
 def load_checkpoint(path: Path, trusted_architecture: str | None = None) -> Classifier:
@@ -93,7 +83,7 @@ def parse_checkpoint(data: bytes, name: str, trusted_architecture: str | None = 
     net.load_state_dict(tensors)
     as_loaded = net.state_dict()  # a float64 may be too large for the network's float32
     check_finite(as_loaded, name, "use an earlier one")
-    return Classifier(net, card, hashlib.sha256(data).hexdigest()).freeze()
+    return Classifier(net, card, sha256_of(data)).freeze()
 
 
 def check_finite(state: Mapping[str, Tensor], name: str, cure: str) -> None:
@@ -179,4 +169,4 @@ def refuse_existing(checkpoint: Path, overwrite: bool) -> None:
         )
     if checkpoint.exists() and not overwrite:
         raise UsageError(f"{checkpoint} is there already: replace it with --overwrite, or choose another --out")
-    Folder(checkpoint.parent).create()
+    create_folder(checkpoint.parent)

@@ -7,7 +7,6 @@ run goes on. Neither holds a time, so equal runs have equal indexes.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -15,10 +14,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from synth.basics.disk import sha256_of
 from synth.basics.errors import UserError
 from synth.checkpoint.card import check_classifier, sha256_in
 from synth.shards.plan import Plan, ShardJob
-from synth.shards.read import DamagedShardError, decode_shard, tar_files
+from synth.shards.read import DamagedShardError, decode_shard
 from synth.shards.samples import LARGEST_SHARD, PIXEL_MODES, Samples
 from synth.shards.store import Store
 
@@ -98,6 +98,14 @@ class RunCard:
 
 
 @dataclass(frozen=True)
+class GateCounts:
+    """What the quality gate did to one shard."""
+
+    again: int  # tries beyond each image's first
+    missed: int  # images whose last try still misses a bound
+
+
+@dataclass(frozen=True)
 class ShardEntry:
     """One published shard."""
 
@@ -106,17 +114,18 @@ class ShardEntry:
     size: int  # bytes
     sha256: str
     class_counts: Mapping[int, int]
-    again: int | None = None  # tries beyond the first that the quality gate asked for; None without a gate
-    missed: int | None = None  # images that missed its bounds to the end
+    again: int | None = None  # as in GateCounts; None for a run without a quality gate
+    missed: int | None = None
 
     @property
     def name(self) -> str:
         return shard_name(self.number)
 
     @classmethod
-    def of(cls, job: ShardJob, data: bytes, gated: bool = False) -> ShardEntry:
-        again, missed = gate_counts(data) if gated else (None, None)
-        hashed = hashlib.sha256(data).hexdigest()
+    def of(cls, job: ShardJob, data: bytes, gate: GateCounts | None = None) -> ShardEntry:
+        """The entry of a job's shard. `gate` comes from whoever made the shard."""
+        hashed = sha256_of(data)
+        again, missed = (gate.again, gate.missed) if gate else (None, None)
         return cls(job.number, job.samples, len(data), hashed, job.class_counts, again, missed)
 
     @cached_property
@@ -142,12 +151,6 @@ class ShardEntry:
         counts = {int(c): int(n) for c, n in raw["class_counts"].items()}
         again, missed = (None if raw.get(name) is None else int(raw[name]) for name in ("again", "missed"))
         return cls(int(match[1]), int(raw["nsamples"]), int(raw["filesize"]), hashed, counts, again, missed)
-
-
-def gate_counts(data: bytes) -> tuple[int, int]:
-    """The tries beyond the first, and the images that missed to the end, as a shard's samples note them."""
-    records = [json.loads(content) for name, content in tar_files(data, "the shard") if name.endswith(".json")]
-    return sum(r.get("tries", 1) - 1 for r in records), sum("missed" in r for r in records)
 
 
 @dataclass(frozen=True)
@@ -228,7 +231,7 @@ def find_index(store: Store) -> Index | None:
 
 def index_sha256(store: Store) -> str:
     """Of the file that a complete run has. Raises FileNotFoundError where it isn't there."""
-    return hashlib.sha256(store.read(INDEX)).hexdigest()
+    return sha256_of(store.read(INDEX))
 
 
 def read_index(store: Store) -> Index:
@@ -250,7 +253,7 @@ def read_shard(store: Store, index: Index, entry: ShardEntry) -> Samples:
             raise DamagedShardError(f"{where} has {store.size(entry.name):,} bytes instead of {entry.size:,}: {cure}")
     except FileNotFoundError:
         raise DamagedShardError(f"{where} is missing: {cure}") from None
-    if hashlib.sha256(data).hexdigest() != entry.sha256:
+    if sha256_of(data) != entry.sha256:
         raise DamagedShardError(f"{where} is damaged (its sha256 is not the index's): {cure}")
     samples = decode_shard(data, where, index.card.image_shape, index.card.num_classes)
     job = index.card.plan.job(entry.number)

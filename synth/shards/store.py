@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from synth.basics.errors import UsageError, UserError
+from synth.basics.disk import create_folder, one_line_os_errors, remove_temporaries, write_file, write_new_file
+from synth.basics.errors import UsageError
 
 REMOTE = ("s3", "gs", "gcs", "memory")  # what fsspec opens for us; memory is for tests
+AGAIN = "go on with --resume"  # the cure once a full disk has space
 
 
 class Store(Protocol):
-    """The calls that a run is written and read by. `size`, `modified`, `read` and `fetch` raise FileNotFoundError."""
+    """The calls that a run is written and read by. `size`, `read` and `fetch` raise FileNotFoundError."""
 
     def create(self) -> None: ...
     def names(self) -> set[str]: ...
     def size(self, name: str) -> int: ...
-    def modified(self, name: str) -> float: ...
+    def modified(self) -> dict[str, float]:
+        """Every name with the time of its last write, in seconds since the epoch, by one listing."""
+
     def read(self, name: str) -> bytes: ...
     def fetch(self, name: str, size: int, sha256: str) -> bytes:
         """What is there under a name that is never written twice, such as a shard's; the caller checks its hash."""
@@ -42,8 +43,7 @@ class Folder:
         return str(self.path)
 
     def create(self) -> None:
-        with one_line_os_errors(self.path, writing=True):
-            self.path.mkdir(parents=True, exist_ok=True)
+        create_folder(self.path)
 
     def names(self) -> set[str]:
         """The names of the files, without those still being written; empty where the folder doesn't exist."""
@@ -58,10 +58,13 @@ class Folder:
         with one_line_os_errors(self.path / name):
             return (self.path / name).stat().st_size
 
-    def modified(self, name: str) -> float:
-        """Seconds since the epoch."""
-        with one_line_os_errors(self.path / name):
-            return (self.path / name).stat().st_mtime
+    def modified(self) -> dict[str, float]:
+        """Every name with the time of its last write, in seconds since the epoch; empty where the folder doesn't exist."""
+        times: dict[str, float] = {}
+        for name in self.names():
+            with suppress(FileNotFoundError):  # it was removed meanwhile
+                times[name] = (self.path / name).stat().st_mtime
+        return times
 
     def read(self, name: str) -> bytes:
         """Raises FileNotFoundError where there is no such file."""
@@ -73,46 +76,18 @@ class Folder:
         return self.read(name) if self.size(name) == size else b""
 
     def write(self, name: str, data: bytes) -> None:
-        """Write elsewhere, flush to the disk, rename."""
-        with self.written_elsewhere(name, data) as temporary:
-            temporary.replace(self.path / name)
+        write_file(self.path / name, data, AGAIN)
 
     def write_new(self, name: str, data: bytes) -> bool:
-        """Write the file unless there is one: of several who try at once, one succeeds and hears True."""
-        with self.written_elsewhere(name, data) as temporary:
-            try:
-                os.link(temporary, self.path / name)
-            except FileExistsError:
-                return False
-            except PermissionError:  # a file system without hard links, such as exFAT
-                try:
-                    with (self.path / name).open("xb") as file:
-                        file.write(data)
-                except FileExistsError:
-                    return False
-        return True
-
-    @contextmanager
-    def written_elsewhere(self, name: str, data: bytes) -> Iterator[Path]:
-        temporary = self.path / f".{name}.{os.getpid()}.{threading.get_ident()}.tmp"
-        with one_line_os_errors(self.path / name, writing=True):
-            try:
-                with temporary.open("wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                yield temporary
-            finally:
-                temporary.unlink(missing_ok=True)
+        return write_new_file(self.path / name, data, AGAIN)
 
     def remove(self, name: str) -> None:
         with one_line_os_errors(self.path / name):
             (self.path / name).unlink(missing_ok=True)
 
     def remove_temporaries(self) -> None:
-        """What a killed writer left behind."""
-        for leftover in self.path.glob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
+        """Remove what a killed writer left behind."""
+        remove_temporaries(self.path)
 
 
 def open_store(uri: str) -> Store:
@@ -129,24 +104,3 @@ def open_store(uri: str) -> Store:
 
         return Bucket(uri)
     raise UsageError(f"'{uri}' is no place for a run: give a folder, s3://BUCKET/RUN or gs://BUCKET/RUN")
-
-
-@contextmanager
-def one_line_os_errors(path: Path, writing: bool = False) -> Iterator[None]:
-    """Turn what the operating system refuses into a line that names the cause and the cure."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, FileNotFoundError) and not writing:
-            raise
-        cures = {
-            errno.ENOENT: "its folder can't be made, or was removed meanwhile: choose another folder",
-            errno.ENOSPC: "the disk is full: free some space and go on with --resume",
-            errno.EDQUOT: "the disk quota is used up: free some space and go on with --resume",
-            errno.EROFS: "the file system is read-only: choose another folder",
-            errno.EACCES: "permission denied: choose another folder, or change its owner or mode",
-            errno.EPERM: "permission denied: choose another folder, or change its owner or mode",
-            errno.ENOTDIR: "a part of the path is a file, not a folder: choose another folder",
-            errno.EEXIST: "it is a file, not a folder: choose another folder",
-        }
-        raise UserError(f"{path}: {cures.get(error.errno or 0, error.strerror or str(error))}") from error

@@ -9,7 +9,7 @@ from synth.basics.errors import UserError
 from synth.shards.index import INDEX, PART, Index, read_index, read_shard
 from synth.shards.store import Folder
 from unlearn.samples import decoding
-from unlearn.samples.filters import forget_gate, retain_label
+from unlearn.samples.filters import ForgetShareBelow, NoForgetLabel
 from unlearn.samples.pool import check_memory
 from unlearn.samples.stream import follow, load_complete
 
@@ -36,7 +36,7 @@ class Growing:
 
 
 def test_a_finished_run_is_loaded_once_each_and_filtered(tiny_run: Path) -> None:
-    pool = load_complete(Folder(tiny_run), {"label": retain_label((0,))})
+    pool = load_complete(Folder(tiny_run), {"label": NoForgetLabel((0,))})
     samples = pool.samples()
     assert pool.dropped == {"label": 10}
     assert sorted(samples.labels.tolist()) == sorted(list(range(1, 10)) * 10)
@@ -94,7 +94,7 @@ def test_a_part_of_a_run_is_refused_without_follow(tiny_run: Path, tmp_path: Pat
 
 def test_dropping_everything_says_by_what(tiny_run: Path) -> None:
     with pytest.raises(UserError, match=r"every one of the 100 samples .* \(gate 100\)"):
-        load_complete(Folder(tiny_run), {"gate": forget_gate((0,), 1e-12)})
+        load_complete(Folder(tiny_run), {"gate": ForgetShareBelow((0,), 1e-12)})
 
 
 def test_a_flipped_byte_stops_the_training(tiny_run: Path, tmp_path: Path) -> None:

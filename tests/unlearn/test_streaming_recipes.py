@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from s3_server import free_ports
 
 from synth.checkpoint.classifier import Classifier
 from synth.shards.plan import Plan
 from tests.runs import make_run, recipe_for
-from tests.storage import free_ports
 
 ROOT = Path(__file__).parents[2]
 RECIPES = {

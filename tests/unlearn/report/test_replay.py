@@ -14,6 +14,7 @@ from tests.runs import QUICK, make_run, recipe_for
 from tests.unlearn.audit.subjects import SMALL
 from unlearn.audit.audit import AUDIT, Request, audit
 from unlearn.audit.record.schema import read_record
+from unlearn.methods.distill import LOOP, DistillSettings
 from unlearn.report.places import Places, run_shards_of
 from unlearn.report.replay import replay as replaying
 from unlearn.report.replay.comparison import compare
@@ -21,8 +22,7 @@ from unlearn.report.replay.remake import remake
 from unlearn.report.replay.replay import replay
 from unlearn.report.verify.checks import BROKEN, HOLDS, NOT_CHECKED
 from unlearn.report.verify.verify import verify
-from unlearn.run import distilling as tasks
-from unlearn.settings import DistillSettings
+from unlearn.run import carry_out as runs
 
 quiet = lambda line: None  # noqa: E731
 
@@ -78,12 +78,17 @@ def test_other_models_or_shards_are_no_replay(audited: Path) -> None:
     assert student not in compare(old, new, retrained=True).outside
 
 
+def distill_request(shards: Path, out: Path) -> runs.Request:
+    settings = DistillSettings(steps=20, batch_size=16)
+    return runs.Request(
+        method="distill", settings=settings, loop=LOOP, shards=str(shards), forget=(0,), out=out, seed=3
+    )
+
+
 def test_the_student_is_made_again_from_its_runs_settings(
     tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
-    settings = DistillSettings(steps=20, batch_size=16)
-    asked = tasks.DistillRequest(shards=str(tiny_run), forget=(0,), settings=settings, out=tmp_path / "run", seed=3)
-    tasks.distill(asked, quiet)
+    runs.unlearn(distill_request(tiny_run, tmp_path / "run"), quiet)
     request = Request(
         student=tmp_path / "run", teacher=tiny_teacher_path, forget=(0,), shards=str(tiny_run), out=tmp_path / "audit",
         settings=dataclasses.replace(SMALL, relearn_steps=2, inversion_steps=2), workers=1,
@@ -105,9 +110,7 @@ def test_shards_that_were_held_out_are_not_those_that_the_run_read(
 ) -> None:
     learnt = tmp_path / "learnt"
     shutil.copytree(tiny_run, learnt)
-    settings = DistillSettings(steps=20, batch_size=16)
-    asked = tasks.DistillRequest(shards=str(learnt), forget=(0,), settings=settings, out=tmp_path / "run", seed=3)
-    tasks.distill(asked, quiet)
+    runs.unlearn(distill_request(learnt, tmp_path / "run"), quiet)
     held_out = tmp_path / "held-out"
     make_run(held_out, recipe_for(tiny_teacher, QUICK), Plan(classes=tuple(range(10)), per_class=16, shard_size=80))
     request = Request(

@@ -9,7 +9,7 @@ JS(p || q) = ½ KL(p || m) + ½ KL(q || m) with m = (p + q) / 2. Logarithms are 
 over images. Public code calls `F.kl_div` with its default reduction, which also divides by the number of classes K, and with
 swapped arguments: two models that disagree on every image then score 0.38 at K = 10 instead of 0.
 None of these measures counts as more of the class being left. A model can be far from the retrained ones for any reason: a
-student of a teacher that never saw the class is far from them on one of three seeds (docs/results-audit.md), and a random
+student of a teacher that never saw the class is far from them on one of three seeds (docs/results/audit.md), and a random
 network always is.
 Cost: the forward passes that other measures share.
 """

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import html
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from synth.basics import drawing
 from unlearn.audit.record.record import MASKED, MODEL, ORIGINAL, RANDOM, RETRAINED, SUBJECTS
 
 # Okabe & Ito's colours, which people with any colour vision tell apart, dark enough on white.
@@ -22,29 +21,18 @@ STYLES: dict[str, dict[str, Any]] = {
     RETRAINED: {"color": "#007a5a", "linestyle": "-.", "linewidth": 2.2},
     RANDOM: {"color": "#6a6a6a", "linestyle": ":"},
 }
-FONT: Any = {"font.size": 10, "svg.fonttype": "none", "svg.hashsalt": "report", "font.family": "sans-serif"}
+SALT = "report"
 
 
 def svg(figure: Figure, alt: str) -> str:
     """The figure as an <svg> that a screen reader reads as `alt`. The same figure gives the same bytes."""
-    buffer = io.StringIO()
-    with matplotlib.rc_context(FONT):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
-    text = buffer.getvalue()
+    text = drawing.svg(figure, SALT)
     text = text[text.index("<svg") :]
     return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(alt, quote=True)}"', 1)
 
 
 def new_figure(columns: int = 1, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    with matplotlib.rc_context(FONT):
-        figure = Figure(figsize=(4.2 * columns, 3.0 * rows), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.grid(True, color="#dddddd", linewidth=0.6)
-        axis.set_axisbelow(True)
-        for side in ("top", "right"):
-            axis.spines[side].set_visible(False)
-    return figure, list(axes.flat)
+    return drawing.new_figure(SALT, columns, rows)
 
 
 def relearning(measurement: Mapping[str, Any]) -> str:

@@ -10,14 +10,14 @@ from typing import Any
 
 from synth.basics.errors import UserError
 from synth.checkpoint.file import refuse_untrusted
+from unlearn.methods import METHODS
 from unlearn.report.places import run_index_of
 from unlearn.report.replay.device import device_of
 from unlearn.report.verify.chain import index_in
 from unlearn.report.verify.checks import Check
 from unlearn.run import carry_out as runs
-from unlearn.run import distilling as tasks
 from unlearn.run.folder import STUDENT
-from unlearn.settings import METHOD_SETTINGS, DistillSettings, LoopSettings
+from unlearn.settings import LoopSettings
 
 
 def remake(
@@ -48,24 +48,27 @@ def remake(
     model = record["models"]["student"]
     for named in (model["architecture"], settings.get("student_arch")):
         refuse_untrusted(str(named), arch, "the report")
+    if method not in METHODS.names():
+        raise UserError(f"the report's method is {str(method)[:40]!r}, which this version doesn't know")
+    needs_teacher = METHODS.find(method).NEEDS_TEACHER
+    if shards is None and not needs_teacher:
+        raise UserError("the report names no shards: name them with --run-shards")
     try:
-        if method == "distill":
-            if shards is None:
-                raise UserError("the report names no shards: name them with --run-shards")
-            asked = tasks.DistillRequest(
-                shards=shards, forget=forget, settings=taken(DistillSettings, settings), out=out, seed=seed, device=device,
-                student_arch=model["architecture"], student_width=model["width"],
-            )  # fmt: skip
-            tasks.distill(asked, say)
-        elif method in METHOD_SETTINGS:
-            request = runs.Request(
-                method=method, settings=taken(METHOD_SETTINGS[method], settings), loop=taken(LoopSettings, settings),
-                teacher=teacher, trusted_architecture=arch, shards=shards, forget=forget, out=out, seed=seed, device=device,
-                student_arch=settings.get("student_arch"), student_width=settings.get("student_width"),
-            )  # fmt: skip
-            runs.unlearn(request, say)
-        else:
-            raise UserError(f"the report's method is {str(method)[:40]!r}, which this version doesn't know")
+        request = runs.Request(
+            method=method,
+            settings=taken(METHODS.find(method).SETTINGS, settings),
+            loop=taken(LoopSettings, settings) if needs_teacher else METHODS.find(method).LOOP,
+            teacher=teacher if needs_teacher else None,
+            trusted_architecture=arch,
+            shards=shards,
+            forget=forget,
+            out=out,
+            seed=seed,
+            device=device,
+            student_arch=settings.get("student_arch") if needs_teacher else model["architecture"],
+            student_width=settings.get("student_width") if needs_teacher else model["width"],
+        )
+        runs.unlearn(request, say)
     except (TypeError, ValueError) as error:
         raise UserError(
             f"the run's settings are not this version's ({error}): replay it with the version it names"

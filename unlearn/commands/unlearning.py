@@ -68,11 +68,11 @@ def options_of_method(name: str) -> Decorator:
     settings: dict[str, type] = {name: method.SETTINGS}
     headings = {name: "Settings"}
     preset = [preset_option(method.PRESETS)] if method.PRESETS else []
-    if method.NEEDS_TEACHER:
+    if needs_teacher(method):
         settings["loop"], headings["loop"] = LoopSettings, WATCHING
     return stacked(
         forget_option,
-        with_teacher if method.NEEDS_TEACHER else from_shards,
+        with_teacher if needs_teacher(method) else from_shards,
         student_options,
         *preset,
         seed_option,

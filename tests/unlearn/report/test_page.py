@@ -139,7 +139,7 @@ def test_a_record_without_its_details_is_refused_in_one_line(audited: Path, tmp_
     for measurement in record["measurements"]:
         measurement["details"] = {}
     (tmp_path / AUDIT).write_text(json.dumps(record))
-    with pytest.raises(UserError, match="make no sense"):
+    with pytest.raises(UserError, match="is a required property"):
         write_report(tmp_path, tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 from unlearn.audit.judgement import verdict
-from unlearn.audit.measures import MEASURES
+from unlearn.audit.measures import modules
 from unlearn.audit.record.record import on_synthetic
 
 LIMITATIONS = (
@@ -54,4 +53,4 @@ def rules() -> str:
 
 
 def definitions() -> list[tuple[str, str]]:
-    return [(name, inspect.cleandoc(import_module(module).__doc__ or "")) for name, module in MEASURES.items()]
+    return [(name, inspect.cleandoc(module.__doc__)) for name, module in modules().items()]

@@ -17,17 +17,6 @@ from unlearn.report.page.cells import Record, classes_of, reading_cell, title_of
 from unlearn.report.page.markup import Markup, element, escaped, folded, joined, listing, section, table
 
 COLOURS = {LIKE_RETRAINED: "good", TRACES: "warn", UNDECIDED: "warn"}
-KEY_MEASURES = (
-    "accuracy-retain-real",
-    "accuracy-retain",
-    "accuracy-forget",
-    "probe-1",
-    "probe-5",
-    "relearn-20",
-    "relearn-synthetic",
-    "transplant-stitched",
-    "resurrection",
-)
 GENERATOR = re.compile(r'<meta name="generator" content="([^"]*)">')
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
@@ -84,7 +73,7 @@ def answer(record: Record, title: str) -> Markup:
         element("p", verdict["sentence"]), listing(verdict["reasons"]),
         class_=f"answer {'bad' if failed else COLOURS.get(verdict['conclusion'], 'bad')}",
     )  # fmt: skip
-    shown = [m for m in record["measurements"] if m["name"] in KEY_MEASURES]
+    shown = [m for m in record["measurements"] if m["key"]]
     columns = (MODEL, RETRAINED, MASKED, ORIGINAL)
     rows = [[title_of(m), *(reading_cell(m, s, record) for s in columns)] for m in shown]
     judged = f"Judged on {record['images'] or 'the weights alone'}."

@@ -87,6 +87,8 @@ def provenance(record: Record) -> Markup:
         table("Every real image that this audit read", ["data", "for", "images", "which"], ledger, words=True)
         if ledger else element("p", "This audit read no real image."),
         element("p", f"Real images that the unlearning run read, by its own account: {'unknown' if read is None else read}.{judged}"),
+        *(element("p", element("strong", f"Do not rely on the student's origin: {problem}."))
+          for problem in record["origin"]["problems"]),
         table("What the models say they were trained on", ["model", "data or method"], trained, words=True),
         folded("Settings of the audit", facts("Settings", audit)),
         folded("Settings of the unlearning run", facts("Settings", run["settings"])) if run else None,

@@ -1,16 +1,18 @@
-"""The unlearning run again, from the settings that its report has: the student, and whether its bytes are the same."""
+"""The unlearning run again, from the settings in its report: the student, and whether its bytes are the same."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from synth.basics.errors import UserError
 from synth.checkpoint.file import refuse_untrusted
 from unlearn.report.places import run_index_of
+from unlearn.report.printable import printable
+from unlearn.report.regular_files import hash_and_start
 from unlearn.report.replay.device import device_of
 from unlearn.report.verify.chain import index_in
 from unlearn.report.verify.checks import Check
@@ -29,65 +31,107 @@ def remake(
     say: Callable[[str], None],
     device: str | None = None,
 ) -> tuple[Path, bool]:
-    """Make the student again in the folder `out`, on the run's device or another.
+    """Make the student again in the folder `out`, on the run's device or on `device`.
 
     Returns:
-        the new student, and whether it is the audited one byte for byte: so on one kind of machine with as many threads.
+        the new student, and whether it is the audited one byte for byte: it is on one kind of machine, with as many threads.
 
     Raises:
-        UserError: the report doesn't hold the run's settings, they are none of this version's, or they name code that is
-            not the user's own `arch`.
+        UserError: the report doesn't hold the run's settings, this version can't read them, or they name code that the user
+            has not named in `arch`.
     """
     run = record["origin"]["run"]
     if run is None:
-        raise UserError("the report knows no run that made the student: replay without --retrain")
+        raise UserError("the report has no run that made the student: replay it without --retrain")
     settings = run["settings"]
-    method, forget, seed = settings.get("method"), tuple(settings.get("forget", ())), settings.get("seed", 0)
     device = device_of(device or settings.get("device") or run["provenance"].get("device") or "cpu")
     check_run_shards(record, shards)
     model = record["models"]["student"]
     for named in (model["architecture"], settings.get("student_arch")):
         refuse_untrusted(str(named), arch, "the report")
+    method = settings.get("method")
+    if method == "distill":
+        tasks.distill(distill_request(settings, model, shards, out, device), say)
+    elif isinstance(method, str) and method in METHOD_SETTINGS:
+        runs.unlearn(method_request(settings, method, teacher, arch, shards, out, device), say)
+    else:
+        raise UserError(
+            f"the report's method is {printable(str(method), 40)!r}, which this version doesn't know: replay it with the version "
+            "that it names"
+        )
+    student = out / STUDENT
+    return student, hash_and_start(student)[0] == model["sha256"]
+
+
+def distill_request(
+    settings: Mapping[str, Any], model: Mapping[str, Any], shards: str | None, out: Path, device: str
+) -> tasks.DistillRequest:
+    if shards is None:
+        raise UserError("the report names no shards: name them with --run-shards")
+    with of_this_version():
+        return tasks.DistillRequest(
+            shards=shards,
+            forget=tuple(settings.get("forget", ())),
+            settings=taken(DistillSettings, settings),
+            out=out,
+            seed=settings.get("seed", 0),
+            device=device,
+            student_arch=model["architecture"],
+            student_width=model["width"],
+        )
+
+
+def method_request(
+    settings: Mapping[str, Any],
+    method: str,
+    teacher: Path,
+    arch: str | None,
+    shards: str | None,
+    out: Path,
+    device: str,
+) -> runs.Request:
+    with of_this_version():
+        return runs.Request(
+            method=method,
+            settings=taken(METHOD_SETTINGS[method], settings),
+            loop=taken(LoopSettings, settings),
+            teacher=teacher,
+            trusted_architecture=arch,
+            shards=shards,
+            forget=tuple(settings.get("forget", ())),
+            out=out,
+            seed=settings.get("seed", 0),
+            device=device,
+            student_arch=settings.get("student_arch"),
+            student_width=settings.get("student_width"),
+        )
+
+
+@contextmanager
+def of_this_version() -> Iterator[None]:
+    """Turn settings that this version can't read into one line."""
     try:
-        if method == "distill":
-            if shards is None:
-                raise UserError("the report names no shards: name them with --run-shards")
-            asked = tasks.DistillRequest(
-                shards=shards, forget=forget, settings=taken(DistillSettings, settings), out=out, seed=seed, device=device,
-                student_arch=model["architecture"], student_width=model["width"],
-            )  # fmt: skip
-            tasks.distill(asked, say)
-        elif method in METHOD_SETTINGS:
-            request = runs.Request(
-                method=method, settings=taken(METHOD_SETTINGS[method], settings), loop=taken(LoopSettings, settings),
-                teacher=teacher, trusted_architecture=arch, shards=shards, forget=forget, out=out, seed=seed, device=device,
-                student_arch=settings.get("student_arch"), student_width=settings.get("student_width"),
-            )  # fmt: skip
-            runs.unlearn(request, say)
-        else:
-            raise UserError(f"the report's method is {str(method)[:40]!r}, which this version doesn't know")
+        yield
     except (TypeError, ValueError) as error:
         raise UserError(
-            f"the run's settings are not this version's ({error}): replay it with the version it names"
+            f"the run's settings are not this version's ({error}): replay it with the version that the report names"
         ) from error
-    student = out / STUDENT
-    return student, hashlib.sha256(student.read_bytes()).hexdigest() == model["sha256"]
 
 
 def check_run_shards(record: Mapping[str, Any], shards: str | None) -> None:
-    """Raise UserError where other shards are there than those that the run read: they would make another student."""
-    wanted = run_index_of(record)
-    if shards is None or wanted is None:
+    """Raise UserError where these are not the shards that the run read: they would make another student."""
+    expected = run_index_of(record)
+    if shards is None or expected is None:
         return
     there = index_in(shards, "", "--run-shards")
     if isinstance(there, Check):
         raise UserError(there.why)
-    if there.sha256 != wanted:
+    if there.sha256 != expected:
         raise UserError(
             f"the shards in {shards} are not those that the student's run read: name those with --run-shards"
         )
 
 
 def taken(settings_class: Any, values: Mapping[str, Any]) -> Any:
-    """The settings of that class among the values."""
+    """The settings of that class, out of all values."""
     return settings_class(**{f.name: values[f.name] for f in dataclasses.fields(settings_class) if f.name in values})

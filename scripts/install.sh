@@ -1,5 +1,5 @@
-# Sourced by the other scripts: makes .venv and installs this project with the named extras, where that is still missing
-# or setup.cfg has changed since.
+# Other scripts source this file. It makes .venv and installs this project with the named extras, unless that is done and
+# setup.cfg has not changed since. Afterwards the programs of .venv come first on PATH.
 # usage: . scripts/install.sh EXTRAS
 extras=$1
 installed=".venv/installed-$extras"

@@ -1,8 +1,9 @@
-"""What is left of class 0 in students of several methods, by every measure of `unlearn audit`, each beside the retrained models.
+"""What is left of a class in students of several methods: every measure of `unlearn audit`, beside the retrained models.
 
-`control` is distilled like `distill`, but from images and logits of a model that never saw the class: where it differs from the
-retrained models, the recipe does, and where `distill` differs from it, the teacher's knowledge of the class does.
-Every audit also judges the models whose answer is known: the masked logit, and each retrained model against the others.
+`control` is distilled like `distill`, but from images and logits of a model that never saw the class. A difference between the
+control and the retrained models comes from the recipe. A difference between `distill` and the control comes from what the teacher
+knows about the class. Every audit also judges models whose answer is known: the masked logit, and each retrained model against the
+others.
 """
 
 from __future__ import annotations
@@ -37,23 +38,23 @@ BRIEF = {
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What is the same for every seed. `size` has the rows' sizes, and the images a class of two runs of shards: those that the
-    rows' monitors hold out, and those that `distill` learns from.
+    """What is the same for every seed. `size` has the sizes of the rows. Its two values of images per class belong to two runs of
+    shards: the monitors hold out images of the first, `distill` learns from the second.
     """
 
     arch: str
     data: Data
     forget: str  # such as 0 or 3,8
     size: Size
-    references: int  # retrained models, those of the first seeds
+    references: int  # number of retrained models, of the first seeds
 
     @property
     def rows(self) -> dict[str, Row]:
-        """Students as `scripts/reproduce table` makes them."""
+        """The rows of `scripts/reproduce table`, by name."""
         return {row.name: row for row in method_rows(self.size, self.data.flip)}
 
     def training_jobs(self, out: Path) -> list[Job]:
-        """Teachers and their retrained models, and the retrained models of seeds that have no teacher here."""
+        """Jobs for teachers and retrained models; further seeds have only a retrained model."""
         jobs: list[Job] = []
         for seed in range(max(self.size.seeds, self.references)):
             forget, size = (self.forget,), self.size
@@ -82,7 +83,7 @@ class Case:
         return self.folder / f"shards-{per_class}"
 
     def audit_of(self, name: str) -> Path:
-        """In a folder of the student's name, as `unlearn audit` of several students has it."""
+        """The audit's folder. It has the student's name, as when `unlearn audit` gets several students."""
         student = audited_student(name, self)
         return self.folder / f"audits-{self.study.forget}" / (student.stem if name == RETRAINED else student.name)
 
@@ -117,7 +118,7 @@ def reproduce(out: Path, study: Study, students: list[str], brief: bool) -> None
 
 
 def audit_students(students: list[str], case: Case, retrained: list[Path], brief: bool) -> None:
-    """Those that are not audited yet, in one command for all that have the same references."""
+    """Audit the students that lack an audit, with one command for all students that share their references."""
     study = case.study
     for own, names in together(students, case).items():
         lacking = [name for name in names if not (case.audit_of(name) / "audit.json").exists()]
@@ -135,7 +136,7 @@ def audit_students(students: list[str], case: Case, retrained: list[Path], brief
 
 
 def together(students: list[str], case: Case) -> dict[Path | None, list[str]]:
-    """The students that have the same references, by the retrained model that is none of theirs: they are its kin, or itself."""
+    """Students grouped by the retrained model that may not be their reference, because they were made from it or are it."""
     found: dict[Path | None, list[str]] = {}
     for name in students:
         found.setdefault(case.retrained if name in (CONTROL, RETRAINED) else None, []).append(name)
@@ -147,7 +148,7 @@ def audited_student(name: str, case: Case) -> Path:
 
 
 def student_job(name: str, case: Case) -> Job:
-    """The student of that name: its provenance, which is written last, and the command that makes it."""
+    """The job for one student: its provenance file, which is written last, and its command."""
     study, (held_out, learnt) = case.study, case.study.size.per_class
     if name == RETRAINED:
         return case.retrained, []
@@ -161,7 +162,7 @@ def student_job(name: str, case: Case) -> Job:
 
 
 def control_shards(case: Case) -> Job:
-    """From a teacher that never saw the class: what the recipe alone leaves."""
+    """Shards from a teacher that never saw the class, for the control."""
     study, per_class = case.study, case.study.size.per_class[-1]
     kept = ",".join(str(c) for c in range(10) if str(c) not in study.forget.split(","))
     shards = case.folder / f"shards-{per_class}-control-{study.forget}"
@@ -169,7 +170,7 @@ def control_shards(case: Case) -> Job:
 
 
 def audit_table(records: dict[str, list[dict]]) -> str:
-    """Markdown: each measure's mean ± standard deviation over seeds, the verdicts, and those on models known before."""
+    """Markdown: each measure's mean ± standard deviation over seeds, and the verdicts on students and known models."""
     first = next(iter(records.values()))
     columns = [(s, first, s) for s in ("original", "masked logit")]
     columns += [(name, runs, "this model") for name, runs in records.items()]

@@ -1,4 +1,4 @@
-"""Commands that make files: each runs unless its file is there, one a core, and a failure names its command."""
+"""Commands that make files. A command runs unless its file exists, one per core; a failure names its command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-Job = tuple[Path, list[object]]  # what it makes, and the command that makes it
+Job = tuple[Path, list[object]]  # a file, and the command that makes it
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Data:
 
     @property
     def flip(self) -> list[object]:
-        """For the commands that may mirror images, where mirrored ones are plausible."""
+        """The option that mirrors images, if mirrored images are plausible in this data."""
         return [] if "mnist" in self.name else ["--flip"]
 
     @property
@@ -44,11 +44,11 @@ class Data:
 
 
 class JobError(Exception):
-    """A command that failed, and the last line that it said."""
+    """A command failed; the message is the last line that it printed."""
 
 
 def in_parallel(jobs: Iterable[Job], workers: int | None = None) -> dict[Path, str]:
-    """One single-threaded job a core: small networks gain nothing from a second thread. Returns what failed, and why."""
+    """Run one single-threaded job per core (small networks gain nothing from a second thread). Returns each failed file and why."""
     failed: dict[Path, str] = {}
 
     def attempt(job: Job) -> None:
@@ -63,13 +63,13 @@ def in_parallel(jobs: Iterable[Job], workers: int | None = None) -> dict[Path, s
 
 
 def all_of(jobs: Iterable[Job], workers: int | None = None) -> None:
-    """As `in_parallel`, for what nothing can go on without."""
+    """As `in_parallel`, but end the program if a job fails."""
     for path, reason in in_parallel(jobs, workers).items():
         raise SystemExit(f"could not make {path}: {reason}")
 
 
 def run(job: Job) -> None:
-    """Raises JobError where the command fails and what it was to make isn't there."""
+    """Run the job unless its file exists. Raises JobError if the command fails and the file is missing afterwards."""
     target, command = job
     if target.exists():
         return
@@ -84,7 +84,7 @@ def run(job: Job) -> None:
 
 
 def shards_job(teacher: Path, shards: Path, per_class: int, seed: int, *options: object) -> Job:
-    """`synth generate`, which goes on where it was."""
+    """`synth generate`, with --resume if the folder exists."""
     given = ["--teacher", teacher, "--seed", seed, "--shard-size", per_class * 5, "--per-class", per_class]
     resume = ["--resume"] if shards.exists() else []
     return shards / "index.json", [
@@ -107,7 +107,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def header(what: str) -> str:
-    """What, when, by which commit, on what machine, and by which command."""
+    """One line: what, date, commit, machine and command."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     places = ("--data-root", "--out")
     words = [word for before, word in pairwise(sys.argv) if word not in places and before not in places]

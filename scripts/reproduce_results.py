@@ -1,4 +1,4 @@
-"""What a run led to. Real test images are read here, after the runs, and what they show is kept beside them."""
+"""The results of runs. Real test images are read only here, after the runs; accuracies are kept beside the runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Pair = tuple[float, float]  # retain and forget accuracy in per cent
 def results_of(
     folder: Path, arch: str, seed: int, rows: list[Row], size: Size, data: Data, forget: int
 ) -> list[Result]:
-    """A result for every run of a teacher that is complete."""
+    """One result for every complete run of a teacher."""
     fixed = {"original": folder / "teacher.safetensors", "retrained": folder / f"retrained-{forget}.safetensors"}
     for n in size.per_class:
         fixed[f"distill-{n}"] = folder / f"distill-{n}-{forget}" / "student.safetensors"
@@ -28,7 +28,7 @@ def results_of(
 
 
 def of_model(name: str, path: Path, folder: Path, data: Data, forget: int) -> Result:
-    """A model without a course: what there is at its end is all."""
+    """The result of a model of which only the end is known."""
     facts_file = path.with_name("provenance.json")
     facts = json.loads(facts_file.read_text()) if facts_file.exists() and facts_file.parent != folder else {}
     pair = curve(name, {0: path}, folder, data, forget)[0]
@@ -38,9 +38,7 @@ def of_model(name: str, path: Path, folder: Path, data: Data, forget: int) -> Re
 
 
 def of_run(row: Row, folder: Path, data: Data, forget: int) -> Result:
-    """What the monitor chose without data, where it would have stopped, and the course of the run on the test set."""
-    from unlearn.run.folder import kept_students, read_metrics
-
+    """The student that the monitor chose without data, the step where it would have stopped, and all checks on the test set."""
     facts = json.loads((folder / row.name / "provenance.json").read_text())
     chosen, stopped = choice(read_metrics(folder / row.name))
     course = curve(row.name, kept_students(folder / row.name), folder, data, forget)
@@ -54,27 +52,37 @@ def of_run(row: Row, folder: Path, data: Data, forget: int) -> Result:
         "stopped": stopped,
         "best": max(within, key=lambda point: point["retain"], default=None),
         "end": points[-1],
-        "seconds": facts["seconds"] * (stopped or last) / last,  # steps of one run take the same time
+        "seconds": facts["seconds"] * (stopped or last) / last,  # all steps of a run take the same time
         "ended": facts["ended"],
         "course": points,
     }
 
 
+def read_metrics(run: Path) -> list[dict[str, float]]:
+    """The metrics of a run, one dictionary per check."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def kept_students(run: Path) -> dict[int, Path]:
+    """The files of the students that a run kept, by the step of their check."""
+    return {int(path.stem.partition("-")[2]): path for path in sorted(run.glob("student-*.safetensors"))}
+
+
 def choice(metrics: list[dict[str, float]]) -> tuple[int, int | None]:
-    """The step whose student the monitor keeps, and the step at which it stops, if it does: from hold-outs alone."""
+    """The step whose student the monitor keeps, and the step at which it stops, or None. Both come from hold-outs only."""
     from unlearn.run.monitor import StoppingRule
     from unlearn.settings import LoopSettings
 
     rule = StoppingRule(LoopSettings().forget_bound, LoopSettings().patience)
     for line in metrics:
-        rule.is_best(int(line["step"]), line["holdout_retain"], line["holdout_near"])
+        rule.record_check(int(line["step"]), line["holdout_retain"], line["holdout_near"])
         if rule.forget_class_is_back:
             return rule.best_step, int(line["step"])
     return rule.best_step, None
 
 
 def curve(name: str, models: dict[int, Path], folder: Path, data: Data, forget: int) -> dict[int, Pair]:
-    """Accuracies on the test set, kept in `curves/` as they are found; no run reads that."""
+    """Accuracies on the test set by step. They are kept in `curves/`, which no run reads."""
     from unlearn.evaluate import evaluate_model
 
     file = folder / "curves" / f"{name}.json"

@@ -1,4 +1,4 @@
-"""The rows of the table: each a command, beside what was published for it. And how large a table is made."""
+"""The rows of the table, each a command with its published figure, and the sizes that a table can have."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """What makes a table fit a machine. None of it changes a method."""
+    """Sizes that make a table fit a machine. None of them changes a method."""
 
     seeds: int
-    width: float  # of AllCNN's channels; LeNet5 has its own width always
+    width: float  # factor on AllCNN's channels; LeNet5 always has its own width
     epochs: int  # of teachers and references
     channels: int  # of GKT's generator; the paper has 128
-    batch_size: int  # generated images a step; the paper has 256
+    batch_size: int  # generated images per step; the paper has 256
     published_rounds: int  # of GKT as published; the paper has 4,000
-    rounds: int  # of GKT otherwise; ISPF gets as many student steps
+    rounds: int  # of the other GKT rows; ISPF gets as many student steps
     distill_steps: int = 4000  # of distill's student
-    per_class: tuple[int, ...]  # images for distill; the first size is the monitor's hold-out for the other methods
-    synthesis: str = "tuned"  # the preset that makes these images
-    all_rows: bool = True  # also the methods' variants, and the tuned preset one means at a time
+    per_class: tuple[int, ...]  # images for distill; the other methods' monitors hold out the first size
+    synthesis: str = "tuned"  # preset of `synth generate` for these images
+    all_rows: bool = True  # also variants of the methods, and the tuned preset without each of its parts
 
 
 MEDIUM = Size(
@@ -45,7 +45,7 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. `student_steps` are those of one step of the loop."""
+    """One line of the table. `student_steps` is the number of student steps in one step of the loop."""
 
     name: str
     title: str
@@ -56,13 +56,13 @@ class Row:
 
 
 def method_rows(size: Size, flip: Sequence[object] = ()) -> list[Row]:
-    """All but the original, the retrained and the distilled, which need no teacher at hand. `flip` is the data's."""
+    """All rows but original, retrained and distill, which do not load the teacher. `flip` is the data's option."""
     rounds = size.rounds
     shared = ("--channels", size.channels, "--batch-size", size.batch_size)
     published = ("gkt", "--preset", "published", *shared, "--rounds", size.published_rounds, "--every", 50)
     gkt, tuned = ("gkt", *shared, *course(rounds)), ("gkt", "--preset", "tuned", *shared, *course(rounds))
     shorter = ("gkt", "--preset", "tuned", *shared, *course(max(10, rounds // 2)))
-    ispf = ("ispf", *shared, *course(max(4, rounds // 5)))  # of 50 student steps each, GKT's are 10
+    ispf = ("ispf", *shared, *course(max(4, rounds // 5)))  # a round has 50 student steps, one of GKT has 10
     return [
         Row("gkt-published", "GKT as published", published, "97.12", 10),
         Row("gkt-published-beta0", "GKT as published, β = 0", (*published, "--attention", 0), "< 50", 10),
@@ -79,15 +79,15 @@ def method_rows(size: Size, flip: Sequence[object] = ()) -> list[Row]:
         Row("gkt-beta0", "GKT by the equations, β = 0", (*gkt, "--attention", 0), "< 50", 10, kind="variant"),
         Row("ispf", "ISPF", ispf, "-", 50),
         Row("gkt-tuned", "GKT, tuned preset (β = 0)", tuned, "< 50", 10),
-        Row("adaptive", "Adaptive DeepInversion, 100 a class", ("adaptive", "--every", 200, *flip)),
+        Row("adaptive", "Adaptive DeepInversion, 100 per class", ("adaptive", "--every", 200, *flip)),
         Row(
             "adaptive-alone",
-            "the same, nothing steered",
+            "the same, not steered",
             ("adaptive", "--every", 200, "--compete", 0, *flip),
             kind="variant",
         ),
         Row("emmn", "EMMN", ("emmn", "--every", 5), "10.57"),
-        *baseline_rows(),
+        *edit_rows(),
         *ablation_rows(shorter),
     ]
 
@@ -96,18 +96,18 @@ def course(rounds: int) -> tuple[object, ...]:
     return ("--rounds", rounds, "--every", max(1, rounds // 20))
 
 
-def baseline_rows() -> list[Row]:
+def edit_rows() -> list[Row]:
     titles = {
         "masked-logit": "masked logit",
-        "last-layer": "last layer alone",
+        "last-layer": "last layer only",
         "finetune": "fine-tuned on synthetic retain data",
         "random-relabel": "random labels on synthetic forget data",
     }
-    return [Row(kind, title, ("baseline", "--kind", kind, "--every", 100)) for kind, title in titles.items()]
+    return [Row(kind, title, ("edit", "--kind", kind, "--every", 100)) for kind, title in titles.items()]
 
 
 def ablation_rows(tuned: tuple[object, ...]) -> list[Row]:
-    """The tuned preset without each of its means, in half as many rounds, to see which of them replaces attention."""
+    """The tuned preset without each of its parts, in half as many rounds, to see which part replaces attention."""
     changes: dict[str, tuple[str, tuple[object, ...]]] = {
         "all": ("the preset", ()),
         "no-bn": ("without batch-norm statistics", ("--bn", 0)),

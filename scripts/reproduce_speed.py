@@ -1,6 +1,6 @@
-"""6,000 images a class, which the report made in 7 to 8 hours on a GPU: the minutes that they take here, and their student.
+"""How many minutes 6,000 images per class take, for which 7 to 8 hours on a GPU were reported, and how good their student is.
 
-Everything counts: Ray's start, the images, their blends and the teacher's labels, writing. The student is the default's.
+The time includes Ray's start, images, blends, labels and writing. The student has the default settings.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def reproduce(out: Path, data: Data, seeds: int, per_class: int, preset: str) ->
     for seed, folder in enumerate(folders):
         for job in (shards_job(folder, seed, per_class, preset), student_job(folder, seed, per_class)):
             timed(job)
-    what = f"MNIST, LeNet5 with batch norm, {per_class:,} images a class by `--preset {preset}`, forget {FORGET}, {seeds} seeds."
+    what = f"MNIST, LeNet5 with batch norm, {per_class:,} images per class by `--preset {preset}`, forget {FORGET}, {seeds} seeds."
     text = f"{header(what)}\n\n{table(folders, per_class, data)}\n"
     (out / "results.md").write_text(text)
     click.echo(text)
@@ -42,7 +42,7 @@ def student_job(folder: Path, seed: int, per_class: int) -> Job:
 
 
 def timed(job: Job) -> None:
-    """Run the job, and keep its wall seconds beside the folder that it makes, where that is not there from before."""
+    """Run the job. If its file did not exist, keep the wall seconds beside the folder that it makes."""
     target, _ = job
     begun, there = time.monotonic(), target.exists()
     run(job)

@@ -1,7 +1,7 @@
-"""Every method on one teacher, forget class 0: make the runs, then evaluate them, then tabulate.
+"""Every method on one teacher, class 0 forgotten: make the runs, evaluate them, then make the table.
 
-Methods run without a stop and keep the student of every check. What the monitor would have stopped at and kept is then read
-off the run's own metrics by the monitor's rule; the accuracies on real test images are added only after all that.
+Methods run to their end and keep the student of every check. The monitor's rule is then applied to the run's own metrics: where
+it would have stopped, and which student it would have kept. Accuracies on real test images are added after that.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from reproduce_rows import SIZES, Row, Size, method_rows
 from reproduce_text import figures, tables
 
 FORGET = 0
-WATCH = ("--patience", 1_000_000, "--keep-students")  # the monitor looks on
+WATCH = ("--patience", 1_000_000, "--keep-students")  # the monitor measures but never stops the run
 
 
 def sized(size: str, **changes: Any) -> Size:
@@ -66,11 +66,11 @@ def reproduce(
 
 
 def chosen_rows(size: Size, data: Data, only: list[str]) -> list[Row]:
-    """Those named, else those of the size."""
+    """The rows named, or else all rows of the size."""
     rows = method_rows(size, data.flip)
     names = {row.name for row in rows}
     if unknown := sorted(set(only) - names):
-        raise click.UsageError(f"no row is called {', '.join(unknown)}: take some of {', '.join(sorted(names))}")
+        raise click.UsageError(f"no row is called {', '.join(unknown)}: choose from {', '.join(sorted(names))}")
     return [row for row in rows if (row.name in only if only else size.all_rows or row.kind == "method")]
 
 
@@ -80,7 +80,7 @@ def models_jobs(out: Path, arch: str, seed: int, size: Size, data: Data) -> list
 
 
 def synthesis_jobs(out: Path, arch: str, seed: int, size: Size, data: Data) -> list[Job]:
-    """One after another: each takes every core, by the Ray of this machine."""
+    """Synthesis runs. They run one after another, because each uses every core through a local Ray."""
     folder = out / arch / f"seed{seed}"
     options = ("--preset", size.synthesis, *data.flip)
     return [
@@ -101,7 +101,7 @@ def distill_jobs(out: Path, arch: str, seed: int, size: Size, data: Data) -> lis
 
 
 def row_job(place: Path, row: Row, seed: int, shards: str, forget: object = FORGET) -> Job:
-    """The row's run in `place`, beside its teacher and the shards that its monitor holds out."""
+    """The row's run in `place`, which lies beside its teacher and beside the shards that its monitor holds out."""
     given = ["--teacher", place.parent / "teacher.safetensors", "--shards", place.parent / shards]
     common = ["--forget", forget, "--seed", seed, "--threads", 1, *WATCH, "--resume", "--out", place]
     return place / "provenance.json", ["unlearn", *row.command, *given, *common]

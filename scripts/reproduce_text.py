@@ -13,23 +13,24 @@ ARCHS = {"lenet5": "LeNet5 with batch norm", "allcnn": "AllCNN", "resnet20": "Re
 FIXED = {
     "original": ("original model", "97.84"),
     "retrained": ("retrained without class 0", "99.25"),
-    "distill-100": ("distill, 100 images a class", "40-50"),
-    "distill-500": ("distill, 500 images a class", "-"),
-    "distill-1000": ("distill, 1,000 images a class", "-"),
-    "distill-6000": ("distill, 6,000 images a class", "80-85"),
+    "distill-100": ("distill, 100 images per class", "40-50"),
+    "distill-500": ("distill, 500 images per class", "-"),
+    "distill-1000": ("distill, 1,000 images per class", "-"),
+    "distill-6000": ("distill, 6,000 images per class", "80-85"),
 }
+Point = tuple[float, float, float]  # a step, and the retain and the forget accuracy in per cent
 STUDENT_STEPS = (1000, 2000, 3000, 4000, 8000, 16000)
 
 
 def tables(results: Sequence[Result], rows: Sequence[Row], published: bool) -> str:
-    """The published figures are MNIST's."""
+    """All tables as Markdown. `published` adds the published figures, which are for MNIST."""
     parts = []
     for arch in dict.fromkeys(result["arch"] for result in results):
         ours = [result for result in results if result["arch"] == arch]
         seeds = len({result["seed"] for result in ours})
         parts += [f"## {ARCHS.get(arch, arch)}, {seeds} seed{'s' * (seeds > 1)}", main_table(ours, rows, published)]
         if any(row.kind == "ablation" and named(ours, row.name) for row in rows):
-            parts += ["### The tuned preset, one means at a time", ablation_table(ours, rows)]
+            parts += ["### The tuned preset without each of its parts", ablation_table(ours, rows)]
         parts += ["### Equal numbers of student steps: retain / forget", equal_steps_table(ours, rows)]
     return "\n\n".join(parts)
 
@@ -73,7 +74,7 @@ def ablation_table(results: Sequence[Result], rows: Sequence[Row]) -> str:
 
 
 def equal_steps_table(results: Sequence[Result], rows: Sequence[Row]) -> str:
-    """Each run's student at the last check within so many of its own steps; a dash where the run was shorter."""
+    """Each run's student at its last check within the given number of student steps; a dash where the run was shorter."""
     lines = [f"| | {' | '.join(f'{n:,}' for n in STUDENT_STEPS)} |", "|---" * (len(STUDENT_STEPS) + 1) + "|"]
     for row in rows:
         found = named(results, row.name)
@@ -91,7 +92,7 @@ def equal_steps_table(results: Sequence[Result], rows: Sequence[Row]) -> str:
 
 
 def at_most(result: Result, limit: int) -> dict[str, float] | None:
-    """The course's point nearest below so many student steps; None where the run is shorter than that."""
+    """The last check within `limit` student steps; None where the run is shorter."""
     per_step = result["student_steps"]
     if result["end"]["step"] * per_step < limit:
         return None
@@ -103,15 +104,14 @@ def named(results: Sequence[Result], name: str) -> list[Result]:
 
 
 def figures(results: Sequence[Result], folder: Path) -> None:
-    """Both accuracies over the steps of each run that has a course."""
-    from unlearn.run.sweep import Row as Dot
+    """Plot both accuracies over the steps of each run that has more than two checks."""
     from unlearn.run.sweep import plot
 
-    courses: dict[str, list[Dot]] = {}
+    courses: dict[str, list[Point]] = {}
     for result in results:
-        dots = [Dot(p["step"], result["seed"], p["retain"], p["forget"]) for p in result.get("course", [])]
-        courses.setdefault(f"{result['arch']}-{result['row']}", []).extend(dots)
-    for name, dots in courses.items():
-        if len({dot.value for dot in dots}) > 2:
+        points = [(p["step"], p["retain"], p["forget"]) for p in result.get("course", [])]
+        courses.setdefault(f"{result['arch']}-{result['row']}", []).extend(points)
+    for name, points in courses.items():
+        if len({step for step, _, _ in points}) > 2:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{name}.svg").write_text(plot(f"step of {name}", dots))
+            (folder / f"{name}.svg").write_text(plot(f"step of {name}", points))

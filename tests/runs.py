@@ -13,15 +13,14 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from synth import methods
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import checkpoint_bytes, parse_checkpoint
 from synth.executors.executor import Executor, in_process
 from synth.making.make import Recipe
-from synth.methods.settings import DeepInversionSettings
-from synth.run.generate import run_card
-from synth.run.publish import open_run, publish, with_generator
+from synth.methods.deepinversion import DeepInversionSettings
+from synth.run.publish import open_run, provide_generator, publish
+from synth.run.request import run_card
 from synth.shards.index import Index, RunCard
 from synth.shards.plan import Plan
 from synth.shards.store import Folder
@@ -51,9 +50,9 @@ def train_on_digits(card: ModelCard, steps: int = 60, seed: int = 0) -> Classifi
     labels = torch.tensor(targets)
     model = Classifier.untrained(card, seed).train()
     optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
-    generator = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     for _ in range(steps):
-        rows = torch.randint(len(labels), (128,), generator=generator)
+        rows = torch.randint(len(labels), (128,), generator=rng)
         optimiser.zero_grad()
         F.cross_entropy(model(x_unit[rows]), labels[rows]).backward()
         optimiser.step()
@@ -67,7 +66,7 @@ def recipe_for(model: Classifier, settings: Any = QUICKEST) -> Recipe:
 def card_for(recipe: Recipe, plan: Plan) -> RunCard:
     """The run card that `synth generate --address none --threads 1` would write."""
     teacher = parse_checkpoint(recipe.checkpoint, "the teacher")
-    return run_card(teacher, recipe.method, recipe.settings, recipe.gate, plan, "cpu, 1 threads")
+    return run_card(teacher, recipe, plan)
 
 
 def make_run(
@@ -76,8 +75,8 @@ def make_run(
     """A complete run in `path`."""
     store = Folder(path)
     index = open_run(store, card_for(recipe, plan), resume=resume, overwrite=False)
-    if methods.find(recipe.method).uses_generator(recipe.settings) and not index.complete:
-        index, recipe = with_generator(store, index, recipe, execute, lambda line: None)
+    if not index.complete:
+        index, recipe = provide_generator(store, index, recipe, execute, lambda line: None)
     return store, publish(store, index, recipe, execute, lambda samples: None)
 
 

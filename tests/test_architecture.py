@@ -1,23 +1,57 @@
-"""One arrow, one direction: `unlearn` may import from `synth`, nothing but `synth.executors.ray` imports Ray."""
+"""The rooms of both packages and what may import what. Imports inside functions count as well."""
+
+from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MODULES = {
-    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-    for package in ("synth", "unlearn")
-    for path in sorted((ROOT / package).rglob("*.py"))
-    if path.name != "__main__.py"
+# A module may import from its own room and from the rooms above it. Rooms on one line are equals.
+ROOMS = {
+    "synth": [
+        ["basics"],
+        ["checkpoint"],
+        ["shards"],
+        ["methods"],
+        ["making"],
+        ["executors"],
+        ["run"],
+        ["commands"],
+        ["__main__"],
+    ],
+    "unlearn": [
+        ["samples"],
+        ["settings", "tables", "data", "evaluate", "train"],
+        ["methods"],
+        ["run"],
+        ["audit"],
+        ["report"],
+        ["commands"],
+        ["__main__"],
+    ],
 }
+FLOORS = {(package, room): floor for package in ROOMS for floor, rooms in enumerate(ROOMS[package]) for room in rooms}
+Files = Mapping[str, Path]
+Imports = Mapping[str, set[str]]
+
+
+def modules_in(root: Path) -> Files:
+    """The file of each module of both packages, by the module's full name."""
+    return {
+        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
+        for package in ROOMS
+        for path in sorted((root / package).rglob("*.py"))
+    }
 
 
 def imported(path: Path) -> set[str]:
-    """The full names of what a file imports anywhere in it, with `from a import b` as a and a.b."""
+    """The full names of everything that a file imports; `from a import b` counts as a and as a.b."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -29,40 +63,140 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-def packages(path: Path) -> set[str]:
-    return {name.split(".")[0] for name in imported(path)}
+def imports_between(files: Files) -> Imports:
+    """Which of the modules each module imports."""
+    return {name: {other for other in imported(path) if other in files} - {name} for name, path in files.items()}
+
+
+def floor_of(module: str) -> int:
+    """How far down its package's list a module's room stands; the package itself stands above all rooms."""
+    package, _, inside = module.partition(".")
+    return FLOORS[package, inside.partition(".")[0]] if inside else -1
+
+
+def climbing_imports(imports: Imports) -> list[str]:
+    """Imports of a room that stands below the importing module's own room."""
+    return [
+        f"{module} imports {other}"
+        for module in imports
+        for other in sorted(imports[module])
+        if module.partition(".")[0] == other.partition(".")[0] and floor_of(other) > floor_of(module)
+    ]
+
+
+def importers_of(files: Files, package: str) -> list[str]:
+    """The modules that import a package, ours or a foreign one."""
+    return [name for name, path in files.items() if package in {i.partition(".")[0] for i in imported(path)}]
+
+
+def cycle_in(imports: Imports) -> list[str]:
+    """One chain of imports that comes back to its first module; empty where there is none."""
+    finished: set[str] = set()
+
+    def search(module: str, chain: list[str]) -> list[str]:
+        if module in chain:
+            return [*chain[chain.index(module) :], module]
+        if module in finished:
+            return []
+        for other in sorted(imports[module]):
+            found = search(other, [*chain, module])
+            if found:
+                return found
+        finished.add(module)
+        return []
+
+    return next(filter(None, (search(module, []) for module in imports)), [])
+
+
+def shared_names(files: Files) -> list[str]:
+    """Names that two modules of one package have in common. A folder's `__init__` has no name of its own."""
+    counts = Counter(
+        (name.partition(".")[0], path.stem) for name, path in files.items() if not path.stem.startswith("__")
+    )
+    return [f"{package}: {stem}" for (package, stem), count in counts.items() if count > 1]
+
+
+FILES = modules_in(ROOT)
 
 
 def test_the_modules_are_found() -> None:
-    assert {"synth", "synth.executors.ray", "synth.methods.deepinversion", "unlearn.methods.distill"} <= set(MODULES)
+    assert {"synth", "synth.executors.ray", "synth.methods.deepinversion", "unlearn.methods.distill"} <= set(FILES)
+
+
+def test_every_module_is_in_a_room_of_the_list() -> None:
+    places = {(name.split(".")[0], name.split(".")[1]) for name in FILES if "." in name}
+    assert sorted(places - set(FLOORS)) == []
+
+
+def test_a_room_imports_only_from_the_rooms_above_it() -> None:
+    assert climbing_imports(imports_between(FILES)) == []
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    assert cycle_in(imports_between(FILES)) == []
+
+
+def test_no_two_modules_of_a_package_share_a_name() -> None:
+    assert shared_names(FILES) == []
 
 
 def test_synth_never_imports_unlearn() -> None:
-    assert [name for name, path in MODULES.items() if name.startswith("synth") and "unlearn" in packages(path)] == []
+    assert [name for name in importers_of(FILES, "unlearn") if name.startswith("synth")] == []
+
+
+def test_click_is_imported_in_the_commands_only() -> None:
+    assert [name for name in importers_of(FILES, "click") if name.split(".")[1] != "commands"] == []
 
 
 def test_ray_is_imported_in_one_module() -> None:
-    assert [name for name, path in MODULES.items() if "ray" in packages(path)] == ["synth.executors.ray"]
+    assert importers_of(FILES, "ray") == ["synth.executors.ray"]
 
 
-def test_nothing_of_unlearn_reaches_the_cluster() -> None:
-    assert [
-        name for name, path in MODULES.items() if name.startswith("unlearn") and "synth.executors.ray" in imported(path)
-    ] == []
+def test_no_module_of_unlearn_imports_the_cluster() -> None:
+    importers = [name for name, others in imports_between(FILES).items() if "synth.executors.ray" in others]
+    assert [name for name in importers if name.startswith("unlearn")] == []
 
 
-def test_the_package_itself_imports_nothing() -> None:
-    assert imported(MODULES["synth"]) == set()
-    assert imported(MODULES["unlearn"]) == set()
+def test_the_package_itself_imports_no_module() -> None:
+    assert imported(FILES["synth"]) == set()
+    assert imported(FILES["unlearn"]) == set()
 
 
 def test_no_module_is_a_drawer_of_utilities() -> None:
-    assert [name for name in MODULES if name.split(".")[-1] in ("utils", "util", "helpers", "misc", "common")] == []
+    assert [name for name in FILES if name.split(".")[-1] in ("utils", "util", "helpers", "misc", "common")] == []
+
+
+@pytest.fixture
+def broken_house(tmp_path: Path) -> Files:
+    """A small tree that breaks each rule once, and keeps it once beside that."""
+    sources = {
+        "synth/__init__.py": "",
+        "synth/basics/errors.py": "def later():\n    from synth.run import lock\n",  # a room below, in a function
+        "synth/run/lock.py": "import click\nfrom synth.basics.errors import later\nimport unlearn.data\n",
+        "synth/run/errors.py": "from ray.util import metrics\n",  # the name is taken
+        "synth/run/run.py": "",
+        "unlearn/__init__.py": "",
+        "unlearn/data.py": "from synth.basics import errors\n",  # closes a circle
+    }
+    for name, text in sources.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return modules_in(tmp_path)
+
+
+def test_the_checks_find_what_breaks_each_rule(broken_house: Files) -> None:
+    imports = imports_between(broken_house)
+    assert climbing_imports(imports) == ["synth.basics.errors imports synth.run.lock"]
+    assert cycle_in(imports) == ["synth.basics.errors", "synth.run.lock", "synth.basics.errors"]
+    assert shared_names(broken_house) == ["synth: errors"]
+    assert importers_of(broken_house, "unlearn") == importers_of(broken_house, "click") == ["synth.run.lock"]
+    assert importers_of(broken_house, "ray") == ["synth.run.errors"]
 
 
 @pytest.mark.parametrize("package", ["synth", "unlearn"])
 def test_every_module_but_the_cluster_loads_without_ray(package: str) -> None:
-    names = [name for name in MODULES if name.split(".")[0] == package and name != "synth.executors.ray"]
+    left_out = ("synth.executors.ray", f"{package}.__main__")
+    names = [name for name in FILES if name.split(".")[0] == package and name not in left_out]
     script = "import sys; sys.modules['ray'] = None\nfrom importlib import import_module\nfor n in sys.argv[1:]: import_module(n)"
     done = subprocess.run([sys.executable, "-c", script, *names], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")

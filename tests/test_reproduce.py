@@ -49,7 +49,7 @@ def test_a_small_table_has_the_methods_and_named_rows_come_from_all(tmp_path: Pa
     assert not {"gkt", "tuned-all"} & set(small)
     assert {"gkt", "tuned-all"} < {row.name for row in chosen_rows(SIZES["medium"], data, [])}
     assert [row.name for row in chosen_rows(SIZES["small"], data, ["tuned-all"])] == ["tuned-all"]
-    with pytest.raises(click.UsageError, match="no row is called gtk: take some of adaptive"):
+    with pytest.raises(click.UsageError, match="no row is called gtk: choose from adaptive"):
         chosen_rows(SIZES["small"], data, ["ispf", "gtk"])
 
 

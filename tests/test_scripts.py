@@ -10,7 +10,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("script", ["demo", "test", "install.sh"])
+@pytest.mark.parametrize("script", ["demo", "test", "pictures", "install.sh"])
 def test_shell_scripts_parse(script: str) -> None:
     subprocess.run(["bash", "-n", ROOT / "scripts" / script], check=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from synth.basics.errors import UsageError, UserError
 from synth.basics.progress import Say
+from synth.basics.settings import ComputeSettings, setting
 from synth.checkpoint.arithmetic import computed
 from synth.checkpoint.augment import shift_and_flip
 from synth.checkpoint.card import ModelCard, check_classes
@@ -19,7 +21,20 @@ from synth.checkpoint.classifier import Classifier, check_forward, to_unit
 from synth.checkpoint.file import save_checkpoint
 from unlearn.data import DataSource, LabelledImages, normalisation
 from unlearn.evaluate import evaluate_model
-from unlearn.settings import TrainSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(ComputeSettings):
+    """Supervised training of a teacher or a retrained reference: SGD with momentum and a one-cycle learning rate."""
+
+    epochs: int = setting(10, "passes over the training images", at_least=1)
+    batch_size: int = setting(128, "images a step", at_least=2)
+    lr: float = setting(0.1, "peak learning rate", above=0)
+    weight_decay: float = setting(5e-4, "L2 penalty on the weights", at_least=0, rare=True)
+    shift: int | None = setting(
+        None, "largest random shift in pixels; by default 4 on natural images, else 0", at_least=0, at_most=64
+    )
+    flip: bool | None = setting(None, "mirror images at random; by default on natural images only")
 
 
 def train(
@@ -89,7 +104,7 @@ def train_classifier(
     kept = data.without(without)
     if len(kept) < settings.batch_size:
         raise UsageError(f"only {len(kept)} training images are left for a batch of {settings.batch_size}")
-    mean, std = normalisation(data.images)
+    mean, std = normalisation(kept.images)  # a reference may not see the other images, not even their mean
     card = ModelCard(
         architecture=architecture,
         width=width,

@@ -14,7 +14,8 @@ def setting(default: Any, help_text: str, **limits: Any) -> Any:
     """A field with the help text that its command-line flag shows, and the values that it takes.
 
     Args:
-        limits: `choices`, or a range by `at_least` or `above`, and `at_most` or `below`. None is always within.
+        limits: `choices`, or a range by `at_least` or `above`, and `at_most` or `below`. None is always within. With
+            `rare=True` the flag shows in `--help-all` only.
     """
     return dataclasses.field(default=default, metadata={"help": help_text, **limits})
 
@@ -71,5 +72,8 @@ class ComputeSettings(Settings):
         "auto",
         "arithmetic of the networks' layers; images, weights and losses stay float32",
         choices=("auto", "float32", "bfloat16"),
+        rare=True,
     )
-    layout: str = setting("auto", "order of the networks' maps in memory", choices=("auto", "planes", "channels-last"))
+    layout: str = setting(
+        "auto", "order of the networks' maps in memory", choices=("auto", "planes", "channels-last"), rare=True
+    )

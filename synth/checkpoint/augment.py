@@ -7,22 +7,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def shift_and_flip(x: Tensor, shift: int, flip: bool, generator: torch.Generator) -> Tensor:
+def shift_and_flip(x: Tensor, shift: int, flip: bool, rng: torch.Generator) -> Tensor:
     """Each image moved by up to `shift` pixels, its border repeated, and mirrored half of the time where `flip` is on.
 
-    x: floats (N, C, S, S). `generator` is a CPU generator.
+    x: floats (N, C, S, S). `rng` is on the CPU.
     """
     if shift:
-        x = shifted(x, shift, draw_corners(len(x), shift, generator))
+        x = shifted(x, shift, draw_corners(len(x), shift, rng))
     if flip:
-        mirrored = torch.rand(len(x), generator=generator).to(x.device) < 0.5
+        mirrored = torch.rand(len(x), generator=rng).to(x.device) < 0.5
         x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
     return x
 
 
-def draw_corners(count: int, shift: int, generator: torch.Generator) -> Tensor:
+def draw_corners(count: int, shift: int, rng: torch.Generator) -> Tensor:
     """For each image, the row and column (N, 2) of its upper left corner in a version with `shift` more pixels on each side."""
-    return torch.randint(0, 2 * shift + 1, (2, count), generator=generator).T
+    return torch.randint(0, 2 * shift + 1, (2, count), generator=rng).T
 
 
 def shifted(x: Tensor, shift: int, corners: Tensor) -> Tensor:

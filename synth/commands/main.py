@@ -2,122 +2,159 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 from synth.basics.errors import UsageError
-from synth.commands.console import ClassList, Console, settings_flags, settings_from_flags
-from synth.methods.settings import SYNTHESIS_PRESETS, SYNTHESIS_SETTINGS, QualityGate
+from synth.commands.config import config_option
+from synth.commands.console import ClassList, Console
+from synth.commands.options import MACHINE, Command, option, settings_flags, settings_from_flags, stacked
+from synth.making.gate import QualityGate
+from synth.methods import METHODS
 
 FROM_ENVIRONMENT = {"auto_envvar_prefix": "SYNTH", "show_default": True, "max_content_width": 110}
+PATH = click.Path(path_type=Path)
+WHAT, WHERE = "What to generate", "Where"
+SETTINGS = {name: METHODS.declared(name).SETTINGS for name in METHODS.names()}
+PRESETS = {name: METHODS.declared(name).PRESETS for name in METHODS.names()}
+TUNED = "tuned"  # the preset of each method's defaults
 
 
 @click.group(cls=Console, context_settings=FROM_ENVIRONMENT)
 @click.version_option(package_name="data-free-unlearning")
 def main() -> None:
-    """Make training images from a checkpoint alone, as WebDataset shards.
+    """Generate training images from a checkpoint and publish them as WebDataset shards.
 
-    Every option can also come from the environment: SYNTH_TEACHER for --teacher, and so on (the preview's --out from
-    SYNTH_PREVIEW_OUT).
+    Every option can also come from the environment: SYNTH_TEACHER sets --teacher, and so on (SYNTH_PREVIEW_OUT sets the --out of
+    preview).
     """
 
 
-@main.command(context_settings=FROM_ENVIRONMENT)
-@click.option("--teacher", type=click.Path(path_type=Path), default="teacher.safetensors", help="the checkpoint")
-@click.option("--arch", help="module:function of the checkpoint's architecture, if it is your own code")
-@click.option("--per-class", type=int, required=True, help="images for each class")
-@click.option("--classes", type=ClassList(), help="such as 1-9 or 3,8  [default: all]")
-@click.option("--out", default="shards", help="folder or s3://BUCKET/RUN to publish in")
-@click.option("--method", type=click.Choice(list(SYNTHESIS_SETTINGS)), default="deepinversion")
-@click.option(
-    "--preset",
-    type=click.Choice(["tuned", "lean", "quick", "warm", "published"]),
-    default="tuned",
-    help="settings to start from: ours; ours with 10 or 5 larger steps; 10 steps from a generator's images on; the paper's",
+def options_of_run(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options of `synth generate` that a run's index stands for; other files hold options by name."""
+    if "run" not in content:
+        return content
+    run = content["run"]
+    gate = run["settings"].get("quality_gate")
+    settings = {name: value for name, value in run["settings"].items() if name != "quality_gate"}
+    bounds = {name: value for name, value in (gate or {}).items() if value is not None}
+    written = ",".join(f"{name}={value}" for name, value in bounds.items())
+    return {**settings, **run["plan"], "method": run["method"], "quality_gate": written or None}
+
+
+what_to_generate = stacked(
+    option("--teacher", group=WHAT, type=PATH, default="teacher.safetensors", help="the checkpoint to invert"),
+    option("--arch", group=WHAT, help="module:function of the checkpoint's architecture, if it is your own code"),
+    option("--per-class", group=WHAT, type=int, required=True, help="images per class"),
+    option("--classes", group=WHAT, type=ClassList(), help="class numbers, such as 1-9 or 3,8  [default: all]"),
+    option("--method", group=WHAT, type=click.Choice(METHODS.names()), default="deepinversion"),
+    option(
+        "--preset",
+        group=WHAT,
+        type=click.Choice([TUNED, *dict.fromkeys(name for presets in PRESETS.values() for name in presets)]),
+        default=TUNED,
+        help="settings to start from; steps per image of deepinversion: tuned 100, lean 10, quick 5, warm 10 (from a "
+        "generator's images), published 2,000",
+    ),
+    option(
+        "--blends", group=WHAT, type=int, default=9, help="mixtures of each image with another, labelled by the teacher"
+    ),
+    option(
+        "--quality-gate",
+        group=WHAT,
+        help="generate an image again if it misses these bounds, such as "
+        "confidence=0.9,entropy=0.5,agreement=0.8,tries=3",
+    ),
+    option(
+        "--generator",
+        group=WHAT,
+        rare=True,
+        type=PATH,
+        help="a trained generator, such as another run's generator.safetensors, instead of training one",
+    ),
+    option(
+        "--student",
+        group=WHAT,
+        rare=True,
+        type=PATH,
+        help="train the generator to produce images that this checkpoint gets wrong",
+    ),
+    option("--seed", group=WHAT, type=int, default=0, help="random seed"),
 )
-@click.option("--shard-size", type=int, default=1000, help="images a shard at most")
-@click.option(
-    "--blends", type=int, default=9, help="samples that blend each image with another, labelled by the teacher"
+where_to = stacked(
+    option("--out", group=WHERE, default="shards", help="folder or s3://BUCKET/RUN to publish in"),
+    option("--resume", group=WHERE, is_flag=True, help="generate only the shards that the run still lacks"),
+    option("--overwrite", group=WHERE, is_flag=True, help="replace the run that is there"),
+    option("--shard-size", group=WHERE, rare=True, type=int, default=1000, help="images per shard at most"),
+    config_option("a run's index.json", options_of_run),
 )
-@click.option(
-    "--generator",
-    type=click.Path(path_type=Path),
-    help="a trained generator (another run's generator.safetensors), instead of training one",
+machine = stacked(
+    option(
+        "--address",
+        group=MACHINE,
+        default="auto",
+        help="auto (RAY_ADDRESS, a Ray that runs here, or a new one), local, HOST:PORT, ray://HOST:PORT, or none (no Ray)",
+    ),
+    option("--workers", group=MACHINE, type=click.IntRange(min=1), help="workers at once  [default: all that fit]"),
+    option("--threads", group=MACHINE, type=click.IntRange(min=1), default=1, help="CPU threads of each worker"),
+    option(
+        "--device",
+        group=MACHINE,
+        type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+        default="auto",
+        help="device that the networks run on",
+    ),
+    option(
+        "--gpus-per-worker",
+        group=MACHINE,
+        rare=True,
+        type=click.FloatRange(min=0, min_open=True),
+        help="share of a GPU per worker, with --device cuda  [default: 1.0]",
+    ),
+    option(
+        "--shard-timeout",
+        group=MACHINE,
+        rare=True,
+        type=click.FloatRange(min=1),
+        help="seconds after which another worker makes a shard too  [default: 4 times the median, at least 60]",
+    ),
+    option("--insecure", group=MACHINE, rare=True, is_flag=True, help="use a cluster that has no authentication"),
+    option(
+        "--log-level",
+        group=MACHINE,
+        rare=True,
+        type=click.Choice(["off", "debug", "info", "warning", "error"]),
+        default="off",
+        help="write JSON log lines to stderr",
+    ),
 )
-@click.option(
-    "--student", type=click.Path(path_type=Path), help="checkpoint to train a generator against, for what it lacks"
+settings_of_methods = settings_flags(
+    SETTINGS, {name: f"Settings of --method {name}" for name in SETTINGS}, shared="Settings of several methods"
 )
-@click.option(
-    "--quality-gate",
-    help="make images again that miss these bounds, such as confidence=0.9,entropy=0.5,agreement=0.8,tries=3",
-)
-@click.option("--seed", type=int, default=0)
-@click.option("--resume", is_flag=True, help="make only what the run still lacks")
-@click.option("--overwrite", is_flag=True, help="replace the run that is there")
-@click.option(
-    "--address",
-    default="auto",
-    help="auto (RAY_ADDRESS, a Ray running here, or one of its own), local, HOST:PORT, ray://HOST:PORT, or none (no Ray)",
-)
-@click.option("--workers", type=click.IntRange(min=1), help="how many at once  [default: all that fit]")
-@click.option("--threads", type=click.IntRange(min=1), default=1, help="CPU threads of each worker")
-@click.option(
-    "--gpus-per-worker",
-    type=click.FloatRange(min=0, min_open=True),
-    help="share of a GPU, on cuda  [default: 1.0]",
-)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto")
-@click.option(
-    "--shard-timeout",
-    type=click.FloatRange(min=1),
-    help="seconds after which a shard is made again elsewhere  [default: 4 times the median shard, 60 at least]",
-)
-@click.option("--insecure", is_flag=True, help="use a cluster that anybody who reaches it may use")
-@click.option(
-    "--log-level",
-    type=click.Choice(["off", "debug", "info", "warning", "error"]),
-    default="off",
-    help="log JSON lines to stderr",
-)
-@settings_flags(*SYNTHESIS_SETTINGS.values())
-def generate(
-    teacher: Path,
-    arch: str | None,
-    per_class: int,
-    classes: tuple[int, ...] | None,
-    out: str,
-    method: str,
-    preset: str,
-    shard_size: int,
-    blends: int,
-    generator: Path | None,
-    student: Path | None,
-    quality_gate: str | None,
-    seed: int,
-    resume: bool,
-    overwrite: bool,
-    address: str,
-    workers: int | None,
-    threads: int,
-    gpus_per_worker: float | None,
-    device: str,
-    shard_timeout: float | None,
-    insecure: bool,
-    log_level: str,
-    **flags: Any,
-) -> None:
-    """Make images of every class and publish them as shards.
+
+
+@main.command(cls=Command, context_settings=FROM_ENVIRONMENT)
+@what_to_generate
+@where_to
+@settings_of_methods
+@machine
+def generate(method: str, preset: str, quality_gate: str | None, arch: str | None, **options: Any) -> None:
+    """Generate images of every class and publish them as shards.
 
     The same teacher, options and seed give the same bytes on one kind of device, whatever the number of workers or
     interruptions.
     """
-    if preset != "tuned" and (method, preset) not in SYNTHESIS_PRESETS:
+    if preset != TUNED and preset not in PRESETS[method]:
         raise UsageError(f"--preset {preset} is none of --method {method}: leave it out")
-    base = SYNTHESIS_PRESETS.get((method, preset), SYNTHESIS_SETTINGS[method]())
-    settings = settings_from_flags(base, flags, f"--method {method}")
-    if flags["start"] is not None and getattr(settings, "warm_start", False):
+    base = PRESETS[method].get(preset, SETTINGS[method]())
+    names = settings_names()
+    flags = {name: value for name, value in options.items() if name in names}
+    chosen = settings_from_flags(base, flags, f"--method {method}")
+    if flags["start"] is not None and getattr(chosen, "warm_start", False):
         raise UsageError("--start has no effect on --warm-start, which starts from a generator's images: leave one out")
     try:
         gate = QualityGate.parse(quality_gate) if quality_gate else None
@@ -126,31 +163,17 @@ def generate(
     from synth.run.generate import Request, generate_run
 
     request = Request(
-        teacher=teacher,
-        trusted_architecture=arch,
         method=method,
-        settings=settings,
-        classes=classes,
-        per_class=per_class,
-        shard_size=shard_size,
-        blends=blends,
-        seed=seed,
-        out=out,
-        resume=resume,
-        overwrite=overwrite,
-        address=address,
-        workers=workers,
-        threads=threads,
-        gpus_per_worker=gpus_per_worker,
-        device=device,
-        shard_timeout=shard_timeout,
-        insecure=insecure,
-        log_level=log_level,
-        generator=generator,
-        student=student,
+        settings=METHODS.find(method).SETTINGS(**dataclasses.asdict(chosen)),
         gate=gate,
+        trusted_architecture=arch,
+        **{name: value for name, value in options.items() if name not in names},
     )
     generate_run(request, say=lambda line: click.echo(line, err=True))
+
+
+def settings_names() -> set[str]:
+    return {field.name for settings in SETTINGS.values() for field in dataclasses.fields(settings)}
 
 
 @main.command(context_settings=FROM_ENVIRONMENT)
@@ -172,7 +195,7 @@ def verify(uri: str) -> None:
 @main.command(context_settings=FROM_ENVIRONMENT)
 @click.argument("uri")
 def status(uri: str) -> None:
-    """What is published, what is missing, rate and time left."""
+    """Show what is published, what is missing, the rate and the time left."""
     from synth.run.view import describe
     from synth.shards.store import open_store
 
@@ -183,16 +206,16 @@ def status(uri: str) -> None:
 @click.argument("uri")
 @click.option(
     *("-o", "--out"),
-    type=click.Path(path_type=Path),
+    type=PATH,
     default="grid.png",
     envvar="SYNTH_PREVIEW_OUT",
     allow_from_autoenv=False,  # SYNTH_OUT is a run's place
     show_envvar=True,
     help="PNG to write",
 )
-@click.option("--columns", type=click.IntRange(1, 100), default=10, help="images a class")
+@click.option("--columns", type=click.IntRange(1, 100), default=10, help="images per class")
 def preview(uri: str, out: Path, columns: int) -> None:
-    """A labelled grid of a run's first images, one class a row, with the teacher's confidence."""
+    """Draw a grid of a run's first images, one row per class, with the teacher's confidence."""
     from synth.run.view import draw_grid
     from synth.shards.store import open_store
 
@@ -202,11 +225,11 @@ def preview(uri: str, out: Path, columns: int) -> None:
 
 @main.command(context_settings=FROM_ENVIRONMENT)
 @click.argument("uri")
-@click.option("--teacher", type=click.Path(path_type=Path), default="teacher.safetensors", help="the run's checkpoint")
+@click.option("--teacher", type=PATH, default="teacher.safetensors", help="the run's checkpoint")
 @click.option("--arch", help="module:function of the checkpoint's architecture, if it is your own code")
-@click.option("--images", type=click.IntRange(min=2), default=10_000, help="of the run, how many to look at")
+@click.option("--images", type=click.IntRange(min=2), default=10_000, help="images of the run to look at")
 def diversity(uri: str, teacher: Path, arch: str | None, images: int) -> None:
-    """How different a run's images are: per class duplicates, and the spread of the teacher's features."""
+    """Show per class how many images are duplicates, and how far the teacher's features spread."""
     from synth.checkpoint.file import load_checkpoint
     from synth.run.diversity import diversity_table, measure
     from synth.shards.store import open_store

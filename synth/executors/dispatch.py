@@ -1,7 +1,7 @@
-"""Who makes which shard: jobs to workers that may be slow, fail, or vanish, until each is made once.
+"""Which worker makes which shard. Workers may be slow, fail, or vanish; still each shard is delivered once.
 
-Pure bookkeeping over a `Backend`, which is Ray in earnest and a model of a cluster in tests. What is in flight is bounded,
-and nothing is kept of a shard once it is made.
+Pure bookkeeping over a `Backend`: Ray in a real run, a model of a cluster in tests. The number of jobs in flight is bounded,
+and nothing is kept of a shard after it is made.
 """
 
 from __future__ import annotations
@@ -15,26 +15,24 @@ from typing import Protocol
 
 from synth.basics.errors import UserError
 from synth.executors.executor import Made
+from synth.shards.index import GateCounts
 from synth.shards.plan import ShardJob
 
 POLL_SECONDS = 1.0
-FAILURES = 2  # times that a shard whose making raised is tried again
-LOSSES = 5  # times that a shard whose worker or node died is tried again; spot machines go often
-COPIES = 3  # of one shard at work at most, when it is overdue
-SLOW_FACTOR, SLOW_FLOOR, SLOW_SAMPLE = (
-    4.0,
-    60.0,
-    3,
-)  # overdue: 4 times the median shard, a minute at least, once 3 are made
-LAST_FACTOR, LAST_FLOOR = 1.5, 10.0  # overdue at a run's end, where workers are idle anyway
-BENCHED_LIMITS = 10.0  # a node that sits on a shard gets no other for ten times that limit, or until it delivers
+FAILURES = 2  # how often a shard is tried again after making it raised
+LOSSES = 5  # how often a shard is tried again after its worker or node died; spot machines are often withdrawn
+COPIES = 3  # the most attempts at one overdue shard that run at the same time
+# A shard is overdue after 4 times the median shard, but not before a minute, and not before 3 shards are made.
+SLOW_FACTOR, SLOW_FLOOR, SLOW_SAMPLE = 4.0, 60.0, 3
+LAST_FACTOR, LAST_FLOOR = 1.5, 10.0  # the same at a run's end, where workers are idle
+BENCHED_LIMITS = 10.0  # a node with an overdue shard gets no other for ten times the limit, or until it delivers
 SAY_WAITING_SECONDS = 30.0
 
 log = logging.getLogger("synth.dispatch")
 
 
 class LostWorkerError(Exception):
-    """The worker died, whatever it was doing."""
+    """The worker or its node died, whatever it was doing."""
 
 
 class FailedJobError(Exception):
@@ -43,43 +41,46 @@ class FailedJobError(Exception):
 
 @dataclass(frozen=True)
 class Delivery:
-    """A shard's bytes, where they were made, how long that took, and of that each phase, in seconds."""
+    """A shard's bytes, the node that made them, and the seconds that this took, in total and by phase."""
 
     data: bytes
     node: str
     seconds: float
     phases: Mapping[str, float] = field(default_factory=dict)
+    gate: GateCounts | None = None
 
 
 class Backend(Protocol):
-    """Where attempts run. A handle names one attempt."""
+    """Runs attempts at shards. A handle names one attempt."""
 
     def submit(self, job: ShardJob, avoid: frozenset[str]) -> Hashable:
-        """Start an attempt on a node that is not one of `avoid`."""
+        """Start an attempt, on a node that is not in `avoid`."""
 
     def wait(self, handles: list[Hashable], seconds: float) -> list[Hashable]:
-        """Those that ended, once at least one has or the time is over."""
+        """Wait until an attempt has ended or the time is over, and return the attempts that have ended."""
 
     def result(self, handle: Hashable) -> Delivery:
-        """Raises LostWorkerError, FailedJobError, or the UserError that making the shard raised."""
+        """What an ended attempt delivered. Raises LostWorkerError, FailedJobError, or the UserError of making the shard."""
 
     def running(self, handles: list[Hashable]) -> dict[Hashable, tuple[str, float]]:
-        """Of those that have begun: on which node, and how many seconds ago."""
+        """The attempts that have begun: on which node, and how many seconds ago."""
 
-    def cancel(self, handle: Hashable) -> None: ...
+    def cancel(self, handle: Hashable) -> None:
+        """Stop an attempt. Its result is not needed any more."""
+
     def nodes(self) -> set[str]:
-        """Those that are up and could take an attempt."""
+        """The nodes that are up and can host a worker."""
 
     def room(self) -> int:
         """How many jobs to keep in flight."""
 
     def now(self) -> float:
-        """Seconds of a clock that never jumps."""
+        """The time in seconds, by a clock that never jumps."""
 
 
 @dataclass
 class Pursuit:
-    """One job in flight: its attempts, newest last, with the time they were submitted."""
+    """One job in flight, and its attempts with the times of their submission, the newest last."""
 
     job: ShardJob
     attempts: dict[Hashable, float] = field(default_factory=dict)
@@ -89,9 +90,12 @@ class Pursuit:
 
 
 class Dispatch:
-    """`run` is the executor; the rest is its bookkeeping. `timeout` None means 4 times the median shard.
+    """`run` makes jobs; the rest is its bookkeeping.
 
-    `begun` says that shards of the run are there already, as on --resume.
+    Args:
+        timeout: seconds after which a shard is overdue; None means 4 times the median shard.
+        say: gets lines for a person.
+        begun: whether shards of the run are published already, as on --resume.
     """
 
     def __init__(
@@ -108,12 +112,13 @@ class Dispatch:
         self.pursuits: dict[int, Pursuit] = {}
         self.owner: dict[Hashable, Pursuit] = {}
         self.seconds: deque[float] = deque(maxlen=100)
-        self.bench: dict[str, float] = {}  # node: until when
+        self.bench: dict[str, float] = {}  # the nodes that get no shard, and until when
         self.last_delivery: float | None = None
         self.all_submitted = False
         self.last_look = self.last_said = backend.now()
 
     def run(self, jobs: Iterable[ShardJob]) -> Generator[Made, None, None]:
+        """Make the jobs, and yield each once, in the order in which they end. Closing the generator cancels the rest."""
         queue = iter(jobs)
         try:
             while True:
@@ -132,6 +137,7 @@ class Dispatch:
                 self.backend.cancel(handle)
 
     def fill(self, queue: Iterator[ShardJob]) -> None:
+        """Submit jobs until as many are in flight as the backend has room for."""
         room = self.backend.room()
         while len(self.pursuits) < room:
             job = next(queue, None)
@@ -142,12 +148,12 @@ class Dispatch:
             self.submit(self.pursuits[job.number])
 
     def submit(self, pursuit: Pursuit) -> None:
-        handle = self.backend.submit(pursuit.job, self.avoided())
+        handle = self.backend.submit(pursuit.job, self.nodes_to_avoid())
         pursuit.attempts[handle] = self.backend.now()
         self.owner[handle] = pursuit
 
-    def avoided(self) -> frozenset[str]:
-        """The benched nodes; none of them where there is no other."""
+    def nodes_to_avoid(self) -> frozenset[str]:
+        """End the benches whose time is over, and return the nodes still benched. If no other node is up, end them all."""
         now = self.backend.now()
         self.bench = {node: until for node, until in self.bench.items() if now < until}
         if self.bench and not self.backend.nodes() - set(self.bench):
@@ -155,10 +161,10 @@ class Dispatch:
         return frozenset(self.bench)
 
     def settle(self, handle: Hashable) -> Made | None:
-        """What an ended attempt comes to: a shard, a new attempt, or giving the shard up."""
+        """Take in an ended attempt. Returns the shard, or its failure; None if the job is still in flight or was done before."""
         pursuit = self.owner.pop(handle, None)
         if pursuit is None:
-            return None  # another copy was first
+            return None  # another copy was faster
         del pursuit.attempts[handle]
         try:
             delivery = self.backend.result(handle)
@@ -169,7 +175,7 @@ class Dispatch:
             )
         except UserError as error:
             pursuit.failures += 1
-            # Before the run's first shard is there, it is very likely true of all, and said at once.
+            # Before the first shard of a run is made, the same error will very likely meet all shards: give up at once.
             first = self.last_delivery is None and not self.begun
             hopeless = pursuit.failures > FAILURES or first
             return self.again_or_fail(pursuit, hopeless, str(error), error)
@@ -179,7 +185,7 @@ class Dispatch:
         self.seconds.append(delivery.seconds)
         self.bench.pop(delivery.node, None)
         self.last_delivery = self.backend.now()
-        self.forget(pursuit)
+        self.finish(pursuit)
         log.info(
             "made",
             extra={
@@ -189,11 +195,12 @@ class Dispatch:
                 "phases": {name: round(seconds, 3) for name, seconds in delivery.phases.items()},
             },
         )
-        return Made(pursuit.job, delivery.data)
+        return Made(pursuit.job, delivery.data, gate=delivery.gate)
 
     def again_or_fail(self, pursuit: Pursuit, hopeless: bool, reason: str, error: Exception) -> Made | None:
+        """Give the job up, or submit it again unless a copy of it is at work. Returns the failure if it is given up."""
         if hopeless:
-            self.forget(pursuit)
+            self.finish(pursuit)
             log.error("failed", extra={"shard": pursuit.job.number, "reason": reason})
             return Made(pursuit.job, None, reason, error if isinstance(error, UserError) else None)
         log.warning("retried", extra={"shard": pursuit.job.number, "reason": str(error)[:300]})
@@ -201,8 +208,8 @@ class Dispatch:
             self.submit(pursuit)
         return None
 
-    def forget(self, pursuit: Pursuit) -> None:
-        """The first result wins: its other copies are stopped."""
+    def finish(self, pursuit: Pursuit) -> None:
+        """Cancel the job's other attempts, because the first result counts, and drop the job."""
         for handle in pursuit.attempts:
             del self.owner[handle]
             self.backend.cancel(handle)
@@ -210,7 +217,7 @@ class Dispatch:
 
     @property
     def limit(self) -> float:
-        """Seconds after which a shard is overdue."""
+        """The seconds after which a shard is overdue."""
         if self.timeout is not None:
             return self.timeout
         if len(self.seconds) < SLOW_SAMPLE:
@@ -220,13 +227,17 @@ class Dispatch:
         return max(SLOW_FLOOR, SLOW_FACTOR * median(self.seconds))
 
     def look_for_overdue(self) -> None:
-        """Make overdue shards again elsewhere, and bench the nodes that sit on them until they deliver something."""
+        """Submit copies of overdue shards, and bench the nodes on which the overdue attempts run."""
         now, limit = self.backend.now(), self.limit
-        shards = (p for p in self.pursuits.values() if not p.job.prepares)  # whose training takes as long as it takes
-        old = [(p, next(reversed(p.attempts))) for p in shards if p.copies < COPIES - 1]
-        old = [(p, handle) for p, handle in old if now - p.attempts[handle] >= limit]
         if self.last_delivery is None:
             self.say_waiting(now)
+        old: list[tuple[Pursuit, Hashable]] = []
+        for pursuit in self.pursuits.values():
+            if pursuit.job.prepares or pursuit.copies >= COPIES - 1:  # a training has no deadline
+                continue
+            newest = next(reversed(pursuit.attempts))
+            if now - pursuit.attempts[newest] >= limit:
+                old.append((pursuit, newest))
         if not old:
             return
         begun = self.backend.running([handle for _, handle in old])
@@ -239,21 +250,23 @@ class Dispatch:
                 self.copy(pursuit, f"has waited for a worker for {now - pursuit.attempts[handle]:.0f} s")
 
     def stuck_in_queue(self, submitted: float, now: float, limit: float) -> bool:
-        """Others were delivered meanwhile: it may wait for a node that is no longer there."""
+        """Whether others were delivered meanwhile: the attempt may be waiting for a node that is gone."""
         return now - submitted >= 2 * limit and self.last_delivery is not None and now - self.last_delivery < limit
 
     def copy(self, pursuit: Pursuit, reason: str) -> None:
+        """Submit the job once more beside the attempt that is overdue."""
         pursuit.copies += 1
         log.warning("overdue", extra={"shard": pursuit.job.number, "reason": reason})
-        self.say(f"shard {pursuit.job.number} {reason}: it is made again elsewhere, and the first result counts")
+        self.say(f"shard {pursuit.job.number} {reason}: another worker makes it as well, and the first result counts")
         self.submit(pursuit)
 
     def say_waiting(self, now: float) -> None:
+        """Say every half minute that no shard has begun yet."""
         if now - self.last_said < SAY_WAITING_SECONDS:
             return
         self.last_said = now
         if not self.backend.running(list(self.owner)):
             self.say(
-                f"waiting for workers: {len(self.owner)} shards are queued and none has begun; nodes that are being "
-                "started take minutes (Ctrl-C ends the wait, and nothing is lost)"
+                f"waiting for workers: {len(self.owner)} shards are queued and none has begun; starting nodes takes minutes "
+                "(Ctrl-C ends the wait, and nothing is lost)"
             )

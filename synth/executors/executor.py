@@ -1,4 +1,4 @@
-"""What an executor is: it makes the shard jobs of a run. The one without Ray stands here too."""
+"""What an executor is: a function that makes the shard jobs of a run. The executor without Ray is here as well."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Protocol
 
 from synth.basics.errors import UserError
 from synth.making.make import Recipe, make_shard
+from synth.shards.index import GateCounts
 from synth.shards.plan import ShardJob
 
 
@@ -15,8 +16,8 @@ from synth.shards.plan import ShardJob
 class Made:
     """What an executor yields for a job: the shard's bytes, or why there are none.
 
-    `cause` is the error with a cure that making it raised, if that was it. `uploaded` hears the seconds that it took to put
-    the bytes into the store.
+    `cause` is the UserError that making the shard raised, if it was one. `uploaded` is called with the seconds that it took to
+    put the bytes into the store.
     """
 
     job: ShardJob
@@ -24,10 +25,14 @@ class Made:
     error: str = ""
     cause: UserError | None = None
     uploaded: Callable[[float], None] = lambda seconds: None
+    gate: GateCounts | None = None  # what the quality gate counted
 
 
 class Executor(Protocol):
-    """Makes the jobs, in any order. `begun`: shards of the run are there already, so one job's error isn't likely all's."""
+    """Makes the jobs, in any order.
+
+    `begun` says that shards of the run are published already, so that one job's error will not meet all jobs.
+    """
 
     def __call__(
         self, jobs: Iterable[ShardJob], recipe: Recipe, begun: bool = False
@@ -35,10 +40,11 @@ class Executor(Protocol):
 
 
 def in_process(jobs: Iterable[ShardJob], recipe: Recipe, begun: bool = False) -> Generator[Made, None, None]:
-    """The executor without Ray: one shard after the other, here, each tried once."""
+    """The executor without Ray: it makes one shard after the other in this process, and tries each once."""
     for job in jobs:
         try:
-            made = Made(job, make_shard(job, recipe))
+            result = make_shard(job, recipe)
+            made = Made(job, result.data, gate=result.gate)
         except UserError as error:
             made = Made(job, None, str(error), error)
         yield made

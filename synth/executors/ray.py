@@ -1,8 +1,8 @@
-"""The executor on Ray, and the only module that imports it.
+"""The executor on Ray, and the only module that imports Ray.
 
-Plain tasks rather than actors: a shard whose worker or node is lost is simply made again elsewhere, while calls that were
-bound for a lost actor wait for it. Each worker process keeps its loaded teacher between tasks. Ray's own retries are off:
-`synth.dispatch` counts every loss, and keeps new attempts away from nodes that don't deliver.
+Shards are plain tasks, not actor calls: a shard whose worker or node is lost is made again elsewhere, while calls to a lost
+actor would wait for that actor. Each worker process keeps its loaded teacher between tasks. Ray's own retries are off:
+`synth.executors.dispatch` counts every loss and keeps new attempts away from nodes that do not deliver.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, M
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,27 +30,30 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from synth.basics.errors import UsageError, UserError
 from synth.executors.dispatch import SAY_WAITING_SECONDS, Delivery, Dispatch, FailedJobError, LostWorkerError
 from synth.executors.executor import Executor, Made
-from synth.making.make import Recipe, make_shard
+from synth.making.make import JobResult, Recipe, make_shard
+from synth.shards.index import GateCounts
 from synth.shards.plan import ShardJob
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault(
-    "RAY_IGNORE_UNHANDLED_ERRORS", "1"
-)  # or it prints tracebacks of tasks that nobody waits for any more
-# A host whose link is cut is noticed within half a minute instead of seven; the cluster files set the same on every node.
+# Without this, Ray prints tracebacks of tasks whose results nobody needs any more.
+os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+# The driver notices a host whose link is cut within half a minute instead of seven. The cluster files set the same on nodes.
 os.environ.setdefault("RAY_grpc_client_keepalive_time_ms", "10000")
 os.environ.setdefault("RAY_grpc_client_keepalive_timeout_ms", "10000")
 
+VERSIONS = ">=2.60,<3"  # of Ray, as in setup.cfg; tested with 2.60.0
 CONNECT_SECONDS = 5.0
 RECOUNT_SECONDS = 5.0
 BOUNDS = [0.1, 1, 3, 10, 30, 100, 300, 1000, 3000]  # seconds, of the histograms
 REFUSALS = ("UNAUTHENTICATED", "PERMISSION_DENIED")  # gRPC's names
 LOST = (WorkerCrashedError, ObjectLostError, OutOfMemoryError)  # besides the errors that name a node
+AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
+DEFAULT_TOKEN_FILE = "~/.ray/auth_token"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workers:
-    """How many workers, and what one takes. `count` None means as many as fit."""
+    """How many workers a run uses, and the CPUs and GPUs of each. `count` None means as many as fit."""
 
     count: int | None = None
     cpus: float = 1.0
@@ -59,14 +63,14 @@ class Workers:
         return f"{self.cpus:g} CPUs" + (f" and {self.gpus:g} GPUs" if self.gpus else "")
 
 
-AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
-
-
 @contextmanager
 def connected(address: str, workers: Workers, insecure: bool = False) -> Iterator[str]:
-    """A connection to Ray, as words that say which: `local` starts one here, `auto` finds one or starts one.
+    """Connect to the Ray at `address`, and yield words for a person that name it.
 
-    Raises UserError where nobody answers, or where the cluster lets anybody in and `insecure` doesn't allow that.
+    `local` starts a Ray on this machine; `auto` joins one that runs here, or else starts one.
+
+    Raises:
+        UserError: no Ray answers at the address, or the cluster requires no token and `insecure` is False.
     """
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS", "auto")
@@ -79,53 +83,61 @@ def connected(address: str, workers: Workers, insecure: bool = False) -> Iterato
         yield where
     finally:
         ray.shutdown()
-        for name, value in before.items():
-            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
-        reread_authentication()
+        restore_authentication(before)
+
+
+def restore_authentication(before: Mapping[str, str | None]) -> None:
+    """Set the environment's mode and token back, and let Ray read them again if they changed."""
+    if all(os.environ.get(name) == value for name, value in before.items()):
+        return
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    reread_authentication()
 
 
 @contextmanager
 def sigterm_kept() -> Iterator[None]:
-    """Ray's own handler ends the process with exit code 15 and no word of what is kept and how to go on."""
+    """Keep the handler of SIGTERM. Ray's own ends the process with code 15, and the user would not learn how to go on."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
-        if threading.current_thread() is threading.main_thread():  # neither Ray nor we can set one elsewhere
+        if threading.current_thread() is threading.main_thread():  # Python sets handlers in the main thread only
             signal.signal(signal.SIGTERM, before)
 
 
 def connect(address: str, workers: Workers) -> str:
-    """Connect to the Ray at `address`, or start one. Raises UserError where it doesn't answer or doesn't start."""
+    """Connect to the Ray at `address`, or start one. Raises UserError if it does not answer or does not start."""
     try:
         if address == "local":
             return start_local(workers)
         if address == "auto":
             return find_or_start(workers)
-        host, port = check_reachable(address)
+        host, port = host_and_port(address)
+        knock_on_port(host, port)
         if not address.startswith("ray://"):
-            check_head(address)
-        with (
-            loopback_kept()
-            if is_loopback(host) and not listens(ray.util.get_node_ip_address(), port)
-            else nullcontext()
-        ):
+            refuse_wrong_head(address)
+        only_on_loopback = is_loopback(host) and not listens(ray.util.get_node_ip_address(), port)
+        with loopback_kept() if only_on_loopback else nullcontext():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         return f"Ray at {address}"
     except UserError:
         raise
     except OSError as error:
         raise UserError(
-            f"Ray at {address} does not answer ({str(error)[:200]}): check the address, or use --address local"
+            f"no Ray answers at {address} ({str(error)[:200]}): check the address, or use --address local"
         ) from error
-    except Exception as error:  # Ray's own kind for versions that differ, or processes that don't come up in time
+    except Exception as error:  # Ray raises errors of many kinds: for other versions, or if its processes do not start
         raise UserError(
-            f"Ray could not be used ({last_line(error)[:200]}): try again, or make the shards without it by --address none"
+            f"Ray could not be used ({last_line(error)[:200]}): try again, or use --address none to work without Ray"
         ) from error
 
 
 def find_or_start(workers: Workers) -> str:
-    """A Ray already running on this machine (a cluster's head, say), or one of our own."""
+    """Join a Ray that runs on this machine (for example a cluster's head); otherwise start one."""
     try:
         ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError:
@@ -134,7 +146,7 @@ def find_or_start(workers: Workers) -> str:
 
 
 def start_local(workers: Workers) -> str:
-    """A Ray that listens on loopback alone, and wants a token that only this process and its children know."""
+    """Start a Ray that listens on loopback only and requires a token that only this process and its children know."""
     cpus = os.cpu_count() or 1
     count = workers.count or max(1, int(cpus // workers.cpus))
     with private_ray():
@@ -151,7 +163,8 @@ def start_local(workers: Workers) -> str:
 
 @contextmanager
 def private_ray() -> Iterator[None]:
-    """What Ray 2.60 has no public setting for: a loopback that stays one, and a token that is written nowhere."""
+    """Let a Ray that starts inside keep to loopback and require a token that is written nowhere."""
+    private_parts()  # or raises, before anything is changed
     if os.environ.get("RAY_AUTH_MODE") != "token" or "RAY_AUTH_TOKEN" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
@@ -160,58 +173,92 @@ def private_ray() -> Iterator[None]:
         yield
 
 
-def reread_authentication() -> None:
-    """Ray reads mode and token once, when it is imported; a process may use one cluster after another."""
-    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+@dataclass(frozen=True)
+class PrivateParts:
+    """The parts of Ray that have no public name and that a private local Ray needs."""
 
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+    reread_authentication: Callable[[], None]
+    constants: Any  # the module that holds ENABLE_RAY_CLUSTER
+
+
+def private_parts() -> PrivateParts:
+    """The one place that reaches into Ray. Raises UserError if the installed Ray does not have these parts."""
+    try:
+        from ray._private import ray_constants
+        from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+        loader, initialize = AuthenticationTokenLoader.instance(), Config.initialize
+        forget_token, _ = loader.reset_cache, ray_constants.ENABLE_RAY_CLUSTER
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"Ray {ray.__version__} cannot be used here ({error}): pip install 'ray[default]{VERSIONS}', or use "
+            "--address none to work without Ray"
+        ) from error
+
+    def reread() -> None:
+        initialize("")
+        forget_token()
+
+    return PrivateParts(reread, ray_constants)
+
+
+def reread_authentication() -> None:
+    """Let Ray read mode and token again. It reads them once, on import, but a process may use several clusters in turn."""
+    private_parts().reread_authentication()
 
 
 @contextmanager
 def loopback_kept() -> Iterator[None]:
-    """Ray turns 127.0.0.1 into the machine's own address, and listens everywhere, unless this is off, as it is on macOS."""
-    from ray._private import ray_constants
+    """Keep Ray on loopback. Otherwise Ray replaces 127.0.0.1 by the machine's own address and listens on all addresses.
 
-    clusters, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    The switch is Ray's own: it is off on macOS and Windows.
+    """
+    constants = private_parts().constants
+    before, constants.ENABLE_RAY_CLUSTER = constants.ENABLE_RAY_CLUSTER, False
     try:
         yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = clusters
+        constants.ENABLE_RAY_CLUSTER = before
 
 
-def check_reachable(address: str) -> tuple[str, int]:
-    """The address's host and port. Raises OSError where nobody listens: Ray itself waits for minutes, or ends the process."""
+def host_and_port(address: str) -> tuple[str, int]:
+    """The two parts of HOST:PORT or ray://HOST:PORT. Raises UsageError if the address has another form."""
     parts = urlsplit(address if "://" in address else f"//{address}")
     try:
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
     if not host or not port:
-        raise UsageError(f"'{address}' is no Ray address: give auto, local, none, HOST:PORT or ray://HOST:PORT")
-    socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+        raise UsageError(f"'{address}' is not a Ray address: give auto, local, none, HOST:PORT or ray://HOST:PORT")
     return host, port
 
 
+def knock_on_port(host: str, port: int) -> None:
+    """Raise OSError if nothing listens there. Ray itself would wait for minutes, or end the process."""
+    socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+
+
 def listens(host: str, port: int) -> bool:
+    """Whether something accepts connections at this host and port."""
     try:
-        socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+        knock_on_port(host, port)
     except OSError:
         return False
     return True
 
 
 def refuse_open_cluster(address: str) -> None:
-    """Raise UserError where others can reach the cluster and need no token: whoever does can run code on it."""
+    """Raise UserError if other machines can reach the cluster and it requires no token: they could run code on it."""
     gcs = ray.get_runtime_context().gcs_address
     host = gcs.rpartition(":")[0].strip("[]")
     if is_loopback(host):
         return
-    through_client = address.startswith("ray://")  # from where the head's own address may not be reachable
+    # Through a Ray client the head's own address may be out of reach, so only our side's mode is known.
+    through_client = address.startswith("ray://")
     if (os.environ.get("RAY_AUTH_MODE") != "token") if through_client else lets_anybody_in(gcs):
         raise UserError(
-            f"the Ray cluster at {host} wants no token, so whoever reaches it can run code on it: start it with "
-            "RAY_AUTH_MODE=token (see cluster.yaml), or say --insecure if its network is closed"
+            f"the Ray cluster at {host} does not require an authentication token, so anyone who can reach it can run code "
+            "on it: start it with RAY_AUTH_MODE=token (see cluster.yaml), or pass --insecure on a private network"
         )
 
 
@@ -222,30 +269,42 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def check_head(address: str) -> None:
-    """Ray itself tries for half a minute, a warning a second, where its token is missing or no Ray answers."""
-    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
-
-    token = AuthenticationTokenLoader.instance()
-    answer = knock(address, token.get_token_for_http_header() if token.has_token() else {})
+def refuse_wrong_head(address: str) -> None:
+    """Raise UserError if the address is no Ray head or refuses our token. Ray itself would retry for half a minute."""
+    answer = answer_of_head(address, token_header())
     if answer in REFUSALS:
         raise UserError(
-            f"the Ray at {address} wants another token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
-            "RAY_AUTH_TOKEN_PATH to the cluster's"
+            f"the Ray head at {address} requires another token: set RAY_AUTH_MODE=token, and set RAY_AUTH_TOKEN or "
+            "RAY_AUTH_TOKEN_PATH to the cluster's token"
         )
     if answer != "OK":
         raise UserError(
-            f"what answers at {address} is no Ray head ({answer}): give the address that 'ray start' printed, or use "
+            f"{address} is not a Ray head node (it answered {answer}): give the address that 'ray start' printed, or use "
             "--address local"
         )
 
 
+def token_header() -> dict[str, str]:
+    """The header that carries our token, from the environment variables and the file that Ray documents; empty without one."""
+    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+        return {}
+    token = os.environ.get("RAY_AUTH_TOKEN", "").strip()
+    if not token:
+        file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or DEFAULT_TOKEN_FILE).expanduser()
+        try:
+            token = file.read_text().strip()
+        except OSError:
+            return {}
+    return {"authorization": f"Bearer {token}"}
+
+
 def lets_anybody_in(gcs: str) -> bool:
-    return knock(gcs, {}) not in REFUSALS
+    """Whether the head answers a call that carries no token."""
+    return answer_of_head(gcs, {}) not in REFUSALS
 
 
-def knock(gcs: str, headers: dict[str, str]) -> str:
-    """Ask the head for a sign of life, and return gRPC's name for its answer."""
+def answer_of_head(gcs: str, headers: dict[str, str]) -> str:
+    """Ask the head whether it is alive, and return gRPC's name for its answer, such as OK or UNAUTHENTICATED."""
     import grpc
 
     with grpc.insecure_channel(gcs) as channel:
@@ -257,48 +316,50 @@ def knock(gcs: str, headers: dict[str, str]) -> str:
     return "OK"
 
 
-def places(workers: Workers, resources: dict[str, float]) -> int:
-    """How many workers a node's resources hold."""
+def places(workers: Workers, resources: Mapping[str, float]) -> int:
+    """How many workers fit on a node with these resources."""
     fits = [resources.get("CPU", 0.0) / workers.cpus if workers.cpus else float("inf")]
     if workers.gpus:
         fits.append(resources.get("GPU", 0.0) / workers.gpus)
     return int(min(fits))
 
 
-def workers_available(workers: Workers) -> int:
-    """How many workers the cluster's present resources hold. Raises UserError where not one fits."""
-    count = workers_that_fit(workers)
-    if count < 1:
-        total = ray.cluster_resources()
-        raise UserError(
-            f"no worker fits: one takes {workers.cpus:g} CPUs and {workers.gpus:g} GPUs on one node, all nodes together have "
-            f"{total.get('CPU', 0):g} and {total.get('GPU', 0):g}: lower --threads or --gpus-per-worker, or add nodes "
-            "(with --workers N the run waits for N of them to come)"
-        )
-    return count
-
-
 def workers_that_fit(workers: Workers) -> int:
-    """Node by node, as one worker's CPUs and GPUs have to be on the same."""
+    """How many workers fit on the nodes that are up. The CPUs and GPUs of one worker have to be on one node."""
     return sum(places(workers, node["Resources"]) for node in ray.nodes() if node["Alive"])
 
 
+def refuse_workers_that_fit_nowhere(workers: Workers) -> None:
+    """Raise UserError if no node that is up can hold one worker."""
+    if workers_that_fit(workers) >= 1:
+        return
+    total = ray.cluster_resources()
+    raise UserError(
+        f"no worker fits: one worker needs {workers.cpus:g} CPUs and {workers.gpus:g} GPUs on one node, and all nodes together "
+        f"have {total.get('CPU', 0):g} and {total.get('GPU', 0):g}: lower --threads or --gpus-per-worker, or add nodes (with "
+        "--workers N the run waits for them)"
+    )
+
+
 def wait_for_a_node(workers: Workers, say: Callable[[str], None]) -> None:
-    """Wait until a worker fits on a node, where nodes are to be expected: so many workers were asked for, or no node that is there
-    has a CPU, as a cluster just after `ray up`, whose head has none and whose other machines are still being set up.
+    """Wait for a node that can host a worker.
+
+    Waits only if `workers.count` is given, or if no node has a CPU yet: just after `ray up` the head has none, and the other
+    machines are still being set up.
     """
     said = float("-inf")
     while workers_that_fit(workers) < 1 and (workers.count is not None or not has_cpu()):
         if time.monotonic() - said >= SAY_WAITING_SECONDS:
             said = time.monotonic()
             say(
-                "waiting for the first node that can work; nodes that are being started take minutes, and those that are "
-                "rented for waiting work alone come for --workers N with --device (Ctrl-C ends the wait)"
+                "waiting for the first node that can host a worker; starting nodes takes minutes. With an autoscaler, pass "
+                "--workers N and --device so that nodes are requested (Ctrl-C ends the wait)"
             )
         time.sleep(1.0)
 
 
 def has_cpu() -> bool:
+    """Whether any node that is up has a CPU for tasks."""
     return any(node["Resources"].get("CPU") for node in ray.nodes() if node["Alive"])
 
 
@@ -307,13 +368,18 @@ def cluster_has_gpu() -> bool:
 
 
 def on_ray(workers: Workers, timeout: float | None = None, say: Callable[[str], None] = lambda line: None) -> Executor:
-    """The executor that keeps the cluster's workers busy, with a bounded number of jobs in flight, and yields shards as they come.
+    """The executor that keeps the cluster's workers busy and yields shards as they are made.
 
-    With `workers.count` given it waits for nodes that are still to come; without, for the first where none has a CPU.
+    The number of jobs in flight is bounded. If `workers.count` is given, the run waits for nodes that are still to come;
+    otherwise it waits only while no node has a CPU.
+
+    Args:
+        timeout: seconds after which a shard is made again elsewhere; None means 4 times the median shard.
+        say: gets lines for a person.
     """
     if workers.count is None:
         wait_for_a_node(workers, say)
-        workers_available(workers)
+        refuse_workers_that_fit_nowhere(workers)
 
     def execute(jobs: Iterable[ShardJob], recipe: Recipe, begun: bool = False) -> Generator[Made, None, None]:
         backend = RayBackend(workers, recipe)
@@ -325,7 +391,7 @@ def on_ray(workers: Workers, timeout: float | None = None, say: Callable[[str], 
 
 
 class RayBackend:
-    """Attempts as Ray tasks. A handle is the task's result reference."""
+    """Attempts as Ray tasks. A handle is the reference of a task's result."""
 
     def __init__(self, workers: Workers, recipe: Recipe) -> None:
         self.workers = workers
@@ -334,13 +400,13 @@ class RayBackend:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         board: Any = ray.remote(board_class())
         self.board = board.options(num_cpus=0, scheduling_strategy=here).remote()
-        self.attempts: dict[Hashable, tuple[int, int]] = {}  # each one's key on the board, and its images
+        self.attempts: dict[Hashable, tuple[int, int]] = {}  # the key on the board and the images of each attempt
         self.submitted = 0
-        self.counted: tuple[float, int] = (0.0, 0)
+        self.counted: tuple[float, int] = (0.0, 0)  # when the workers were counted last, and how many fitted
         self.outcomes = metrics.Counter("synth_shards", "Attempts at shards by outcome.", ("outcome",))
-        self.images = metrics.Counter("synth_images", "Images made.")
-        self.durations = metrics.Histogram("synth_shard_seconds", "Seconds to make a shard.", BOUNDS)
-        self.phases = metrics.Histogram("synth_phase_seconds", "Seconds of a shard by phase.", BOUNDS, ("phase",))
+        self.images = metrics.Counter("synth_images", "Images generated.")
+        self.durations = metrics.Histogram("synth_shard_seconds", "Seconds per shard.", BOUNDS)
+        self.phases = metrics.Histogram("synth_phase_seconds", "Seconds per shard by phase.", BOUNDS, ("phase",))
 
     def submit(self, job: ShardJob, avoid: frozenset[str]) -> Hashable:
         self.submitted += 1
@@ -355,27 +421,31 @@ class RayBackend:
         try:
             done, _ = ray.wait(handles, num_returns=1, timeout=seconds)
         except RayError as error:
-            raise UserError(f"the Ray cluster is lost ({last_line(error)}): go on with --resume on another") from error
+            raise UserError(
+                f"the connection to the Ray cluster is lost ({last_line(error)}): connect to a cluster again with the same "
+                "command and --resume"
+            ) from error
         return done
 
     def result(self, handle: Any) -> Delivery:
+        """The attempt's delivery. Counts its outcome: done; raised, if making the shard failed; lost, if its worker died."""
         _, images = self.attempts.pop(handle)
-        outcome = "lost"
+        outcome = "raised"
         try:
             delivery = Delivery(*ray.get(handle))
             outcome = "done"
-        except UserError as error:  # Ray's stand-in for it carries a traceback in its text
+        except UserError as error:  # Ray's copy of it has a traceback in its text
             raise getattr(error, "cause", error) from None
         except RayTaskError as error:
-            outcome = "raised"
             raise FailedJobError(last_line(error)) from error
         except RayError as error:
-            lost = isinstance(error, LOST) or "node" in str(error).lower() or "died" in str(error).lower()
-            outcome = "lost" if lost else "raised"
-            raise (LostWorkerError if lost else FailedJobError)(last_line(error)) from error
+            if not is_loss(error):
+                raise FailedJobError(last_line(error)) from error
+            outcome = "lost"
+            raise LostWorkerError(last_line(error)) from error
         finally:
             self.outcomes.inc(tags={"outcome": outcome})
-        if images:  # a preparation makes none
+        if images:  # the job that prepares the run makes none
             self.images.inc(images)
         self.durations.observe(delivery.seconds)
         self.observe_phases(delivery.phases)
@@ -394,8 +464,10 @@ class RayBackend:
         return {keys[key]: found for key, found in begun.items()}
 
     def cancel(self, handle: Any) -> None:
-        """Through the board: where a task ends while its own driver cancels it, Ray 2.60 ends the driver ("Tried to complete task
-        that was not pending"), as two threads meet there. A request from another process waits its turn in the one thread.
+        """Cancel through the board, which is another process.
+
+        If a driver cancels its own task at the moment that the task ends, Ray 2.60 ends the driver ("Tried to complete task
+        that was not pending"), because two of its threads meet there.
         """
         self.attempts.pop(handle, None)
         self.board.cancel.remote([handle])
@@ -404,7 +476,7 @@ class RayBackend:
         return {n["NodeID"] for n in ray.nodes() if n["Alive"] and places(self.workers, n["Resources"]) >= 1}
 
     def room(self) -> int:
-        """The workers asked for; else two jobs for each that fits, counted anew now and then, as nodes come and go."""
+        """The workers that were asked for; otherwise two jobs per worker that fits, counted again every few seconds."""
         if self.workers.count is not None:
             return self.workers.count
         at, count = self.counted
@@ -417,23 +489,33 @@ class RayBackend:
         return time.monotonic()
 
 
+def is_loss(error: RayError) -> bool:
+    """Whether the error means that the worker or its node is gone, whatever the task was doing."""
+    return isinstance(error, LOST) or "node" in str(error).lower() or "died" in str(error).lower()
+
+
 def attempt(
-    make: Callable[[ShardJob, Recipe], bytes], job: ShardJob, recipe: Recipe, board: Any, key: int
-) -> tuple[bytes, str, float, dict[str, float]]:
-    """Runs on a worker: says that it has begun, and makes the shard."""
+    make: Callable[[ShardJob, Recipe], JobResult], job: ShardJob, recipe: Recipe, board: Any, key: int
+) -> tuple[bytes, str, float, dict[str, float], GateCounts | None]:
+    """Runs on a worker: note on the board that the attempt has begun, and make the shard.
+
+    Returns:
+        The fields of a `Delivery`.
+    """
     from synth.basics.phases import take_phases
 
-    take_phases()  # of an attempt that raised
+    take_phases()  # drop those of an attempt that raised
     node = ray.get_runtime_context().get_node_id()
     board.begin.remote(key, node)
     started = time.monotonic()
-    data = make(job, recipe)
-    return data, node, time.monotonic() - started, take_phases()
+    result = make(job, recipe)
+    return result.data, node, time.monotonic() - started, take_phases(), result.gate
 
 
 def board_class() -> type:
-    """Where attempts say that they have begun, and from where they are cancelled. Local to a function, so that its process
-    loads it without this module and torch.
+    """The class of the actor on which attempts note that they have begun, and which cancels them.
+
+    It is defined inside a function, so that the actor's process need not load this module and torch.
     """
 
     class Board:
@@ -457,5 +539,6 @@ def board_class() -> type:
 
 
 def last_line(error: Exception) -> str:
+    """The last line of an error's text that is not empty; of a traceback, that is its message."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__

@@ -18,10 +18,11 @@ from synth.basics.phases import phase
 from synth.checkpoint.arithmetic import arithmetic_note
 from synth.checkpoint.classifier import Classifier, predict
 from synth.checkpoint.file import parse_checkpoint
-from synth.making.quality import passed
+from synth.making.gate import QualityGate
+from synth.making.quality import counts_of, passed
 from synth.methods.networks import ClassGenerator, generator_bytes, parse_generator
-from synth.methods.settings import QualityGate
 from synth.shards.blends import blend, blend_record
+from synth.shards.index import GateCounts
 from synth.shards.plan import ShardJob
 from synth.shards.samples import Samples
 from synth.shards.write import encode_shard
@@ -45,9 +46,18 @@ class Recipe:
     gate: QualityGate | None = None
 
 
-def make_shard(job: ShardJob, recipe: Recipe) -> bytes:
-    """A job's bytes, a function of the recipe and the job alone on one kind of device: a shard's tar, or of the job that
-    comes before all shards the generator's checkpoint.
+@dataclass(frozen=True)
+class JobResult:
+    """What a job makes: the tar of a shard, or the checkpoint of the generator."""
+
+    data: bytes
+    gate: GateCounts | None = None  # None where the recipe has no quality gate
+
+
+def make_shard(job: ShardJob, recipe: Recipe) -> JobResult:
+    """Make a job's shard. The preparation job, which comes before all shards, makes the generator's checkpoint instead.
+
+    The result is a function of the recipe and the job only, on one kind of device.
 
     Where the device's memory doesn't hold a batch, the shard is made again from its seed in batches half as large, and its
     samples' json says so (`batch_size`): on such a device, content is a function of the batch size too. What no batch is
@@ -64,27 +74,28 @@ def make_shard(job: ShardJob, recipe: Recipe) -> bytes:
     return by_settings(lambda settings: make(teacher, settings, job, recipe), recipe.settings)
 
 
-def prepare(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) -> bytes:
+def prepare(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) -> JobResult:
     student = parse_checkpoint(recipe.student, "the student", recipe.trusted_architecture) if recipe.student else None
     student = student.to(recipe.device) if student else None
     with phase("preparation"):
-        network = methods.find(recipe.method).prepare(teacher, settings, job.seed, student)
-    return generator_bytes(network) if network is not None else b""
+        network = methods.find(recipe.method).prepare(teacher, settings, job.seed, student, job.classes)
+    return JobResult(generator_bytes(network) if network is not None else b"")
 
 
-def shard_of(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) -> bytes:
-    generator = torch.Generator().manual_seed(job.seed)
+def shard_of(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) -> JobResult:
+    rng = torch.Generator().manual_seed(job.seed)
     labels = torch.tensor(job.image_labels)
     network = generator_on_device(recipe.generator, recipe.device) if recipe.generator else None
     make = methods.find(recipe.method).synthesise
     with phase("synthesis"):
         images, notes = passed(
-            teacher, labels, lambda wanted: make(teacher, wanted, settings, generator, network=network), recipe.gate
+            teacher, labels, lambda wanted: make(teacher, wanted, settings, rng, network=network), recipe.gate
         )
+    gate = counts_of(notes) if recipe.gate else None
     conditions: dict[str, Any] = {} if settings == recipe.settings else {"batch_size": settings.batch_size}
     conditions |= arithmetic_note(settings, teacher)
     notes = [note | conditions for note in notes]
-    return encode_shard(labelled_parts(teacher, images, job, recipe.method, generator, notes))
+    return JobResult(encode_shard(labelled_parts(teacher, images, job, recipe.method, rng, notes)), gate)
 
 
 @lru_cache(maxsize=1)
@@ -98,24 +109,12 @@ def generator_on_device(checkpoint: bytes, device: str) -> ClassGenerator:
     return parse_generator(checkpoint, "the generator").to(device)
 
 
-def label_samples(
-    teacher: Classifier,
-    images: Tensor,
-    job: ShardJob,
-    method: str,
-    generator: torch.Generator,
-    notes: list[dict[str, Any]] | None = None,
-) -> Samples:
-    """The images and their blends, as `labelled_parts` gives them, in one part."""
-    return next(labelled_parts(teacher, images, job, method, generator, notes, part=job.samples))
-
-
 def labelled_parts(
     teacher: Classifier,
     images: Tensor,
     job: ShardJob,
     method: str,
-    generator: torch.Generator,
+    rng: torch.Generator,
     notes: list[dict[str, Any]] | None = None,
     part: int = PART,
 ) -> Iterator[Samples]:
@@ -124,7 +123,7 @@ def labelled_parts(
     `notes` are added to the images' json, one an image; blends don't repeat them. `part` is the number of samples a part, a
     multiple of the batches that the teacher sees, so that parts of any size have the same content.
     """
-    pixels, partners, shares = blend(images, job.blends, generator)
+    pixels, partners, shares = blend(images, job.blends, rng)
     keys, labels = job.keys, torch.tensor(job.labels)
     records = [{"method": method, "seed": job.seed} for _ in keys]
     for record, note in zip(records[:: 1 + job.blends], notes or [], strict=False):

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from synth.basics.out_of_memory import by_rows
 from synth.checkpoint.classifier import Classifier, predict
-from synth.methods.settings import QualityGate
+from synth.making.gate import QualityGate
+from synth.shards.index import GateCounts
 
 GATE_BATCH = 500  # images that the teacher judges at once
 SHIFTS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]  # in pixels
@@ -46,6 +47,13 @@ def passed(
         for n, miss in zip(tries.tolist(), (misses > 0).tolist(), strict=True)
     ]
     return images, notes
+
+
+def counts_of(notes: list[dict[str, Any]]) -> GateCounts:
+    """The notes of a shard's images, added up."""
+    return GateCounts(
+        again=sum(note["tries"] - 1 for note in notes), missed=sum(note.get("missed", False) for note in notes)
+    )
 
 
 def shortfall(teacher: Classifier, images: Tensor, labels: Tensor, gate: QualityGate) -> Tensor:

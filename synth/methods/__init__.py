@@ -1,24 +1,24 @@
-"""Synthesis methods, one a file. Each file has the functions
+"""Synthesis methods, one per file. A method's file has
 
-    check(teacher: Classifier, settings) -> None, which raises UserError where the method can't work on the teacher,
-    uses_generator(settings) -> bool, whether there is something to prepare,
-    prepare(teacher, settings, seed, student: Classifier | None) -> ClassGenerator | None, trained once a run, before all shards,
-    synthesise(teacher, labels_B: LongTensor, settings, generator: torch.Generator, network) -> uint8 (B, C, H, W),
+    SETTINGS                      its settings, a dataclass with a default for each field
+    PRESETS                       other settings to start from, by name
+    check(teacher, settings)      raises UserError where the method can't work on the teacher
+    uses_generator(settings)      whether `prepare` trains a generator
+    prepare(teacher, settings, seed, student) -> ClassGenerator | None
+                                  runs once per run, before all shards; `student` is a Classifier or None
+    synthesise(teacher, labels_B, settings, rng, network) -> uint8 images (B, C, H, W)
+                                  makes one image per label, on the teacher's device
 
-the last of which makes one image for each label on the teacher's device. `generator` is a CPU generator and the only
-randomness; `network` is what `prepare` returned. Nothing is carried from one call to the next.
+`rng` is a torch.Generator on the CPU and the only source of randomness. `network` is what `prepare` returned. No call depends on
+an earlier one. Other packages add a method by an entry point in the group below (docs/extending.md).
 """
 
-from importlib import import_module
-from typing import Any
+from synth.basics.plugins import Plugins
 
-METHODS = {
-    "deepinversion": "synth.methods.deepinversion",
-    "fast": "synth.methods.fast",
-    "generator": "synth.methods.generator",
-}
-
-
-def find(name: str) -> Any:
-    """The module of a method."""
-    return import_module(METHODS[name])
+METHODS = Plugins(
+    kind="synthesis method",
+    package="synth.methods",
+    own=("deepinversion", "fast", "generator"),
+    group="data_free_unlearning.synthesis_methods",
+)
+find = METHODS.find

@@ -9,17 +9,56 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from synth.basics.errors import UserError
+from synth.basics.settings import setting
 from synth.checkpoint.arithmetic import computed
 from synth.checkpoint.batch_norm import BatchStatistics, watch_batch_norm
 from synth.checkpoint.classifier import Classifier
 from synth.methods import generator as plain
+from synth.methods.generator import GeneratorSettings
 from synth.methods.networks import ClassGenerator
-from synth.methods.settings import FastSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastSettings(GeneratorSettings):
+    """FastDFKD (Fang et al. 2022): a meta-generator, trained once, then adapted to each batch together with its noise.
+
+    The defaults are ours. Other than the paper's, the generator is told the class, and its training ends before the first
+    batch is made, so that no batch depends on the batches that a worker made before.
+    """
+
+    train_steps: int = setting(500, "training steps of the meta-generator, once a run", at_least=1)
+    batch_size: int = setting(
+        250, "images adapted together; their classes are mixed, for the statistics' sake", at_least=4
+    )
+    meta_steps: int = setting(
+        20,
+        "outer steps of the meta-training, each of `steps` inner ones, that follow",
+        at_least=0,
+        rare=True,
+    )
+    meta_lr: float = setting(
+        0.1,
+        "share of the way to the adapted generator that an outer step goes (Reptile)",
+        at_least=0,
+        at_most=1,
+        rare=True,
+    )
+    steps: int = setting(5, "Adam steps on noise and generator for each batch; the paper's are 2, 5 and 10", at_least=1)
+    z_lr: float = setting(0.02, "Adam's learning rate for the noise", at_least=0, rare=True)
+    adapt_lr: float = setting(
+        1e-3, "Adam's learning rate for the generator while it adapts to a batch", at_least=0, rare=True
+    )
+
+
+SETTINGS = FastSettings
+PRESETS: dict[str, FastSettings] = {}
+
 
 check = plain.check
 uses_generator = plain.uses_generator
@@ -30,18 +69,19 @@ def prepare(
     settings: FastSettings,
     seed: int,
     student: Classifier | None = None,
+    classes: tuple[int, ...] | None = None,
     log: plain.Log = lambda step, values: None,
 ) -> ClassGenerator:
     """The meta-generator θ: trained as the generator method's, then by Reptile, θ <- θ + ε (θ_k - θ), where θ_k is what `steps`
     steps of adaptation to a new batch make of θ. Frozen, on the teacher's device.
     """
-    network = plain.untrained(teacher, settings, seed, student).to(teacher.mean.device)
-    generator = torch.Generator().manual_seed(seed)
-    plain.train(network, teacher, settings, generator, student, log)
+    network = plain.untrained(teacher, settings, seed, student, classes).to(teacher.mean.device)
+    rng = torch.Generator().manual_seed(seed)
+    plain.train(network, teacher, settings, rng, student, log)
     with computed(teacher, settings), watch_batch_norm(teacher.net) as statistics:
         for _ in range(settings.meta_steps):
-            z, labels = plain.draw(network, settings.batch_size, generator)
-            adapted, _ = adapt(network, z, labels, teacher, statistics, settings, generator, student)
+            z, labels = plain.draw(network, settings.batch_size, rng)
+            adapted, _ = adapt(network, z, labels, teacher, statistics, settings, rng, student)
             with torch.no_grad():
                 for ours, theirs in zip(network.parameters(), adapted.parameters(), strict=True):
                     ours.lerp_(theirs, settings.meta_lr)
@@ -52,7 +92,7 @@ def synthesise(
     teacher: Classifier,
     labels_B: Tensor,
     settings: FastSettings,
-    generator: torch.Generator,
+    rng: torch.Generator,
     network: ClassGenerator | None = None,
 ) -> Tensor:
     """One image a label, uint8 (B, C, H, W) on the CPU: batches of noise z and a generator θ' of their own, from the meta-generator,
@@ -67,9 +107,9 @@ def synthesise(
     images = []
     with computed(teacher, settings), watch_batch_norm(teacher.net) as statistics:
         for labels in labels_B.tensor_split(batches):
-            z = torch.randn(len(labels), network.card.z, generator=generator).to(teacher.mean.device)
+            z = torch.randn(len(labels), network.card.z, generator=rng).to(teacher.mean.device)
             labels = labels.to(teacher.mean.device)
-            adapted, z = adapt(network, z, labels, teacher, statistics, settings, generator, None)
+            adapted, z = adapt(network, z, labels, teacher, statistics, settings, rng, None)
             with torch.no_grad():
                 x_norm = adapted(z, labels)
             if not torch.isfinite(x_norm).all():
@@ -85,7 +125,7 @@ def adapt(
     teacher: Classifier,
     statistics: BatchStatistics,
     settings: FastSettings,
-    generator: torch.Generator,
+    rng: torch.Generator,
     student: Classifier | None,
 ) -> tuple[ClassGenerator, Tensor]:
     """A copy of the generator and the noise after `steps` steps on this batch. The generator's batch norm sees the batch."""
@@ -96,7 +136,7 @@ def adapt(
     for _ in range(settings.steps):
         optimiser.zero_grad(set_to_none=True)
         x_norm = adapted(z, labels)
-        terms = plain.objective(x_norm, z, labels, teacher, statistics, settings, generator, student)
+        terms = plain.objective(x_norm, z, labels, teacher, statistics, settings, rng, student)
         torch.stack(list(terms.values())).sum().backward()
         optimiser.step()
     return adapted, z.detach()

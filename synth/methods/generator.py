@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -13,13 +14,58 @@ from torch import Tensor
 
 from synth.basics.errors import UserError
 from synth.basics.out_of_memory import by_rows
+from synth.basics.settings import ComputeSettings, setting
 from synth.checkpoint.arithmetic import arithmetic_note, computed
 from synth.checkpoint.batch_norm import BatchStatistics, batch_norm_layers, input_loss, watch_batch_norm
 from synth.checkpoint.classifier import Classifier, to_uint8
 from synth.checkpoint.layers import forward_flop, last_linear, watch_features
 from synth.methods.losses import activation_loss, blur, disagreement, diversity_loss, total_variation
 from synth.methods.networks import ClassGenerator, GeneratorCard
-from synth.methods.settings import GeneratorSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorSettings(ComputeSettings):
+    """A class-conditional generator, trained once, then sampled. The terms are DeepInversion's, but for two.
+
+    The defaults are ours, chosen on training images only.
+    """
+
+    train_steps: int = setting(600, "training steps of the generator, once a run", at_least=1)
+    batch_size: int = setting(200, "images a training step", at_least=4)
+    lr: float = setting(3e-3, "Adam's peak learning rate for the generator", above=0)
+    z: int = setting(64, "length of the generator's noise", at_least=1, at_most=65536, rare=True)
+    channels: int = setting(0, "channels of the generator; 0 sizes it to the teacher", at_least=0, at_most=4096)
+    ce: float = setting(1.0, "weight of the teacher's cross-entropy towards the wanted class", at_least=0, rare=True)
+    bn: float = setting(10.0, "weight of the batch-norm statistics loss; 0 leaves it out", at_least=0, rare=True)
+    pixel: float = setting(
+        2.0,
+        "weight of the pixels' mean and variance, known from the checkpoint's normalisation",
+        at_least=0,
+        rare=True,
+    )
+    tv_squared: float = setting(0.1, "weight of the total variation's squares, per pixel", at_least=0, rare=True)
+    smoothing: int = setting(
+        0,
+        "times that the images' gradient is blurred by a 3x3 binomial filter",
+        at_least=0,
+        at_most=32,
+        rare=True,
+    )
+    diversity: float = setting(
+        1.0, "weight of mode seeking: different noise is to give different images", at_least=0, rare=True
+    )
+    activation: float = setting(
+        0.0, "weight of strong features (DAFL), for teachers without batch norm", at_least=0, rare=True
+    )
+    adversarial: float = setting(
+        1.0, "weight of the disagreement with --student, where one is given", at_least=0, rare=True
+    )
+    flip: bool = setting(False, "mirror images at random; right for natural images, wrong for digits")
+
+
+SETTINGS = GeneratorSettings
+PRESETS: dict[str, GeneratorSettings] = {}
+
 
 SAMPLE_BATCH = 500  # images drawn at once; content doesn't depend on it but for rounding
 CHANNELS = (8, 16, 32, 64, 128, 256)
@@ -54,9 +100,10 @@ def prepare(
     settings: GeneratorSettings,
     seed: int,
     student: Classifier | None = None,
+    classes: tuple[int, ...] | None = None,
     log: Log = lambda step, values: None,
 ) -> ClassGenerator:
-    """The generator, trained for this teacher from the seed alone, frozen, on the teacher's device.
+    """The generator of these classes (None means all), trained for this teacher from the seed, frozen, on the teacher's device.
 
     min_G  CE(T(x), y) + α_bn R_bn(x) + α_pixel R_pixel(x) + α_tv TV(x) + α_div R_div - α_act |f(x)| - α_adv KL(T(x) || S(x)),
     x = G(z, y), z ~ N(0, I), with every class equally often in a batch.
@@ -64,7 +111,7 @@ def prepare(
     Raises:
         UserError: the loss is no longer a number.
     """
-    network = untrained(teacher, settings, seed, student).to(teacher.mean.device)
+    network = untrained(teacher, settings, seed, student, classes).to(teacher.mean.device)
     train(network, teacher, settings, torch.Generator().manual_seed(seed), student, log)
     return settle(network, settings, torch.Generator().manual_seed(seed))
 
@@ -73,13 +120,13 @@ def synthesise(
     teacher: Classifier,
     labels_B: Tensor,
     settings: GeneratorSettings,
-    generator: torch.Generator,
+    rng: torch.Generator,
     network: ClassGenerator | None = None,
 ) -> Tensor:
     """One image a label, uint8 (B, C, H, W) on the CPU: x = G(z, y), z ~ N(0, I)."""
     assert network is not None, "prepare trains it"
     device = teacher.mean.device
-    z = torch.randn(len(labels_B), network.card.z, generator=generator)
+    z = torch.randn(len(labels_B), network.card.z, generator=rng)
 
     @torch.no_grad()
     def images(z: Tensor, labels: Tensor) -> Tensor:
@@ -93,9 +140,14 @@ def to_pixels(teacher: Classifier, x_norm: Tensor) -> Tensor:
 
 
 def untrained(
-    teacher: Classifier, settings: GeneratorSettings, seed: int, student: Classifier | None = None
+    teacher: Classifier,
+    settings: GeneratorSettings,
+    seed: int,
+    student: Classifier | None = None,
+    classes: tuple[int, ...] | None = None,
 ) -> ClassGenerator:
     assert teacher.digest is not None
+    every = classes is None or set(classes) == set(range(teacher.card.num_classes))
     card = GeneratorCard(
         z=settings.z,
         channels=settings.channels or 1,
@@ -105,6 +157,7 @@ def untrained(
         std=teacher.card.std,
         teacher_sha256=teacher.digest,
         student_sha256=student.digest if student else None,
+        classes=None if every else tuple(sorted(classes or ())),
         training={"seed": seed, "settings": dataclasses.asdict(settings), **arithmetic_note(settings, teacher)},
     )
     if not settings.channels:
@@ -124,7 +177,7 @@ def generator_flop(card: GeneratorCard) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        ClassGenerator(card)(torch.zeros(2, card.z), torch.zeros(2, dtype=torch.long))
+        ClassGenerator(card)(torch.zeros(2, card.z), torch.full((2,), card.drawn[0]))
     return counter.get_total_flops() // 2
 
 
@@ -132,7 +185,7 @@ def train(
     network: ClassGenerator,
     teacher: Classifier,
     settings: GeneratorSettings,
-    generator: torch.Generator,
+    rng: torch.Generator,
     student: Classifier | None,
     log: Log,
 ) -> None:
@@ -143,10 +196,10 @@ def train(
     with computed(teacher, settings), watch_batch_norm(teacher.net) as statistics:
         for step in range(settings.train_steps):
             optimiser.param_groups[0]["lr"] = settings.lr * 0.5 * (1 + math.cos(math.pi * step / settings.train_steps))
-            z, labels = draw(network, settings.batch_size, generator)
+            z, labels = draw(network, settings.batch_size, rng)
             optimiser.zero_grad(set_to_none=True)
             x_norm = network(z, labels)
-            terms = objective(x_norm, z, labels, teacher, statistics, settings, generator, student)
+            terms = objective(x_norm, z, labels, teacher, statistics, settings, rng, student)
             loss = torch.stack(list(terms.values())).sum()
             loss.backward()
             optimiser.step()
@@ -160,11 +213,11 @@ def train(
                 log(step, values)
 
 
-def draw(network: ClassGenerator, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def draw(network: ClassGenerator, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Noise and classes of a batch, the classes equally often and at least two of each that is there, for the diversity term."""
-    device, classes = network.mean.device, network.card.num_classes
-    z = torch.randn(count, network.card.z, generator=generator)
-    half = torch.randperm(classes, generator=generator)[torch.arange(-(-count // 2)) % classes]
+    device, classes = network.mean.device, torch.tensor(network.card.drawn)
+    z = torch.randn(count, network.card.z, generator=rng)
+    half = classes[torch.randperm(len(classes), generator=rng)[torch.arange(-(-count // 2)) % len(classes)]]
     return z.to(device), half.repeat(2)[:count].to(device)
 
 
@@ -175,14 +228,14 @@ def objective(
     teacher: Classifier,
     statistics: BatchStatistics,
     settings: GeneratorSettings,
-    generator: torch.Generator,
+    rng: torch.Generator,
     student: Classifier | None = None,
 ) -> dict[str, Tensor]:
     """The weighted terms of the training loss, by their names."""
     if settings.smoothing and x_norm.requires_grad:
         x_norm.register_hook(lambda gradient: blur(gradient, settings.smoothing))
     seen = x_norm
-    if settings.flip and torch.rand((), generator=generator).item() < 0.5:
+    if settings.flip and torch.rand((), generator=rng).item() < 0.5:
         seen = seen.flip(3)
     watching: AbstractContextManager[list[Tensor]] = nullcontext([])
     if settings.activation:
@@ -207,7 +260,7 @@ def objective(
 
 
 @torch.no_grad()
-def settle(network: ClassGenerator, settings: GeneratorSettings, generator: torch.Generator) -> ClassGenerator:
+def settle(network: ClassGenerator, settings: GeneratorSettings, rng: torch.Generator) -> ClassGenerator:
     """Average the generator's own batch-norm statistics anew, as those of its training lag behind it, and freeze it."""
     network.train()
     layers = batch_norm_layers(network)
@@ -215,7 +268,7 @@ def settle(network: ClassGenerator, settings: GeneratorSettings, generator: torc
         layer.reset_running_stats()
         layer.momentum = None  # a plain average
     for _ in range(SETTLE_BATCHES):
-        network(*draw(network, settings.batch_size, generator))
+        network(*draw(network, settings.batch_size, rng))
     for layer in layers:
         layer.momentum = 0.1
     return network.eval().requires_grad_(False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ from synth.checkpoint.card import ModelCard
 from synth.checkpoint.file import card_text
 
 CARD_KEY = "generator_card"
-CARD_VERSION = 1
+CARD_VERSION = 2  # version 1 has no `classes`
 LARGEST_HEADER = 2**20  # bytes
 SMALLEST_SIDE = 8  # pixels; a generator starts from a map of at most this side and doubles it
 
@@ -74,6 +74,7 @@ class GeneratorCard:
     std: tuple[float, ...]
     teacher_sha256: str
     student_sha256: str | None = None  # of the student that it was trained against
+    classes: tuple[int, ...] | None = None  # the only classes that it can draw, in ascending order; None means all
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -86,6 +87,22 @@ class GeneratorCard:
             raise ValueError(f"mean and std need {channels} values, one a channel")
         if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
             raise ValueError("mean and std must be finite, std above 0")
+        if tuple(sorted(set(self.drawn))) != self.drawn or not self.drawn:
+            raise ValueError("its classes are not distinct and in ascending order")
+        if not 0 <= self.drawn[0] <= self.drawn[-1] < self.num_classes:
+            raise ValueError("its classes are out of range")
+
+    @property
+    def drawn(self) -> tuple[int, ...]:
+        """The classes that the generator can draw."""
+        return tuple(range(self.num_classes)) if self.classes is None else self.classes
+
+    def to_json(self) -> str:
+        """The card of a generator of all classes has no entry `classes`, so that its bytes are those of version 1."""
+        raw = asdict(self)
+        if self.classes is None:
+            del raw["classes"]
+        return json.dumps({"version": 1 if self.classes is None else CARD_VERSION, **raw}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> GeneratorCard:
@@ -97,6 +114,8 @@ class GeneratorCard:
             raise ValueError("it is newer than this package: update it")
         raw["image_shape"] = tuple(int(n) for n in raw["image_shape"])
         raw["mean"], raw["std"] = (tuple(float(v) for v in raw[name]) for name in ("mean", "std"))
+        if raw.get("classes") is not None:
+            raw["classes"] = tuple(int(c) for c in raw["classes"])
         return cls(**raw)
 
 
@@ -106,10 +125,12 @@ class ClassGenerator(nn.Module):
     A linear layer from noise and one-hot class to a small map, which is doubled and convolved until it has half of the
     image's side; the last convolution gives four pixels a place (sub-pixel convolution, Shi et al. 2016), so that nothing
     wide is computed at the image's own size. Then a sigmoid: no image leaves [0, 1].
+    The one-hot class has an input only for the classes of the card, so that no other class can be drawn.
     """
 
     mean: Tensor
     std: Tensor
+    places: Tensor  # (K,): the input of each class; -1 for a class without one
 
     def __init__(self, card: GeneratorCard) -> None:
         super().__init__()
@@ -120,7 +141,7 @@ class ClassGenerator(nn.Module):
             start, doublings = -(-start // 2), doublings + 1
         width = card.channels
         layers: list[nn.Module] = [
-            nn.Linear(card.z + card.num_classes, width * start * start),
+            nn.Linear(card.z + len(card.drawn), width * start * start),
             nn.Unflatten(1, (width, start, start)),
             nn.BatchNorm2d(width),
             nn.LeakyReLU(0.2),
@@ -133,6 +154,9 @@ class ClassGenerator(nn.Module):
         self.net = nn.Sequential(*layers, nn.Conv2d(width, 4 * colours, 3, padding=1), nn.PixelShuffle(2))
         self.register_buffer("mean", torch.tensor(card.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(card.std).view(1, -1, 1, 1), persistent=False)
+        places = torch.full((card.num_classes,), -1)
+        places[list(card.drawn)] = torch.arange(len(card.drawn))
+        self.register_buffer("places", places, persistent=False)
 
     @classmethod
     def untrained(cls, card: GeneratorCard, seed: int) -> ClassGenerator:
@@ -142,7 +166,10 @@ class ClassGenerator(nn.Module):
             return cls(card)
 
     def forward(self, z: Tensor, labels_B: Tensor) -> Tensor:
-        one_hot = F.one_hot(labels_B, self.card.num_classes).to(z.dtype)
+        places = self.places[labels_B]
+        if self.card.classes is not None and not places.is_meta and (places < 0).any():
+            raise ValueError(f"this generator draws only the classes {listed(self.card.drawn)}")
+        one_hot = F.one_hot(places, len(self.card.drawn)).to(z.dtype)
         # The class counts as much as the noise does: a one-hot vector is as long as a standard normal one of Z values.
         x = self.net(torch.cat([z, one_hot * self.card.z**0.5], dim=1))
         side = self.card.image_shape[1]
@@ -153,8 +180,7 @@ class ClassGenerator(nn.Module):
 
 def generator_bytes(network: ClassGenerator) -> bytes:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    card = json.dumps({"version": CARD_VERSION, **asdict(network.card)}, sort_keys=True)
-    return save_tensors(tensors, metadata={CARD_KEY: card})
+    return save_tensors(tensors, metadata={CARD_KEY: network.card.to_json()})
 
 
 def parse_generator(data: bytes, name: str) -> ClassGenerator:
@@ -181,9 +207,17 @@ def parse_generator(data: bytes, name: str) -> ClassGenerator:
 
 
 def read_generator(
-    data: bytes, name: str, teacher_sha256: str | None, teacher: ModelCard, student_sha256: str | None
+    data: bytes,
+    name: str,
+    teacher_sha256: str | None,
+    teacher: ModelCard,
+    student_sha256: str | None,
+    classes: Iterable[int] | None = None,
 ) -> ClassGenerator:
-    """`parse_generator`, for this teacher. Raises UserError where it was trained for another, or against another student."""
+    """`parse_generator`, for this teacher and these classes; None means all of the teacher's.
+
+    Raises UserError where the generator was trained for another teacher, against another student, or for other classes.
+    """
     network = parse_generator(data, name)
     card = network.card
     if card.teacher_sha256 != teacher_sha256:
@@ -196,4 +230,15 @@ def read_generator(
         )
     if student_sha256 is not None and card.student_sha256 != student_sha256:
         raise UserError(f"{name} was not trained against this --student: leave out --student, or the generator")
+    wanted_classes = range(teacher.num_classes) if classes is None else sorted(set(classes))
+    if card.drawn != tuple(wanted_classes):
+        raise UserError(
+            f"{name} draws the classes {listed(card.drawn)} and this run makes {listed(wanted_classes)}: leave out --generator to "
+            "train one for these classes, and replace a run that holds it with --overwrite"
+        )
     return network
+
+
+def listed(classes: Sequence[int]) -> str:
+    """The first ten."""
+    return ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")

@@ -1,4 +1,4 @@
-"""How different a run's images are from one another: spread in the teacher's features, duplicates, and coverage of other images."""
+"""How different a run's images are from one another: spread in the teacher's features, and duplicates."""
 
 from __future__ import annotations
 
@@ -97,19 +97,11 @@ def diversity(images: Tensor, labels: Tensor, features: Tensor) -> list[ClassDiv
     return found
 
 
-def nearest_distance(features: Tensor, others: Tensor, *, itself: bool = False, neighbour: int = 1) -> Tensor:
-    """Each feature's distance from its nearest of the others (or its k-th nearest), (N,). `itself` leaves itself out."""
-    neighbour = min(neighbour + itself, len(others))
+def nearest_distance(features: Tensor, others: Tensor, *, itself: bool = False) -> Tensor:
+    """Each feature's distance from the nearest of the others, (N,). With `itself` on, its distance from itself is left out."""
+    neighbour = min(1 + itself, len(others))
     distances = [torch.cdist(part, others).kthvalue(neighbour, dim=1).values for part in features.split(1000)]
     return torch.cat(distances)
-
-
-def coverage(real: Tensor, synthetic: Tensor, neighbour: int = 5) -> float:
-    """The share of real features (N, D) in whose neighbourhood, up to its k-th real neighbour, a synthetic one lies
-    (Naeem et al. 2020, equation 9). For benchmarks alone: synthesis has no real images.
-    """
-    radius = nearest_distance(real, real, itself=True, neighbour=neighbour)
-    return (nearest_distance(real, synthetic) < radius).double().mean().item()
 
 
 def diversity_table(found: list[ClassDiversity], class_names: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line on stderr, each with its run, and its shard where it has one."""
+"""Structured logs: one JSON object per line on stderr, each with its run, and with its shard if it is about one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ PLAIN = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"
 
 
 class JsonLines(logging.Formatter):
+    """Formats a log record, with all its extra fields, as one JSON object."""
+
     def __init__(self, run: str) -> None:
         super().__init__()
         self.run = run
@@ -28,8 +30,8 @@ class JsonLines(logging.Formatter):
         return json.dumps(facts, default=str)
 
 
-def configure(level: str, run: str, stream: TextIO | None = None) -> None:
-    """Send this package's log lines at `level` and above to stderr; `off` sends none."""
+def configure_log(level: str, run: str, stream: TextIO | None = None) -> None:
+    """Send the log lines of `synth` at `level` and above to `stream`, which is stderr by default. The level `off` sends none."""
     logger = logging.getLogger("synth")
     logger.handlers.clear()
     logger.propagate = False

@@ -1,4 +1,7 @@
-"""A run: the plan's shards made by an executor and published, with resume. The driver holds a few shards at a time."""
+"""A run in its store, in the order of the work: open it, provide its generator, publish its shards, verify it.
+
+The driver holds a few shards at a time.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,14 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import NoReturn
 
+from synth import methods
 from synth.basics.errors import UsageError, UserError
 from synth.basics.progress import format_seconds
 from synth.checkpoint.file import parse_card
 from synth.executors.executor import Executor, Made
 from synth.making.make import Recipe
-from synth.methods.networks import read_generator
-from synth.run.lock import LOCK, TakenOverError
+from synth.methods.networks import listed, parse_generator, read_generator
+from synth.run.lock import LostLockError, is_lock
 from synth.run.uploads import Landed, Uploads
 from synth.shards.index import (
     GENERATOR,
@@ -34,21 +38,23 @@ from synth.shards.plan import ShardJob
 from synth.shards.read import DamagedShardError
 from synth.shards.store import Store
 
-PART_INTERVAL = 1.0  # seconds at least between two writings of the growing index
-PART_SHARE = 0.01  # of the driver's time, at most, goes into writing it, however long it grows
+PART_INTERVAL = 1.0  # the least seconds between two writings of the growing index
+PART_SHARE = 0.01  # the largest share of the driver's time that goes into writing it, however long it grows
 
 log = logging.getLogger("synth.run")
 
 
 def open_run(store: Store, card: RunCard, resume: bool, overwrite: bool) -> Index:
-    """Make the store ready for the run and return what is published of it already.
+    """Make the store ready for the run, and return the index of the shards that are published already.
+
+    With `overwrite`, the files of the run that is there are removed first.
 
     Raises:
-        UsageError: the store holds a run and neither resume nor overwrite was asked for, or resume of another run, or files
-            that are no run's.
+        UsageError: the store holds a run and neither resume nor overwrite was asked for; or resume was asked for and the store
+            holds another run; or the store holds files that belong to no run.
     """
     if overwrite:
-        clear(store)  # unread, as an index that is damaged is what it may be asked for
+        clear(store)  # without reading the index, because a damaged index may be the reason for --overwrite
     index = find_index(store)
     if index is None:
         begin(store, card)
@@ -62,22 +68,23 @@ def open_run(store: Store, card: RunCard, resume: bool, overwrite: bool) -> Inde
     store.remove_temporaries()
     index = replace(index, entries=intact, complete=index.complete and len(intact) == len(index.entries))
     if index.complete:
-        store.remove(PART)  # of a run that was killed between its last two steps
+        store.remove(PART)  # it is left if a run was killed between its last two steps
     else:
-        # The complete index goes only after the partial one is there, so the run is never without one.
+        # Write the partial index before removing the complete one, so that the run always has an index.
         store.write(PART, index.to_bytes())
         store.remove(INDEX)
     return index
 
 
-def refuse_existing(store: Store, allowed: bool) -> None:
-    """Raise UsageError where the store holds a run that nobody said to touch."""
-    index = None if allowed else find_index(store)
+def refuse_existing_run(store: Store) -> None:
+    """Raise UsageError if the store holds a run."""
+    index = find_index(store)
     if index is not None:
         refuse(store, index)
 
 
 def refuse(store: Store, index: Index) -> NoReturn:
+    """Raise the UsageError for a run that is there already."""
     state = (
         "a complete run" if index.complete else f"a run with {len(index.entries)} of {index.card.plan.shards} shards"
     )
@@ -87,19 +94,20 @@ def refuse(store: Store, index: Index) -> NoReturn:
 
 
 def begin(store: Store, card: RunCard) -> None:
+    """Write the index of a run without shards. Raises UsageError if the store holds other files."""
     store.create()
-    refuse_foreign(store, store.names() - {LOCK})
+    refuse_foreign(store, own_names(store))
     store.remove_temporaries()
     store.write(PART, Index(card, {}, complete=False).to_bytes())
 
 
 def clear(store: Store) -> None:
-    """Remove a run's own files; the indexes last, so that what is left of it stays one, whenever it is ended.
+    """Remove a run's files, the indexes last, so that an interrupted removal leaves a run that can be removed again.
 
-    Without an index nothing is touched: shards alone may be anybody's, and a generator is no run of ours.
-    Raises UsageError where there are other files too, before anything is removed.
+    If there is no index, nothing is removed: the shards or the generator may be somebody else's.
+    Raises UsageError, before anything is removed, if there are other files too.
     """
-    names = store.names() - {LOCK}
+    names = own_names(store)
     shards = sorted(name for name in names if SHARD_NAME.fullmatch(name))
     indexes = [name for name in (INDEX, PART) if name in names]
     if indexes:
@@ -108,13 +116,19 @@ def clear(store: Store) -> None:
             store.remove(name)
 
 
+def own_names(store: Store) -> set[str]:
+    """The names in the store without the run's lock."""
+    return {name for name in store.names() if not is_lock(name)}
+
+
 def refuse_foreign(store: Store, foreign: set[str]) -> None:
+    """Raise UsageError if there are names of foreign files."""
     if foreign:
         raise UsageError(f"{store} already holds other files ({min(foreign)}, ...): choose a new folder with --out")
 
 
 def first_difference(published: RunCard, wanted: RunCard) -> str:
-    """Where two runs' cards differ, in words; empty where they don't."""
+    """The first difference of two runs' cards in words; empty if the runs are the same."""
     for part in ("teacher_sha256", "method", "plan", "settings", "device"):
         old, new = getattr(published, part), getattr(wanted, part)
         if old == new:
@@ -129,10 +143,92 @@ def first_difference(published: RunCard, wanted: RunCard) -> str:
 
 
 def is_intact(store: Store, entry: ShardEntry) -> bool:
+    """Whether the shard is in the store with the size and the hash of its entry."""
     try:
         return store.size(entry.name) == entry.size and sha256(store.read(entry.name)).hexdigest() == entry.sha256
     except FileNotFoundError:
         return False
+
+
+def provide_generator(
+    store: Store,
+    index: Index,
+    recipe: Recipe,
+    execute: Executor,
+    say: Callable[[str], None],
+    check: Callable[[], None] = lambda: None,
+) -> tuple[Index, Recipe]:
+    """Write the generator of the run's images into the store, before any shard, and return the index and recipe that name it.
+
+    It is the generator that was given, or else the one that the run holds, or else it is trained now, in one job. If the method
+    uses no generator, index and recipe are returned as they are.
+
+    Raises:
+        UserError: the training failed; or the run has shards of another generator; or what `check` raises.
+    """
+    if not methods.find(recipe.method).uses_generator(recipe.settings):
+        return index, recipe
+    data = recipe.generator or stored_generator(store, index)
+    if data is None:
+        started = time.monotonic()
+        say("training the generator (once for the run)")
+        data = trained(index.card.plan.preparation(), recipe, execute)
+        if not data:
+            raise UserError(f"--method {recipe.method} trained no generator with these settings")
+        say(f"the generator is trained ({format_seconds(time.monotonic() - started)})")
+    teacher = parse_card(recipe.checkpoint, "the teacher")
+    read_generator(
+        data, "the generator", index.card.teacher_sha256, teacher, student_digest(recipe), index.card.plan.classes
+    )
+    sha256_hex = sha256(data).hexdigest()
+    if index.generator_sha256 not in (None, sha256_hex) and index.entries:
+        raise UsageError(
+            f"{store} holds shards of another generator ({index.generator_sha256[:12]}, not {sha256_hex[:12]}): pass that "
+            "generator with --generator, or replace the run with --overwrite"
+        )
+    check()
+    store.write(GENERATOR, data)
+    index = replace(index, generator_sha256=sha256_hex)
+    store.write(PART, index.to_bytes())
+    return index, replace(recipe, generator=data)
+
+
+def trained(job: ShardJob, recipe: Recipe, execute: Executor) -> bytes:
+    """The generator that the preparation job trains. Raises UserError if the training failed."""
+    with closing(execute([job], recipe)) as results:
+        made = next(results)
+    if made.data is None:
+        raise made.cause or UserError(f"the generator's training failed: {made.error}")
+    return made.data
+
+
+def stored_generator(store: Store, index: Index) -> bytes | None:
+    """The run's generator; None if it is missing, or its hash is not the one in the index."""
+    try:
+        data = store.read(GENERATOR) if index.generator_sha256 else b""
+    except FileNotFoundError:
+        return None
+    return data if sha256(data).hexdigest() == index.generator_sha256 else None
+
+
+def generator_problems(store: Store, index: Index) -> Iterator[str]:
+    where = f"{store}/{GENERATOR}"
+    data = stored_generator(store, index)
+    if data is None:
+        yield f"{where} is missing or damaged: the shards are not affected, but no further shards can be made"
+        return
+    try:
+        drawn = parse_generator(data, where).card.drawn
+    except UserError as error:
+        yield str(error)
+        return
+    left_out = sorted(set(drawn) - set(index.card.plan.classes))
+    if left_out:
+        yield f"{where} can draw the classes {listed(left_out)}, which the run leaves out: make the run again with --overwrite"
+
+
+def student_digest(recipe: Recipe) -> str | None:
+    return sha256(recipe.student).hexdigest() if recipe.student else None
 
 
 def publish(
@@ -144,24 +240,28 @@ def publish(
     now: Callable[[], float] = time.monotonic,
     check: Callable[[], None] = lambda: None,
 ) -> Index:
-    """Make and publish the missing shards; `report` hears of each one's sample count, in the order they are published.
+    """Make and publish the missing shards, and complete the index.
 
-    `check` raises TakenOverError where the run is another driver's by now; from then on nothing of it is written.
+    Args:
+        report: called with the number of samples of each shard, in the order in which the shards are published.
+        now: the time in seconds.
+        check: raises LostLockError if this driver may not write to the run any more; then nothing more is written.
 
-    Whatever ends it early, the published shards stay valid and the growing index lists them.
+    Whatever ends the call early, the published shards stay valid and the growing index lists them.
 
     Raises:
-        UserError: shards that failed after all retries, named; the others are published first. Or, as long as none is there, what
-            is wrong with the first one: very likely it is wrong with all.
+        UserError: some shards failed after all retries; the error names them, and the others are published first. If the first
+            shard fails before any is published, its error ends the run at once, because it will very likely meet all shards.
     """
     entries = dict(index.entries)
     missing = (job for job in index.card.plan.jobs() if job.number not in index.entries)
     failed: list[Made] = []
     uploads = Uploads(store)
-    heard: dict[int, Callable[[float], None]] = {}
+    heard: dict[int, Callable[[float], None]] = {}  # who hears of the upload of each shard on its way
     next_part = float("-inf")
 
     def enter(landed: Iterator[Landed]) -> None:
+        """List uploaded shards, and write the growing index now and then."""
         nonlocal next_part
         for one in landed:
             entries[one.entry.number] = one.entry
@@ -183,7 +283,7 @@ def publish(
                         raise made.cause
                     failed.append(made)
                     continue
-                entry = ShardEntry.of(made.job, made.data, gated="quality_gate" in index.card.settings)
+                entry = ShardEntry.of(made.job, made.data, made.gate)
                 heard[entry.number] = made.uploaded
                 check()
                 uploads.add(entry, made.data)
@@ -192,7 +292,7 @@ def publish(
     finally:
         entries.update({one.entry.number: one.entry for one in uploads.rescued()})
         if len(entries) > len(index.entries):
-            with suppress(TakenOverError):
+            with suppress(LostLockError):
                 check()
                 store.write(PART, replace(index, entries=entries).to_bytes())
     check()
@@ -207,70 +307,12 @@ def publish(
     return whole
 
 
-def with_generator(
-    store: Store,
-    index: Index,
-    recipe: Recipe,
-    execute: Executor,
-    say: Callable[[str], None],
-    check: Callable[[], None] = lambda: None,
-) -> tuple[Index, Recipe]:
-    """The index and the recipe with the generator that the run's images are made with: the recipe's own (that was given),
-    the one that the run holds, or one that is trained now, in one job, and written into the run before any shard.
-
-    Raises:
-        UserError: the training failed, a run whose generator is lost is asked to go on with another, or what `check` raises.
-    """
-    data = recipe.generator or stored_generator(store, index)
-    if data is None:
-        started = time.monotonic()
-        say("training the generator, once for the run, ...")
-        data = trained(index.card.plan.preparation(), recipe, execute)
-        if not data:
-            raise UserError(f"--method {recipe.method} trained no generator with these settings")
-        say(f"... {format_seconds(time.monotonic() - started)}")
-    teacher = parse_card(recipe.checkpoint, "the teacher")
-    read_generator(data, "the generator", index.card.teacher_sha256, teacher, student_digest(recipe))
-    sha256_hex = sha256(data).hexdigest()
-    if index.generator_sha256 not in (None, sha256_hex) and index.entries:
-        raise UsageError(
-            f"{store} holds shards of another generator ({index.generator_sha256[:12]}, not {sha256_hex[:12]}): give its own "
-            "by --generator, or replace the run with --overwrite"
-        )
-    check()
-    store.write(GENERATOR, data)
-    index = replace(index, generator_sha256=sha256_hex)
-    store.write(PART, index.to_bytes())
-    return index, replace(recipe, generator=data)
-
-
-def trained(job: ShardJob, recipe: Recipe, execute: Executor) -> bytes:
-    with closing(execute([job], recipe)) as results:
-        made = next(results)
-    if made.data is None:
-        raise made.cause or UserError(f"the generator's training failed: {made.error}")
-    return made.data
-
-
-def stored_generator(store: Store, index: Index) -> bytes | None:
-    """The run's generator; None where it has none, or not with the hash that the index tells."""
-    try:
-        data = store.read(GENERATOR) if index.generator_sha256 else b""
-    except FileNotFoundError:
-        return None
-    return data if sha256(data).hexdigest() == index.generator_sha256 else None
-
-
-def student_digest(recipe: Recipe) -> str | None:
-    return sha256(recipe.student).hexdigest() if recipe.student else None
-
-
 def verify(store: Store) -> tuple[Index, list[str]]:
-    """Check every hash, count, key and value of a run, and return its index with what is wrong, a line each."""
+    """Check every hash, count, key and value of a run. Returns its index and the problems, one line per problem."""
     index = read_index(store)
-    problems = []
-    if index.generator_sha256 is not None and stored_generator(store, index) is None:
-        problems.append(f"{store}/{GENERATOR} is missing or damaged: the shards are whole, but no more can be made")
+    problems: list[str] = []
+    if index.generator_sha256 is not None:
+        problems += generator_problems(store, index)
     for number in sorted(index.entries):
         entry = index.entries[number]
         try:
@@ -281,7 +323,7 @@ def verify(store: Store) -> tuple[Index, list[str]]:
         found = dict(sorted(index.card.plan.job(number).class_counts.items()))
         if dict(entry.class_counts) != found:
             problems.append(
-                f"{store}/{entry.name}: the index counts other classes than its {len(samples)} samples have"
+                f"{store}/{entry.name}: the class counts of the index are not those of its {len(samples)} samples"
             )
     if not index.complete:
         problems.append(

@@ -1,4 +1,4 @@
-"""Shards on their way into the store, a few at a time, so that a slow store doesn't hold the workers up."""
+"""Uploads of shards, a few at a time, so that a slow store does not hold the workers up."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from synth.shards.index import ShardEntry
 from synth.shards.store import Store
 
-AT_ONCE = 4  # shards; they and the one just made are all that the driver holds
+AT_ONCE = 4  # shards; the driver holds only these and the one that was just made
 
 
 @dataclass(frozen=True)
 class Landed:
-    """A shard that is in the store under its name, and the seconds that took."""
+    """A shard that is in the store under its name, and the seconds that its upload took."""
 
     entry: ShardEntry
     seconds: float
 
 
 class Uploads:
-    """`add` each shard, then list what `landed`; `last` waits for the rest."""
+    """`add` each shard, then enter those that have `landed`. `last` waits for the rest."""
 
     def __init__(self, store: Store, at_once: int = AT_ONCE) -> None:
         self.store, self.at_once = store, at_once
@@ -38,11 +38,14 @@ class Uploads:
         return Landed(entry, time.monotonic() - started)
 
     def landed(self) -> Iterator[Landed]:
-        """Those in the store since the last call; waits while as many are on their way as may be. Raises what ended one."""
+        """The shards that are in the store since the last call.
+
+        Waits while the largest permitted number of uploads is in flight. Raises the error of an upload that failed.
+        """
         return self.down_to(self.at_once - 1)
 
     def last(self) -> Iterator[Landed]:
-        """All the others. Raises what ended one."""
+        """Wait for all other uploads. Raises the error of an upload that failed."""
         return self.down_to(0)
 
     def down_to(self, count: int) -> Iterator[Landed]:
@@ -57,6 +60,6 @@ class Uploads:
                 return
 
     def rescued(self) -> list[Landed]:
-        """After an error: what lands all the same."""
+        """After an error, wait for the uploads in flight, and return those that succeed."""
         self.threads.shutdown(wait=True)
         return [future.result() for future in self.flying if future.exception() is None]

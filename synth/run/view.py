@@ -1,9 +1,9 @@
-"""A look at a run: its state in words, and its images in a grid."""
+"""Views of a run: its state in words, and its images in a grid."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -21,11 +21,11 @@ LARGEST_GRID = 2**27  # pixels, half a gigabyte while it is drawn
 
 
 def describe(store: Store) -> str:
-    """What is published, what is missing, the rate and the time left."""
+    """A run in words: what is published, what is missing, the rate and the time left. Takes one listing of the store."""
     index = read_index(store)
     plan = index.card.plan
-    there = store.names()
-    gone = [entry.name for _, entry in sorted(index.entries.items()) if entry.name not in there]
+    times = store.modified()
+    gone = [entry.name for _, entry in sorted(index.entries.items()) if entry.name not in times]
     lines = [
         f"{store}: {'complete' if index.complete and not gone else 'not complete'}",
         f"  method     {index.card.method}, seed {plan.seed}, teacher {index.card.teacher_sha256[:12]} ({index.card.architecture})",
@@ -34,27 +34,29 @@ def describe(store: Store) -> str:
     if index.generator_sha256:
         lines.append(f"  generator  {index.generator_sha256[:12]}")
     if "quality_gate" in index.card.settings:
-        again, missed = (sum(getattr(e, name) or 0 for e in index.entries.values()) for name in ("again", "missed"))
-        lines.append(f"  gate       {again:,} images made again, {missed:,} missed its bounds to the end")
+        again = sum(entry.again or 0 for entry in index.entries.values())
+        missed = sum(entry.missed or 0 for entry in index.entries.values())
+        lines.append(f"  gate       {again:,} images generated again, {missed:,} missed the bounds in every try")
     if gone:
-        lines.append(f"  gone       {listed(gone)}: published once; 'synth generate --resume' makes them again")
-    missing = (n for n in range(plan.shards) if n not in index.entries)
+        lines.append(
+            f"  gone       {listed(gone)}: published before, but not there now; 'synth generate --resume' makes them again"
+        )
+    missing = (number for number in range(plan.shards) if number not in index.entries)
     first = list(islice(missing, 11))
     if first:
         lines.append(f"  missing    shards {listed(first)}")
-        lines.append(f"  rate       {rate_line(store, index)}")
+        lines.append(f"  rate       {rate_line(index, times)}")
     return "\n".join(lines)
 
 
 def listed(items: Sequence[object]) -> str:
-    """The first ten."""
+    """The first ten items in words."""
     return ", ".join(map(str, items[:10])) + (", ..." if len(items) > 10 else "")
 
 
-def rate_line(store: Store, index: Index) -> str:
-    """Images a second between the first and the last publication, as the files' times tell it."""
-    names = store.names()
-    published = sorted((store.modified(e.name), e.samples) for e in index.entries.values() if e.name in names)
+def rate_line(index: Index, times: Mapping[str, float]) -> str:
+    """The samples per second between the first and the last publication, by the times of the shards' files."""
+    published = sorted((times[entry.name], entry.samples) for entry in index.entries.values() if entry.name in times)
     seconds = published[-1][0] - published[0][0] if len(published) > 1 else 0.0
     if seconds <= 0:
         return "unknown until two shards are published"
@@ -64,7 +66,10 @@ def rate_line(store: Store, index: Index) -> str:
 
 
 def draw_grid(store: Store, columns: int, out: Path) -> None:
-    """Write a PNG with a row for each class that has images: its name, the teacher's mean confidence, and its first images."""
+    """Write a PNG with one row per class: the class's name, the teacher's mean confidence, and its first images.
+
+    Classes without images have no row. Raises UserError if there is no image, or if the PNG cannot be written.
+    """
     index = read_index(store)
     rows = first_images(store, index, columns)
     if not rows:
@@ -90,16 +95,16 @@ def draw_grid(store: Store, columns: int, out: Path) -> None:
 
 
 def cell_size(index: Index) -> tuple[int, int]:
-    """Height and width of an image's place in the grid; small images are shown larger."""
+    """Height and width in pixels of an image's place in the grid. Small images are enlarged."""
     _, height, width = index.card.image_shape
     scale = max(1, 48 // height)
     return height * scale + GAP, width * scale + GAP
 
 
 def first_images(store: Store, index: Index, count: int) -> dict[int, tuple[list[np.ndarray], list[float]]]:
-    """Up to `count` images and confidences of each class that has any, from as few shards as it takes.
+    """Up to `count` images and confidences per class, by class, from as few shards as possible.
 
-    Raises UserError where their grid would be too large.
+    Classes without images are left out. Raises UserError if the grid would be too large.
     """
     classes = index.card.plan.classes
     rows: dict[int, tuple[list[np.ndarray], list[float]]] = {}
@@ -110,7 +115,7 @@ def first_images(store: Store, index: Index, count: int) -> dict[int, tuple[list
             check_size(index, len(rows), count)
         images, confidences = rows[label]
         if len(images) < count:
-            images.append(image.copy())  # its shard needn't stay in memory
+            images.append(image.copy())  # so that its shard does not stay in memory
             confidences.append(confidence)
             full += len(images) == count
         if full == len(classes):
@@ -119,20 +124,22 @@ def first_images(store: Store, index: Index, count: int) -> dict[int, tuple[list
 
 
 def check_size(index: Index, rows: int, columns: int) -> None:
-    """Raise UserError where a grid of so many rows and columns would be too large."""
+    """Raise UserError if a grid with this number of rows and columns would be too large."""
     cell_h, cell_w = cell_size(index)
     if rows * cell_h * (LABEL_WIDTH + columns * cell_w) <= LARGEST_GRID:
         return
     fitting = (LARGEST_GRID // (len(index.card.plan.classes) * cell_h) - LABEL_WIDTH) // cell_w
-    cure = f"give --columns {fitting}" if fitting > 0 else "look at a run of fewer classes ('synth generate --classes')"
+    cure = f"give --columns {fitting}" if fitting > 0 else "view a run with fewer classes ('synth generate --classes')"
     raise UserError(
-        f"a grid of {columns} images each of {len(index.card.plan.classes):,} classes takes more than {LARGEST_GRID:,} pixels: {cure}"
+        f"a grid of {columns} images for each of {len(index.card.plan.classes):,} classes has more than {LARGEST_GRID:,} "
+        f"pixels: {cure}"
     )
 
 
 def labelled_images(store: Store, index: Index) -> Iterator[tuple[int, np.ndarray, float]]:
+    """Each image of the run that is not a blend, with its class and the teacher's confidence in that class."""
     for number in sorted(index.entries):
         samples = read_shard(store, index, index.entries[number])
         for label, image, record in zip(samples.labels.tolist(), samples.images, samples.records, strict=True):
-            if "share" not in record:  # blends are not shown
+            if "share" not in record:  # not a blend
                 yield label, image, float(record["confidence"])

@@ -19,7 +19,7 @@ def blend_record(job: ShardJob, partner: int, partner_class: int, share: float) 
 
 
 def blend(
-    images: Tensor, blends: int, generator: torch.Generator, at_once: int = BLEND_ROWS
+    images: Tensor, blends: int, rng: torch.Generator, at_once: int = BLEND_ROWS
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Each image followed by `blends` blends of it with other images, both shifted at random, as in mixup (Zhang et al. 2018).
 
@@ -33,16 +33,16 @@ def blend(
     """
     count = len(images)
     shares = torch.ones(count, 1 + blends)
-    shares[:, 1:] = 0.5 + 0.5 * torch.rand(count, blends, generator=generator)
+    shares[:, 1:] = 0.5 + 0.5 * torch.rand(count, blends, generator=rng)
     partners = torch.arange(count)[:, None].repeat(1, 1 + blends)
     if count > 1:
-        partners[:, 1:] += torch.randint(1, count, (count, blends), generator=generator)
+        partners[:, 1:] += torch.randint(1, count, (count, blends), generator=rng)
         partners %= count
     shares, partners = shares.flatten(), partners.flatten()
     blended = images.repeat_interleave(1 + blends, dim=0)
     rows = (shares < 1).nonzero()[:, 0]
     shift = round(BLEND_SHIFT * images.shape[-1])
-    own_corners, other_corners = (draw_corners(len(rows), shift, generator) for _ in range(2))
+    own_corners, other_corners = (draw_corners(len(rows), shift, rng) for _ in range(2))
     for start in range(0, len(rows), at_once):
         mine = slice(start, start + at_once)
         row = rows[mine]

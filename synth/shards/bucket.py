@@ -10,6 +10,7 @@ import hashlib
 import random
 import time
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -31,6 +32,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
 }
 EXTRAS = {"s3": "pip install '.[s3]'", "gs": "pip install gcsfs", "gcs": "pip install gcsfs"}
+TIME_KEYS = ("LastModified", "mtime", "updated", "created")  # in listings of s3fs, of gcsfs, and of fsspec's memory
 CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "ProfileNotFound")
 
 
@@ -76,9 +78,14 @@ class Bucket:
     def size(self, name: str) -> int:
         return int(self.info(name)["size"])
 
-    def modified(self, name: str) -> float:
-        """Seconds since the epoch."""
-        return self.patiently(name, lambda: self.files.modified(self.path(name)).timestamp())
+    def modified(self) -> dict[str, float]:
+        """Every name with the time of its last write, in seconds since the epoch; empty where there are no objects."""
+        try:
+            listed = self.patiently("", lambda: self.files.ls(self.root, detail=True, **self.fresh()))
+        except FileNotFoundError:
+            return {}
+        objects = [info for info in listed if info["type"] == "file"]
+        return {info["name"].rsplit("/", 1)[-1]: seconds_of(info) for info in objects}
 
     def read(self, name: str) -> bytes:
         """Raises FileNotFoundError where there is no such object."""
@@ -180,6 +187,14 @@ class Bucket:
             self.pause(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, LONGEST_PAUSE)
         raise AssertionError("the last attempt returns or raises")
+
+
+def seconds_of(info: dict[str, Any]) -> float:
+    """The time of an object's last write, in seconds since the epoch, from what a listing says about it."""
+    time_of = next(info[key] for key in TIME_KEYS if info.get(key) is not None)
+    if isinstance(time_of, str):
+        time_of = datetime.fromisoformat(time_of.replace("Z", "+00:00"))
+    return time_of.timestamp() if isinstance(time_of, datetime) else float(time_of)
 
 
 def says_it_exists(error: OSError) -> bool:

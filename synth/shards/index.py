@@ -18,7 +18,7 @@ from typing import Any
 from synth.basics.errors import UserError
 from synth.checkpoint.card import check_classifier, sha256_in
 from synth.shards.plan import Plan, ShardJob
-from synth.shards.read import DamagedShardError, decode_shard, tar_files
+from synth.shards.read import DamagedShardError, decode_shard
 from synth.shards.samples import LARGEST_SHARD, PIXEL_MODES, Samples
 from synth.shards.store import Store
 
@@ -98,6 +98,14 @@ class RunCard:
 
 
 @dataclass(frozen=True)
+class GateCounts:
+    """What the quality gate did to one shard."""
+
+    again: int  # tries beyond each image's first
+    missed: int  # images whose last try still misses a bound
+
+
+@dataclass(frozen=True)
 class ShardEntry:
     """One published shard."""
 
@@ -106,17 +114,18 @@ class ShardEntry:
     size: int  # bytes
     sha256: str
     class_counts: Mapping[int, int]
-    again: int | None = None  # tries beyond the first that the quality gate asked for; None without a gate
-    missed: int | None = None  # images that missed its bounds to the end
+    again: int | None = None  # as in GateCounts; None for a run without a quality gate
+    missed: int | None = None
 
     @property
     def name(self) -> str:
         return shard_name(self.number)
 
     @classmethod
-    def of(cls, job: ShardJob, data: bytes, gated: bool = False) -> ShardEntry:
-        again, missed = gate_counts(data) if gated else (None, None)
+    def of(cls, job: ShardJob, data: bytes, gate: GateCounts | None = None) -> ShardEntry:
+        """The entry of a job's shard. `gate` comes from whoever made the shard."""
         hashed = hashlib.sha256(data).hexdigest()
+        again, missed = (gate.again, gate.missed) if gate else (None, None)
         return cls(job.number, job.samples, len(data), hashed, job.class_counts, again, missed)
 
     @cached_property
@@ -142,12 +151,6 @@ class ShardEntry:
         counts = {int(c): int(n) for c, n in raw["class_counts"].items()}
         again, missed = (None if raw.get(name) is None else int(raw[name]) for name in ("again", "missed"))
         return cls(int(match[1]), int(raw["nsamples"]), int(raw["filesize"]), hashed, counts, again, missed)
-
-
-def gate_counts(data: bytes) -> tuple[int, int]:
-    """The tries beyond the first, and the images that missed to the end, as a shard's samples note them."""
-    records = [json.loads(content) for name, content in tar_files(data, "the shard") if name.endswith(".json")]
-    return sum(r.get("tries", 1) - 1 for r in records), sum("missed" in r for r in records)
 
 
 @dataclass(frozen=True)

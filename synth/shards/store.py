@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -14,14 +14,19 @@ from synth.basics.errors import UsageError, UserError
 
 REMOTE = ("s3", "gs", "gcs", "memory")  # what fsspec opens for us; memory is for tests
 
+# How file systems without hard links answer: exFAT, SMB, and many that are mounted through FUSE.
+NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
+
 
 class Store(Protocol):
-    """The calls that a run is written and read by. `size`, `modified`, `read` and `fetch` raise FileNotFoundError."""
+    """The calls that a run is written and read by. `size`, `read` and `fetch` raise FileNotFoundError."""
 
     def create(self) -> None: ...
     def names(self) -> set[str]: ...
     def size(self, name: str) -> int: ...
-    def modified(self, name: str) -> float: ...
+    def modified(self) -> dict[str, float]:
+        """Every name with the time of its last write, in seconds since the epoch, by one listing."""
+
     def read(self, name: str) -> bytes: ...
     def fetch(self, name: str, size: int, sha256: str) -> bytes:
         """What is there under a name that is never written twice, such as a shard's; the caller checks its hash."""
@@ -58,10 +63,13 @@ class Folder:
         with one_line_os_errors(self.path / name):
             return (self.path / name).stat().st_size
 
-    def modified(self, name: str) -> float:
-        """Seconds since the epoch."""
-        with one_line_os_errors(self.path / name):
-            return (self.path / name).stat().st_mtime
+    def modified(self) -> dict[str, float]:
+        """Every name with the time of its last write, in seconds since the epoch; empty where the folder doesn't exist."""
+        times: dict[str, float] = {}
+        for name in self.names():
+            with suppress(FileNotFoundError):  # it was removed meanwhile
+                times[name] = (self.path / name).stat().st_mtime
+        return times
 
     def read(self, name: str) -> bytes:
         """Raises FileNotFoundError where there is no such file."""
@@ -78,18 +86,24 @@ class Folder:
             temporary.replace(self.path / name)
 
     def write_new(self, name: str, data: bytes) -> bool:
-        """Write the file unless there is one: of several who try at once, one succeeds and hears True."""
+        """Write the file unless there is one, and return whether it was written: of several writers one succeeds.
+
+        On a file system without hard links others may see the file empty for a moment, but never with a part of its content.
+        """
+        path = self.path / name
         with self.written_elsewhere(name, data) as temporary:
             try:
-                os.link(temporary, self.path / name)
+                os.link(temporary, path)
             except FileExistsError:
                 return False
-            except PermissionError:  # a file system without hard links, such as exFAT
+            except OSError as error:
+                if error.errno not in NO_HARD_LINKS:
+                    raise
                 try:
-                    with (self.path / name).open("xb") as file:
-                        file.write(data)
+                    path.open("xb").close()
                 except FileExistsError:
                     return False
+                temporary.replace(path)
         return True
 
     @contextmanager

@@ -30,14 +30,13 @@ PNG_COLOURS = {1: 0, 3: 2}  # channels to PNG's colour type
 RECORD = 20 * tarfile.BLOCKSIZE  # a tar is filled up to a multiple of it
 
 
-def encode_shard(samples: Samples | Iterable[Samples]) -> bytes:
-    """The tar of samples, or of several in turn, the same bytes for the same samples.
+def encode_shard(parts: Iterable[Samples]) -> bytes:
+    """The tar of the samples of all parts. The same samples give the same bytes, whatever the parts.
 
     A thread encodes one part while the caller's iterator computes the next.
     """
-    parts = [samples] if hasattr(samples, "keys") else samples
     with ThreadPoolExecutor(1) as thread:
-        encoded = [thread.submit(members_of, part) for part in parts]  # type: ignore[arg-type]
+        encoded = [thread.submit(members_of, part) for part in parts]
         tar = b"".join(part.result() for part in encoded)
     end = 2 * tarfile.BLOCKSIZE
     return tar + bytes(end + -(len(tar) + end) % RECORD)
@@ -98,11 +97,6 @@ def encode_pngs(images: np.ndarray) -> Iterator[bytes]:
 
 def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))
-
-
-def encode_png(image: np.ndarray) -> bytes:
-    """A uint8 image (C, H, W), C = 1 or 3, without loss."""
-    return next(encode_pngs(image[None]))
 
 
 def encode_npy(array: np.ndarray) -> bytes:

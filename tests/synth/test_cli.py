@@ -23,13 +23,13 @@ from synth.checkpoint.file import save_checkpoint
 from synth.commands.main import generate, main
 from synth.executors.executor import Made, in_process
 from synth.making.make import Recipe
-from synth.methods.settings import SYNTHESIS_PRESETS, SYNTHESIS_SETTINGS
 from synth.run import generate as generate_module
 from synth.run.generate import Request
 from synth.run.publish import verify
 from synth.shards.index import INDEX, read_index, shard_name
 from synth.shards.plan import Plan, ShardJob
 from synth.shards.store import Folder
+from tests.catalogue import SYNTHESIS_PRESETS, SYNTHESIS_SETTINGS
 from tests.runs import QUICK, digests, digits_card, generate_options, make_run, recipe_for, synth_command
 from tests.synth.conftest import Run
 
@@ -72,7 +72,7 @@ def one_line(code: int, out: str, err: str) -> tuple[int, str]:
         ("--per-class many", 2, "'many' is not a valid integer"),
         ("--per-class 1000000000", 2, "a run holds at most 1,000,000,000"),
         ("--per-class 5 --classes 8-10", 2, "class 10 is out of range: the teacher has 10 classes (0-9)"),
-        ("--per-class 5 --classes 5-2", 2, "'5-2' is no list of classes: write their numbers, like 0 or 3,8 or 1-9"),
+        ("--per-class 5 --classes 5-2", 2, "'5-2' is no list of classes: write class numbers, like 0 or 3,8 or 1-9"),
         ("--per-class 5 --classes one", 2, "'one' is no list of classes"),
         ("--per-class 5 --classes=-1", 2, "'-1' is no list of classes"),
         (
@@ -100,8 +100,8 @@ def one_line(code: int, out: str, err: str) -> tuple[int, str]:
         ("--per-class 5 --out file", 1, "a part of the path is a file, not a folder: choose another folder"),
         ("--per-class 5 --out file/run", 1, "a part of the path is a file, not a folder: choose another folder"),
         ("--per-class 5 --out others", 2, "already holds other files (photo.jpg, ...): choose a new folder with --out"),
-        ("--per-class 5 --address 127.0.0.1:1", 1, "Ray at 127.0.0.1:1 does not answer"),
-        ("--per-class 5 --address ray://127.0.0.1:1", 1, "does not answer"),
+        ("--per-class 5 --address 127.0.0.1:1", 1, "no Ray answers at 127.0.0.1:1"),
+        ("--per-class 5 --address ray://127.0.0.1:1", 1, "no Ray answers at"),
         ("--per-class 5 --generator x", 2, "--generator has no effect on --method deepinversion"),
         ("--per-class 5 --method generator --generator x", 1, "cannot read the generator x: No such file"),
         (
@@ -124,7 +124,7 @@ def one_line(code: int, out: str, err: str) -> tuple[int, str]:
         ),
         ("--per-class 5 --preset warm --start noise", 2, "--start has no effect on --warm-start"),
         ("--per-class 5 --quality-gate high", 2, "'high' is no quality gate: write it like confidence=0.9"),
-        ("--per-class 5 --address nonsense", 2, "'nonsense' is no Ray address: give auto, local, none, HOST:PORT"),
+        ("--per-class 5 --address nonsense", 2, "'nonsense' is not a Ray address: give auto, local, none, HOST:PORT"),
     ],
 )
 def test_bad_input_is_one_line_with_the_cure(
@@ -157,7 +157,7 @@ def test_a_host_that_nobody_knows_is_one_line(
     options = ["--per-class", 5, "--teacher", tiny_teacher_path, "--out", tmp_path / "run", "--address", "head:6379"]
     code, line = one_line(*run("generate", *options))
     assert code == 1
-    assert "Ray at head:6379 does not answer" in line
+    assert "no Ray answers at head:6379" in line
 
 
 def test_a_teacher_without_batch_norm_is_refused_with_the_flag_that_helps(run: Run, tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_an_executor_hears_whether_shards_are_there_already(
         yield from itertools.islice(in_process(jobs, recipe), 1)
         raise UserError("no more")
 
-    monkeypatch.setattr(generate_module, "in_process", hearing)
+    monkeypatch.setattr("synth.executors.choose.in_process", hearing)
     command = ["generate", "--address", "none", *generate_options(recipe, PLAN), "--teacher", tiny_teacher_path]
     for resume in ([], ["--resume"]):
         assert run(*command, "--out", tmp_path / "run", *resume)[0] == 1
@@ -262,7 +262,7 @@ def test_a_signal_ends_the_run_between_two_shards_with_the_way_on(
             yield made
             signal.raise_signal(sent)
 
-    monkeypatch.setattr(generate_module, "in_process", interrupted)
+    monkeypatch.setattr("synth.executors.choose.in_process", interrupted)
     command = ["generate", "--address", "none", *generate_options(recipe, PLAN), "--teacher", tiny_teacher_path]
     code, _, err = run(*command, "--out", tmp_path / "run")
     assert code == 130

@@ -1,20 +1,27 @@
 """The executor on Ray. One Ray with two workers serves the whole file."""
 
+import configparser
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from synth.basics.errors import UsageError, UserError
 from synth.checkpoint.batch_norm import batch_norm_layers
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import load_checkpoint, save_checkpoint
-from synth.making.make import Recipe, make_shard
+from synth.making.gate import QualityGate
+from synth.making.make import JobResult, Recipe, make_shard
 from synth.run.publish import verify
 from synth.shards.index import GENERATOR, read_index
 from synth.shards.plan import Plan, ShardJob
@@ -26,17 +33,20 @@ from tests.synth.test_methods import QUICK_SETTINGS
 ray = pytest.importorskip("ray")
 
 from synth.executors import ray as cluster  # noqa: E402
-from synth.executors.ray import RayBackend, Workers, check_reachable, connected, last_line, on_ray, workers_available  # noqa: E402
+from synth.executors.dispatch import FailedJobError, LostWorkerError  # noqa: E402
+from synth.executors.ray import RayBackend, Workers, connected, host_and_port, last_line, on_ray, workers_that_fit  # noqa: E402
 
 PLAN = Plan(classes=tuple(range(10)), per_class=6, shard_size=10, blends=1, seed=5)  # 6 shards
-Task = Callable[[ShardJob, Recipe], bytes]
+Task = Callable[[ShardJob, Recipe], JobResult]
 
 
 @pytest.fixture(scope="module")
 def ray_here() -> Iterator[str]:
-    """A Ray of the tests' own, and the words that say which."""
-    with connected("local", Workers(count=2)) as where:
-        yield where
+    """A Ray of the tests' own, and the words that name it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_metrics_report_interval_ms", "500")
+        with connected("local", Workers(count=2)) as where:
+            yield where
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +56,7 @@ def recipe(tiny_teacher: Classifier) -> Recipe:
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe) -> Path:
-    """The run as this process makes it, without Ray."""
+    """The same run made in this process, without Ray."""
     path = tmp_path_factory.mktemp("reference") / "run"
     make_run(path, recipe, PLAN)
     return path
@@ -54,7 +64,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe) -> Path:
 
 @pytest.fixture
 def task(monkeypatch: pytest.MonkeyPatch) -> Callable[[Task], None]:
-    """Puts a function in the place of what workers do for a shard."""
+    """Replaces what the workers do for a shard by a function."""
     return lambda function: monkeypatch.setattr(cluster, "make_shard", function)
 
 
@@ -65,6 +75,14 @@ def test_any_number_of_workers_gives_the_bytes_of_one_process(
     assert "a Ray of its own on this machine, 2 workers" in ray_here
     make_run(tmp_path / "run", recipe, PLAN, on_ray(Workers(count=count)))
     assert digests(tmp_path / "run") == digests(reference)
+
+
+def test_the_gates_counts_come_back_from_the_workers(ray_here: str, recipe: Recipe, tmp_path: Path) -> None:
+    gated = dataclasses.replace(recipe, gate=QualityGate(confidence=0.97, tries=2))
+    make_run(tmp_path / "here", gated, PLAN)
+    _, index = make_run(tmp_path / "ray", gated, PLAN, on_ray(Workers(count=2)))
+    assert sum(entry.again or 0 for entry in index.entries.values()) > 0
+    assert digests(tmp_path / "ray") == digests(tmp_path / "here")
 
 
 @pytest.mark.parametrize("method", ["fast", "generator"])
@@ -83,7 +101,7 @@ def test_a_killed_worker_loses_no_sample(
 ) -> None:
     marker = tmp_path / "killed"
 
-    def die_once(job: ShardJob, recipe: Recipe) -> bytes:
+    def die_once(job: ShardJob, recipe: Recipe) -> JobResult:
         made = make_shard(job, recipe)
         if job.number == 4 and not marker.exists():
             marker.touch()
@@ -96,10 +114,10 @@ def test_a_killed_worker_loses_no_sample(
     assert digests(tmp_path / "run") == digests(reference)
 
 
-def test_a_task_that_raises_is_tried_again_and_named_when_it_never_works(
+def test_a_task_that_raises_is_tried_again_and_named_if_it_never_works(
     ray_here: str, reference: Path, tmp_path: Path, recipe: Recipe, task: Callable[[Task], None]
 ) -> None:
-    def unlucky(job: ShardJob, recipe: Recipe) -> bytes:
+    def unlucky(job: ShardJob, recipe: Recipe) -> JobResult:
         tries = len(list(tmp_path.glob(f"try-{job.number}-*")))
         (tmp_path / f"try-{job.number}-{tries}").touch()
         if job.number == 2 or (job.number == 3 and tries == 0):
@@ -117,10 +135,10 @@ def test_a_task_that_raises_is_tried_again_and_named_when_it_never_works(
     assert digests(tmp_path / "run") == digests(reference)
 
 
-def test_an_error_for_the_person_arrives_as_it_was_raised(
+def test_a_user_error_of_a_worker_arrives_as_it_was_raised(
     ray_here: str, tmp_path: Path, recipe: Recipe, task: Callable[[Task], None]
 ) -> None:
-    def hopeless(job: ShardJob, recipe: Recipe) -> bytes:
+    def hopeless(job: ShardJob, recipe: Recipe) -> JobResult:
         raise UserError("the teacher gives NaN: use another checkpoint")
 
     task(hopeless)
@@ -128,7 +146,7 @@ def test_an_error_for_the_person_arrives_as_it_was_raised(
         make_run(tmp_path / "run", recipe, PLAN, on_ray(Workers(count=2)))
     assert str(caught.value) == "the teacher gives NaN: use another checkpoint"
     _, problems = verify(Folder(tmp_path / "run"))
-    assert len(problems) == 1  # nothing but that it is not complete
+    assert len(problems) == 1  # the run is not complete, and nothing else
 
 
 def test_jobs_are_submitted_as_workers_come_free(ray_here: str, recipe: Recipe, task: Callable[[Task], None]) -> None:
@@ -139,8 +157,8 @@ def test_jobs_are_submitted_as_workers_come_free(ray_here: str, recipe: Recipe, 
             drawn.append(job.number)
             yield job
 
-    def nothing(job: ShardJob, recipe: Recipe) -> bytes:
-        return b"%d" % job.number
+    def nothing(job: ShardJob, recipe: Recipe) -> JobResult:
+        return JobResult(b"%d" % job.number)
 
     task(nothing)
     made = on_ray(Workers())(endless(), recipe)
@@ -153,14 +171,14 @@ def test_jobs_are_submitted_as_workers_come_free(ray_here: str, recipe: Recipe, 
 HEAD, WORKER = {"Alive": True, "Resources": {}}, {"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}}
 
 
-def test_a_cancelled_attempt_frees_its_place_and_the_driver_itself_cancels_nothing(
+def test_a_cancelled_attempt_frees_its_worker_and_the_driver_itself_cancels_nothing(
     ray_here: str, recipe: Recipe, tmp_path: Path, task: Callable[[Task], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def hang(job: ShardJob, recipe: Recipe) -> bytes:
+    def hang(job: ShardJob, recipe: Recipe) -> JobResult:
         (tmp_path / f"begun-{job.number}").touch()
         while job.number < 2:
             time.sleep(0.1)
-        return b"made"
+        return JobResult(b"made")
 
     def refused(*_: object, **__: object) -> None:
         raise AssertionError("Ray may end a driver that cancels a task at the moment that it ends")
@@ -178,8 +196,81 @@ def test_a_cancelled_attempt_frees_its_place_and_the_driver_itself_cancels_nothi
     assert backend.result(third).data == b"made"
 
 
+OUTCOME = re.compile(r'^ray_synth_shards_total\{.*outcome="([a-z]+)".*\} ([0-9.]+)$', re.MULTILINE)
+IMAGES = re.compile(r"^ray_synth_images_total\{.*\} ([0-9.]+)$", re.MULTILINE)
+
+
+def counts() -> Counter[str]:
+    """The attempts by outcome, and the images, as Prometheus would read them."""
+    found: Counter[str] = Counter()
+    for node in ray.nodes():
+        with urlopen(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        for outcome, value in OUTCOME.findall(text):
+            found[outcome] += int(float(value))
+        for value in IMAGES.findall(text):
+            found["images"] += int(float(value))
+    return found
+
+
+def settled_counts() -> Counter[str]:
+    """The counts, once two seconds have changed nothing."""
+    while True:
+        before = counts()
+        time.sleep(2)
+        if counts() == before:
+            return before
+
+
+def test_the_metrics_count_each_attempt_by_its_outcome(
+    ray_here: str, recipe: Recipe, task: Callable[[Task], None]
+) -> None:
+    def fated(job: ShardJob, recipe: Recipe) -> bytes:
+        if job.number == 0:
+            raise UserError("the teacher gives NaN: use another checkpoint")
+        if job.number == 1:
+            raise RuntimeError("cosmic ray")
+        if job.number == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return b"made"
+
+    task(fated)
+    before = settled_counts()
+    backend = RayBackend(Workers(count=2), recipe)
+    for job, error in zip(PLAN.jobs(), (UserError, FailedJobError, LostWorkerError, None), strict=False):
+        handle = backend.submit(job, frozenset())
+        wait_until(lambda handle=handle: backend.wait([handle], 1.0) == [handle], "the attempt's end")
+        with pytest.raises(error) if error else nullcontext():
+            backend.result(handle)
+    expected = before + Counter({"raised": 2, "lost": 1, "done": 1, "images": 10})
+    wait_until(lambda: counts() == expected, f"the counts {dict(expected)}, not {dict(counts())}")
+
+
+def test_a_ray_without_the_parts_that_a_private_one_needs_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ray._private import ray_constants
+
+    monkeypatch.delattr(ray_constants, "ENABLE_RAY_CLUSTER")
+    before = dict(os.environ)
+    with pytest.raises(UserError) as caught:
+        cluster.start_local(Workers(count=1))
+    assert str(caught.value).startswith(f"Ray {ray.__version__} cannot be used here (")
+    assert str(caught.value).endswith(
+        ": pip install 'ray[default]>=2.60,<3', or use --address none to work without Ray"
+    )
+    assert dict(os.environ) == before
+
+
+def test_the_versions_of_ray_that_are_installed_are_those_of_the_error() -> None:
+    extras = configparser.ConfigParser()
+    extras.read(Path(__file__).parents[2] / "setup.cfg")
+    assert f"ray[default]{cluster.VERSIONS}" in extras["options.extras_require"]["cluster"].split()
+    assert SpecifierSet(cluster.VERSIONS).contains(ray.__version__)
+
+
 @pytest.mark.parametrize("count", [None, 8])
-def test_a_cluster_that_is_still_coming_up_is_waited_for(monkeypatch: pytest.MonkeyPatch, count: int | None) -> None:
+def test_the_run_waits_for_a_cluster_that_is_starting(monkeypatch: pytest.MonkeyPatch, count: int | None) -> None:
     nodes, said = [HEAD], []
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
     monkeypatch.setattr(cluster.time, "sleep", lambda seconds: nodes.append(WORKER))
@@ -188,7 +279,7 @@ def test_a_cluster_that_is_still_coming_up_is_waited_for(monkeypatch: pytest.Mon
     assert said[0].startswith("waiting for the first node")
 
 
-def test_a_cluster_of_too_small_nodes_is_waited_for_only_where_more_are_asked_for(
+def test_the_run_waits_for_larger_nodes_only_if_workers_were_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ray, "nodes", lambda: [WORKER])
@@ -203,13 +294,14 @@ def test_a_cluster_of_too_small_nodes_is_waited_for_only_where_more_are_asked_fo
 
 
 def test_workers_that_fit_nowhere_are_refused_with_the_cure(ray_here: str) -> None:
-    assert workers_available(Workers()) == 2
+    assert workers_that_fit(Workers()) == 2
+    cluster.refuse_workers_that_fit_nowhere(Workers())
     for workers in (Workers(cpus=1000), Workers(gpus=1000)):
         with pytest.raises(UserError, match=r"no worker fits.*lower --threads or --gpus-per-worker, or add nodes"):
-            workers_available(workers)
+            cluster.refuse_workers_that_fit_nowhere(workers)
 
 
-def test_the_command_joins_the_ray_of_the_environment_and_says_in_one_line_that_its_workers_failed(
+def test_the_command_joins_the_ray_of_the_environment_and_reports_a_failure_in_one_line(
     ray_here: str, tmp_path: Path, tiny_teacher_path: Path, recipe: Recipe
 ) -> None:
     teacher = load_checkpoint(tiny_teacher_path)
@@ -228,16 +320,16 @@ def test_the_command_joins_the_ray_of_the_environment_and_says_in_one_line_that_
 @pytest.mark.parametrize(
     "address", ["nonsense", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:99999", "ray://", ":6379", "http://x"]
 )
-def test_a_malformed_address_is_refused_with_what_would_do(address: str) -> None:
-    with pytest.raises(UsageError, match="is no Ray address: give auto, local, none, HOST:PORT or ray://HOST:PORT"):
-        check_reachable(address)
+def test_a_malformed_address_is_refused_with_the_forms_that_work(address: str) -> None:
+    with pytest.raises(UsageError, match="is not a Ray address: give auto, local, none, HOST:PORT or ray://HOST:PORT"):
+        host_and_port(address)
 
 
-def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
-    with pytest.raises(ConnectionError):
-        check_reachable("127.0.0.1:1")
+def test_an_address_where_nothing_listens_is_refused() -> None:
+    with pytest.raises(UserError, match=r"no Ray answers at 127\.0\.0\.1:1 "), connected("127.0.0.1:1", Workers()):
+        pass
 
 
-def test_an_errors_last_line_is_its_message() -> None:
+def test_the_last_line_of_an_error_is_its_message() -> None:
     assert last_line(RuntimeError("Traceback\n  File x\n\nValueError: bad\n\n")) == "ValueError: bad"
     assert last_line(RuntimeError()) == "RuntimeError"

@@ -12,12 +12,14 @@ from synth.basics.out_of_memory import by_settings
 from synth.checkpoint.arithmetic import choose, computed
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.layers import forward_flop
-from synth.making.make import label_samples, labelled_parts, make_shard
+from synth.making.gate import QualityGate
+from synth.making.make import labelled_parts, make_shard
 from synth.methods import deepinversion
 from synth.methods import generator as plain
-from synth.methods.deepinversion import at_plateau
+from synth.methods.deepinversion import WARM as WARM_DEEPINVERSION
+from synth.methods.deepinversion import DeepInversionSettings, at_plateau
+from synth.methods.generator import GeneratorSettings
 from synth.methods.networks import ClassGenerator
-from synth.methods.settings import WARM_DEEPINVERSION, DeepInversionSettings, GeneratorSettings, QualityGate
 from synth.shards.plan import Plan
 from synth.shards.read import decode_shard
 from tests.runs import QUICK, QUICKEST, digits_card, recipe_for
@@ -105,19 +107,19 @@ def test_a_batch_that_memory_does_not_hold_is_halved_and_noted(
 ) -> None:
     recipe = recipe_for(tiny_teacher, dataclasses.replace(QUICKEST, batch_size=40))
     quarter = recipe_for(tiny_teacher, dataclasses.replace(QUICKEST, batch_size=10))
-    expected = decode_shard(make_shard(PLAN.job(0), quarter), "s", (1, 28, 28), 10)
+    expected = decode_shard(make_shard(PLAN.job(0), quarter).data, "s", (1, 28, 28), 10)
     refusing_more_than(10, monkeypatch)
-    found = decode_shard(make_shard(PLAN.job(0), recipe), "s", (1, 28, 28), 10)
+    found = decode_shard(make_shard(PLAN.job(0), recipe).data, "s", (1, 28, 28), 10)
     assert (found.images == expected.images).all()
     assert {r.get("batch_size") for r in found.records if "share" not in r} == {10}
     assert "batch_size" not in expected.records[0]
 
 
 def test_arithmetic_other_than_plain_float32_is_noted(tiny_teacher: Classifier) -> None:
-    plain = decode_shard(make_shard(PLAN.job(0), recipe_for(tiny_teacher)), "s", (1, 28, 28), 10)
+    plain = decode_shard(make_shard(PLAN.job(0), recipe_for(tiny_teacher)).data, "s", (1, 28, 28), 10)
     assert not any("arithmetic" in record for record in plain.records)
     asked = dataclasses.replace(QUICKEST, precision="bfloat16", layout="channels-last")
-    found = decode_shard(make_shard(PLAN.job(0), recipe_for(tiny_teacher, asked)), "s", (1, 28, 28), 10)
+    found = decode_shard(make_shard(PLAN.job(0), recipe_for(tiny_teacher, asked)).data, "s", (1, 28, 28), 10)
     assert {r.get("arithmetic") for r in found.records if "share" not in r} == {"bfloat16, channels-last"}
     settings = GeneratorSettings(train_steps=1, layout="channels-last")
     assert (
@@ -138,7 +140,7 @@ def test_samples_in_parts_are_the_samples_in_one(tiny_teacher: Classifier) -> No
     def seeded() -> torch.Generator:
         return torch.Generator().manual_seed(1)
 
-    whole = label_samples(tiny_teacher, images, PLAN.job(0), "m", seeded())
+    (whole,) = labelled_parts(tiny_teacher, images, PLAN.job(0), "m", seeded())
     parts = list(labelled_parts(tiny_teacher, images, PLAN.job(0), "m", seeded(), part=50))
     assert [len(part) for part in parts] == [50, 50, 20]
     logits = np.concatenate([part.logits for part in parts])
@@ -153,7 +155,7 @@ def test_labels_that_memory_does_not_hold_at_once_are_computed_in_halves_and_not
     gate = QualityGate(confidence=0.999, agreement=0.9, tries=2)
     recipe = dataclasses.replace(recipe_for(tiny_teacher), gate=gate)
     job = dataclasses.replace(PLAN.job(0), blends=9)
-    expected = decode_shard(make_shard(job, recipe), "s", (1, 28, 28), 10)
+    expected = decode_shard(make_shard(job, recipe).data, "s", (1, 28, 28), 10)
     asked: list[int] = []
     forward, synthesise = Classifier.forward, deepinversion.synthesise
 
@@ -164,7 +166,7 @@ def test_labels_that_memory_does_not_hold_at_once_are_computed_in_halves_and_not
 
     monkeypatch.setattr(Classifier, "forward", forward_or_not)
     monkeypatch.setattr(deepinversion, "synthesise", lambda *a, **k: asked.append(1) or synthesise(*a, **k))
-    found = decode_shard(make_shard(job, recipe), "s", (1, 28, 28), 10)
+    found = decode_shard(make_shard(job, recipe).data, "s", (1, 28, 28), 10)
     assert (found.images == expected.images).all()
     np.testing.assert_allclose(found.logits, expected.logits, atol=1e-4)
     assert len(asked) == 2  # the gate's tries

@@ -83,7 +83,7 @@ def test_a_list_of_classes_is_sorted_and_without_repeats(text: str, classes: tup
 
 @pytest.mark.parametrize("text", ["", "a", "1-", "-1", "5-2", "1,,2", "1.5", "0x1", "1234567", "1-2-3", "²"])
 def test_a_malformed_list_of_classes_shows_how_to_write_one(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="is no list of classes: write their numbers, like 0 or 3,8 or 1-9"):
+    with pytest.raises(click.BadParameter, match="is no list of classes: write class numbers, like 0 or 3,8 or 1-9"):
         ClassList().convert(text, None, None)
 
 

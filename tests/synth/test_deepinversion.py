@@ -9,8 +9,8 @@ from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier, predict
 from synth.checkpoint.file import load_checkpoint
 from synth.methods import deepinversion
-from synth.methods.deepinversion import augment, blur, image_prior, schedule, synthesise
-from synth.methods.settings import PUBLISHED_DEEPINVERSION, DeepInversionSettings
+from synth.methods.deepinversion import PUBLISHED as PUBLISHED_DEEPINVERSION
+from synth.methods.deepinversion import DeepInversionSettings, augment, blur, image_prior, schedule, synthesise
 from tests.runs import QUICK, QUICKEST, digits_card
 
 LABELS = torch.arange(20) % 10
@@ -68,13 +68,13 @@ def test_the_schedule_warms_up_and_falls_to_nearly_nothing() -> None:
 
 
 def test_augmentation_only_moves_and_mirrors_pixels() -> None:
-    x, generator = torch.randn(3, 1, 6, 6, generator=seeded()), seeded(1)
+    x, rng = torch.randn(3, 1, 6, 6, generator=seeded()), seeded(1)
     settings = dataclasses.replace(QUICK, jitter=2, flip=True)
-    seen = [augment(x, settings, generator) for _ in range(20)]
+    seen = [augment(x, settings, rng) for _ in range(20)]
     assert all(torch.equal(s.flatten(1).sort().values, x.flatten(1).sort().values) for s in seen)
     assert len({tuple(s.flatten().tolist()) for s in seen}) > 5
     still = dataclasses.replace(QUICK, jitter=0, flip=False)
-    assert torch.equal(augment(x, still, generator), x)
+    assert torch.equal(augment(x, still, rng), x)
 
 
 @pytest.mark.parametrize("changes", [{}, {"coarse_steps": 1}, {"flip": True, "jitter": 3}, {"bn_loss": "published"}])

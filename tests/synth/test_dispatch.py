@@ -1,4 +1,4 @@
-"""Dispatch against a model of a cluster whose clock the test turns."""
+"""Dispatch with a model of a cluster, which has a clock of its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.simulated import Fates, IndexOnly, SimulatedCluster
 
 
 class ModelCluster:
-    """Nodes with one worker each. `fate(job, node, nth attempt)` gives the seconds an attempt takes, or an exception."""
+    """Nodes with one worker each. `fate(job, node, nth attempt)` is the seconds that an attempt takes, or its exception."""
 
     def __init__(self, nodes: list[str], fate) -> None:  # type: ignore[no-untyped-def]
         self.idle, self.up, self.fate = list(nodes), set(nodes), fate
@@ -75,7 +75,7 @@ class ModelCluster:
 
     def cancel(self, handle: Hashable) -> None:
         self.queue = [q for q in self.queue if q[0] != handle]
-        if handle in self.busy and self.busy[handle][0] < float("inf"):  # a vanished node hears nothing
+        if handle in self.busy and self.busy[handle][0] < float("inf"):  # a vanished node does not hear it
             self.idle.append(self.busy.pop(handle)[2])  # type: ignore[call-overload]
             self.start()
 
@@ -97,23 +97,23 @@ def made_once(results: list[Made], count: int) -> bool:
     return sorted(m.job.number for m in results) == list(range(count)) and all(m.data is not None for m in results)
 
 
-def test_every_shard_is_made_once_and_what_is_in_flight_is_bounded() -> None:
+def test_every_shard_is_made_once_and_the_jobs_in_flight_are_bounded() -> None:
     cluster = ModelCluster(["a", "b"], lambda job, node, nth: 1.0 + job.number % 3)
     assert made_once(list(Dispatch(cluster).run(jobs(50))), 50)
     assert (cluster.count, cluster.most) == (50, 4)
 
 
-def test_a_vanished_node_costs_one_deadline_and_gets_no_further_shard() -> None:
+def test_a_vanished_node_costs_one_timeout_and_gets_no_further_shard() -> None:
     silent = float("inf")
     cluster = ModelCluster(["a", "b", "c"], lambda job, node, nth: silent if node == "b" else 10.0)
     said: list[str] = []
     assert made_once(list(Dispatch(cluster, timeout=30.0, say=said.append).run(jobs(40))), 40)
     assert [node for _, node in cluster.starts].count("b") == 1
-    assert "made again elsewhere" in said[0]
+    assert "another worker makes it as well" in said[0]
     assert cluster.time < 40 * 10.0 / 2 + 30.0 + 20.0
 
 
-def test_without_a_deadline_a_shard_is_overdue_at_four_medians() -> None:
+def test_without_a_timeout_a_shard_is_overdue_after_four_medians() -> None:
     cluster = ModelCluster(["a", "b"], lambda job, node, nth: 5000.0 if (job.number, nth) == (9, 1) else 20.0)
     assert made_once(list(Dispatch(cluster).run(jobs(10))), 10)
     assert cluster.time < 5 * 20.0 + 80.0 + 25.0
@@ -125,7 +125,7 @@ def test_a_slow_node_does_not_hold_up_the_end_of_a_run() -> None:
     assert cluster.time < 10 * 10.0 + 15.0 + 10.0
 
 
-def test_the_model_of_a_large_cluster_gets_each_shard_once_in_little_more_than_the_least_time(
+def test_a_large_cluster_with_faults_makes_each_shard_once_within_a_tenth_of_the_least_time(
     tiny_teacher: Classifier, tmp_path: Path
 ) -> None:
     plan = Plan(classes=tuple(range(10)), per_class=200, shard_size=2)  # 1,000 shards
@@ -149,7 +149,7 @@ def test_when_every_node_is_benched_all_are_tried_again() -> None:
     assert made_once(list(Dispatch(cluster, timeout=30.0).run(jobs(3))), 3)
 
 
-def test_lost_workers_and_failures_have_budgets_of_their_own() -> None:
+def test_lost_workers_and_failures_are_counted_separately() -> None:
     def fate(job: ShardJob, node: str, nth: int) -> float | Exception:
         if job.number == 3:
             return FailedJobError("ValueError: no")
@@ -164,7 +164,7 @@ def test_lost_workers_and_failures_have_budgets_of_their_own() -> None:
     assert results[5].error == f"its worker died {LOSSES + 1} times"
 
 
-def test_an_error_with_a_cure_is_tried_again_once_shards_have_come() -> None:
+def test_a_user_error_is_tried_again_after_the_first_shard() -> None:
     def fate(job: ShardJob, node: str, nth: int) -> float | Exception:
         return UserError("no memory: use another device") if job.number in (0, 7) else 2.0
 
@@ -175,7 +175,7 @@ def test_an_error_with_a_cure_is_tried_again_once_shards_have_come() -> None:
     assert str(results[7].cause) == results[7].error == "no memory: use another device"
 
 
-def test_an_error_with_a_cure_is_tried_again_from_the_start_of_a_run_that_goes_on() -> None:
+def test_a_user_error_is_tried_again_from_the_start_of_a_resumed_run() -> None:
     def briefly_full(job: ShardJob, node: str, nth: int) -> float | Exception:
         return UserError("no memory: use another device") if nth <= FAILURES else 2.0
 
@@ -183,7 +183,7 @@ def test_an_error_with_a_cure_is_tried_again_from_the_start_of_a_run_that_goes_o
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_whatever_happens_every_shard_is_delivered_once(seed: int) -> None:
+def test_every_shard_is_delivered_once_under_random_faults(seed: int) -> None:
     draw = random.Random(seed)
 
     def fate(job: ShardJob, node: str, nth: int) -> float | Exception:
@@ -201,7 +201,7 @@ def test_whatever_happens_every_shard_is_delivered_once(seed: int) -> None:
     assert made_once(list(Dispatch(cluster, timeout=draw.choice([None, 10.0])).run(jobs(60))), 60)
 
 
-def test_an_ended_run_leaves_nothing_at_work() -> None:
+def test_a_run_that_is_closed_leaves_no_attempt_running() -> None:
     cluster = ModelCluster(["a", "b"], lambda job, node, nth: 1.0)
     results = Dispatch(cluster).run(jobs(50))
     next(results)
@@ -209,7 +209,7 @@ def test_an_ended_run_leaves_nothing_at_work() -> None:
     assert (cluster.queue, cluster.busy) == ([], {})
 
 
-def test_the_wait_for_nodes_is_said() -> None:
+def test_the_run_says_that_it_waits_for_nodes() -> None:
     cluster = ModelCluster([], lambda job, node, nth: 1.0)
     cluster.room = lambda: 4  # type: ignore[method-assign]
     said: list[str] = []

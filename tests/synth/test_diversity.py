@@ -5,7 +5,7 @@ import torch
 
 from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier
-from synth.run.diversity import coverage, diversity, features_of, measure, nearest_distance
+from synth.run.diversity import diversity, features_of, measure, nearest_distance
 from synth.shards.store import Folder
 from tests.runs import digits_card
 from tests.synth.conftest import Run
@@ -38,13 +38,6 @@ def test_distances_are_to_the_nearest_other() -> None:
     points = torch.tensor([[0.0], [1.0], [3.0]])
     assert nearest_distance(points, points, itself=True).tolist() == [1, 1, 2]
     assert nearest_distance(points, torch.tensor([[10.0]])).tolist() == [10, 9, 7]
-
-
-def test_coverage_is_the_share_of_real_neighbourhoods_with_a_synthetic_image() -> None:
-    real = random(300, 4)
-    assert coverage(real, real) == 1
-    assert coverage(real, real + 100) == 0
-    assert 0.05 < coverage(real, real[:20]) < 0.5
 
 
 def test_a_run_is_measured_by_its_own_teacher_alone(tiny_run: Path, tiny_teacher: Classifier) -> None:

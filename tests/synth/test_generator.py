@@ -10,7 +10,7 @@ from safetensors.torch import save as save_tensors
 from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.layers import forward_flop, watch_features
-from synth.methods.generator import FLOP_OF_TEACHER, channels_for, draw, generator_flop, settle
+from synth.methods.generator import FLOP_OF_TEACHER, GeneratorSettings, channels_for, draw, generator_flop, settle
 from synth.methods.losses import activation_loss, diversity_loss, total_variation
 from synth.methods.networks import (
     CARD_KEY,
@@ -20,7 +20,6 @@ from synth.methods.networks import (
     parse_generator,
     read_generator,
 )
-from synth.methods.settings import GeneratorSettings
 from tests.runs import digits_card
 
 
@@ -56,6 +55,15 @@ def test_a_checkpoint_survives_the_round_trip() -> None:
     assert generator_bytes(back) == generator_bytes(network)
 
 
+def test_a_checkpoint_of_some_classes_survives_the_round_trip_and_one_of_all_has_no_entry_for_them() -> None:
+    some = generator_bytes(ClassGenerator.untrained(card(classes=(2, 5)), 3))
+    assert parse_generator(some, "g").card.classes == (2, 5)
+    assert b'\\"classes\\"' in some
+    every = generator_bytes(ClassGenerator.untrained(card(), 3))
+    assert b'\\"classes\\"' not in every
+    assert b'\\"version\\": 1' in every  # as before, so that its bytes are the same
+
+
 def tampered(**changes: Any) -> bytes:
     """A checkpoint whose card, but not its weights, is another one."""
     data = generator_bytes(ClassGenerator.untrained(card(), 0))
@@ -89,10 +97,16 @@ def carrying(text: str) -> bytes:
         (carrying('"a string"'), "its card is not one object"),
         (carrying("[1]"), "its card is not one object"),
         (carrying("[" * 100_000), "not a generator's checkpoint"),
+        (tampered(classes=[1, 2]), "other weights than its card says"),
+        (tampered(classes=[2, 1]), "not distinct and in ascending order"),
+        (tampered(classes=[]), "not distinct and in ascending order"),
+        (tampered(classes=[1, 10]), "its classes are out of range"),
+        (tampered(classes=[-1, 1]), "its classes are out of range"),
+        (tampered(classes=5), "not a generator's checkpoint"),
         (tampered(surprise=1), "not a generator's checkpoint"),
         (tampered(z="many"), "not a generator's checkpoint"),
     ],
-    ids=range(20),
+    ids=range(26),
 )
 def test_what_is_no_generator_is_refused_in_one_line(data: bytes, words: str) -> None:
     with pytest.raises(UserError, match=words) as caught:

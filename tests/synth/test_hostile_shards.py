@@ -17,7 +17,7 @@ from PIL import PngImagePlugin
 from synth.basics.errors import UserError
 from synth.shards.read import DamagedShardError, decode_shard, foreign_header, our_header
 from synth.shards.samples import Samples
-from synth.shards.write import encode_npy, encode_png, encode_shard
+from synth.shards.write import encode_npy, encode_pngs, encode_shard
 from tests.synth.test_shards import CLASSES, SHAPE, some_samples
 
 RECORD = b'{"confidence": 0.9, "entropy": 0.1, "method": "m", "seed": 1}'
@@ -31,9 +31,13 @@ def member(name: str, content: bytes, **changes: object) -> tuple[tarfile.TarInf
     return info, content
 
 
+def encoded(image: np.ndarray) -> bytes:
+    return next(encode_pngs(image[None]))
+
+
 def good_members() -> dict[str, bytes]:
     image = np.full(SHAPE, 7, dtype=np.uint8)
-    return {"cls": b"2", "json": RECORD, "logits.npy": encode_npy(np.zeros(CLASSES)), "png": encode_png(image)}
+    return {"cls": b"2", "json": RECORD, "logits.npy": encode_npy(np.zeros(CLASSES)), "png": encoded(image)}
 
 
 def tar_of(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
@@ -182,7 +186,7 @@ def test_a_size_that_is_not_there_is_refused(size: int) -> None:
         (png_of(6, 5), "is 6x5 L, expected 5x6 L"),
         (png_of(5, 6, depth=1), "is 5x6 1, expected 5x6 L"),
         (png_of(5, 6, depth=16), "is 5x6 I;16, expected 5x6 L"),
-        (encode_png(np.zeros((3, 6, 5), dtype=np.uint8)), "is 5x6 RGB, expected 5x6 L"),
+        (encoded(np.zeros((3, 6, 5), dtype=np.uint8)), "is 5x6 RGB, expected 5x6 L"),
         (png_of(5, 6)[:45], "can't be decoded"),
         (b"", "can't be decoded"),
         (b"GIF89a" + b"\0" * 50, "can't be decoded"),
@@ -300,7 +304,7 @@ def test_a_shard_whose_images_would_not_fit_in_memory_is_refused_before_they_are
 
 
 def test_a_cut_shard_is_refused_by_name() -> None:
-    data = encode_shard(some_samples())
+    data = encode_shard([some_samples()])
     end = len(data.rstrip(b"\0"))
     for length in [*range(0, end, 177), 511, 512, 513, end]:
         assert "the shard" in refused(data[:length])
@@ -312,7 +316,7 @@ def test_what_is_no_tar_is_refused_by_name() -> None:
 
 
 def test_a_damaged_shard_is_read_or_refused_and_nothing_else() -> None:
-    choose, data, accepted = random.Random(0), encode_shard(some_samples(2)), 0
+    choose, data, accepted = random.Random(0), encode_shard([some_samples(2)]), 0
     for _ in range(600):
         damaged = DAMAGES[choose.randrange(len(DAMAGES))](bytearray(data), choose)
         accepted += returns_or_refuses(bytes(damaged))
@@ -355,7 +359,7 @@ DAMAGES: list[Callable[[bytearray, random.Random], bytearray]] = [flip, cut, rem
 
 def test_the_quick_reading_of_a_header_agrees_with_tarfiles() -> None:
     draw = random.Random(0)
-    good = encode_shard(some_samples())[:512]
+    good = encode_shard([some_samples()])[:512]
     assert our_header(good) == foreign_header(good, "s")
     accepted = 0
     for _ in range(5000):

@@ -224,7 +224,7 @@ def test_a_shard_with_a_true_hash_and_other_content_is_refused(run: Folder) -> N
         ("labels", good.labels[::-1], "holds other classes than its plan"),
         ("keys", [f"{int(key) + 1:09d}" for key in good.keys], "holds other keys than its plan"),
     ):
-        data = encode_shard(dataclasses.replace(good, **{field: values}))
+        data = encode_shard([dataclasses.replace(good, **{field: values})])
         run.write("shard-000000.tar", data)
         entry = ShardEntry.of(index.card.plan.job(0), data)
         with pytest.raises(DamagedShardError, match=words):

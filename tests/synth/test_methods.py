@@ -1,6 +1,7 @@
 """Invariants of every synthesis method."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from synth.checkpoint.classifier import Classifier, predict
 from synth.checkpoint.file import load_checkpoint
 from synth.executors.executor import in_process
 from synth.making.make import Recipe
-from synth.methods.networks import generator_bytes
-from synth.methods.settings import DeepInversionSettings, FastSettings, GeneratorSettings
+from synth.methods.deepinversion import DeepInversionSettings
+from synth.methods.fast import FastSettings
+from synth.methods.generator import GeneratorSettings, draw
+from synth.methods.networks import generator_bytes, parse_generator
 from synth.run.publish import verify
-from synth.shards.index import GENERATOR, read_index
+from synth.shards.index import GENERATOR, INDEX, read_index
 from synth.shards.plan import Plan
 from tests.runs import QUICKEST, digests, digits_card, make_run, recipe_for
 
@@ -125,6 +128,48 @@ def test_a_given_generator_takes_the_place_of_the_training(tmp_path: Path, tiny_
     given = dataclasses.replace(recipe, generator=trained.read(GENERATOR))
     make_run(tmp_path / "given", given, PLAN)
     assert digests(tmp_path / "given") == digests(tmp_path / "trained")
+
+
+@pytest.mark.parametrize("name", ["generator", "fast", "deepinversion-warm"])
+def test_the_generator_of_a_run_cannot_draw_a_class_that_the_run_leaves_out(
+    tmp_path: Path, tiny_teacher: Classifier, name: str
+) -> None:
+    recipe = dataclasses.replace(recipe_for(tiny_teacher, QUICK_SETTINGS[name]), method=name.partition("-")[0])
+    plan = dataclasses.replace(PLAN, classes=(7, 1))
+    store, _ = make_run(tmp_path / "run", recipe, plan)
+    network = parse_generator(store.read(GENERATOR), "g")
+    assert network.card.classes == (1, 7)
+    _, labels = draw(network, 20, seeded())
+    assert labels.bincount(minlength=10).tolist() == [0, 10, 0, 0, 0, 0, 0, 10, 0, 0]
+    noise = torch.zeros(1, network.card.z)
+    for label in range(10):
+        if label in (1, 7):
+            assert network(noise, torch.tensor([label])).shape == (1, 1, 28, 28)
+        else:
+            with pytest.raises(ValueError, match="this generator draws only the classes 1, 7"):
+                network(noise, torch.tensor([label]))
+    assert verify(store)[1] == []
+
+
+def test_a_generator_of_other_classes_than_the_runs_is_refused(tmp_path: Path, tiny_teacher: Classifier) -> None:
+    recipe = dataclasses.replace(recipe_for(tiny_teacher, QUICK_SETTINGS["generator"]), method="generator")
+    of_all, _ = make_run(tmp_path / "all", recipe, PLAN)
+    few = dataclasses.replace(PLAN, classes=(1, 7))
+    of_few, index = make_run(tmp_path / "few", recipe, few)
+    for given, plan, words in (
+        (of_all, few, "draws the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and this run makes 1, 7"),
+        (of_few, PLAN, "draws the classes 1, 7 and this run makes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"),
+    ):
+        with pytest.raises(UserError, match=f"{words}: leave out --generator to train one"):
+            make_run(tmp_path / "run", dataclasses.replace(recipe, generator=given.read(GENERATOR)), plan)
+        shutil.rmtree(tmp_path / "run")
+    # As a run that was made before generators knew their classes.
+    of_few.write(GENERATOR, of_all.read(GENERATOR))
+    of_few.write(INDEX, dataclasses.replace(index, generator_sha256=digests(of_all.path)[GENERATOR]).to_bytes())
+    assert verify(of_few)[1] == [
+        f"{of_few}/{GENERATOR} can draw the classes 0, 2, 3, 4, 5, 6, 8, 9, which the run leaves out: make the run again with "
+        "--overwrite"
+    ]
 
 
 def bare_teacher(*layers: nn.Module) -> Classifier:

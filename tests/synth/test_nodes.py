@@ -13,7 +13,7 @@ from urllib.request import urlopen
 import pytest
 
 from synth.checkpoint.classifier import Classifier
-from synth.making.make import Recipe
+from synth.making.make import JobResult, Recipe
 from synth.shards.index import find_index
 from synth.shards.plan import Plan, ShardJob
 from synth.shards.store import Folder
@@ -89,9 +89,9 @@ def published(out: Path) -> int:
 def test_two_workers_share_a_gpu_and_nodes_without_one_get_no_work(
     nodes: Any, tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def where(job: ShardJob, recipe: Recipe) -> bytes:
+    def where(job: ShardJob, recipe: Recipe) -> JobResult:
         time.sleep(0.5)
-        return f"{os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES')}".encode()
+        return JobResult(f"{os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES')}".encode())
 
     monkeypatch.setattr(on_cluster, "make_shard", where)
     nodes.add_node(num_cpus=2, num_gpus=1)

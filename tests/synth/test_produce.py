@@ -8,7 +8,7 @@ import torch
 from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import load_checkpoint
-from synth.making.make import label_samples, make_shard
+from synth.making.make import labelled_parts, make_shard
 from synth.shards.blends import blend
 from synth.shards.index import read_index, read_shard
 from synth.shards.plan import Plan
@@ -35,7 +35,7 @@ def test_the_stored_logits_are_the_teachers_on_the_decoded_png(tiny_run: Path, t
 
 def test_a_shard_holds_its_jobs_keys_and_labels(tiny_teacher: Classifier) -> None:
     job = PLAN.job(1)
-    samples = decode_shard(make_shard(job, recipe_for(tiny_teacher)), "s", (1, 28, 28), 10)
+    samples = decode_shard(make_shard(job, recipe_for(tiny_teacher)).data, "s", (1, 28, 28), 10)
     assert samples.keys == [f"{key:09d}" for key in range(6, 12)]
     assert samples.labels.tolist() == job.labels == [1, 4, 7, 1, 4, 7]
     assert {(r["method"], r["seed"]) for r in samples.records} == {("deepinversion", job.seed)}
@@ -43,14 +43,14 @@ def test_a_shard_holds_its_jobs_keys_and_labels(tiny_teacher: Classifier) -> Non
 
 def test_a_shard_is_a_function_of_job_and_recipe_alone(tiny_teacher: Classifier) -> None:
     recipe = recipe_for(tiny_teacher)
-    first = make_shard(PLAN.job(0), recipe)
+    first = make_shard(PLAN.job(0), recipe).data
     torch.manual_seed(123)
     make_shard(PLAN.job(1), recipe)
-    assert make_shard(PLAN.job(0), recipe) == first
+    assert make_shard(PLAN.job(0), recipe).data == first
     other_seed = dataclasses.replace(PLAN, seed=4)
     other_settings = dataclasses.replace(recipe, settings=dataclasses.replace(recipe.settings, steps=3))
-    assert images_of(make_shard(other_seed.job(0), recipe)) != images_of(first)
-    assert images_of(make_shard(PLAN.job(0), other_settings)) != images_of(first)
+    assert images_of(make_shard(other_seed.job(0), recipe).data) != images_of(first)
+    assert images_of(make_shard(PLAN.job(0), other_settings).data) != images_of(first)
 
 
 def images_of(shard: bytes) -> list[object]:
@@ -59,8 +59,8 @@ def images_of(shard: bytes) -> list[object]:
 
 def test_blends_follow_their_image_and_name_their_partner(tiny_teacher: Classifier) -> None:
     plan = dataclasses.replace(PLAN, blends=3)
-    plain = decode_shard(make_shard(PLAN.job(1), recipe_for(tiny_teacher)), "s", (1, 28, 28), 10)
-    mixed = decode_shard(make_shard(plan.job(1), recipe_for(tiny_teacher)), "s", (1, 28, 28), 10)
+    plain = decode_shard(make_shard(PLAN.job(1), recipe_for(tiny_teacher)).data, "s", (1, 28, 28), 10)
+    mixed = decode_shard(make_shard(plan.job(1), recipe_for(tiny_teacher)).data, "s", (1, 28, 28), 10)
     np.testing.assert_array_equal(mixed.images[::4], plain.images)
     assert mixed.labels.tolist() == [label for label in plain.labels.tolist() for _ in range(4)]
     assert [("partner_class" in r, "share" in r) for r in mixed.records] == [(False,) * 2, *[(True,) * 2] * 3] * 6
@@ -104,4 +104,4 @@ def test_a_teacher_that_gives_nan_is_refused(tiny_teacher_path: Path) -> None:
         teacher.net.classifier.bias[0] = float("nan")  # type: ignore[index, union-attr]
     images = torch.zeros(6, 1, 28, 28, dtype=torch.uint8)
     with pytest.raises(UserError, match="NaN or infinite logits"):
-        label_samples(teacher, images, PLAN.job(0), "deepinversion", torch.Generator())
+        next(labelled_parts(teacher, images, PLAN.job(0), "deepinversion", torch.Generator()))

@@ -1,4 +1,5 @@
 import dataclasses
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
 import pytest
@@ -6,12 +7,14 @@ import torch
 from torch import Tensor
 
 from synth.checkpoint.classifier import Classifier, predict
+from synth.executors.executor import Made
+from synth.making.gate import QualityGate
+from synth.making.make import Recipe
 from synth.making.quality import agreement, passed, shortfall
-from synth.methods.settings import QualityGate
 from synth.run.publish import open_run
 from synth.run.view import describe
-from synth.shards.index import read_index, read_shard
-from synth.shards.plan import Plan
+from synth.shards.index import GateCounts, read_index, read_shard
+from synth.shards.plan import Plan, ShardJob
 from synth.shards.store import Folder
 from tests.runs import card_for, digests, make_run, recipe_for
 
@@ -94,6 +97,18 @@ def test_a_runs_index_and_status_count_what_the_gate_did(tmp_path: Path, tiny_te
     assert f"{again} images made again, {missed} missed its bounds to the end" in describe(store)
     make_run(tmp_path / "again", recipe, plan)
     assert digests(tmp_path / "again") == digests(tmp_path / "run")
+
+
+def test_the_driver_takes_the_gates_counts_from_the_worker_and_parses_no_shard(
+    tmp_path: Path, tiny_teacher: Classifier
+) -> None:
+    def unreadable(jobs: Iterable[ShardJob], recipe: Recipe, begun: bool = False) -> Generator[Made, None, None]:
+        for job in jobs:
+            yield Made(job, b"no tar", gate=GateCounts(again=10 + job.number, missed=job.number))
+
+    recipe = dataclasses.replace(recipe_for(tiny_teacher), gate=QualityGate(confidence=0.97))
+    _, index = make_run(tmp_path / "run", recipe, Plan(classes=(0, 1), per_class=3, shard_size=3), unreadable)
+    assert {number: (e.again, e.missed) for number, e in index.entries.items()} == {0: (10, 0), 1: (11, 1)}
 
 
 def test_a_run_without_a_gate_counts_nothing(tiny_run: Path, tiny_teacher: Classifier, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from synth.basics.errors import UsageError, UserError
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import save_checkpoint
 from synth.executors.executor import Executor, Made, in_process
-from synth.making.make import Recipe, make_shard
-from synth.run.lock import Lock, TakenOverError
+from synth.making.make import JobResult, Recipe, make_shard
+from synth.run.lock import Lock, LostLockError
 from synth.run.publish import open_run, publish, verify
 from synth.shards.index import GENERATOR, INDEX, PART, Index, read_index, shard_name
 from synth.shards.plan import Plan, ShardJob
@@ -281,7 +281,7 @@ def test_one_shards_error_with_a_cure_ends_a_run_only_while_nothing_is_there(
 ) -> None:
     unlucky = [0]
 
-    def make(job: ShardJob, recipe: Recipe) -> bytes:
+    def make(job: ShardJob, recipe: Recipe) -> JobResult:
         if job.number in unlucky:
             raise UserError(f"no memory for {job.number}: use another device")
         return make_shard(job, recipe)
@@ -324,7 +324,7 @@ def test_a_driver_whose_run_was_taken_over_writes_nothing_more(
                     raise KeyboardInterrupt
             yield made
 
-    with pytest.raises(KeyboardInterrupt if interrupted else TakenOverError):
+    with pytest.raises(KeyboardInterrupt if interrupted else LostLockError):
         publish(store, index, recipe, taken_over, lambda samples: None, check=lock.check)
     assert digests(store.path) == others
 
@@ -410,4 +410,4 @@ def test_verify_finds_a_flipped_byte_a_missing_shard_and_wrong_counts(run: Folde
         f"{shard_name(1)} is missing",
         shard_name(2),
     ]
-    assert "the index counts other classes than its 15 samples have" in problems[2]
+    assert "the class counts of the index are not those of its 15 samples" in problems[2]

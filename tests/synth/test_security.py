@@ -1,4 +1,4 @@
-"""Who can reach a cluster of ours, and which clusters are refused."""
+"""Who can reach a Ray that we start, and which clusters are refused."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ print("clean", all(before.get(n) == os.environ.get(n) for n in cluster.AUTHENTIC
 """
 
 
-def test_a_local_start_listens_on_loopback_alone_and_wants_a_token() -> None:
+def test_a_local_ray_listens_on_loopback_only_and_requires_a_token() -> None:
     done = run_python(LOCAL)
     said = dict(line.split(" ", 1) for line in done.stdout.splitlines())
     assert set(said["listening"].split()) <= {"0100007F", "0000000000000000FFFF00000100007F", "0" * 24 + "01000000"}, (
@@ -63,7 +63,7 @@ def test_a_local_start_listens_on_loopback_alone_and_wants_a_token() -> None:
 
 @contextmanager
 def head(folder: Path, **environment: str) -> Iterator[str]:
-    """A cluster's head that listens on all of this machine's addresses; yields its address."""
+    """A cluster's head that listens on all addresses of this machine. Yields its address."""
     code = (
         "import sys, os\n"
         "from ray.cluster_utils import Cluster\n"
@@ -76,8 +76,11 @@ def head(folder: Path, **environment: str) -> Iterator[str]:
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         env={**kept, "RAY_USAGE_STATS_ENABLED": "0", **environment},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -108,9 +111,9 @@ def connect(address: str, *options: str, **environment: str) -> str:
 
 
 @pytest.mark.long
-def test_an_open_cluster_is_refused_unless_that_is_said_to_be_meant(tmp_path: Path) -> None:
+def test_an_open_cluster_is_refused_without_insecure(tmp_path: Path) -> None:
     with head(tmp_path, RAY_AUTH_MODE="disabled") as address:
-        assert "wants no token, so whoever reaches it can run code on it" in connect(address, RAY_AUTH_MODE="disabled")
+        assert "does not require an authentication token" in connect(address, RAY_AUTH_MODE="disabled")
         assert connect(address, "--insecure", RAY_AUTH_MODE="disabled") == "in\n"
 
 
@@ -121,4 +124,4 @@ def test_a_client_without_the_token_is_refused(tmp_path: Path) -> None:
     with head(tmp_path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token) as address:
         assert connect(address, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token) == "in\n"
         for wrong in ({"RAY_AUTH_MODE": "disabled", **nobody}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "ab" * 32}):
-            assert "wants another token: set RAY_AUTH_MODE=token" in connect(address, **wrong)
+            assert "requires another token: set RAY_AUTH_MODE=token" in connect(address, **wrong)

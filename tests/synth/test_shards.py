@@ -29,7 +29,7 @@ def some_samples(count: int = 3, shape: tuple[int, int, int] = SHAPE) -> Samples
 @pytest.mark.parametrize("shape", [SHAPE, (3, 4, 7)])
 def test_samples_survive_the_round_trip(shape: tuple[int, int, int]) -> None:
     samples = some_samples(5, shape)
-    back = decode_shard(encode_shard(samples), "s", shape, CLASSES)
+    back = decode_shard(encode_shard([samples]), "s", shape, CLASSES)
     assert back.keys == samples.keys
     assert back.records == samples.records
     for name in ("images", "labels", "logits"):
@@ -40,12 +40,12 @@ def test_samples_survive_the_round_trip(shape: tuple[int, int, int]) -> None:
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 28, 28), (3, 64, 64)])
 def test_a_shard_of_noise_is_no_larger_than_was_foreseen(shape: tuple[int, int, int]) -> None:
     samples = some_samples(50, shape)
-    assert len(encode_shard(samples)) <= largest_size(50, shape, CLASSES)
+    assert len(encode_shard([samples])) <= largest_size(50, shape, CLASSES)
 
 
 def test_equal_samples_give_equal_bytes_without_time_or_owner() -> None:
-    data = encode_shard(some_samples())
-    assert data == encode_shard(some_samples())
+    data = encode_shard([some_samples()])
+    assert data == encode_shard([some_samples()])
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         members = tar.getmembers()
     assert {m.mtime for m in members} == {0}

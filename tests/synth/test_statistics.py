@@ -76,8 +76,8 @@ def test_the_normalised_loss_is_its_formula(weight: float) -> None:
 
 
 def test_both_losses_vanish_on_the_batch_that_made_the_statistics() -> None:
-    net, generator = random_network(), torch.Generator().manual_seed(3)
-    x = torch.randn(512, 2, 4, 4, generator=generator)
+    net, rng = random_network(), torch.Generator().manual_seed(3)
+    x = torch.randn(512, 2, 4, 4, generator=rng)
     for layer in batch_norm_layers(net):
         layer.momentum = 1.0
     net.train()(x)

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -18,7 +19,7 @@ def test_what_is_written_is_read_back_and_replaced_and_removed(tmp_path: Path) -
     store.write("x", b"one")
     store.write("x", b"three")
     assert (store.read("x"), store.size("x"), store.names()) == (b"three", 5, {"x"})
-    assert store.modified("x") > 0
+    assert store.modified()["x"] > 0
     store.remove("x")
     store.remove("x")
     with pytest.raises(FileNotFoundError):
@@ -71,17 +72,47 @@ def test_a_folder_that_was_removed_meanwhile_is_one_line(tmp_path: Path) -> None
         Folder(Path("/proc/nothing")).create()
 
 
-def test_of_two_who_write_a_new_file_one_succeeds_without_hard_links_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_links(*_: object) -> None:
-        raise PermissionError(errno.EPERM, "no hard links here")
+def test_of_two_writers_of_a_new_file_one_succeeds(tmp_path: Path) -> None:
+    assert Folder(tmp_path).write_new("lock", b"first")
+    assert not Folder(tmp_path).write_new("lock", b"second")
+    assert Folder(tmp_path).read("lock") == b"first"
 
-    for attempt in range(2):
-        assert Folder(tmp_path).write_new(f"lock-{attempt}", b"first")
-        assert not Folder(tmp_path).write_new(f"lock-{attempt}", b"second")
-        assert Folder(tmp_path).read(f"lock-{attempt}") == b"first"
-        monkeypatch.setattr(os, "link", no_links)
+
+@pytest.mark.parametrize("answer", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS])
+def test_without_hard_links_a_new_file_is_written_once_and_never_seen_in_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: int
+) -> None:
+    seen: list[bytes] = []
+
+    def no_links(*_: object) -> None:
+        raise OSError(answer, os.strerror(answer))
+
+    def look(frame: FrameType, event: str, argument: object) -> None:
+        """What another process would read, before each call into the system."""
+        if event == "c_call" and (tmp_path / "lock").exists():
+            sys.setprofile(None)
+            seen.append((tmp_path / "lock").read_bytes())
+            sys.setprofile(look)
+
+    monkeypatch.setattr(os, "link", no_links)
+    sys.setprofile(look)
+    try:
+        assert Folder(tmp_path).write_new("lock", b"first")
+    finally:
+        sys.setprofile(None)
+    assert set(seen) <= {b"", b"first"}
+    assert not Folder(tmp_path).write_new("lock", b"second")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"lock": b"first"}
+
+
+def test_a_new_file_on_a_full_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(UserError, match="the disk is full"):
+        Folder(tmp_path).write_new("lock", b"first")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_name_that_the_system_refuses_is_one_line(tmp_path: Path) -> None:

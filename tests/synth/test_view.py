@@ -1,5 +1,9 @@
+"""`synth status` and `synth preview`."""
+
 import os
 import shutil
+import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,17 +12,20 @@ from PIL import Image
 
 from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier
+from synth.executors.executor import in_process
 from synth.run import view
+from synth.run.publish import open_run, publish
 from synth.run.view import GAP, LABEL_WIDTH, describe, draw_grid, first_images
 from synth.shards.index import INDEX, PART, Index, read_index, shard_name
 from synth.shards.plan import Plan
-from synth.shards.store import Folder
+from synth.shards.store import Folder, open_store
 from tests.runs import card_for, make_run, recipe_for
+from tests.storage import FaultyProxy
 
 
 @pytest.fixture
 def half(tiny_run: Path, tmp_path: Path) -> Folder:
-    """The tiny run as it was when shards 0 and 2 of 4 were published, the second ten seconds after the first."""
+    """The tiny run as it was when shards 0 and 2 of 4 were published, the second one ten seconds after the first."""
     store = Folder(tmp_path / "half")
     store.create()
     index = read_index(Folder(tiny_run))
@@ -30,7 +37,7 @@ def half(tiny_run: Path, tmp_path: Path) -> Folder:
     return store
 
 
-def test_a_complete_run_is_described_as_that(tiny_run: Path) -> None:
+def test_a_complete_run_is_described_as_complete(tiny_run: Path) -> None:
     text = describe(Folder(tiny_run))
     assert f"{tiny_run}: complete" in text
     assert "4 of 4 shards, 100 of 100" in text
@@ -38,16 +45,16 @@ def test_a_complete_run_is_described_as_that(tiny_run: Path) -> None:
     assert read_index(Folder(tiny_run)).card.teacher_sha256[:12] in text
 
 
-def test_a_growing_run_tells_what_is_missing_and_how_long_it_will_take(half: Folder) -> None:
+def test_the_description_of_a_growing_run_names_missing_shards_and_the_time_left(half: Folder) -> None:
     text = describe(half)
     assert "not complete" in text
     assert "2 of 4 shards, 50 of 100" in text
     assert "missing    shards 1, 3" in text
-    assert "2.5 " in text  # a second: 25 in 10 s
+    assert "2.5 samples/s" in text  # 25 in 10 s
     assert "20 s left at that rate" in text
 
 
-def test_a_shard_that_is_gone_is_told(half: Folder) -> None:
+def test_a_published_shard_that_is_gone_is_named(half: Folder) -> None:
     half.remove("shard-000000.tar")
     text = describe(half)
     assert "not complete" in text
@@ -60,6 +67,30 @@ def test_a_run_without_shards_has_no_rate_yet(half: Folder) -> None:
     assert "unknown until two shards are published" in describe(half)
 
 
+@pytest.mark.parametrize("per_class", [10, 40])
+def test_a_run_in_a_bucket_is_described_by_as_many_requests_whatever_its_length(
+    tiny_teacher: Classifier, s3_port: int, monkeypatch: pytest.MonkeyPatch, per_class: int
+) -> None:
+    name = uuid.uuid4()
+    recipe, plan = recipe_for(tiny_teacher), Plan(classes=(0, 1), per_class=per_class, shard_size=2)
+    store = open_store(f"s3://runs/{name}")
+    index = open_run(store, card_for(recipe, plan), resume=False, overwrite=False)
+    index = publish(store, index, recipe, in_process, lambda samples: None)
+    store.remove(shard_name(1))
+    store.write(
+        PART, replace(index, entries={n: e for n, e in index.entries.items() if n != 2}, complete=False).to_bytes()
+    )
+    store.remove(INDEX)
+    with FaultyProxy(s3_port, lambda call: "") as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        text = describe(open_store(f"s3://runs/{name}"))
+        requests = next(proxy.calls) - 1
+    assert "gone       shard-000001.tar: " in text
+    assert "missing    shards 2\n" in text
+    assert " samples/s, " in text
+    assert requests <= 6  # the index, and one listing of the shards
+
+
 def test_a_huge_plan_is_described_without_listing_it(tmp_path: Path, tiny_teacher: object) -> None:
     plan = Plan(classes=tuple(range(10)), per_class=10**8, shard_size=1)
     card = card_for(recipe_for(tiny_teacher), plan)  # type: ignore[arg-type]
@@ -69,7 +100,7 @@ def test_a_huge_plan_is_described_without_listing_it(tmp_path: Path, tiny_teache
     assert "shards 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...\n" in text
 
 
-def test_a_grid_shows_each_classs_first_images(tiny_run: Path, tmp_path: Path) -> None:
+def test_a_grid_has_one_row_per_class_with_its_first_images(tiny_run: Path, tmp_path: Path) -> None:
     store = Folder(tiny_run)
     index = read_index(store)
     draw_grid(store, 3, tmp_path / "grid.png")
@@ -85,7 +116,7 @@ def test_a_grid_shows_each_classs_first_images(tiny_run: Path, tmp_path: Path) -
         assert grid[top : top + 28, :LABEL_WIDTH].min() < 128  # a label is written
 
 
-def test_a_grid_of_a_growing_run_shows_what_there_is(half: Folder, tmp_path: Path) -> None:
+def test_a_grid_of_a_growing_run_shows_the_published_images(half: Folder, tmp_path: Path) -> None:
     draw_grid(half, 100, tmp_path / "grid.png")
     with Image.open(tmp_path / "grid.png") as image:
         assert image.width == LABEL_WIDTH + 100 * (28 + GAP)
@@ -103,15 +134,15 @@ def test_a_grid_too_large_is_refused_with_the_columns_that_fit(
 ) -> None:
     row, column = 10 * (28 + GAP), 28 + GAP
     monkeypatch.setattr(view, "LARGEST_GRID", row * (LABEL_WIDTH + 4 * column))
-    with pytest.raises(UserError, match=r"5 images each of 10 classes takes more than .*: give --columns 4$"):
+    with pytest.raises(UserError, match=r"5 images for each of 10 classes has more than .*: give --columns 4$"):
         draw_grid(Folder(tiny_run), 5, tmp_path / "grid.png")
     draw_grid(Folder(tiny_run), 4, tmp_path / "grid.png")
     monkeypatch.setattr(view, "LARGEST_GRID", row * LABEL_WIDTH)
-    with pytest.raises(UserError, match=r"look at a run of fewer classes"):
+    with pytest.raises(UserError, match=r"view a run with fewer classes"):
         draw_grid(Folder(tiny_run), 1, tmp_path / "grid.png")
 
 
-def test_a_grid_that_cannot_be_made_says_why(tiny_run: Path, half: Folder, tmp_path: Path) -> None:
+def test_a_grid_that_cannot_be_drawn_gives_the_cause(tiny_run: Path, half: Folder, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot write .*nowhere"):
         draw_grid(Folder(tiny_run), 2, tmp_path / "nowhere" / "grid.png")
     half.write(PART, Index(read_index(half).card, {}, complete=False).to_bytes())

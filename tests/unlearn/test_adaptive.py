@@ -4,9 +4,8 @@ import torch
 from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier
 from tests.runs import digits_card
-from unlearn.methods.adaptive import competition, jensen_shannon, start
+from unlearn.methods.adaptive import AdaptiveSettings, competition, jensen_shannon, start
 from unlearn.methods.method import Inputs
-from unlearn.settings import AdaptiveSettings
 
 SMALL = AdaptiveSettings(
     rounds=2, round_steps=3, per_class=3, synthesis_steps=12, synthesis_batch=27, batch_size=16, compete=10.0

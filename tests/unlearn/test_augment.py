@@ -4,14 +4,14 @@ from synth.checkpoint.augment import shift_and_flip
 from unlearn.methods.mixing import mixed, mixup
 
 
-def generator() -> torch.Generator:
+def rng() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
 def test_each_image_is_a_shift_of_itself() -> None:
     x = torch.zeros(64, 2, 9, 9)
     x[:, :, 4, 4] = 1
-    moved = shift_and_flip(x, 2, flip=False, generator=generator())
+    moved = shift_and_flip(x, 2, flip=False, rng=rng())
     places = [tuple((image[0] == 1).nonzero()[0].tolist()) for image in moved]
     assert moved.sum() == x.sum()
     assert torch.equal(moved[:, 0], moved[:, 1])
@@ -21,26 +21,26 @@ def test_each_image_is_a_shift_of_itself() -> None:
 
 def test_flips_mirror_about_half_of_the_images() -> None:
     x = torch.arange(4.0).expand(100, 1, 4, 4)
-    mirrored = shift_and_flip(x, 0, flip=True, generator=generator())[:, 0, 0, 0] == 3
+    mirrored = shift_and_flip(x, 0, flip=True, rng=rng())[:, 0, 0, 0] == 3
     assert 30 < int(mirrored.sum()) < 70
 
 
 def test_nothing_asked_changes_nothing() -> None:
     x = torch.rand(4, 1, 8, 8)
-    assert torch.equal(shift_and_flip(x, 0, flip=False, generator=generator()), x)
-    assert mixup(x, torch.eye(4), 0.0, generator())[0] is x
+    assert torch.equal(shift_and_flip(x, 0, flip=False, rng=rng()), x)
+    assert mixup(x, torch.eye(4), 0.0, rng())[0] is x
 
 
 def test_mixup_blends_images_and_targets_alike() -> None:
     targets = torch.eye(8)
-    x, blended = mixup(targets[:, None, None, :].clone(), targets, 1.0, generator())
+    x, blended = mixup(targets[:, None, None, :].clone(), targets, 1.0, rng())
     assert torch.allclose(x[:, 0, 0], blended)
     assert torch.allclose(blended.sum(1), torch.ones(8))
     assert not torch.equal(blended, targets)
 
 
 def test_images_alone_are_blended_as_with_targets() -> None:
-    x, ours, theirs = torch.rand(8, 1, 4, 4), generator(), generator()
+    x, ours, theirs = torch.rand(8, 1, 4, 4), rng(), rng()
     for alpha in (0.0, 0.5):
         assert torch.equal(mixed(x, alpha, ours), mixup(x, torch.eye(8), alpha, theirs)[0])
     assert torch.equal(ours.get_state(), theirs.get_state())

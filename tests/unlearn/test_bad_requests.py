@@ -16,9 +16,10 @@ from synth.checkpoint.file import save_checkpoint
 from tests.runs import digits_card
 from unlearn.commands.main import main
 from unlearn.methods import gkt
+from unlearn.methods.gkt import GKTSettings
 from unlearn.run import carry_out as runs
 from unlearn.run.folder import PROVENANCE, STUDENT
-from unlearn.settings import GKTSettings, LoopSettings
+from unlearn.settings import LoopSettings
 
 QUICK = ("--rounds", 8, "--student-steps", 1, "--batch-size", 8, "--z", 8, "--channels", 2, "--every", 2)
 SETTINGS = GKTSettings(rounds=8, student_steps=1, batch_size=8, z=8, channels=2, attention=0.0, mask=True, gate=1.0)
@@ -49,7 +50,7 @@ def asked(teacher: Path, shards: Path, out: Path, *options: object) -> tuple[int
         (["--preset", "tuned", "--attention-layers", "features.2"], 2, "has no effect without attention"),
         (["--post-filter-threshold", "0.1"], 2, "--post-filter-threshold has no effect without --post-filter"),
         (["--holdout", "2"], 2, "holdout must be above 0 and below 1"),
-        (["--schedule", "plateau", "--no-monitor"], 2, "goes by synthetic hold-outs: name shards with --shards"),
+        (["--schedule", "plateau", "--no-monitor"], 2, "needs the synthetic hold-out: name shards with --shards"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_writes_nothing(
@@ -87,7 +88,7 @@ def test_a_teacher_that_cannot_take_its_own_images_is_refused(tmp_path: Path, me
 @pytest.mark.parametrize("option", ["--steps", "--lr", "--batch-size", "--shift"])
 def test_a_masked_logit_takes_no_training_options(tiny_teacher_path: Path, tmp_path: Path, option: str) -> None:
     command = [
-        "baseline",
+        "edit",
         "--kind",
         "masked-logit",
         "--teacher",
@@ -108,7 +109,7 @@ def test_shards_that_nothing_reads_are_said(tiny_teacher_path: Path, tmp_path: P
     options = ["--no-monitor", "--attention", 0, "--gate", 1]
     code, said, error = asked(tiny_teacher_path, tmp_path / "nowhere", tmp_path / "run", *options)
     assert code == 0, error
-    assert "nowhere is not read: nothing here learns from shards, and --no-monitor watches by none" in said
+    assert "nowhere is not read: gkt learns from no shards here, and has no monitor" in said
 
 
 @pytest.mark.parametrize("closes", [0, 2])
@@ -126,14 +127,11 @@ def test_a_gate_that_lets_nothing_pass_says_so_and_writes_the_last_good_student(
     options = ["--gate", "1", "--empty-batches", 2, "--attention", 0, "--every", 1]
     code, said, error = asked(tiny_teacher_path, tiny_run, tmp_path / "run", *options)
     assert code == 1
-    assert (
-        "the gate let nothing pass for 2 batches: the earlier generator is restored (raise --gate if it recurs)" in said
-    )
-    assert (
-        "the gate let nothing pass for 2 batches: the first generator is restored (raise --gate if it recurs)" in said
-    )
-    cause = "error: the gate let nothing pass for 2 batches, nor of an earlier and of the first generator: raise --gate"
-    assert f"{cause}; " in error
+    for which in ("earlier", "first"):
+        restored = f"the {which} generator is restored (raise --gate if this happens again)"
+        assert f"no image passed the gate for 2 batches: {restored}" in said
+    cause = "error: no image passed the gate for 2 batches, even after an earlier and the first generator were restored"
+    assert f"{cause}: raise --gate; " in error
     assert (tmp_path / "run" / STUDENT).exists() == bool(closes)
     assert ("there is no student to keep" in error) == (not closes)
 
@@ -145,14 +143,19 @@ def test_a_generator_that_diverges_leaves_the_last_good_student(
 
     def spoiled(self: gkt.GKT, number: int) -> dict[str, Any]:
         if number == 5:
-            next(self.images.parameters()).data.fill_(math.nan)
+            next(self.generator.parameters()).data.fill_(math.nan)
         return step(self, number)
 
     monkeypatch.setattr(gkt.GKT, "step", spoiled)
     request = runs.Request(
-        method="gkt", settings=SETTINGS, loop=LoopSettings(every=2, forget_bound=99.0), teacher=tiny_teacher_path,
-        shards=str(tiny_run), forget=(0,), out=tmp_path / "run",
-    )  # fmt: skip
+        method="gkt",
+        settings=SETTINGS,
+        loop=LoopSettings(every=2, forget_bound=99.0),
+        teacher=tiny_teacher_path,
+        shards=str(tiny_run),
+        forget=(0,),
+        out=tmp_path / "run",
+    )
     with pytest.raises(
         UserError, match=r"diverged by step 6 .*; .*student.safetensors is the last good student, of step"
     ):

@@ -110,7 +110,7 @@ def test_an_existing_student_is_not_overwritten_untold(tiny_run: Path, tmp_path:
 def test_a_folder_of_other_files_is_never_emptied(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(Exception, match=r"thesis\.tex"):
-        RunFolder(tmp_path, overwrite=True)
+        RunFolder(tmp_path).begin({}, overwrite=True)
     assert Folder(tmp_path).names() == {"thesis.tex"}
 
 

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,26 +10,48 @@ import torch
 
 from synth.basics.errors import UsageError, UserError
 from synth.checkpoint.classifier import Classifier, predict, to_unit
-from synth.shards.index import INDEX, PART, read_index
+from synth.shards.index import INDEX, PART, RunCard, read_index
 from synth.shards.store import Folder
 from tests.unlearn.test_stream import Growing
-from unlearn.methods.distill import Distillation, Rows, distillation_loss, fill_in, filters_for, targets_for
-from unlearn.methods.student import check_forget, student_card
-from unlearn.run import distilling as tasks
+from unlearn.methods.distill import (
+    LOOP,
+    Arrived,
+    Distillation,
+    DistillSettings,
+    Rows,
+    distillation_loss,
+    fill_in,
+    targets_for,
+    training_filters,
+)
+from unlearn.methods.method import Inputs
+from unlearn.methods.student import check_forget, student_card, teacher_card
+from unlearn.run.carry_out import Request, unlearn
 from unlearn.run.folder import PROVENANCE
 from unlearn.run.loop import run_method
 from unlearn.samples.pool import Batch, ShardPool
 from unlearn.samples.stream import follow, load_complete
-from unlearn.settings import DistillSettings, LoopSettings
+from unlearn.settings import LoopSettings
 
 QUICK = DistillSettings(steps=150, batch_size=32, shift=2)
-LOOP = LoopSettings(every=50, monitor=False)
+
+
+def at_work(
+    pools: Iterable[ShardPool],
+    run: RunCard,
+    settings: DistillSettings = QUICK,
+    forget: tuple[int, ...] = (0,),
+    seed: int = 0,
+    device: str = "cpu",
+) -> Distillation:
+    card = student_card(teacher_card(run), None, None, {})
+    return Distillation(Inputs(None, card, forget, seed, device, pools=iter(pools)), settings)
 
 
 def learn(run: Path, forget: tuple[int, ...] = (0,), seed: int = 0) -> tuple[Classifier, ShardPool]:
-    pool = load_complete(Folder(run), filters_for(forget, QUICK))
-    card = student_card(pool.index.card, forget, QUICK, seed, None, None)
-    return run_method(Distillation([pool], card, forget, QUICK, seed=seed), LOOP).student, pool
+    pool = load_complete(Folder(run), training_filters(forget, QUICK))
+    method = at_work([pool], pool.index.card, forget=forget, seed=seed)
+    return run_method(method, LOOP).student, pool
 
 
 def test_the_student_learns_the_retain_classes_and_never_the_forgotten(tiny_run: Path) -> None:
@@ -49,9 +72,8 @@ def test_the_same_seed_gives_the_same_student(tiny_run: Path) -> None:
 
 def test_the_loss_is_the_mean_kl_divergence_of_its_equation(tiny_run: Path) -> None:
     settings = DistillSettings(shift=0, temperature=2.0)
-    samples = load_complete(Folder(tiny_run), filters_for((0,), settings)).samples()
-    card = student_card(read_index(Folder(tiny_run)).card, (0,), settings, 0, None, None)
-    student = Classifier.untrained(card, 0).eval()
+    samples = load_complete(Folder(tiny_run), training_filters((0,), settings)).samples()
+    student = Classifier.untrained(teacher_card(read_index(Folder(tiny_run)).card), 0).eval()
     rows = torch.arange(8)
     loss = distillation_loss(student, samples, rows, (0,), settings, torch.Generator())
     expected = 0.0
@@ -73,7 +95,7 @@ def test_hard_labels_are_the_likeliest_retain_class() -> None:
 
 
 def test_each_shard_buys_its_share_of_the_steps(tiny_run: Path) -> None:
-    pool = ShardPool(Folder(tiny_run), filters_for((0,), QUICK))
+    pool = ShardPool(Folder(tiny_run), training_filters((0,), QUICK))
     entries = pool.index.entries
     asked_at: list[int] = []  # steps done when the student wanted more shards
 
@@ -87,9 +109,7 @@ def test_each_shard_buys_its_share_of_the_steps(tiny_run: Path) -> None:
             yield pool
 
     done: list[int] = []
-    card = student_card(pool.index.card, (0,), QUICK, 0, None, None)
-    method = Distillation(grow(), card, (0,), QUICK)
-    run_method(method, LoopSettings(every=1), report=done.append)
+    run_method(at_work(grow(), pool.index.card), LoopSettings(every=1), report=done.append)
     assert asked_at == [0, 38, 75]
     assert len(done) == 150
 
@@ -98,7 +118,7 @@ def test_each_shard_buys_its_share_of_the_steps(tiny_run: Path) -> None:
 def test_the_last_step_waits_for_the_last_shard(tiny_run: Path, tmp_path: Path, steps: int) -> None:
     growing, settings = Growing(tiny_run, tmp_path / "run"), DistillSettings(steps=steps, shift=0)
     pools = follow(growing.store, {}, timeout=60, wait=growing.publish_next)
-    method = Distillation(pools, student_card(growing.whole.card, (0,), settings, 0, None, None), (0,), settings)
+    method = at_work(pools, growing.whole.card, settings)
     run_method(method, LOOP)
     assert method.counts == {"kept": 100}
 
@@ -108,10 +128,16 @@ def test_following_a_run_whose_driver_died_before_its_last_word(tiny_run: Path, 
     index = read_index(Folder(run))
     (run / INDEX).rename(run / PART)
     (run / PART).write_bytes(replace(index, complete=False).to_bytes())
-    request = tasks.DistillRequest(
-        shards=str(run), forget=(0,), settings=replace(QUICK, steps=4), out=tmp_path / "out", follow_timeout=60
+    request = Request(
+        method="distill",
+        settings=replace(QUICK, steps=4),
+        loop=LOOP,
+        shards=str(run),
+        forget=(0,),
+        out=tmp_path / "out",
+        follow_timeout=60,
     )
-    tasks.distill(request, lambda line: None)
+    unlearn(request, lambda line: None)
     facts = json.loads((tmp_path / "out" / PROVENANCE).read_text())
     assert facts["index_sha256"] == hashlib.sha256((tiny_run / INDEX).read_bytes()).hexdigest()
     assert sum(facts["samples"].values()) == 100
@@ -126,28 +152,29 @@ def test_blends_are_not_shifted_again(tiny_run: Path) -> None:
 
 def test_a_student_of_another_architecture(tiny_run: Path) -> None:
     run = read_index(Folder(tiny_run)).card
-    assert student_card(run, (0,), QUICK, 0, None, None).width == run.width
-    assert student_card(run, (0,), QUICK, 0, "resnet20", None).width == 1.0
-    other = student_card(run, (0,), QUICK, 0, "resnet20", 0.5)
+    teacher = teacher_card(run)
+    assert student_card(teacher, None, None, {}).width == run.width
+    assert student_card(teacher, "resnet20", None, {}).width == 1.0
+    other = student_card(teacher, "resnet20", 0.5, {})
     assert (other.architecture, other.width) == ("resnet20", 0.5)
     assert Classifier.untrained(other, 0)(torch.rand(2, *run.image_shape)).shape == (2, 10)
 
 
 def test_forgetting_nothing_there_or_everything_is_a_usage_error(tiny_run: Path) -> None:
-    run = read_index(Folder(tiny_run)).card
+    teacher = teacher_card(read_index(Folder(tiny_run)).card)
     with pytest.raises(UsageError, match=r"forget class 12 is out of range: the teacher has 10 classes \(0-9\)"):
-        check_forget((12,), run)
+        check_forget((12,), teacher)
     with pytest.raises(UsageError, match="every class"):
-        check_forget(tuple(range(10)), run)
+        check_forget(tuple(range(10)), teacher)
 
 
 def test_rows_cover_the_samples_in_each_pass_and_go_on_where_they_were() -> None:
-    generator = torch.Generator().manual_seed(0)
-    rows = Rows(5, generator)
+    rng = torch.Generator().manual_seed(0)
+    rows = Rows(5, rng)
     first = rows.next(10)
     other = Rows(5, torch.Generator())
     other.load_state_dict(rows.state_dict())
-    other.generator.set_state(generator.get_state())
+    other.rng.set_state(rng.get_state())
     second = rows.next(10)
     assert sorted(torch.cat([first, second]).tolist()) == list(range(10))
     assert torch.equal(second, other.next(10))
@@ -156,9 +183,9 @@ def test_rows_cover_the_samples_in_each_pass_and_go_on_where_they_were() -> None
 
 
 def test_one_sample_left_is_too_few(tiny_run: Path) -> None:
-    pool = load_complete(Folder(tiny_run), filters_for((0,), QUICK))
+    pool = load_complete(Folder(tiny_run), training_filters((0,), QUICK))
     pool.count = 1
-    method = Distillation([pool], student_card(pool.index.card, (0,), QUICK, 0, None, None), (0,), QUICK)
+    method = at_work([pool], pool.index.card)
     with pytest.raises(UserError, match=r"the filters leave 1 sample of .*: loosen"):
         method.step(0)
 
@@ -171,7 +198,7 @@ def test_a_batch_keeps_its_parts_together(tiny_run: Path) -> None:
 
 def test_the_post_filter_drops_nothing_and_never_lets_a_forget_class_win(tiny_run: Path) -> None:
     settings = DistillSettings(post_filter=True)
-    pool = load_complete(Folder(tiny_run), filters_for((0,), settings))
+    pool = load_complete(Folder(tiny_run), training_filters((0,), settings))
     samples = pool.samples()
     assert len(pool) == len(load_complete(Folder(tiny_run), {}).samples())
     assert (samples.labels == 0).any()
@@ -180,6 +207,37 @@ def test_the_post_filter_drops_nothing_and_never_lets_a_forget_class_win(tiny_ru
 
 def test_softened_targets_carry_no_more_of_a_forget_class_past_the_post_filter(tiny_run: Path) -> None:
     settings = DistillSettings(post_filter=True, temperature=4.0)
-    samples = load_complete(Folder(tiny_run), filters_for((0,), settings)).samples()
+    samples = load_complete(Folder(tiny_run), training_filters((0,), settings)).samples()
     targets = targets_for(samples.logits, (0,), settings)
     assert (targets[:, 0] <= targets.min(1).values.clamp_min(0.01) + 1e-6).all()
+
+
+def test_each_sample_of_a_run_that_is_followed_is_copied_to_the_device_once(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied: list[int] = []
+    to_device = Batch.to
+
+    def counting(self: Batch, device: str) -> Batch:
+        copied.append(len(self))
+        return to_device(self, device)
+
+    monkeypatch.setattr(Batch, "to", counting)
+    growing = Growing(tiny_run, tmp_path / "run")
+    pools = follow(growing.store, {}, timeout=60, wait=growing.publish_next)
+    method = at_work(pools, growing.whole.card, device="meta")
+    method.take_in_all()
+    assert copied == [25, 25, 25, 25]
+    assert len(method.arrived.samples) == 100
+
+
+def test_samples_on_the_device_are_those_of_the_pool(tiny_run: Path, tmp_path: Path) -> None:
+    growing = Growing(tiny_run, tmp_path / "run")
+    arrived = Arrived("cpu:0")  # a device other than "cpu", so that samples are copied to it
+    for pool in follow(growing.store, training_filters((0,), QUICK), timeout=60, wait=growing.publish_next):
+        arrived.update(pool)
+        there, expected = arrived.samples, pool.samples()
+        assert len(there) == len(expected) > 0
+        assert torch.equal(there.images, expected.images)
+        assert torch.equal(there.labels, expected.labels)
+        assert torch.equal(there.logits, expected.logits)

@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from synth.checkpoint.classifier import Classifier
-from unlearn.methods.emmn import noise_loss, optimised_noise
-from unlearn.settings import EMMNSettings
+from unlearn.methods.emmn import EMMNSettings, noise_loss, optimised_noise
 
 NOISE = torch.randn(6, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 

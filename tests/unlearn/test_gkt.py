@@ -13,9 +13,10 @@ from synth.methods.networks import Generator
 from tests.runs import digits_card
 from unlearn.methods import gkt, losses
 from unlearn.methods.attention import attention_loss, layer_pairs, watch_layers
+from unlearn.methods.gkt import GKTSettings
 from unlearn.methods.method import Inputs
 from unlearn.run.loop import run_method
-from unlearn.settings import GKTSettings, LoopSettings
+from unlearn.settings import LoopSettings
 
 SMALL = GKTSettings(rounds=6, student_steps=2, batch_size=16, z=8, channels=4, gate=0.2)
 SMALL_GATE = dataclasses.replace(SMALL, gate=0.01)
@@ -62,8 +63,8 @@ def test_the_generator_goes_by_the_students_loss(
     settings = dataclasses.replace(SMALL, kl_reduction=reduction, temperature=temperature, gate=1.0, **change)
     method, (teacher, student) = at_work(tiny_teacher, settings), random(2, 4, 10)
     expected = losses.divergence(method.targets(teacher), student, temperature, reduction)
-    assert method.disagreement(teacher, student, ()).item() == pytest.approx(expected.item(), rel=1e-5)
-    method.disagreement = lambda *logits: 0.0 * logits[1].sum()  # type: ignore[method-assign]
+    assert method.generators_gain(teacher, student, ()).item() == pytest.approx(expected.item(), rel=1e-5)
+    method.generators_gain = lambda *logits: 0.0 * logits[1].sum()  # type: ignore[method-assign]
     assert method.train_generator(method.noise())["disagreement"] == 0  # type: ignore[index]
 
 
@@ -142,7 +143,7 @@ def test_both_learning_rates_halve_where_the_loss_on_the_hold_outs_stalls(tiny_t
     rates = []
     for loss in (2.0, 1.0, 1.1, 1.0, 1.2, 0.9, 1.0, 1.0, 1.0):  # the third check without a lower one halves
         method.heed({"holdout_loss": loss})
-        rates.append((method.optimiser.param_groups[0]["lr"], method.image_optimiser.param_groups[0]["lr"]))
+        rates.append((method.optimiser.param_groups[0]["lr"], method.generator_optimiser.param_groups[0]["lr"]))
     assert rates == [(1e-3, 1e-3)] * 4 + [(5e-4, 5e-4)] * 3 + [(5e-4, 5e-4), (2.5e-4, 2.5e-4)]
     constant = at_work(tiny_teacher, SMALL)
     constant.heed({"holdout_loss": 1.0})
@@ -183,12 +184,12 @@ def test_a_gate_that_lets_nothing_pass_says_so_restores_and_gives_up(tiny_teache
     settings = dataclasses.replace(SMALL, rounds=50, gate=1e-9, empty_batches=4)
     method = gkt.start(Inputs(tiny_teacher, digits_card(), (0,), 0, "cpu", None, said.append), settings)
     with pytest.raises(
-        UserError, match=r"nothing pass for 4 batches, nor of an earlier and of the first generator: raise --gate"
+        UserError, match=r"for 4 batches, even after an earlier and the first generator were restored: raise --gate"
     ):
         run_method(method, LoopSettings(every=100))
     assert [line.split(": ")[1] for line in said] == [
-        "the earlier generator is restored (raise --gate if it recurs)",
-        "the first generator is restored (raise --gate if it recurs)",
+        "the earlier generator is restored (raise --gate if this happens again)",
+        "the first generator is restored (raise --gate if this happens again)",
     ]
 
 
@@ -196,7 +197,7 @@ def test_batches_that_the_gate_empties_are_drawn_again_and_the_earlier_generator
     tiny_teacher: Classifier,
 ) -> None:
     method = at_work(tiny_teacher, dataclasses.replace(SMALL, gate=1.0, empty_batches=3))
-    kept = {name: value.clone() for name, value in method.images.state_dict().items()}
+    kept = {name: value.clone() for name, value in method.generator.state_dict().items()}
     generate = method.generate
     draws: list[Tensor] = []
 
@@ -206,10 +207,10 @@ def test_batches_that_the_gate_empties_are_drawn_again_and_the_earlier_generator
 
     method.generate = emptied  # type: ignore[method-assign]
     method.train_generator = lambda noise: {"loss": noise.new_zeros(())}  # type: ignore[method-assign]
-    next(method.images.parameters()).data.add_(1)
+    next(method.generator.parameters()).data.add_(1)
     assert "loss" in method.step(1)
     assert len(draws) == 3 + SMALL.student_steps
-    assert all(torch.equal(value, kept[name]) for name, value in method.images.named_parameters())
+    assert all(torch.equal(value, kept[name]) for name, value in method.generator.named_parameters())
 
 
 def test_the_generator_too_goes_on_until_something_passes(tiny_teacher: Classifier) -> None:
@@ -228,12 +229,12 @@ def test_the_generator_too_goes_on_until_something_passes(tiny_teacher: Classifi
 def test_without_fresh_noise_a_round_is_of_one_batch(tiny_teacher: Classifier) -> None:
     for fresh, drawn in ((True, 1 + SMALL.student_steps), (False, 1)):
         method = at_work(tiny_teacher, dataclasses.replace(SMALL, gate=1.0, fresh_noise=fresh))
-        before = method.generator.get_state()
+        before = method.rng.get_state()
         method.step(0)
         expected = torch.Generator().manual_seed(0)
         expected.set_state(before)
         torch.randn(drawn, SMALL.batch_size, SMALL.z, generator=expected)
-        assert torch.equal(method.generator.get_state(), expected.get_state())
+        assert torch.equal(method.rng.get_state(), expected.get_state())
 
 
 def test_the_published_generators_learning_rate_halves_by_itself(tiny_teacher: Classifier) -> None:
@@ -242,7 +243,7 @@ def test_the_published_generators_learning_rate_halves_by_itself(tiny_teacher: C
     for number in range(6):
         method.step(number)
         method.heed({"holdout_loss": 1.0})
-        rates.append((method.optimiser.param_groups[0]["lr"], method.image_optimiser.param_groups[0]["lr"]))
+        rates.append((method.optimiser.param_groups[0]["lr"], method.generator_optimiser.param_groups[0]["lr"]))
     assert rates == [(1e-3, 1e-3)] * 2 + [(1e-3, 5e-4)] + [(5e-4, 5e-4)] + [(5e-4, 2.5e-4)] * 2
 
 
@@ -253,7 +254,7 @@ def test_a_diverged_generator_ends_the_run_with_the_last_good_student(tiny_teach
     def spoil(step: int, values: dict[str, float]) -> None:
         seen.append({name: value.clone() for name, value in method.student.state_dict().items()})
         if step == 4:
-            next(method.images.parameters()).data.fill_(math.nan)
+            next(method.generator.parameters()).data.fill_(math.nan)
 
     result = run_method(method, LoopSettings(every=2), log=spoil)
     assert result.failure is not None

@@ -15,10 +15,12 @@ import pytest
 import torch
 
 from synth.basics.errors import UserError
+from unlearn.methods.distill import LOOP as DISTILL_LOOP
+from unlearn.methods.distill import DistillSettings
+from unlearn.methods.gkt import GKTSettings
 from unlearn.run import carry_out as runs
-from unlearn.run import distilling as tasks
 from unlearn.run.folder import CHECKPOINT, METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder
-from unlearn.settings import DistillSettings, GKTSettings, LoopSettings
+from unlearn.settings import LoopSettings
 
 GKT = GKTSettings(rounds=120, student_steps=1, batch_size=8, z=8, channels=2, attention=0.0, mask=True, gate=1.0)
 DISTILL = DistillSettings(steps=500, batch_size=8)
@@ -51,6 +53,12 @@ def same(once: Path, again: Path) -> None:
         assert (once / file).read_bytes() == (again / file).read_bytes()
 
 
+def distill_request(shards: Path, out: Path, settings: DistillSettings) -> runs.Request:
+    return runs.Request(
+        method="distill", settings=settings, loop=DISTILL_LOOP, shards=str(shards), forget=(0,), out=out
+    )
+
+
 def test_a_method_that_gets_ctrl_c_is_resumed_bit_by_bit(
     tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
@@ -74,7 +82,7 @@ def test_distill_that_ended_after_its_last_check_is_resumed_with_its_counts(
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = DistillSettings(steps=20, batch_size=8)
-    request = tasks.DistillRequest(shards=str(tiny_run), forget=(0,), settings=settings, out=tmp_path / "broken")
+    request = distill_request(tiny_run, tmp_path / "broken", settings)
 
     def interrupt(*arguments: Any) -> None:
         raise KeyboardInterrupt
@@ -82,10 +90,10 @@ def test_distill_that_ended_after_its_last_check_is_resumed_with_its_counts(
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "save_provenance", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            tasks.distill(request, lambda line: None)
+            runs.unlearn(request, lambda line: None)
     said: list[str] = []
-    tasks.distill(dataclasses.replace(request, resume=True), said.append)
-    tasks.distill(dataclasses.replace(request, out=tmp_path / "whole"), said.append)
+    runs.unlearn(dataclasses.replace(request, resume=True), said.append)
+    runs.unlearn(dataclasses.replace(request, out=tmp_path / "whole"), said.append)
     assert said[0].replace("broken", "whole") == said[1]
     broken, whole = (json.loads((tmp_path / name / PROVENANCE).read_text()) for name in ("broken", "whole"))
     assert broken["samples"] == whole["samples"] != {}
@@ -96,11 +104,12 @@ def test_distill_that_ended_after_its_last_check_is_resumed_with_its_counts(
 def test_settings_that_are_damaged_are_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / SETTINGS).write_bytes(content)
     with pytest.raises(UserError, match=r"settings\.json is damaged: start the run again with --overwrite"):
-        RunFolder(tmp_path, resume=True).claim({"method": "gkt"})
+        RunFolder(tmp_path).check({"method": "gkt"}, resume=True)
 
 
 def test_a_checkpoint_that_is_damaged_anywhere_is_one_line(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
+    folder.begin({})
     folder.save_checkpoint({"step": 3, "parts": {"student": {"weight": torch.ones(2, 2)}}})
     whole = (tmp_path / CHECKPOINT).read_bytes()
     flipped = [whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :] for at in range(0, len(whole), 3)]
@@ -119,8 +128,8 @@ def test_a_checkpoint_that_is_damaged_anywhere_is_one_line(tmp_path: Path) -> No
 @pytest.mark.long
 def test_distill_that_gets_ctrl_c_is_resumed_bit_by_bit(tiny_run: Path, tmp_path: Path) -> None:
     def run(out: Path, resume: bool) -> None:
-        request = tasks.DistillRequest(shards=str(tiny_run), forget=(0,), settings=DISTILL, out=out, resume=resume)
-        tasks.distill(request, lambda line: None)
+        request = dataclasses.replace(distill_request(tiny_run, out, DISTILL), resume=resume)
+        runs.unlearn(request, lambda line: None)
 
     options: list[object] = ["distill", "--shards", tiny_run, "--forget", "0", "--steps", 500, "--batch-size", 8]
     broken, whole = tmp_path / "broken", tmp_path / "whole"

@@ -17,22 +17,20 @@ from synth.basics.device import machine
 from synth.basics.errors import UsageError, UserError
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import load_checkpoint, save_checkpoint
+from tests.catalogue import METHOD_PRESETS, METHOD_SETTINGS
 from tests.runs import digits_card
+from unlearn import methods
 from unlearn.commands.main import main
 from unlearn.methods import METHODS, losses
+from unlearn.methods.adaptive import AdaptiveSettings
+from unlearn.methods.distill import DistillSettings
+from unlearn.methods.edit import BASELINES, BaselineSettings
+from unlearn.methods.emmn import EMMNSettings
+from unlearn.methods.gkt import GKTSettings
+from unlearn.methods.ispf import ISPFSettings
 from unlearn.run import carry_out as runs
-from unlearn.run import distilling as tasks
-from unlearn.run.folder import CHECKPOINT, METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder, kept_students
+from unlearn.run.folder import CHECKPOINT, METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder
 from unlearn.settings import (
-    BASELINES,
-    METHOD_PRESETS,
-    METHOD_SETTINGS,
-    AdaptiveSettings,
-    BaselineSettings,
-    DistillSettings,
-    EMMNSettings,
-    GKTSettings,
-    ISPFSettings,
     LoopSettings,
 )
 
@@ -40,7 +38,7 @@ LOOP = LoopSettings(every=3, holdout=0.3, patience=100)
 BFLOAT16: dict[str, Any] = {"precision": "bfloat16", "layout": "channels-last"}
 SMALL: dict[str, Any] = {"rounds": 7, "student_steps": 2, "batch_size": 16, "z": 8, "channels": 4}
 CASES: dict[str, Any] = {
-    **{f"baseline {kind}": BaselineSettings(kind=kind, steps=7, batch_size=16) for kind in BASELINES},
+    **{f"edit {kind}": BaselineSettings(kind=kind, steps=7, batch_size=16) for kind in BASELINES},
     "emmn": EMMNSettings(noise_per_class=8, noise_steps=3, impair_steps=4, repair_steps=4, batch_size=16),
     "gkt": GKTSettings(**SMALL, gate=0.2),
     "gkt published, entropy": dataclasses.replace(METHOD_PRESETS["gkt", "published"], **SMALL, gate=0.2, entropy=2.2),
@@ -58,23 +56,14 @@ ALL = pytest.mark.parametrize("case", CASES)
 FORGET = (0, 3)
 
 
-@pytest.fixture(autouse=True)
-def _checks_of_distill(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "LOOP", dataclasses.replace(LOOP, monitor=False))
-
-
 def run(case: str, teacher: Path, run_of_shards: Path, out: Path, **changes: Any) -> None:
-    if case.startswith("distill"):  # whose command has no teacher, and follows shards
-        resume, seed = changes.get("resume", False), changes.get("seed", 0)
-        shards, settings = str(run_of_shards), CASES[case]
-        asked = tasks.DistillRequest(shards=shards, forget=FORGET, settings=settings, out=out, resume=resume, seed=seed)
-        tasks.distill(asked, lambda line: None)
-        return
+    method = case.split()[0]
+    needs_teacher = methods.find(method).NEEDS_TEACHER
     request = runs.Request(
-        method=case.split()[0],
+        method=method,
         settings=CASES[case],
-        loop=LOOP,
-        teacher=teacher,
+        loop=LOOP if needs_teacher else dataclasses.replace(LOOP, monitor=False),
+        teacher=teacher if needs_teacher else None,
         shards=str(run_of_shards),
         forget=FORGET,
         out=out,
@@ -83,7 +72,7 @@ def run(case: str, teacher: Path, run_of_shards: Path, out: Path, **changes: Any
 
 
 def test_every_method_has_a_case_settings_and_sound_presets() -> None:
-    assert {case.split()[0] for case in CASES} == {"distill", *METHODS} == {"distill", *METHOD_SETTINGS}
+    assert {case.split()[0] for case in CASES} == set(METHODS.names())
     assert all(isinstance(METHOD_PRESETS[owner, name], METHOD_SETTINGS[owner]) for owner, name in METHOD_PRESETS)
 
 
@@ -103,7 +92,7 @@ def test_a_run_folder_is_complete_and_a_function_of_the_seed(
         load_checkpoint(tmp_path / name / STUDENT).state_dict() for name in ("once", "again", "other")
     )
     assert all(torch.equal(once[name], again[name]) for name in once)
-    if case != "baseline masked-logit":
+    if case != "edit masked-logit":
         assert any(not torch.equal(once[name], other[name]) for name in once)
     facts = json.loads((tmp_path / "once" / PROVENANCE).read_text())
     assert facts["teacher_sha256"] == hashlib.sha256(before).hexdigest()
@@ -169,8 +158,8 @@ def test_students_of_every_check_are_kept_where_that_is_asked_for(
 ) -> None:
     loop = dataclasses.replace(LOOP, keep_students=True)
     run("gkt", tiny_teacher_path, tiny_run, tmp_path / "run", loop=loop)
-    kept = kept_students(tmp_path / "run")
-    assert sorted(kept) == [3, 6, 7]
+    kept = {step: tmp_path / "run" / f"student-{step:06d}.safetensors" for step in (3, 6, 7)}
+    assert sorted((tmp_path / "run").glob("student-*")) == sorted(kept.values())
     chosen = json.loads((tmp_path / "run" / PROVENANCE).read_text())["student_step"]
     last, student = (load_checkpoint(path).state_dict() for path in (kept[chosen], tmp_path / "run" / STUDENT))
     assert all(torch.equal(last[name], student[name]) for name in last)
@@ -214,7 +203,7 @@ def test_other_options_on_resume_are_refused(
 def test_what_cannot_be_is_refused_before_anything_is_written(
     tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
-    finetune = ("baseline finetune", tiny_teacher_path, tiny_run, tmp_path / "run")
+    finetune = ("edit finetune", tiny_teacher_path, tiny_run, tmp_path / "run")
     for changes, words in (
         ({"forget": (12,)}, "forget class 12 is out of range"),
         ({"shards": None}, "name their folder with --shards"),
@@ -226,7 +215,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("case", ["gkt", "baseline masked-logit"])
+@pytest.mark.parametrize("case", ["gkt", "edit masked-logit"])
 def test_shards_that_nothing_reads_are_not_in_the_provenance(
     case: str, tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
@@ -244,7 +233,7 @@ def test_a_network_whose_last_layer_does_not_make_its_logits_is_not_masked(tmp_p
     )
     save_checkpoint(Classifier.untrained(card, 0), tmp_path / "teacher.safetensors")
     with pytest.raises(UserError, match="squeezenet1_1 can't be masked in its last layer"):
-        run("baseline masked-logit", tmp_path / "teacher.safetensors", tmp_path, tmp_path / "run", shards=None)
+        run("edit masked-logit", tmp_path / "teacher.safetensors", tmp_path, tmp_path / "run", shards=None)
     assert not (tmp_path / "run").exists()
 
 
@@ -254,19 +243,22 @@ def test_settings_out_of_range_name_the_setting() -> None:
             dataclasses.replace(settings_class(), batch_size=1)
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", sorted(set(METHODS.names()) - {"distill"}))
 def test_the_commands_defaults_are_the_settings(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     requests: list[runs.Request] = []
     monkeypatch.setattr(runs, "unlearn", lambda request, say: requests.append(request))
-    arguments = [method, "--teacher", "t.safetensors", "--forget", "3,0", "--out", "somewhere", "--device", "cpu"]
+    needs_teacher = methods.find(method).NEEDS_TEACHER
+    source = ["--teacher", "t.safetensors"] if needs_teacher else ["--shards", "somewhere"]
+    arguments = [method, *source, "--forget", "3,0", "--out", "somewhere", "--device", "cpu"]
+    changes = ["--batch-size", "77", *(["--patience", "9"] if needs_teacher else [])]
     assert CliRunner().invoke(main, arguments).exit_code == 0
-    assert CliRunner().invoke(main, [*arguments, "--batch-size", "77", "--patience", "9"]).exit_code == 0
+    assert CliRunner().invoke(main, [*arguments, *changes]).exit_code == 0
     by_default, changed = requests
     assert by_default.settings == METHOD_SETTINGS[method]()
-    assert by_default.loop == LoopSettings()
+    assert by_default.loop == (LoopSettings() if needs_teacher else methods.find(method).LOOP)
     assert by_default.forget == (0, 3)
     assert changed.settings == METHOD_SETTINGS[method](batch_size=77)
-    assert changed.loop.patience == 9
+    assert changed.loop.patience == (9 if needs_teacher else by_default.loop.patience)
 
 
 def test_a_preset_is_what_flags_start_from(monkeypatch: pytest.MonkeyPatch) -> None:

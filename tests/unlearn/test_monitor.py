@@ -105,7 +105,7 @@ def test_a_real_relapse_stops_the_run_and_the_student_from_before_is_kept(
     assert kept.retain > 30  # chance is 11
     rule = StoppingRule(forget_bound=1.0, patience=2)  # the same, read off the metrics of a run that wasn't stopped
     for line in watched:
-        rule.is_best(int(line["step"]), line["holdout_retain"], line["holdout_near"])
+        rule.record_check(int(line["step"]), line["holdout_retain"], line["holdout_near"])
         if rule.forget_class_is_back:
             break
     assert (rule.best_step, line["step"]) == (outcome.step, stopped[-1]["step"])

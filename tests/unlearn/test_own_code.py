@@ -19,10 +19,10 @@ from tests.runs import digits_card
 from unlearn.commands.main import main
 from unlearn.data import DataSource
 from unlearn.evaluate import evaluate
+from unlearn.methods.distill import LOOP, DistillSettings
 from unlearn.report.replay.remake import remake
-from unlearn.run import distilling as tasks
+from unlearn.run.carry_out import Request, unlearn
 from unlearn.run.folder import STUDENT
-from unlearn.settings import DistillSettings
 
 SETTINGS = DistillSettings(steps=2, batch_size=8)
 MODULE = """
@@ -58,8 +58,16 @@ def run(tiny_run: Path, tmp_path: Path, code: str) -> Path:
 
 
 def distill(run: Path, out: Path, architecture: str | None) -> None:
-    request = tasks.DistillRequest(shards=str(run), forget=(0,), settings=SETTINGS, out=out, student_arch=architecture)
-    tasks.distill(request, quiet)
+    request = Request(
+        method="distill",
+        settings=SETTINGS,
+        loop=LOOP,
+        shards=str(run),
+        forget=(0,),
+        out=out,
+        student_arch=architecture,
+    )
+    unlearn(request, quiet)
 
 
 def test_shards_choose_no_code_unless_the_user_names_it(run: Path, tmp_path: Path, code: str) -> None:

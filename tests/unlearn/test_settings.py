@@ -5,9 +5,13 @@ from typing import Any
 
 import pytest
 
-from synth.methods.settings import SYNTHESIS_SETTINGS
+from tests.catalogue import METHOD_SETTINGS, SYNTHESIS_SETTINGS
 from unlearn.audit.audit_settings import AuditSettings
-from unlearn.settings import METHOD_SETTINGS, DistillSettings, LoopSettings, TrainSettings
+from unlearn.methods.distill import DistillSettings
+from unlearn.settings import (
+    LoopSettings,
+)
+from unlearn.train import TrainSettings
 
 ALL = (
     *SYNTHESIS_SETTINGS.values(),

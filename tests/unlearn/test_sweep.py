@@ -1,5 +1,7 @@
 import csv
+import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -8,10 +10,38 @@ from click.testing import CliRunner
 
 from synth.basics.errors import HopelessError, UsageError
 from unlearn.commands.main import main
-from unlearn.run import distilling as tasks
+from unlearn.methods.distill import LOOP, DistillSettings
+from unlearn.run import carry_out
+from unlearn.run.carry_out import Request
 from unlearn.run.folder import PROVENANCE
-from unlearn.run.sweep import PLOT, RESULTS, Range, Row, plot, sweep
-from unlearn.settings import DistillSettings
+from unlearn.run.sweep import PLOT, RESULTS, Range, plot, sweep
+from unlearn.settings import LoopSettings
+
+BASE = Request(
+    method="distill", settings=DistillSettings(), loop=LOOP, shards="shards", forget=(0,), out=Path("unused")
+)
+
+
+def good(student: Path) -> tuple[float, float | None]:
+    return 90.0, None
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
+    """The requests of a sweep. Each is carried out by writing an empty provenance."""
+    requests: list[Request] = []
+
+    def unlearn(request: Request, say: Callable[[str], None]) -> None:
+        requests.append(request)
+        request.out.mkdir(parents=True)
+        (request.out / PROVENANCE).write_text('{"student_step": 7, "seconds": 1.5, "ended": "finished"}')
+
+    monkeypatch.setattr(carry_out, "unlearn", unlearn)
+    return requests
 
 
 def test_ranges_include_their_ends() -> None:
@@ -20,51 +50,79 @@ def test_ranges_include_their_ends() -> None:
 
 
 @pytest.mark.parametrize("text", ["entropy", "entropy=", "=1,2", "entropy=1:2", "entropy=1:2:1", "entropy=a:b:3"])
-def test_what_is_no_range_says_how_to_write_one(text: str) -> None:
+def test_the_error_for_a_bad_range_shows_how_to_write_one(text: str) -> None:
     with pytest.raises(UsageError, match=r"write it like entropy=0.2:2.0:10"):
         Range.parse(text)
 
 
 def test_the_plot_holds_both_accuracies() -> None:
-    rows = [Row(0.5, 0, 90.0, 0.0), Row(0.5, 1, 92.0, 1.0), Row(1.0, 0, 95.0, 40.0), Row(2.0, 0, None, None)]
-    drawing = ElementTree.fromstring(plot("entropy", rows))
-    assert len(drawing.findall("{*}circle")) == 6
-    assert [len(line.attrib["points"].split()) for line in drawing.findall("{*}polyline")] == [2, 2]
+    points = [(0.5, 90.0, 0.0), (0.5, 92.0, 1.0), (1.0, 95.0, 40.0), (2.0, None, None)]
+    text = plot("entropy", points)
+    drawing = ElementTree.fromstring(text)
+    for series in ("retain", "forget"):
+        assert len(drawing.findall(f".//*[@id='{series}-runs']//{{*}}use")) == 3  # one mark per run with a student
+        line = drawing.find(f".//*[@id='{series}-mean']/{{*}}path")
+        assert line is not None
+        assert line.attrib["d"].split().count("L") == 1  # from the mean at 0.5 to the mean at 1.0
+    assert plot("entropy", points) == text
+    assert plot("entropy", []) != text
 
 
-def test_a_hopeless_value_is_a_result_and_a_bad_request_is_not(tmp_path: Path) -> None:
-    def run(place: Path, value: str, seed: int) -> None:
-        if value == "1":
-            raise HopelessError("the gate let nothing pass")
-        place.mkdir(parents=True)
-        (place / PROVENANCE).write_text('{"student_step": 7, "seconds": 1.5, "ended": "finished"}')
+def test_a_run_without_a_student_is_a_result_and_a_bad_request_ends_the_sweep(
+    asked: list[Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works = carry_out.unlearn
 
-    rows = sweep(Range("gate", (1.0, 2.0)), (0,), tmp_path, run, lambda student: (90.0, None), lambda line: None)
-    assert [(r.retain, r.ended) for r in rows] == [(None, "the gate let nothing pass"), (90.0, "finished")]
+    def unlearn(request: Request, say: Callable[[str], None]) -> None:
+        if request.settings.gate == 0.5:
+            raise HopelessError("every sample was dropped")
+        if request.settings.gate == 0.7:
+            raise UsageError("there is no such class")
+        works(request, say)
 
-    def refuse(place: Path, value: str, seed: int) -> None:
-        raise UsageError("no such option")
-
-    with pytest.raises(UsageError):
-        sweep(Range("gate", (1.0,)), (0,), tmp_path, refuse, lambda student: (90.0, None), lambda line: None)
-
-
-def test_a_sweep_without_a_student_is_a_failure(tmp_path: Path) -> None:
-    def run(place: Path, value: str, seed: int) -> None:
-        raise HopelessError("every sample was dropped")
-
+    monkeypatch.setattr(carry_out, "unlearn", unlearn)
+    rows = sweep(Range("gate", (0.5, 0.6)), (0,), BASE, tmp_path, good, quiet)
+    assert [(r.retain, r.ended) for r in rows] == [(None, "every sample was dropped"), (90.0, "finished")]
     with pytest.raises(HopelessError, match="no run left a student; the last one: every sample was dropped"):
-        sweep(Range("gate", (1.0,)), (0,), tmp_path, run, lambda student: (90.0, None), lambda line: None)
+        sweep(Range("gate", (0.5,)), (0,), BASE, tmp_path, good, quiet)
+    with pytest.raises(UsageError, match="no such class"):
+        sweep(Range("gate", (0.7,)), (0,), BASE, tmp_path, good, quiet)
+
+
+def test_a_sweep_changes_one_setting_and_the_seed_of_its_request(asked: list[Request], tmp_path: Path) -> None:
+    sweep(Range("batch-size", (16, 32)), (0, 1), BASE, tmp_path, good, quiet)
+    assert [(r.settings.batch_size, r.seed, r.out) for r in asked] == [
+        (size, seed, tmp_path / f"batch-size-{size}" / f"seed-{seed}") for size in (16, 32) for seed in (0, 1)
+    ]
+    for request in asked:
+        assert request.resume
+        settings = dataclasses.replace(request.settings, batch_size=BASE.settings.batch_size)
+        assert dataclasses.replace(request, settings=settings, seed=0, out=BASE.out, resume=False) == BASE
+
+
+def test_a_setting_of_the_loop_can_be_swept(asked: list[Request], tmp_path: Path) -> None:
+    base = dataclasses.replace(BASE, loop=LoopSettings())
+    sweep(Range("patience", (3, 4)), (0,), base, tmp_path, good, quiet)
+    assert [request.loop for request in asked] == [LoopSettings(patience=3), LoopSettings(patience=4)]
+
+
+def test_a_value_that_does_not_fit_the_other_settings_is_refused_before_the_first_run(
+    asked: list[Request], tmp_path: Path
+) -> None:
+    base = dataclasses.replace(BASE, settings=DistillSettings(hard_labels=True))
+    with pytest.raises(UsageError, match="temperature 2: hard labels have no temperature"):
+        sweep(Range("temperature", (1.0, 2.0)), (0,), base, tmp_path, good, quiet)
+    assert asked == []
 
 
 @pytest.mark.parametrize(
     ("over", "words"),
     [
         ("seed=0,1", "--seeds 0,1"),
-        ("entropi=1,2", "distill has no setting entropi: choose gate, entropy, steps"),
+        ("entropi=1,2", "distill has no setting entropi that is a number: choose gate, entropy, steps"),
         ("flip=0,1", "distill has no setting flip"),
-        ("steps=100,2.5", "steps takes whole numbers, not 2.5"),
-        ("steps=inf", "steps takes whole numbers, not inf"),
+        ("steps=100,2.5", "steps must be a whole number, not 2.5"),
+        ("steps=inf", "steps must be a whole number, not inf"),
         ("gate=0.1,2", "gate must be above 0 and at most 1, not 2.0"),
         ("entropy=nan", "entropy must be above 0, not nan"),
     ],
@@ -88,38 +146,33 @@ def test_only_a_number_among_the_settings_can_be_swept(over: str, words: str, ti
     assert words in done.stderr
 
 
-def test_values_are_of_the_settings_type_and_each_has_a_folder_of_its_own(tmp_path: Path) -> None:
-    asked: list[tuple[str, str]] = []
-
-    def run(place: Path, value: str, seed: int) -> None:
-        asked.append((place.parent.name, value))
-        place.mkdir(parents=True)
-        (place / PROVENANCE).write_text("{}")
-
+def test_values_have_the_settings_type_and_each_has_its_own_folder(asked: list[Request], tmp_path: Path) -> None:
     for over in ("steps=1000000", "lr=0.1000001,0.1000002", "entropy=0.2:0.6:3"):
-        chosen = Range.parse(over).check("distill", DistillSettings)
-        sweep(chosen, (0,), tmp_path, run, lambda student: (90.0, None), lambda line: None)
-    assert asked == [
-        *[("steps-1000000", "1000000"), ("lr-0.1000001", "0.1000001"), ("lr-0.1000002", "0.1000002")],
-        *[("entropy-0.2", "0.2"), ("entropy-0.4", "0.4"), ("entropy-0.6", "0.6")],
+        sweep(Range.parse(over).check("distill", DistillSettings), (0,), BASE, tmp_path, good, quiet)
+    assert [request.out.parent.name for request in asked] == [
+        *["steps-1000000", "lr-0.1000001", "lr-0.1000002"],
+        *["entropy-0.2", "entropy-0.4", "entropy-0.6"],
     ]
+    assert asked[0].settings.steps == 1_000_000
+    assert isinstance(asked[0].settings.steps, int)
+    assert [request.settings.entropy for request in asked[3:]] == [0.2, 0.4, 0.6]
 
 
 @pytest.mark.parametrize("data", ["nonsense", "mnist"])
 def test_test_images_that_are_not_there_are_known_before_the_first_run(
     data: str, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks, "distill", lambda request, say: pytest.fail("ran"))
+    monkeypatch.setattr(carry_out, "unlearn", lambda request, say: pytest.fail("ran"))
     command = ["sweep", "--method", "distill", "--over", "steps=2,4", "--forget", "0", "--shards", str(tiny_run)]
     options = ["--data", data, "--data-root", str(tmp_path / "data"), "--out", str(tmp_path / "sweep")]
     done = CliRunner().invoke(main, [*command, *options])
     assert (done.exit_code, done.stderr.count("\n")) == ({"nonsense": 2, "mnist": 1}[data], 1)
-    assert data in done.stderr
+    assert data in done.stderr.lower()
 
 
 @pytest.mark.parametrize("given", ["two words", "one word", "environment"])
 def test_a_sweep_has_no_events(given: str, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "distill", lambda request, say: pytest.fail("ran"))
+    monkeypatch.setattr(carry_out, "unlearn", lambda request, say: pytest.fail("ran"))
     events = str(tmp_path / "events")
     options = {"two words": ["--tensorboard", events], "one word": [f"--tensorboard={events}"], "environment": []}[
         given
@@ -141,7 +194,7 @@ def test_shards_that_are_not_there_end_a_sweep(tmp_path: Path) -> None:
 
 def test_a_sweep_from_the_command_line_and_again(tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path) -> None:
     own = ["--teacher", tiny_teacher_path, "--shards", tiny_run, "--kind", "finetune", "--holdout", 0.3]
-    command = ["sweep", "--method", "baseline", "--over", "steps=2,4", "--seeds", "0,1", "--data", "digits"]
+    command = ["sweep", "--method", "edit", "--over", "steps=2,4", "--seeds", "0,1", "--data", "digits"]
     arguments = list(map(str, [*command, "--forget", "0", "--out", tmp_path, "--threads", 1, *own]))
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -6,14 +7,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from unlearn.commands.main import main
 from unlearn.run import tensorboard
-from unlearn.run.folder import STUDENT, read_metrics
+from unlearn.run.folder import METRICS, STUDENT
 
 
 def test_the_events_are_the_runs_metrics(tiny_run: Path, tmp_path: Path) -> None:
     options = ["--shards", str(tiny_run), "--forget", "0", "--out", str(tmp_path / "run"), "--steps", "120"]
     done = CliRunner().invoke(main, ["distill", *options, "--tensorboard", str(tmp_path / "events")])
     assert done.exit_code == 0, done.output
-    metrics = read_metrics(tmp_path / "run")
+    metrics = [json.loads(line) for line in (tmp_path / "run" / METRICS).read_text().splitlines()]
     found = EventAccumulator(str(tmp_path / "events")).Reload()
     assert [event.step for event in found.Scalars("loss")] == [line["step"] for line in metrics] == [100, 120]
     assert [event.value for event in found.Scalars("loss")] == pytest.approx([line["loss"] for line in metrics])

@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 
 from synth.basics.errors import UsageError, UserError
+from synth.checkpoint.file import checkpoint_bytes
 from unlearn.data import DataSource, LabelledImages, load_images
 from unlearn.evaluate import evaluate_model
-from unlearn.settings import TrainSettings
-from unlearn.train import train, train_classifier
+from unlearn.train import TrainSettings, train, train_classifier
 
 QUICK = TrainSettings(epochs=3, batch_size=64)
 
@@ -26,6 +26,17 @@ def test_a_reference_never_sees_the_classes_left_out(digits: LabelledImages) -> 
     assert result.retain > 80
     assert reference.card.num_classes == 10
     assert reference.card.training["without"] == [0, 7]
+
+
+def test_the_images_of_left_out_classes_change_nothing_about_a_reference(digits: LabelledImages) -> None:
+    left_out = torch.isin(digits.labels, torch.tensor([0, 7]))
+    inverted = torch.where(left_out[:, None, None, None], 255 - digits.images, digits.images)
+    reference, other = (
+        train_classifier(data, "lenet5", replace(QUICK, epochs=1), without=(0, 7), width=0.5)
+        for data in (digits, replace(digits, images=inverted))
+    )
+    assert checkpoint_bytes(reference) == checkpoint_bytes(other)  # weights, and the card with mean and std
+    assert reference.card.mean != train_classifier(digits, "lenet5", replace(QUICK, epochs=1), width=0.5).card.mean
 
 
 def test_the_same_seed_gives_the_same_weights(digits: LabelledImages) -> None:

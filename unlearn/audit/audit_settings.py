@@ -18,22 +18,37 @@ class AuditSettings(Settings):
     )
     draws: int = setting(10, "draws of what is quick: the probe's labels, the membership attack's sets", at_least=2)
     pool: int = setting(
-        500, "real training images a class that relearning, probe and membership inference may draw from", at_least=1
+        500,
+        "real training images a class that relearning, probe and membership inference may draw from",
+        at_least=1,
+        rare=True,
     )
-    judge_images: int = setting(300, "images a class that relearning and the probe are judged on", at_least=1)
-    relearn_labels: str = setting("5,20,100", "images a class to relearn from, one curve each")
+    judge_images: int = setting(
+        300, "images a class that relearning and the probe are judged on", at_least=1, rare=True
+    )
+    relearn_labels: str = setting("5,20,100", "images a class to relearn from, one curve each", rare=True)
     relearn_steps: int = setting(
-        64, "steps after which relearning is given up; a curve cut there is marked as censored", at_least=1
+        64,
+        "steps after which relearning is given up; a curve cut there is marked as censored",
+        at_least=1,
+        rare=True,
     )
-    relearn_batch: int = setting(50, "images a relearning step", at_least=2)
-    relearn_lr: float = setting(1e-3, "Adam's learning rate while relearning", above=0)
+    relearn_batch: int = setting(50, "images a relearning step", at_least=2, rare=True)
+    relearn_lr: float = setting(1e-3, "Adam's learning rate while relearning", above=0, rare=True)
     relearn_share: float = setting(
-        0.95, "share of the original's forget accuracy that counts as relearned", above=0, at_most=1
+        0.95,
+        "share of the original's forget accuracy that counts as relearned",
+        above=0,
+        at_most=1,
+        rare=True,
     )
-    probe_labels: str = setting("1,5", "labels a class that the linear probe learns from, one probe each")
-    inversion_steps: int = setting(60, "DeepInversion steps for the resurrection", at_least=1)
+    probe_labels: str = setting("1,5", "labels a class that the linear probe learns from, one probe each", rare=True)
+    inversion_steps: int = setting(60, "DeepInversion steps for the resurrection", at_least=1, rare=True)
     inversion_images: int = setting(
-        20, "images of each forget class in a resurrection; half as many of the others", at_least=1
+        20,
+        "images of each forget class in a resurrection; half as many of the others",
+        at_least=1,
+        rare=True,
     )
     random_models: int = setting(2, "randomly initialised models of this model's shape, for comparison", at_least=1)
     confidence: float = setting(0.95, "coverage of every interval", at_least=0.5, below=1)

@@ -2,44 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from synth.basics.errors import UsageError
-from synth.commands.console import ClassList, settings_flags, settings_from_flags
+from synth.commands.config import config_option
+from synth.commands.options import Command, option, settings_flags, settings_from_flags
 from unlearn.audit.audit_settings import AuditSettings
 from unlearn.commands.options import (
     FROM_ENVIRONMENT,
     PATH,
+    WHAT,
+    WHERE,
     code_option,
     data_options,
     device_option,
+    forget_option,
     seed_option,
     threads_option,
 )
 
 
-@click.command(context_settings=FROM_ENVIRONMENT)
+def options_of_audit(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options that an audit.json stands for; other files hold options by name."""
+    if "request" not in content:
+        return content
+    request, data = content["request"], content["request"]["data"] or {}
+    return {
+        **content["settings"],
+        "students": [request["student"]],
+        "teacher": request["teacher"],
+        "references": request["references"],
+        "shards": request["shards"],
+        "data": data.get("name"),
+        "data_root": data.get("root"),
+        "image_size": data.get("image_size"),
+        "forget": content["forget"],
+        "seed": content["seed"],
+        "device": content["device"],
+    }
+
+
+@click.command(cls=Command, context_settings=FROM_ENVIRONMENT)
 @click.argument("students", metavar="STUDENT...", nargs=-1, required=True, type=PATH)
-@click.option("--teacher", type=PATH, default="teacher.safetensors", help="the original model")
-@click.option("--forget", type=ClassList(), required=True, help="classes that were to be forgotten, such as 0 or 3,8")
-@click.option(
-    "--reference", "references", type=PATH, multiple=True, help="a model retrained without them; again for each one"
+@option("--teacher", group=WHAT, type=PATH, default="teacher.safetensors", help="the original model")
+@forget_option
+@option(
+    "--reference",
+    "references",
+    group=WHAT,
+    type=PATH,
+    multiple=True,
+    help="a model retrained without the classes; give the option once per model",
 )
-@data_options(required=False)
-@click.option(
-    "--shards", help="run of synth generate: synthetic images to relearn from, and to judge on without --data"
+@option(
+    "--shards",
+    group=WHAT,
+    help="run of synth generate to relearn from; without --data, the audit judges on it too",
 )
-@click.option(
-    "--out", type=PATH, required=True, help="folder for audit.json and pictures; of several students, for a folder each"
-)
-@click.option("--overwrite", is_flag=True, help="replace an earlier audit in --out")
-@settings_flags(AuditSettings)
 @code_option
 @seed_option
+@data_options(required=False)
+@option(
+    "--out",
+    group=WHERE,
+    type=PATH,
+    required=True,
+    help="folder for audit.json and pictures; with several students it gets one folder per student",
+)
+@option("--overwrite", group=WHERE, is_flag=True, help="replace an earlier audit in --out")
+@config_option("an audit.json", options_of_audit)
+@settings_flags({"audit": AuditSettings}, {"audit": "Settings"})
 @device_option
 @threads_option
 def audit(
@@ -60,11 +97,11 @@ def audit(
     threads: int | None,
     **flags: Any,
 ) -> None:
-    """Measure what is left of the forgotten classes in STUDENT, a checkpoint or a run folder.
+    """Measure what STUDENT still knows of the classes. STUDENT is a checkpoint or a run folder.
 
-    Runs every measure that the inputs allow, says which it could not run and what would make it possible, and judges by
-    stated rules against models that were retrained without the classes. Several students are audited one by one, each into a
-    folder of its name in --out, and what is measured of the other models is measured once.
+    The audit runs every measure that the inputs allow. It lists each measure that it could not run, and the input that is
+    missing. It judges by stated rules, against models that were retrained without the classes. Several students are
+    audited one after the other, each into a folder of its name in --out; the other models are measured once.
     """
     settings = settings_from_flags(AuditSettings(), flags, "audit")
     from synth.basics.device import machine
@@ -73,14 +110,23 @@ def audit(
     from unlearn.data import DataSource
 
     source = DataSource(data, data_root, download, image_size) if data else None
-    requests = [
-        run.Request(
-            student=student, teacher=teacher, forget=forget, references=references, data=source, shards=shards, out=folder,
-            settings=settings, trusted_architecture=arch, seed=seed, device=machine(device, None), workers=threads,
-            overwrite=overwrite,
-        )
-        for student, folder in folders(students, out).items()
-    ]  # fmt: skip
+    places = folders(students, out)
+    request = run.Request(
+        student=students[0],
+        teacher=teacher,
+        forget=forget,
+        references=references,
+        data=source,
+        shards=shards,
+        out=out,
+        settings=settings,
+        trusted_architecture=arch,
+        seed=seed,
+        device=machine(device, None),
+        workers=threads,
+        overwrite=overwrite,
+    )
+    requests = [dataclasses.replace(request, student=student, out=place) for student, place in places.items()]
     records = run.audit_each(requests, lambda line: click.echo(line, err=True))
     for request, record in zip(requests, records, strict=True):
         if len(requests) > 1:
@@ -90,7 +136,7 @@ def audit(
 
 
 def folders(students: Sequence[Path], out: Path) -> dict[Path, Path]:
-    """Where each student's audit goes: `out` itself, or of several a folder in it, named as the student's run or checkpoint."""
+    """Where each student's audit goes: `out` itself, or with several students a folder in it, named after the run or checkpoint."""
     if len(students) == 1:
         return {students[0]: out}
     found: dict[Path, Path] = {}
@@ -98,7 +144,8 @@ def folders(students: Sequence[Path], out: Path) -> dict[Path, Path]:
         folder = out / (student.resolve().name if student.is_dir() else student.stem)
         if folder in found.values():
             raise UsageError(
-                f"two of the students would be audited in {folder}: name each once, and those of one name in commands of their own"
+                f"two of the students would be audited in {folder}: name each student once, and audit students of the same name "
+                "one by one"
             )
         found[student] = folder
     return found

@@ -1,20 +1,24 @@
-"""Command-line options that several commands share."""
+"""Options that several commands of `unlearn` share."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from synth.commands.console import ClassList
+from synth.commands.options import MACHINE, Decorator, option, stacked
+
 FROM_ENVIRONMENT = {"auto_envvar_prefix": "UNLEARN", "show_default": True, "max_content_width": 110}
 PATH = click.Path(path_type=Path)
+WHAT, WHERE, DATA = "What to do", "Where", "Real images"
+ARCHITECTURES = "lenet5, allcnn, resnet20, a torchvision model, or your own module:function"
 
 
 class Within(click.FloatRange):
-    """A range of numbers. NaN, which every comparison lets pass, is none."""
+    """A range of numbers. It refuses NaN, which passes every comparison."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
@@ -25,16 +29,33 @@ class Within(click.FloatRange):
 
 WIDTH = Within(0, 16, min_open=True)
 
-device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto")
-threads_option = click.option("--threads", type=click.IntRange(min=1), help="CPU threads  [default: all cores]")
+forget_option = option(
+    "--forget", group=WHAT, type=ClassList(), required=True, help="numbers of the classes to forget, such as 0 or 3,8"
+)
+device_option = option(
+    "--device",
+    group=MACHINE,
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    help="device that the networks run on",
+)
+threads_option = option(
+    "--threads", group=MACHINE, type=click.IntRange(min=1), help="CPU threads  [default: all cores]"
+)
 # The bound leaves the lower half of torch's 64 bits to an audit, which numbers its experiments there.
-seed_option = click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0)
-code_option = click.option(
-    "--arch", help="module:function of a checkpoint's architecture, if it is your own code; several as a:f,b:g"
+seed_option = option("--seed", group=WHAT, type=click.IntRange(0, 2**32 - 1), default=0, help="random seed")
+code_option = option(
+    "--arch",
+    group=WHAT,
+    help="module:function of a checkpoint's architecture, if it is your own code; several as a:f,b:g",
+)
+checkpoint_options = stacked(
+    option("--out", group=WHERE, type=PATH, required=True, help="checkpoint to write"),
+    option("--overwrite", group=WHERE, is_flag=True, help="replace the checkpoint in --out"),
 )
 
 
-def tensorboard_folder(context: click.Context, option: click.Parameter, value: Path | None) -> Path | None:
+def tensorboard_folder(context: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
     if value is not None:
         from unlearn.run.tensorboard import check
 
@@ -42,33 +63,32 @@ def tensorboard_folder(context: click.Context, option: click.Parameter, value: P
     return value
 
 
-overwrite_checkpoint_option = click.option("--overwrite", is_flag=True, help="replace the checkpoint --out")
-tensorboard_option = click.option(
-    "--tensorboard", type=PATH, callback=tensorboard_folder, help="folder for the metrics as TensorBoard events as well"
+tensorboard_option = option(
+    "--tensorboard",
+    group=WHERE,
+    rare=True,
+    type=PATH,
+    callback=tensorboard_folder,
+    help="folder to write the metrics to as TensorBoard events, too",
 )
 
 
-def data_options(required: bool = True) -> Callable[[Any], Any]:
+def data_options(required: bool = True) -> Decorator:
     """Where real images come from."""
-    options = (
-        click.option(
-            "--image-size",
-            type=click.IntRange(8, 1024),
-            default=32,
-            help="side of a folder's images, in pixels",
-        ),
-        click.option("--download", is_flag=True, help="fetch the data set if it isn't there"),
-        click.option("--data-root", type=PATH, help="folder that holds the data set  [default: data]"),
-        click.option(
+    return stacked(
+        option(
             "--data",
+            group=DATA,
             required=required,
             help="digits, mnist, fashion-mnist, cifar10, or a folder with train/ and test/",
         ),
+        option("--data-root", group=DATA, type=PATH, help="folder that holds the data set  [default: data]"),
+        option("--download", group=DATA, is_flag=True, help="download the data set if it is not there"),
+        option(
+            "--image-size",
+            group=DATA,
+            type=click.IntRange(8, 1024),
+            default=32,
+            help="side in pixels that a folder's images are resized to",
+        ),
     )
-
-    def decorate(command: Any) -> Any:
-        for option in options:
-            command = option(command)
-        return command
-
-    return decorate

@@ -51,7 +51,7 @@ def say(line: str, err: bool = False) -> None:
     help="page to write",
 )
 def report(run: Path, out: Path) -> None:
-    """Write the audit RUN (its folder, its audit.json, or an earlier page of it) as one self-contained page."""
+    """Write an audit as one web page. RUN is the audit's folder, its audit.json, or an earlier page of it."""
     from unlearn.report.write import write_report
 
     size = write_report(run, out)
@@ -66,9 +66,9 @@ def report(run: Path, out: Path) -> None:
 @shards_option
 @run_shards_option
 def verify(report: Path, references: tuple[Path, ...], **places: Any) -> None:
-    """Re-check REPORT, a page or an audit.json: hashes, numbers against each other, the verdict's rules, and what the page shows.
+    """Check a report's hashes, numbers and verdict. REPORT is a page or an audit.json.
 
-    It does not run a model: that a value is what the models give, only 'unlearn replay' can tell.
+    No model runs: whether the models really give these values is for 'unlearn replay' to check.
     """
     from unlearn.report.places import Places
     from unlearn.report.verify import checks as checking
@@ -118,7 +118,7 @@ def replay(
     device: str | None,
     **places: Any,
 ) -> None:
-    """Make the audit of REPORT again from its settings, and with --retrain its student, and compare every value."""
+    """Repeat the audit of REPORT and compare every value. With --retrain its student is trained again, too."""
     from unlearn.report.places import Places
     from unlearn.report.replay import replay as replaying
 

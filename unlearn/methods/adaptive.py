@@ -1,32 +1,76 @@
 """Adaptive DeepInversion in the loop: the student's disagreement steers what is synthesised next (Yin et al. 2020).
 
-From the teacher alone, in rounds. Each round makes new images of the retain classes, by DeepInversion with one more term,
+It needs the teacher only and works in rounds. Each round makes new images of the retain classes, by DeepInversion with one
+more term,
 
     min_x  R_DeepInversion(x) + α_c (1 - JS(T(x) || S(x))),     JS = ½ KL(p || m) + ½ KL(q || m),  m = ½ (p + q),
 
-so that new images are those that teacher and student disagree on, and then trains the student on all images so far. In the
-first round there is nothing to disagree with. The teacher labels what the student sees, blended and shifted as it is, with
-the forget classes taken out of its distribution; its labels of the images alone are far worse (REFERENCE: 88 % to 99 %).
+so that teacher and student disagree on the new images. Then it trains the student on all images so far. The first round has
+no such term, because the student is untrained. The teacher labels exactly what the student sees, blended and shifted, and
+the forget classes are removed from its distribution. Labels of the unblended images are far worse: 88 % against 99 %.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from synth.basics.errors import UserError
+from synth.basics.settings import ComputeSettings, setting
 from synth.checkpoint.augment import shift_and_flip
 from synth.checkpoint.batch_norm import batch_norm_layers
 from synth.checkpoint.classifier import Classifier, to_unit
 from synth.methods import deepinversion
-from synth.methods.deepinversion import ExtraLoss
-from synth.methods.settings import DeepInversionSettings
+from synth.methods.deepinversion import DeepInversionSettings, ExtraLoss
 from unlearn.methods import losses
 from unlearn.methods.method import Inputs, Part
 from unlearn.methods.mixing import mixed
 from unlearn.samples.filters import without_forget_classes
-from unlearn.settings import AdaptiveSettings
 from unlearn.train import descend, one_cycle_sgd
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveSettings(ComputeSettings):
+    """Adaptive DeepInversion in the loop. The weight of competition is the paper's; sizes and student are ours."""
+
+    rounds: int = setting(5, "rounds of synthesis and distillation", at_least=1)
+    per_class: int = setting(20, "images of each retain class that a round adds", at_least=1)
+    compete: float = setting(
+        10.0,
+        "weight of the student's disagreement in the synthesis (the paper's alpha_c); 0 leaves it out",
+        at_least=0,
+        rare=True,
+    )
+    synthesis_steps: int = setting(100, "Adam steps for a round's images", at_least=1)
+    synthesis_batch: int = setting(500, "images optimised together", at_least=2, rare=True)
+    round_steps: int = setting(400, "the student's training steps a round", at_least=1)
+    batch_size: int = setting(128, "images a step", at_least=2)
+    lr: float = setting(0.1, "peak learning rate of SGD with momentum, one cycle over all rounds", above=0, rare=True)
+    weight_decay: float = setting(5e-4, "L2 penalty on the weights", at_least=0, rare=True)
+    temperature: float = setting(
+        1.0,
+        "softens the teacher's and the student's probabilities; above 1 they carry more of the forget class",
+        above=0,
+    )
+    mixup: float = setting(
+        1.0,
+        "blend pairs of images by Beta(m, m) before the teacher labels them; 0 is off",
+        at_least=0,
+        rare=True,
+    )
+    shift: int = setting(2, "largest random shift in pixels", at_least=0, at_most=64)
+    flip: bool = setting(False, "mirror images at random; right for natural images, wrong for digits")
+
+
+HELP = (
+    "Alternate synthesis and distillation. The student's disagreement with the teacher steers the images. "
+    "Needs no shards."
+)
+SETTINGS = AdaptiveSettings
+PRESETS: dict[str, AdaptiveSettings] = {}
+
 
 STARTS_FROM_TEACHER = False
 
@@ -38,21 +82,21 @@ def trains_on_shards(settings: AdaptiveSettings) -> bool:
 def start(inputs: Inputs, settings: AdaptiveSettings) -> Adaptive:
     if not batch_norm_layers(inputs.teacher):
         raise UserError(
-            f"{inputs.teacher.card.architecture} has no batch-norm layers, whose statistics this method's synthesis works by: use "
-            "a teacher with batch norm, or 'synth generate --bn 0' and 'unlearn distill'"
+            f"{inputs.teacher.card.architecture} has no batch-norm layers, and this method's synthesis needs their statistics: "
+            "use a teacher with batch norm, or 'synth generate --bn 0' and 'unlearn distill'"
         )
     return Adaptive(inputs, settings)
 
 
 class Adaptive:
-    """One step is one of the student's; the first of a round makes the round's images before it."""
+    """A step is one training step of the student. The first step of a round makes the round's images first."""
 
     def __init__(self, inputs: Inputs, settings: AdaptiveSettings) -> None:
         self.settings, self.inputs, self.teacher = settings, inputs, inputs.teacher
         self.student = inputs.new_student().train()
         self.steps = settings.rounds * settings.round_steps
         self.optimiser, self.schedule = one_cycle_sgd(self.student, settings.lr, settings.weight_decay, self.steps)
-        self.generator = torch.Generator().manual_seed(inputs.seed)
+        self.rng = torch.Generator().manual_seed(inputs.seed)
         self.per_round = settings.per_class * len(inputs.retain)
         size = (settings.rounds * self.per_round, *inputs.card.input_shape)
         self.images = torch.zeros(size, dtype=torch.uint8, device=inputs.device)
@@ -60,7 +104,7 @@ class Adaptive:
             "student": self.student,
             "optimiser": self.optimiser,
             "schedule": self.schedule,
-            "generator": self.generator,
+            "rng": self.rng,
             "images": self.images,
         }
 
@@ -70,9 +114,9 @@ class Adaptive:
         if since == 0:
             self.images[done * self.per_round : (done + 1) * self.per_round] = self.new_images(done)
         there = (done + 1) * self.per_round
-        rows = torch.randint(there, (settings.batch_size,), generator=self.generator).to(self.images.device)
-        x_unit = shift_and_flip(to_unit(self.images[rows]), settings.shift, settings.flip, self.generator)
-        x_unit = mixed(x_unit, settings.mixup, self.generator)
+        rows = torch.randint(there, (settings.batch_size,), generator=self.rng).to(self.images.device)
+        x_unit = shift_and_flip(to_unit(self.images[rows]), settings.shift, settings.flip, self.rng)
+        x_unit = mixed(x_unit, settings.mixup, self.rng)
         with torch.no_grad():
             targets = without_forget_classes(self.teacher(x_unit), self.inputs.forget, settings.temperature)
         loss = losses.divergence(targets, self.student(x_unit), settings.temperature)
@@ -80,24 +124,24 @@ class Adaptive:
         return {"loss": loss.detach(), "images": torch.tensor(float(there))}
 
     def new_images(self, done: int) -> Tensor:
-        """A round's images, `per_class` of each retain class, uint8 (N, C, H, W)."""
+        """The images of a round, `per_class` per retain class, uint8 (N, C, H, W)."""
         labels = torch.tensor(self.inputs.retain).repeat(self.settings.per_class)
         extra = competition(self.student, self.settings.compete) if done and self.settings.compete else None
         self.student.eval().requires_grad_(False)
         images = deepinversion.synthesise(
-            self.teacher, labels, synthesis_settings(self.settings), self.generator, extra
+            self.teacher, labels, synthesis_settings(self.settings), self.rng, extra_loss=extra
         )
         self.student.train().requires_grad_(True)
         return images
 
 
 def competition(student: Classifier, weight: float) -> ExtraLoss:
-    """α_c (1 - mean_n JS(T(x_n) || S(x_n))), JS in bits, so that both ends of the term are 0 and α_c."""
+    """α_c (1 - mean_n JS(T(x_n) || S(x_n))), a scalar. JS is in bits, so the term is between 0 and α_c."""
     return lambda x_norm, teacher_logits: weight * (1 - jensen_shannon(teacher_logits, student.logits(x_norm)).mean())
 
 
 def jensen_shannon(logits: Tensor, other_logits: Tensor) -> Tensor:
-    """JS(p || q) = ½ KL(p || m) + ½ KL(q || m) with m = ½ (p + q), in bits, (N, K) twice to (N,)."""
+    """JS(p || q) = ½ KL(p || m) + ½ KL(q || m) with m = ½ (p + q), in bits: logits (N, K) twice to (N,)."""
     log_p, log_q = logits.log_softmax(1), other_logits.log_softmax(1)
     log_m = torch.logaddexp(log_p, log_q) - torch.log(torch.tensor(2.0))
     nats = (log_p.exp() * (log_p - log_m) + log_q.exp() * (log_q - log_m)).sum(1) / 2

@@ -1,21 +1,24 @@
-"""Filtered distillation: a student from scratch, on the teacher's stored logits with the forget classes taken out."""
+"""Filtered distillation: a student with random weights learns the teacher's stored logits without the forget classes.
+
+It reads shards only: no teacher, and so no monitor, since a class that the student never sees does not come back.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from synth.basics.errors import HopelessError
+from synth.basics.settings import ComputeSettings, require, setting
 from synth.checkpoint.augment import shift_and_flip
-from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier, to_unit
 from synth.shards.index import Index, RunCard
 from unlearn.methods import losses
-from unlearn.methods.method import Part
+from unlearn.methods.method import Inputs, Part
 from unlearn.methods.mixing import mixup
 from unlearn.samples.filters import (
     Filter,
@@ -26,88 +29,161 @@ from unlearn.samples.filters import (
     without_forget_classes,
 )
 from unlearn.samples.pool import Batch, ShardPool
-from unlearn.settings import DistillSettings
+from unlearn.settings import Idle, LoopSettings
 from unlearn.train import descend, one_cycle_sgd
 
 
-def filters_for(forget: tuple[int, ...], settings: DistillSettings) -> dict[str, Filter]:
-    """The filters that samples pass before the student sees them, by the name of what drops a sample."""
-    filters = {"forget label": retain_label(forget), "forget probability": forget_gate(forget, settings.gate)}
-    if settings.post_filter:  # which corrects the teacher's logits instead, and needs to drop nothing
-        filters = {}
+@dataclass(frozen=True, kw_only=True)
+class DistillSettings(ComputeSettings):
+    """Filtered distillation: a student from scratch on the shards' images and the teacher's stored logits.
+
+    Temperature, shift and steps were chosen on training images of MNIST, never on test images. A temperature of 4 keeps
+    some tenths of a point more of the retain classes, but its soft targets teach what the teacher knows of the forget class
+    (docs/traces.md); hard labels teach least of it.
+    """
+
+    gate: float = setting(
+        0.01, "drop samples whose forget-class probability is this or more (ε of GKT); 1 drops none", above=0, at_most=1
+    )
+    entropy: float | None = setting(None, "drop samples whose entropy in nats is this or more", above=0)
+    post_filter: bool = setting(False, "drop nothing, but push the forget classes down in the teacher's logits (ISPF)")
+    steps: int = setting(4000, "training steps", at_least=1)
+    batch_size: int = setting(128, "images a step", at_least=2)
+    lr: float = setting(0.1, "peak learning rate of SGD with momentum", above=0)
+    weight_decay: float = setting(5e-4, "L2 penalty on the weights", at_least=0, rare=True)
+    temperature: float = setting(
+        1.0,
+        "softens the teacher's and the student's probabilities; above 1 they carry more of the forget class",
+        above=0,
+    )
+    hard_labels: bool = setting(
+        False, "learn the teacher's likeliest retain class alone, not its probabilities", rare=True
+    )
+    mixup: float = setting(
+        0.0, "blend pairs of images and of their targets by Beta(m, m); 0 is off", at_least=0, rare=True
+    )
+    shift: int | None = setting(
+        None,
+        "largest random shift in pixels; by default 0 where the shards hold blends, which are shifted already, else 2",
+        at_least=0,
+        at_most=64,
+    )
+    flip: bool = setting(False, "mirror images at random; right for natural images, wrong for digits")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(not self.hard_labels or self.temperature == 1, "hard labels have no temperature: leave one of them out")
+        require(
+            not (self.hard_labels and self.post_filter), "hard labels and post-filter exclude each other: choose one"
+        )
+
+
+HELP = "Train a student from scratch on filtered shards. It reads the shards only: no teacher, no real image."
+SETTINGS = DistillSettings
+PRESETS: dict[str, DistillSettings] = {}
+IDLE: Idle = (
+    (
+        ("gate",),
+        lambda s: s.post_filter,
+        "with --post-filter, which drops nothing: leave one of them out",
+    ),
+)
+
+
+NEEDS_TEACHER = False
+STARTS_FROM_TEACHER = False
+LOOP = LoopSettings(every=100, monitor=False)
+
+
+def trains_on_shards(settings: DistillSettings) -> bool:
+    return True
+
+
+def training_filters(forget: tuple[int, ...], settings: DistillSettings) -> dict[str, Filter]:
+    """The filters that a sample has to pass before the student sees it. Each has a name, for the counts of what it drops.
+
+    The post-filter corrects the teacher's logits instead of dropping samples.
+    """
+    filters: dict[str, Filter] = {}
+    if not settings.post_filter:
+        filters["forget label"] = retain_label(forget)
+        filters["forget probability"] = forget_gate(forget, settings.gate)
     if settings.entropy is not None:
         filters["entropy"] = entropy_below(settings.entropy)
     return filters
 
 
 def fill_in(settings: DistillSettings, run: RunCard) -> DistillSettings:
-    """The settings with what depends on the run decided."""
+    """The settings with the shift decided: blends in the shards are shifted already."""
     if settings.shift is not None:
         return settings
     return dataclasses.replace(settings, shift=0 if run.plan.blends else 2)
 
 
-class Distillation:
-    """Minimise KL(q || S(x)), q being the teacher's distribution without the forget classes, for `settings.steps` steps.
+def start(inputs: Inputs, settings: DistillSettings) -> Distillation:
+    return Distillation(inputs, settings)
 
-    Each shard buys its share of the steps, and the last shard the last step: from a run that is still being written, the
-    student trains as far as the published part allows, and the learning rate follows the steps, so the work is the same as on
-    a finished run. There the student is a function of the seed; while the run is being written, also of when its shards come.
+
+class Distillation:
+    """Minimise KL(q || S(x)) for `settings.steps` steps; q is the teacher's distribution without the forget classes.
+
+    Each shard allows its share of the steps, and the last shard allows the last step. So the student trains on a run that is
+    still being written as far as its published shards allow. The learning rate follows the steps, so the work is the same as
+    on a finished run. On a finished run the student is a function of the seed; on a run that is still being written it also
+    depends on when the shards appear.
 
     Args:
-        pools: the same pool each time it has grown; one pool for a finished run.
-        card: the student's.
+        inputs: with `pools`: the same pool each time it has grown, or one pool for a finished run.
         settings: filled in.
     """
 
-    def __init__(
-        self,
-        pools: Iterable[ShardPool],
-        card: ModelCard,
-        forget: tuple[int, ...],
-        settings: DistillSettings,
-        *,
-        seed: int = 0,
-        device: str = "cpu",
-    ) -> None:
-        self.pools, self.forget, self.settings, self.device = iter(pools), forget, settings, device
+    def __init__(self, inputs: Inputs, settings: DistillSettings) -> None:
+        assert inputs.pools is not None
+        self.pools, self.forget, self.settings = inputs.pools, inputs.forget, settings
         self.steps = settings.steps
-        self.student = Classifier.untrained(card, seed).to(device).train()
+        self.student = inputs.new_student().train()
         self.optimiser, self.schedule = one_cycle_sgd(self.student, settings.lr, settings.weight_decay, settings.steps)
-        self.generator = torch.Generator().manual_seed(seed)
-        self.rows = Rows(settings.batch_size, self.generator)
-        self.samples: Batch | None = None
-        self.index: Index | None = None  # of the shards that are here
+        self.rng = torch.Generator().manual_seed(inputs.seed)
+        self.rows = Rows(settings.batch_size, self.rng)
+        self.arrived = Arrived(inputs.device)
+        self.index: Index | None = None  # of the shards taken in so far
         self.counts: dict[str, int] = {}
-        self.affordable = 0  # steps, by the shards that are here
+        self.affordable = 0  # steps that the shards taken in so far allow
         self.parts: dict[str, Part] = {
             "student": self.student,
             "optimiser": self.optimiser,
             "schedule": self.schedule,
-            "generator": self.generator,
+            "rng": self.rng,
             "rows": self.rows,
         }
 
     def step(self, number: int) -> dict[str, Tensor]:
         self.take_in_for(number + 1)
-        assert self.samples is not None
-        loss = distillation_loss(
-            self.student, self.samples, self.rows.next(len(self.samples)), self.forget, self.settings, self.generator
-        )
+        samples = self.arrived.samples
+        rows = self.rows.next(len(samples))
+        loss = distillation_loss(self.student, samples, rows, self.forget, self.settings, self.rng)
         descend(loss, self.optimiser, self.schedule)
-        samples, rate = float(len(self.samples)), float(self.schedule.get_last_lr()[0])
-        return {"loss": loss.detach(), "samples": torch.tensor(samples), "lr": torch.tensor(rate, dtype=torch.float64)}
+        rate = float(self.schedule.get_last_lr()[0])
+        return {
+            "loss": loss.detach(),
+            "samples": torch.tensor(float(len(samples))),
+            "lr": torch.tensor(rate, dtype=torch.float64),
+        }
+
+    def take_in_all(self) -> None:
+        """Take in the rest of the shards: a run that was resumed after its last step has taken in none."""
+        self.take_in_for(self.steps)
 
     def take_in_for(self, steps: int) -> None:
-        """Take in the shards that so many steps need; all of them where these are all steps."""
+        """Take in the shards that this number of steps needs."""
         while self.affordable < steps:
             self.take_in(next(self.pools))
 
     def take_in(self, pool: ShardPool) -> None:
-        """Raises HopelessError where the filters leave a complete run too small."""
+        """Raises HopelessError if the filters leave too little of a complete run."""
         self.index, self.counts = pool.index, {"kept": len(pool), **pool.dropped}
         if len(pool) >= 2:
-            self.samples = pool.samples().to(self.device)
+            self.arrived.update(pool)
             share = round(self.steps * pool.share_loaded)
             self.affordable = self.steps if pool.share_loaded == 1 else min(share, self.steps - 1)
         elif pool.share_loaded == 1:
@@ -116,11 +192,49 @@ class Distillation:
             )
 
 
-class Rows:
-    """Rows of batches, each pass over the samples in a new order, without a small last batch. Starts anew where they grow."""
+class Arrived:
+    """The samples of a growing pool, on the device. Only those that are new are copied there."""
 
-    def __init__(self, batch_size: int, generator: torch.Generator) -> None:
-        self.batch_size, self.generator = batch_size, generator
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.room: Batch | None = None  # on the device, as long as the planned run
+        self.samples = Batch(torch.empty(0), torch.empty(0), torch.empty(0))
+
+    def update(self, pool: ShardPool) -> None:
+        """Make `samples` those of the pool."""
+        found = pool.samples()
+        if self.device == "cpu":  # where the pool's own memory serves
+            self.samples = found
+            return
+        if self.room is None and pool.share_loaded == 1:
+            self.samples = found.to(self.device)
+            return
+        if self.room is None:
+            self.room = room_for(found, pool.index.card.plan.samples, self.device)
+        here = len(self.samples)
+        new = part_of(found, here, len(found)).to(self.device)
+        place = part_of(self.room, here, len(found))
+        for to, rows in ((place.images, new.images), (place.labels, new.labels), (place.logits, new.logits)):
+            to.copy_(rows)
+        self.samples = part_of(self.room, 0, len(found))
+
+
+def room_for(samples: Batch, count: int, device: str) -> Batch:
+    """Memory on the device for `count` samples like these."""
+    fields = (samples.images, samples.labels, samples.logits)
+    return Batch(*(torch.empty((count, *field.shape[1:]), dtype=field.dtype, device=device) for field in fields))
+
+
+def part_of(samples: Batch, begin: int, end: int) -> Batch:
+    """Samples `begin` to `end` (not included). They are not copied."""
+    return Batch(samples.images[begin:end], samples.labels[begin:end], samples.logits[begin:end])
+
+
+class Rows:
+    """The rows of batches. Each pass over the samples has a new order and no small last batch; growing starts a new pass."""
+
+    def __init__(self, batch_size: int, rng: torch.Generator) -> None:
+        self.batch_size, self.rng = batch_size, rng
         self.order = torch.empty(0, dtype=torch.long)
         self.used = 0
 
@@ -128,7 +242,7 @@ class Rows:
         """Numbers below `count`, (min(batch size, count),)."""
         size = min(self.batch_size, count)
         if len(self.order) != count or self.used + size > count:
-            self.order, self.used = torch.randperm(count, generator=self.generator), 0
+            self.order, self.used = torch.randperm(count, generator=self.rng), 0
         self.used += size
         return self.order[self.used - size : self.used]
 
@@ -145,19 +259,19 @@ def distillation_loss(
     rows: Tensor,
     forget: tuple[int, ...],
     settings: DistillSettings,
-    generator: torch.Generator,
+    rng: torch.Generator,
 ) -> Tensor:
-    """τ² mean_n KL(q_n || softmax(S(x_n) / τ)) on one augmented batch."""
+    """τ² mean_n KL(q_n || softmax(S(x_n) / τ)) on one augmented batch, a scalar in nats."""
     rows = rows.to(samples.labels.device)
     assert settings.shift is not None, "fill_in decides it"
-    x_unit = shift_and_flip(to_unit(samples.images[rows]), settings.shift, settings.flip, generator)
+    x_unit = shift_and_flip(to_unit(samples.images[rows]), settings.shift, settings.flip, rng)
     targets = targets_for(samples.logits[rows], forget, settings)
-    x_unit, targets = mixup(x_unit, targets, settings.mixup, generator)
+    x_unit, targets = mixup(x_unit, targets, settings.mixup, rng)
     return losses.divergence(targets, student(x_unit), settings.temperature)
 
 
 def targets_for(logits: Tensor, forget: tuple[int, ...], settings: DistillSettings) -> Tensor:
-    """What the student is to say of samples with these teacher logits, (N, K)."""
+    """The distributions (N, K) that the student learns, from the teacher's logits (N, K)."""
     if settings.post_filter:
         return (post_filter(logits, forget, temperature=settings.temperature) / settings.temperature).softmax(1)
     targets = without_forget_classes(logits, forget, settings.temperature)

@@ -1,24 +1,52 @@
 """Error-minimising and error-maximising noise: unlearning from the teacher's weights alone (Chundawat et al. 2023).
 
-Noise that the teacher is most wrong about stands for the forget classes, noise that it is most sure of for the others:
+For a forget class f, noise is optimised until the teacher is most wrong about it; for a retain class r, until the teacher is
+most certain of it:
 
     N_f = argmax_N  CE(T(N), f) - λ mean_n ||N_n||²         N_r = argmin_N  CE(T(N), r) + λ mean_n ||N_n||²
 
-The impair phase trains the teacher on N_f, labelled f, together with N_r; the repair phase on N_r alone. So a forget class is
-a target here, by design: on noise that is nothing like it. All other methods never give one.
+The impair phase trains the teacher on N_f, labelled f, together with N_r. The repair phase trains it on N_r only. So here a
+forget class is a target, by design, on noise that looks nothing like the class. No other method has such a target.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from synth.basics.settings import ComputeSettings, setting
 from synth.checkpoint.classifier import Classifier
 from unlearn.methods import losses
 from unlearn.methods.method import Inputs, Part
 from unlearn.methods.student import copy_of
-from unlearn.settings import EMMNSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class EMMNSettings(ComputeSettings):
+    """Error-minimising and -maximising noise. The defaults are those of UNSIR, its predecessor, which publishes more."""
+
+    noise_per_class: int = setting(256, "noise images optimised for each class", at_least=1, rare=True)
+    noise_steps: int = setting(40, "Adam steps for a class's noise", at_least=1)
+    noise_lr: float = setting(0.1, "Adam's learning rate for the noise, in normalised pixels", above=0, rare=True)
+    l2: float = setting(0.1, "weight of the noise's squared norm", at_least=0, rare=True)
+    impair_steps: int = setting(20, "training steps on the noise of all classes", at_least=1)
+    impair_lr: float = setting(0.02, "learning rate of SGD while impairing", above=0, rare=True)
+    repair_steps: int = setting(20, "training steps on the noise of the retain classes", at_least=0)
+    repair_lr: float = setting(0.01, "learning rate of SGD while repairing", above=0, rare=True)
+    momentum: float = setting(0.0, "momentum of SGD", at_least=0, below=1, rare=True)
+    batch_size: int = setting(256, "noise images a training step", at_least=2)
+
+
+HELP = (
+    "Impair and repair the teacher by noise. The noise maximises the error on the forget classes and "
+    "minimises it on the others. Needs no shards."
+)
+SETTINGS = EMMNSettings
+PRESETS: dict[str, EMMNSettings] = {}
+
 
 STARTS_FROM_TEACHER = True
 
@@ -32,7 +60,7 @@ def start(inputs: Inputs, settings: EMMNSettings) -> EMMN:
 
 
 class EMMN:
-    """One step for each class's noise, then the impair steps, then the repair steps."""
+    """One step per class makes the class's noise. The impair steps follow, then the repair steps."""
 
     def __init__(self, inputs: Inputs, settings: EMMNSettings) -> None:
         self.settings, self.inputs, self.teacher = settings, inputs, inputs.teacher
@@ -40,7 +68,7 @@ class EMMN:
         self.noise_done = self.num_classes
         self.impair_done = self.noise_done + settings.impair_steps
         self.steps = self.impair_done + settings.repair_steps
-        self.generator = torch.Generator().manual_seed(inputs.seed)
+        self.rng = torch.Generator().manual_seed(inputs.seed)
         self.student = copy_of(inputs.teacher, inputs).train().requires_grad_(True)
         self.optimiser = torch.optim.SGD(self.student.parameters(), lr=settings.impair_lr, momentum=settings.momentum)
         shape = (self.num_classes, settings.noise_per_class, *inputs.card.input_shape)
@@ -48,13 +76,13 @@ class EMMN:
         self.parts: dict[str, Part] = {
             "student": self.student,
             "optimiser": self.optimiser,
-            "generator": self.generator,
+            "rng": self.rng,
             "noise": self.noise,
         }
 
     def step(self, number: int) -> dict[str, Tensor]:
         if number < self.noise_done:
-            start_MCHW = torch.randn(self.noise.shape[1:], generator=self.generator).to(self.noise.device)
+            start_MCHW = torch.randn(self.noise.shape[1:], generator=self.rng).to(self.noise.device)
             self.noise[number] = optimised_noise(
                 self.teacher, number, number in self.inputs.forget, start_MCHW, self.settings
             )
@@ -64,8 +92,8 @@ class EMMN:
         self.optimiser.param_groups[0]["lr"] = rate
         classes = torch.arange(self.num_classes) if impairing else torch.tensor(self.inputs.retain)
         size = (self.settings.batch_size,)
-        labels = classes[torch.randint(len(classes), size, generator=self.generator)].to(self.noise.device)
-        rows = torch.randint(self.noise.shape[1], size, generator=self.generator).to(self.noise.device)
+        labels = classes[torch.randint(len(classes), size, generator=self.rng)].to(self.noise.device)
+        rows = torch.randint(self.noise.shape[1], size, generator=self.rng).to(self.noise.device)
         loss = losses.divergence(
             losses.one_hot(labels, self.num_classes), self.student.logits(self.noise[labels, rows])
         )
@@ -78,7 +106,7 @@ class EMMN:
 def optimised_noise(
     teacher: Classifier, label: int, maximise: bool, start_MCHW: Tensor, settings: EMMNSettings
 ) -> Tensor:
-    """Noise (M, C, H, W) after Adam's steps on `noise_loss`."""
+    """The noise (M, C, H, W) after `settings.noise_steps` steps of Adam on `noise_loss`."""
     noise = start_MCHW.clone().requires_grad_(True)
     optimiser = torch.optim.Adam([noise], lr=settings.noise_lr)
     for _ in range(settings.noise_steps):
@@ -89,7 +117,10 @@ def optimised_noise(
 
 
 def noise_loss(teacher: Classifier, noise_MCHW: Tensor, label: int, maximise: bool, l2: float) -> Tensor:
-    """± mean_n CE(T(N_n), label) + λ mean_n Σ N_n², minus where the error is to grow. Normalised pixels."""
+    """± mean_n CE(T(N_n), label) + λ mean_n Σ N_n², a scalar. The sign is minus if `maximise`, so that the error grows.
+
+    `noise_MCHW` is in normalised pixels.
+    """
     labels = torch.full((len(noise_MCHW),), label, device=noise_MCHW.device)
     error = F.cross_entropy(teacher.logits(noise_MCHW), labels)
     return (-error if maximise else error) + l2 * noise_MCHW.square().flatten(1).sum(1).mean()

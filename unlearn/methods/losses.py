@@ -1,4 +1,4 @@
-"""The loss that a student learns by, in one place, so that one test can watch what every method asks of its student."""
+"""The loss of every student. It is in one place, so that one test can watch the targets of all methods."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ def divergence(targets: Tensor, logits: Tensor, temperature: float = 1.0, reduct
     """τ² mean_n KL(q_n || softmax(z_n / τ)), a scalar in nats; for one-hot targets, the cross-entropy.
 
     Args:
-        targets: distributions q (N, K), made at the same temperature.
+        targets: distributions q (N, K), computed at the same temperature.
         logits: z (N, K).
         reduction: `batchmean` is the equation. `mean`, the default of `F.kl_div`, divides by K as well; published weights
-            of other terms are tied to it.
+            of other loss terms assume it.
     """
     loss = temperature**2 * F.kl_div((logits / temperature).log_softmax(1), targets, reduction="batchmean")
     return loss / targets.shape[1] if reduction == "mean" else loss

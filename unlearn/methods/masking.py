@@ -1,4 +1,4 @@
-"""Masking: the forget classes' logits are set so low that they never win. It forgets nothing, and every audit needs it."""
+"""Masking: the logits of the forget classes are set so low that they never win. It forgets nothing; audits compare with it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ MASKED = -1e4  # a logit whose softmax is 0 in floating point
 
 @torch.no_grad()
 def mask_logits(model: Classifier, forget: Sequence[int]) -> None:
-    """Mask the forget classes in the model's own last layer."""
+    """Mask the forget classes in the model's own last layer. Raises UserError if that layer has no bias."""
     layer = last_layer(model)
     if layer.bias is None:
-        raise UserError("the teacher's last layer has no bias to mask the forget classes with: use another baseline")
+        raise UserError("the teacher's last layer has no bias to mask the forget classes with: use another method")
     layer.weight[list(forget)] = 0.0
     layer.bias[list(forget)] = MASKED
 
 
 def refuse_unmaskable(inputs: Inputs) -> None:
-    """Raise UserError where the teacher can't be masked in its last layer."""
+    """Raise UserError if the teacher cannot be masked in its last layer."""
     masked = copy_of(inputs.teacher, inputs)
     mask_logits(masked, inputs.forget)
     check_masked(masked, inputs.forget)
@@ -34,11 +34,11 @@ def refuse_unmaskable(inputs: Inputs) -> None:
 
 @torch.no_grad()
 def check_masked(masked: Classifier, forget: tuple[int, ...]) -> None:
-    """Raise UserError where what `mask_logits` wrote isn't what the model answers, as where a ReLU follows the last layer."""
+    """Raise UserError if the model's answers do not show the mask, for example because a ReLU follows the last layer."""
     gray = torch.full((1, *masked.card.input_shape), 0.5, device=masked.mean.device)
     logits = masked(gray)[0]
     retain = [c for c in range(masked.card.num_classes) if c not in forget]
     if not logits[list(forget)].max() < logits[retain].min():
         raise UserError(
-            f"{masked.card.architecture} can't be masked in its last layer, whose outputs are not its logits: use another baseline"
+            f"{masked.card.architecture} can't be masked in its last layer, whose outputs are not its logits: use another method"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from synth.basics.errors import HopelessError
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier
-from unlearn.samples.pool import Batch
+from synth.shards.index import Index
+from unlearn.samples.pool import Batch, ShardPool
 
 
 class Stateful(Protocol):
-    """What modules, optimisers and schedules share."""
+    """What modules, optimisers and schedules have in common."""
 
     def state_dict(self) -> Any: ...
     def load_state_dict(self, state: Any, /) -> Any: ...
@@ -29,20 +30,26 @@ Part = Stateful | torch.Generator | Tensor
 class Inputs:
     """What a method starts from. Nothing here is real data."""
 
-    teacher: Classifier  # frozen, on the device
+    loaded_teacher: Classifier | None  # frozen, on the device; None for a method without NEEDS_TEACHER
     card: ModelCard  # the student's
     forget: tuple[int, ...]
     seed: int
     device: str
     samples: Batch | None = None  # training samples from shards, on the device
-    say: Callable[[str], None] = lambda line: None  # for what a person should hear at once
+    say: Callable[[str], None] = lambda line: None  # for messages that a person should see at once
+    pools: Iterator[ShardPool] | None = None  # the same pool each time it has grown; for a method without NEEDS_TEACHER
+
+    @property
+    def teacher(self) -> Classifier:
+        assert self.loaded_teacher is not None, "a method without NEEDS_TEACHER gets no teacher"
+        return self.loaded_teacher
 
     @property
     def retain(self) -> tuple[int, ...]:
-        return tuple(c for c in range(self.teacher.card.num_classes) if c not in self.forget)
+        return tuple(c for c in range(self.card.num_classes) if c not in self.forget)
 
     def new_student(self) -> Classifier:
-        """From scratch, so that no weight of it ever saw the forget classes."""
+        """A student with random weights: no weight of it ever saw the forget classes."""
         return Classifier.untrained(self.card, self.seed).to(self.device)
 
 
@@ -60,13 +67,23 @@ class Method(Protocol):
 
 @runtime_checkable
 class Attentive(Protocol):
-    """A method that also goes by what the monitor sees on the hold-outs, such as for its learning rate."""
+    """A method that also uses the monitor's values on the hold-out, for example to set its learning rate."""
 
     def heed(self, values: Mapping[str, float]) -> None: ...
 
 
+@runtime_checkable
+class Streaming(Protocol):
+    """A method that learns from shards as they come."""
+
+    index: Index | None  # of the shards taken in so far
+    counts: dict[str, int]  # of samples: kept, and dropped by each filter
+
+    def take_in_all(self) -> None: ...
+
+
 class StuckError(HopelessError):
-    """A method that can't go on; its words say why. The last good student is kept."""
+    """The method cannot go on; the message says why. The last good student is kept."""
 
 
 def is_finite(network: nn.Module) -> bool:

@@ -6,28 +6,28 @@ import torch
 from torch import Tensor
 
 
-def mixup(x: Tensor, targets: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Images and soft targets (N, K) blended with those of another sample (Zhang et al. 2018).
+def mixup(x: Tensor, targets: Tensor, alpha: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Blend images (N, C, H, W) and soft targets (N, K) with those of another sample (mixup, Zhang et al. 2018).
 
-    The share is drawn from Beta(alpha, alpha), once a batch; alpha 0 leaves the batch as it is.
+    The share is drawn from Beta(alpha, alpha) once per batch. alpha 0 leaves the batch as it is.
     """
     if alpha == 0:
         return x, targets
-    share, other = pairing(x, alpha, generator)
+    share, other = pairing(x, alpha, rng)
     return blend(x, share, other), blend(targets, share, other)
 
 
-def mixed(x: Tensor, alpha: float, generator: torch.Generator) -> Tensor:
-    """Images blended as by `mixup`, for a teacher to label."""
-    return blend(x, *pairing(x, alpha, generator)) if alpha else x
+def mixed(x: Tensor, alpha: float, rng: torch.Generator) -> Tensor:
+    """Images (N, C, H, W) blended as `mixup` does, for a teacher to label."""
+    return blend(x, *pairing(x, alpha, rng)) if alpha else x
 
 
-def pairing(x: Tensor, alpha: float, generator: torch.Generator) -> tuple[float, Tensor]:
-    """The share of the sample itself, and the row of the other, (N,)."""
-    # A Beta variate from torch's generator: torch.distributions takes none.
-    gammas = torch._standard_gamma(torch.full((2,), alpha), generator=generator)
+def pairing(x: Tensor, alpha: float, rng: torch.Generator) -> tuple[float, Tensor]:
+    """The share of each sample itself, and the rows (N,) of the samples that it is blended with."""
+    # A Beta variate from the given random source: torch.distributions does not accept one.
+    gammas = torch._standard_gamma(torch.full((2,), alpha), generator=rng)
     share = (gammas[0] / gammas.sum()).item()
-    return share, torch.randperm(len(x), generator=generator).to(x.device)
+    return share, torch.randperm(len(x), generator=rng).to(x.device)
 
 
 def blend(x: Tensor, share: float, other: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from synth.basics.errors import UsageError
@@ -11,50 +12,47 @@ from synth.checkpoint.card import ModelCard, check_classes
 from synth.checkpoint.classifier import Classifier
 from synth.shards.index import RunCard
 from unlearn.methods.method import Inputs
-from unlearn.settings import DistillSettings
 
 
 def copy_of(teacher: Classifier, inputs: Inputs) -> Classifier:
-    """A network of the student's card with the teacher's weights."""
+    """A network with the teacher's weights and the student's card."""
     return Classifier(copy.deepcopy(teacher.net), inputs.card).to(inputs.device).eval()
 
 
-def student_card(
-    run: RunCard,
-    forget: tuple[int, ...],
-    settings: DistillSettings,
-    seed: int,
-    architecture: str | None,
-    width: float | None,
-) -> ModelCard:
-    """The student's card: the teacher's shape and normalisation, and an architecture of its own where one is named."""
+def teacher_card(run: RunCard) -> ModelCard:
+    """The card of the teacher that a run of shards was made from, as far as the run knows it."""
     return ModelCard(
-        **network_of(run, architecture, width),
+        architecture=run.architecture,
+        width=run.width,
         class_names=run.class_names,
         input_shape=run.image_shape,
         mean=run.mean,
         std=run.std,
-        training={
-            "method": "distill",
-            "forget": list(forget),
-            "teacher_sha256": run.teacher_sha256,
-            "seed": seed,
-            "settings": dataclasses.asdict(settings),
-        },
     )
 
 
-def network_of(teacher: RunCard | ModelCard, architecture: str | None, width: float | None) -> dict[str, Any]:
-    """The student's architecture and width: the teacher's where neither is named. A width goes with its architecture."""
+def student_card(
+    teacher: ModelCard, architecture: str | None, width: float | None, training: Mapping[str, Any]
+) -> ModelCard:
+    """The student's card: the teacher's shape, classes and normalisation.
+
+    The architecture and the width are the teacher's unless they are given. A width belongs to its architecture: another
+    architecture without a width has width 1.
+
+    Args:
+        training: how the student is made, as the checkpoint records it.
+    """
     same = architecture in (None, teacher.architecture)
-    return {
-        "architecture": architecture or teacher.architecture,
-        "width": width or (teacher.width if same else 1.0),
-    }
+    return dataclasses.replace(
+        teacher,
+        architecture=architecture or teacher.architecture,
+        width=width or (teacher.width if same else 1.0),
+        training=training,
+    )
 
 
-def check_forget(forget: tuple[int, ...], run: RunCard | ModelCard) -> None:
-    """Raise UsageError where the forget classes are not the teacher's, or all of them."""
-    check_classes(forget, run.num_classes, "forget class")
-    if len(set(forget) & set(range(run.num_classes))) == run.num_classes:
-        raise UsageError("every class is to be forgotten: leave at least one to retain")
+def check_forget(forget: tuple[int, ...], teacher: ModelCard) -> None:
+    """Raise UsageError if a forget class is not one of the teacher's, or if no class is left to retain."""
+    check_classes(forget, teacher.num_classes, "forget class")
+    if len(set(forget) & set(range(teacher.num_classes))) == teacher.num_classes:
+        raise UsageError("every class is to be forgotten: leave at least one class to retain")

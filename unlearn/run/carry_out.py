@@ -1,9 +1,12 @@
-"""A method's run from its request to its folder: open teacher and shards, check them together, run, write what comes out."""
+"""One run of one method: open what the request names, check it, run the method, write the run's folder."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,20 +16,21 @@ from synth.basics.progress import Progress
 from synth.checkpoint.arithmetic import computed
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier, check_forward
-from synth.checkpoint.file import IMPORT_AGAIN, load_checkpoint
-from synth.shards.index import index_sha256
+from synth.checkpoint.file import IMPORT_AGAIN, load_checkpoint, refuse_untrusted
+from synth.shards.index import Index, RunCard, index_sha256, read_index
 from synth.shards.store import Store
 from unlearn import methods
-from unlearn.methods.method import Inputs, Method
-from unlearn.methods.student import check_forget, network_of
+from unlearn.methods.method import Inputs, Method, Streaming
+from unlearn.methods.student import check_forget, student_card, teacher_card
+from unlearn.real_images import RealImages, count_real_images
 from unlearn.run.folder import RunFolder
 from unlearn.run.loop import Outcome, run_method
 from unlearn.run.monitor import Monitor
 from unlearn.run.tensorboard import events
 from unlearn.samples.cache import open_shards
 from unlearn.samples.filters import Filter, held_out, kept_for_training, unblended
-from unlearn.samples.pool import Batch
-from unlearn.samples.stream import load_complete
+from unlearn.samples.pool import Batch, ShardPool
+from unlearn.samples.stream import follow, load_complete, wait_for_run
 from unlearn.settings import LoopSettings
 
 
@@ -37,13 +41,14 @@ class Request:
     method: str
     settings: Any
     loop: LoopSettings
-    teacher: Path
+    teacher: Path | None = None  # None for a method that needs shards only
     trusted_architecture: str | None = None
     shards: str | None = None
     forget: tuple[int, ...]
     out: Path
     student_arch: str | None = None
     student_width: float | None = None
+    follow_timeout: float | None = None  # seconds without a new shard; None requires a complete run of shards
     resume: bool = False
     overwrite: bool = False
     seed: int = 0
@@ -52,100 +57,269 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Shards:
-    """What a run takes from shards: samples to train on where the method does, and the hold-out's."""
+class Opened:
+    """What a request names, opened. Of the shards only the index has been read."""
 
-    training: Batch | None
-    held_out: Batch | None
-    counts: dict[str, int]
-    index_sha256: str  # empty where no shard is read
+    teacher: Classifier | None
+    card: ModelCard  # the teacher's
+    teacher_sha256: str
+    store: Store | None  # None if the run reads no shards
+    index: Index | None
+
+    @property
+    def run(self) -> RunCard:
+        """What synth was asked to make."""
+        assert self.index is not None, "the run reads no shards"
+        return self.index.card
+
+    @property
+    def index_sha256(self) -> str | None:
+        """The hash of the shards' index.json; None if the run reads no shards, or if index.json is not written yet."""
+        if self.store is None:
+            return None
+        try:
+            return index_sha256(self.store)
+        except FileNotFoundError:
+            return None
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a run takes from shards."""
+
+    training: Batch | None = None
+    held_out: Batch | None = None
+    pools: Iterator[ShardPool] | None = None  # for a method that learns from shards as they come
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)  # of training samples, kept and dropped
 
 
 def unlearn(request: Request, say: Callable[[str], None]) -> None:
-    """Run the method, or go on with it, and write its folder. `say` gets lines for a person.
+    """Run the method, or resume its run, and write its folder. `say` gets lines for a person.
+
+    What cannot work is refused before the folder is changed. A run that is complete is left as it is, and no shard is decoded.
 
     Raises:
         UserError: with the cause and the cure.
-        HopelessError: the method broke off; the last good student is written first.
+        HopelessError: the method broke off. The last good student is written first.
     """
     module = methods.find(request.method)
-    teacher = load_checkpoint(request.teacher, request.trusted_architecture)
-    check_forget(request.forget, teacher.card)
-    card = student_card(request, teacher, module.STARTS_FROM_TEACHER)
-    # An architecture that doesn't exist, or not for these images, is refused before anything is written.
-    check_forward(teacher, f"name another --teacher than {request.teacher}, or {IMPORT_AGAIN}")
-    if (card.architecture, card.width) != (teacher.card.architecture, teacher.card.width):
-        check_forward(Classifier.untrained(card, request.seed), "choose another --student-arch")
-    teacher = teacher.to(request.device)
-    shards = split_shards(request, module, teacher)
-    monitor = monitor_for(request, shards.held_out, say)
-    if request.shards and not shards.index_sha256:
-        say(f"--shards {request.shards} is not read: nothing here learns from shards, and --no-monitor watches by none")
-    training = shards.training.to(request.device) if shards.training else None
-    inputs = Inputs(teacher, card, request.forget, request.seed, request.device, training, say)
-    method = module.start(inputs, request.settings)  # checks what it is given
-
-    folder = RunFolder(request.out, request.overwrite, request.resume)
-    folder.claim(claim_of(request, teacher, shards))
-    if folder.complete:
+    opened = open_inputs(request, module)
+    check_forget(request.forget, opened.card)
+    if not methods.needs_teacher(module):
+        request = dataclasses.replace(request, settings=module.fill_in(request.settings, opened.run))
+    card = card_of_student(request, module, opened)
+    check_networks(request, opened, card)
+    folder, claim = RunFolder(request.out), claim_of(request, module, opened)
+    folder.check(claim, overwrite=request.overwrite, resume=request.resume)
+    if request.resume and folder.complete:
         say(f"{request.out} is complete already")
         return
-    with computed(teacher, request.settings), computed(method.student, request.settings):
-        result = carry_out(method, folder, request.loop, request.seed, monitor, request.tensorboard)
-    path = conclude(
-        folder,
-        result,
-        {
-            "shards": request.shards if shards.index_sha256 else None,
-            "index_sha256": shards.index_sha256 or None,
-            "teacher_sha256": teacher.digest,
-            "samples": shards.counts,
-            "device": request.device,
-        },
-    )
-    say(f"wrote {path}: the student of step {result.step} ({result.ended})")
+
+    with count_real_images() as real_images:
+        samples = read_samples(request, module, opened)
+        method, monitor = start(request, module, opened, card, samples, say)
+        folder.begin(claim, overwrite=request.overwrite, resume=request.resume)
+        with ExitStack() as arithmetic:
+            for network in (opened.teacher, method.student):
+                if network is not None:
+                    arithmetic.enter_context(computed(network, request.settings))
+            result = carry_out(method, folder, request, monitor, real_images)
+        counts, digest = samples.counts, opened.index_sha256
+        if isinstance(method, Streaming):
+            if not result.failure:
+                method.take_in_all()
+            counts, digest = method.counts, digest or digest_when_complete(method.index)
+    facts = {
+        "shards": str(opened.store) if opened.store else None,
+        "index_sha256": digest,
+        "teacher_sha256": opened.teacher_sha256,
+        "samples": counts,
+        "device": request.device,
+        "real_images_read": real_images.count,
+    }
+    path = conclude(folder, result, facts)
+    say(f"wrote {path}: the student of step {result.step} ({result.ended}){in_words(counts)}")
     if monitor and monitor.best is None:
-        say("warning: by the synthetic hold-outs this student has not forgotten: it was never within --forget-bound")
+        say("warning: this student has not forgotten: it was never within --forget-bound on the synthetic hold-out")
 
 
-def monitor_for(request: Request, held_out: Batch | None, say: Callable[[str], None]) -> Monitor | None:
-    """None where there is nothing to watch by. Raises UsageError where the method goes by what it sees."""
-    if held_out:
-        return Monitor(held_out, request.forget, request.loop)
-    if getattr(request.settings, "schedule", None) == "plateau":
+def open_inputs(request: Request, module: Any) -> Opened:
+    """The teacher, and the index of the shards if the run reads them.
+
+    Raises:
+        UsageError: something is not named that the method needs, or the shards were made from another teacher.
+        UserError: there is no such checkpoint or run of shards.
+    """
+    if not methods.needs_teacher(module):
+        if request.shards is None:
+            raise UsageError(f"{request.method} learns from shards: name their folder with --shards")
+        if request.loop.monitor:
+            raise UsageError(f"{request.method} has no monitor: use --no-monitor")
+        store = open_shards(request.shards)
+        timeout = request.follow_timeout
+        index = read_index(store) if timeout is None else wait_for_run(store, {}, timeout).index
+        return Opened(None, teacher_card(index.card), index.card.teacher_sha256, store, index)
+    if request.teacher is None:
+        raise UsageError(f"{request.method} needs the teacher: name its checkpoint with --teacher")
+    teacher = load_checkpoint(request.teacher, request.trusted_architecture).to(request.device)
+    assert teacher.digest is not None, "load_checkpoint sets it"
+    trains = module.trains_on_shards(request.settings)
+    if request.shards is None and trains:
+        raise UsageError(f"{request.method} learns from shards: name their folder with --shards")
+    if request.shards is None or not (trains or request.loop.monitor):
+        return Opened(teacher, teacher.card, teacher.digest, None, None)
+    store = open_shards(request.shards)
+    index = read_index(store)
+    if index.card.teacher_sha256 != teacher.digest:
+        raise UsageError(f"{store} was made from another teacher: name that teacher with --teacher")
+    return Opened(teacher, teacher.card, teacher.digest, store, index)
+
+
+def card_of_student(request: Request, module: Any, opened: Opened) -> ModelCard:
+    """Raises UsageError if an architecture is given for a student that starts from the teacher's weights."""
+    if module.STARTS_FROM_TEACHER and (request.student_arch or request.student_width):
         raise UsageError(
-            "--schedule plateau goes by synthetic hold-outs: name shards with --shards and leave the monitor on, or use "
-            "--schedule constant"
+            f"{request.method} starts from the teacher's weights: leave out --student-arch and --student-width"
         )
-    if getattr(request.settings, "kind", None) != "masked-logit":
-        why = "there are no --shards to hold out from" if request.shards is None else "--no-monitor"
+    training: dict[str, Any] = {
+        "method": request.method,
+        "forget": list(request.forget),
+        "teacher_sha256": opened.teacher_sha256,
+        "seed": request.seed,
+        "settings": dataclasses.asdict(request.settings),
+    }
+    if methods.needs_teacher(module):
+        training["from_teacher"] = module.STARTS_FROM_TEACHER
+    return student_card(opened.card, request.student_arch, request.student_width, training)
+
+
+def check_networks(request: Request, opened: Opened, card: ModelCard) -> None:
+    """Raise UserError if the teacher or the student does not take the images, or if shards would choose code to run."""
+    if opened.teacher is not None:
+        check_forward(opened.teacher, f"name another --teacher than {request.teacher}, or {IMPORT_AGAIN}")
+    elif request.student_arch is None:
+        refuse_untrusted(card.architecture, None, str(opened.store), "--student-arch")
+    if opened.teacher is None or (card.architecture, card.width) != (opened.card.architecture, opened.card.width):
+        check_forward(Classifier.untrained(card, request.seed), "choose another --student-arch")
+
+
+def claim_of(request: Request, module: Any, opened: Opened) -> dict[str, Any]:
+    """What settings.json holds: all that the student depends on.
+
+    The index of shards that are still being made has no hash yet, so a method that may follow them claims the run of shards
+    by what synth was asked to make.
+    """
+    return {
+        "method": request.method,
+        "forget": request.forget,
+        "seed": request.seed,
+        "device": request.device,
+        "student_arch": request.student_arch,
+        "student_width": request.student_width,
+        "teacher_sha256": opened.teacher_sha256,
+        "run_sha256": run_digest(opened.run) if opened.index else None,
+        "index_sha256": opened.index_sha256 if methods.needs_teacher(module) else None,
+        **dataclasses.asdict(request.loop),
+        **dataclasses.asdict(request.settings),
+    }
+
+
+def run_digest(run: RunCard) -> str:
+    """The hash of what a run of synth was asked to make. It is the same while the run is being made and afterwards."""
+    return hashlib.sha256(json.dumps(dataclasses.asdict(run), sort_keys=True).encode()).hexdigest()
+
+
+def digest_when_complete(index: Index | None) -> str | None:
+    """The hash of the index.json that a run of synth has not written yet but will write, or would have.
+
+    None if shards are missing, for example after a training that diverged on some of them.
+    """
+    if index is None or len(index.entries) < index.card.plan.shards:
+        return None
+    return hashlib.sha256(dataclasses.replace(index, complete=True).to_bytes()).hexdigest()
+
+
+def read_samples(request: Request, module: Any, opened: Opened) -> Samples:
+    """The samples to train on and the hold-out. They share no image. The hold-out has no blends.
+
+    If the method trains on no shards, all images are held out. If it learns from shards as they come, none are.
+    """
+    store, loop = opened.store, request.loop
+    if store is None:
+        return Samples()
+    trains = module.trains_on_shards(request.settings)
+    filters = dict(module.training_filters(request.forget, request.settings)) if trains else {}
+    if not methods.needs_teacher(module):
+        if request.follow_timeout is not None:
+            return Samples(pools=follow(store, filters, request.follow_timeout))
+        return Samples(pools=iter([load_complete(store, filters)]))
+    training, watched = None, None
+    counts: dict[str, int] = {}
+    if trains:
+        if loop.monitor:
+            filters = {"hold-out": kept_for_training(loop.holdout), **filters}
+        pool = load_complete(store, filters)
+        training, counts = pool.samples(), {"kept": len(pool), **pool.dropped}
+    if loop.monitor:
+        others: dict[str, Filter] = {"training": held_out(loop.holdout)} if trains else {}
+        watched = load_complete(store, {"blend": unblended, **others}).samples()
+    return Samples(training, watched, counts=counts)
+
+
+def start(
+    request: Request, module: Any, opened: Opened, card: ModelCard, samples: Samples, say: Callable[[str], None]
+) -> tuple[Method, Monitor | None]:
+    """The method at work and its monitor.
+
+    Raises UsageError if the method needs the monitor and there is none, and what the method finds wrong with its inputs.
+    """
+    monitor = Monitor(samples.held_out, request.forget, request.loop) if samples.held_out else None
+    why = methods.why_monitor(module, request.settings)
+    if why and not monitor:
+        raise UsageError(why)
+    training = samples.training.to(request.device) if samples.training else None
+    method: Method = module.start(
+        Inputs(opened.teacher, card, request.forget, request.seed, request.device, training, say, samples.pools),
+        request.settings,
+    )
+    if request.shards and not opened.store:
+        say(f"--shards {request.shards} is not read: {request.method} learns from no shards here, and has no monitor")
+    if methods.needs_teacher(module) and not monitor and method.steps > 1:
+        why = "without --shards there is no hold-out" if request.shards is None else "--no-monitor"
         say(f"{why}: nothing will stop the run if the forget class comes back")
-    return None
+    return method, monitor
 
 
 def carry_out(
-    method: Method,
-    folder: RunFolder,
-    loop: LoopSettings,
-    seed: int,
-    monitor: Monitor | None = None,
-    tensorboard: Path | None = None,
+    method: Method, folder: RunFolder, request: Request, monitor: Monitor | None, real_images: RealImages
 ) -> Outcome:
-    """Run the method from its beginning or from the folder's checkpoint, and say how to go on where Ctrl-C ends it."""
+    """Run the method from its beginning or from the folder's checkpoint.
+
+    Raises InterruptedRunError, which says how to go on, if Ctrl-C ends the run.
+    """
     checkpoint = folder.load_checkpoint()
     done = checkpoint["step"] if checkpoint else 0
+    if checkpoint:
+        real_images.count += checkpoint["real_images_read"]  # by the processes that ran the steps before
     progress = Progress(method.steps, done=done, unit="steps")
     try:
-        with events(tensorboard, done) as show:
+        with events(request.tensorboard, done) as show:
 
             def log(step: int, values: dict[str, float]) -> None:
                 folder.log(step, values)
                 show(step, values)
 
             return run_method(
-                method, loop, seed=seed, monitor=monitor, checkpoint=checkpoint,
-                save=folder.save_checkpoint, log=log, keep=folder.keep_student, report=progress.advance,
-            )  # fmt: skip
+                method,
+                request.loop,
+                seed=request.seed,
+                monitor=monitor,
+                checkpoint=checkpoint,
+                save=lambda state: folder.save_checkpoint({**state, "real_images_read": real_images.count}),
+                log=log,
+                keep=folder.keep_student,
+                report=progress.advance,
+            )
     except KeyboardInterrupt:
         raise InterruptedRunError(
             f"interrupted: go on from the last check in {folder.path} with the same command and --resume"
@@ -154,8 +328,8 @@ def carry_out(
         progress.close()
 
 
-def conclude(folder: RunFolder, result: Outcome, facts: dict[str, Any]) -> Path:
-    """Write the student, where it comes from, and nothing else. Raises HopelessError where the method broke off."""
+def conclude(folder: RunFolder, result: Outcome, facts: Mapping[str, Any]) -> Path:
+    """Write the student and its provenance, and return the student's file. Raises HopelessError if the method broke off."""
     path = folder.save_student(result.student)
     ours = {"ended": result.ended, "student_step": result.step, "seconds": round(result.seconds, 3)}
     folder.save_provenance({**facts, **ours})
@@ -165,66 +339,9 @@ def conclude(folder: RunFolder, result: Outcome, facts: dict[str, Any]) -> Path:
     return path
 
 
-def student_card(request: Request, teacher: Classifier, starts_from_teacher: bool) -> ModelCard:
-    """The teacher's shape and normalisation, and an architecture of the student's own where one is named."""
-    architecture, width = request.student_arch, request.student_width
-    if starts_from_teacher and (architecture or width):
-        raise UsageError(
-            f"{request.method} starts from the teacher's weights: leave out --student-arch and --student-width"
-        )
-    return dataclasses.replace(
-        teacher.card,
-        **network_of(teacher.card, architecture, width),
-        training={
-            "method": request.method,
-            "forget": list(request.forget),
-            "teacher_sha256": teacher.digest,
-            "from_teacher": starts_from_teacher,
-            "seed": request.seed,
-            "settings": dataclasses.asdict(request.settings),
-        },
-    )
-
-
-def split_shards(request: Request, module: Any, teacher: Classifier) -> Shards:
-    """The run's samples, split by key where there is a monitor; all of them are held out where none are trained on."""
-    if request.shards is None:
-        if module.trains_on_shards(request.settings):
-            raise UsageError(f"{request.method} learns from shards: name their folder with --shards")
-        return Shards(None, None, {}, "")
-    trains, watched = module.trains_on_shards(request.settings), request.loop.monitor
-    if not (trains or watched):
-        return Shards(None, None, {}, "")
-    store = open_shards(request.shards)
-    training: Batch | None = None
-    counts: dict[str, int] = {}
-    if trains:
-        filters = module.training_filters(request.forget, request.settings)
-        split = {"hold-out": kept_for_training(request.loop.holdout)} if watched else {}
-        training, counts = load(store, {**split, **filters}, teacher)
-    holding = {"training": held_out(request.loop.holdout)} if trains else {}
-    watching = load(store, {"blend": unblended, **holding}, teacher)[0] if watched else None
-    return Shards(training, watching, counts, index_sha256(store))
-
-
-def load(store: Store, filters: dict[str, Filter], teacher: Classifier) -> tuple[Batch, dict[str, int]]:
-    pool = load_complete(store, filters)
-    if pool.index.card.teacher_sha256 != teacher.digest:
-        raise UsageError(f"{store} was made from another teacher: name the one it was made from with --teacher")
-    return pool.samples(), {"kept": len(pool), **pool.dropped}
-
-
-def claim_of(request: Request, teacher: Classifier, shards: Shards) -> dict[str, Any]:
-    """What settings.json holds: all that the student depends on."""
-    return {
-        "method": request.method,
-        "forget": request.forget,
-        "seed": request.seed,
-        "device": request.device,
-        "student_arch": request.student_arch,
-        "student_width": request.student_width,
-        "teacher_sha256": teacher.digest,
-        "index_sha256": shards.index_sha256 or None,
-        **dataclasses.asdict(request.loop),
-        **dataclasses.asdict(request.settings),
-    }
+def in_words(counts: Mapping[str, int]) -> str:
+    """Such as `; trained on 90 samples, dropped 10 by forget label`; empty if the method trained on no shards."""
+    if not counts:
+        return ""
+    dropped = ", ".join(f"{count:,} by {name}" for name, count in counts.items() if name != "kept")
+    return f"; trained on {counts['kept']:,} samples, dropped {dropped or 'none'}"

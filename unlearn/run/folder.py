@@ -1,7 +1,7 @@
 """An unlearning run's folder: settings.json, metrics.jsonl, student.safetensors and provenance.json.
 
-While the run goes on there is a checkpoint.pt as well, which the run can be resumed from. Where students of every check
-are kept, student-000050.safetensors is that of step 50.
+A run that has not ended also has a checkpoint.pt, from which it can be resumed. If the student of every check is kept,
+student-000050.safetensors is the one of step 50.
 """
 
 from __future__ import annotations
@@ -29,49 +29,66 @@ SETTINGS, METRICS, STUDENT, PROVENANCE, CHECKPOINT = (
     "provenance.json",
     "checkpoint.pt",
 )
+NAMES = {SETTINGS, METRICS, STUDENT, PROVENANCE, CHECKPOINT}
 KEPT = re.compile(r"student-(\d{6,})\.safetensors")
 
 
 class RunFolder:
-    """A folder for one run. A folder with anything in it is only taken to overwrite or to resume a run's own files."""
+    """The folder of one run. To make this object changes no file: `check` reads, `begin` writes."""
 
-    def __init__(self, path: Path, overwrite: bool = False, resume: bool = False) -> None:
-        if overwrite and resume:
-            raise UsageError("--resume and --overwrite exclude each other: choose one")
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.store = Folder(path)
-        there = self.store.names()
-        names = {SETTINGS, METRICS, STUDENT, PROVENANCE, CHECKPOINT}
-        ours = all(name in names or KEPT.fullmatch(name) for name in there)
-        if there and not ((overwrite or resume) and ours):
-            cure = "choose another --out" + (", or replace it with --overwrite" if ours else "")
-            raise UsageError(f"{path} already holds files ({min(there)}, ...): {cure}")
-        self.store.create()
-        self.store.remove_temporaries()
-        if not resume:
-            for name in sorted(there):
-                self.store.remove(name)
-        if METRICS not in self.store.names():
-            self.store.write(METRICS, b"")
 
     @property
     def complete(self) -> bool:
-        """The provenance is written last."""
+        """Whether the run has ended: its provenance is written last."""
         return PROVENANCE in self.store.names()
 
-    def claim(self, settings: Mapping[str, Any]) -> None:
-        """Write the settings, or find that the run to resume had the same."""
-        settings = json.loads(json.dumps(settings))
-        if SETTINGS in self.store.names():
-            before = self.settings()
-            differing = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
-            if differing:
-                name = differing[0]
-                raise UsageError(
-                    f"{self.path} was begun with {name} {before.get(name)}, not {settings.get(name)}: "
-                    "resume it with its own options, or choose another --out"
-                )
-        self.write_json(SETTINGS, settings)
+    def check(self, claim: Mapping[str, Any], *, overwrite: bool = False, resume: bool = False) -> None:
+        """Raise UsageError if a run with these settings may not have the folder.
+
+        A folder with files is taken only to overwrite or to resume a run, and only if all its files are a run's. A run is
+        resumed only with its own settings.
+
+        Args:
+            claim: the settings of the run, as settings.json will hold them.
+        """
+        if overwrite and resume:
+            raise UsageError("--resume and --overwrite exclude each other: choose one")
+        there = self.store.names()
+        ours = all(name in NAMES or KEPT.fullmatch(name) for name in there)
+        if there and not ((overwrite or resume) and ours):
+            cure = "choose another --out" + (", or replace it with --overwrite" if ours else "")
+            raise UsageError(f"{self.path} already holds files ({min(there)}, ...): {cure}")
+        if resume and SETTINGS in there:
+            self.check_settings(claim)
+
+    def check_settings(self, claim: Mapping[str, Any]) -> None:
+        """Raise UsageError if the run in the folder has other settings."""
+        before, now = self.settings(), json.loads(json.dumps(claim))
+        differing = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+        if differing:
+            name = differing[0]
+            raise UsageError(
+                f"{self.path} was begun with {name} {before.get(name)}, not {now.get(name)}: "
+                "resume it with its own options, or choose another --out"
+            )
+
+    def begin(self, claim: Mapping[str, Any], *, overwrite: bool = False, resume: bool = False) -> None:
+        """Take the folder for a run: remove what another run left, unless this one resumes it, and write the settings.
+
+        From here on the run owns the folder. A lock against a second run would be taken here.
+        """
+        self.check(claim, overwrite=overwrite, resume=resume)
+        self.store.create()
+        self.store.remove_temporaries()
+        if not resume:
+            for name in sorted(self.store.names()):
+                self.store.remove(name)
+        if METRICS not in self.store.names():
+            self.store.write(METRICS, b"")
+        self.write_json(SETTINGS, claim)
 
     def settings(self) -> dict[str, Any]:
         try:
@@ -85,23 +102,23 @@ class RunFolder:
         self.store.write(CHECKPOINT, buffer.getvalue())
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """The last checkpoint, None where there is none; metrics of later steps are dropped."""
+        """The last checkpoint, or None. Metrics of later steps are removed, since the run will write them again."""
         state, step = None, 0
         if CHECKPOINT in self.store.names():
             content = io.BytesIO(self.store.read(CHECKPOINT))
             try:
                 state = torch.load(content, map_location="cpu", weights_only=True)
                 step = int(state["step"])
-            except Exception as error:  # damaged bytes make the unpickler raise anything
+            except Exception as error:  # damaged bytes can make the unpickler raise any exception
                 raise UserError(f"{self.path / CHECKPOINT} is damaged: start the run again with --overwrite") from error
         lines = self.store.read(METRICS).decode().splitlines(keepends=True)
         self.store.write(METRICS, "".join(line for line in lines if logged_step(line) <= step).encode())
         return state
 
     def save_provenance(self, facts: Mapping[str, Any]) -> None:
-        """What the student was made from, with its own digest; written last, so that its presence ends the run."""
+        """Write what the student was made from, and its hash. This file is written last: with it the run is complete."""
         digest = hashlib.sha256(self.store.read(STUDENT)).hexdigest()
-        ours = {"student_sha256": digest, "real_images_read": 0, "versions": package_versions()}
+        ours = {"student_sha256": digest, "versions": package_versions()}
         self.write_json(PROVENANCE, {**facts, **ours})
 
     def remove_checkpoint(self) -> None:
@@ -111,7 +128,7 @@ class RunFolder:
         self.store.write(name, json_bytes(content))
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Append one line to the metrics; a reader may follow it."""
+        """Append one line to the metrics. Others may read the file meanwhile."""
         with (self.path / METRICS).open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
@@ -128,24 +145,13 @@ def json_bytes(content: Any) -> bytes:
 
 
 def note_judgement(path: Path, facts: Mapping[str, Any]) -> None:
-    """Write into a run's provenance which real images its student was judged on, since others may be chosen by that."""
+    """Add to a run's provenance which real images its student was judged on: a student may be chosen by the result."""
     provenance = json.loads((path / PROVENANCE).read_text())
     Folder(path).write(PROVENANCE, json_bytes({**provenance, "judged_on": facts}))
 
 
-def kept_students(path: Path) -> dict[int, Path]:
-    """The students of a run's checks, by step."""
-    found = ((KEPT.fullmatch(name), path / name) for name in sorted(Folder(path).names()))
-    return {int(match[1]): place for match, place in found if match}
-
-
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """A run's metrics, a line each."""
-    return [json.loads(line) for line in (path / METRICS).read_text().splitlines()]
-
-
 def logged_step(line: str) -> float:
-    """The step of a line of metrics; infinite for a line that a kill cut short."""
+    """The step of a line of metrics; infinite for a line that is incomplete because the run was killed."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

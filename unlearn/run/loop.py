@@ -1,7 +1,7 @@
-"""The loop that every method runs in: steps, metrics, checkpoints, the monitor, and an end that keeps a student.
+"""The loop that every method runs in: steps, metrics, checkpoints, the monitor, and the choice of the student to keep.
 
-A method is an object with four things (`Method`). All that it changes lies in its `parts`, so that a checkpoint of the parts
-is a checkpoint of the run: a resumed run goes on as if it had never stopped, bit by bit.
+Everything that a method changes is in its `parts`, so a checkpoint of the parts is a checkpoint of the run: a resumed run
+gives the same bytes as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from synth.basics.errors import HopelessError
+from synth.basics.errors import HopelessError, UserError
 from synth.checkpoint.classifier import Classifier
 from unlearn.methods.method import Attentive, Method, Part, StuckError, is_finite
 from unlearn.run.monitor import Monitor, weights_of
@@ -25,22 +25,22 @@ from unlearn.train import Log
 
 @dataclass(frozen=True)
 class Outcome:
-    """The student that a run ends with. `failure` is set where the run broke off, and says why."""
+    """The student that a run ends with. `failure` says why the run broke off, if it did."""
 
     student: Classifier
-    step: int  # that the student comes from
-    ended: str
+    step: int  # of the check that the student comes from
+    ended: str  # how the run ended
     seconds: float
     failure: str | None = None
 
 
 @dataclass
 class Progression:
-    """How far a run has come, apart from the method's own parts."""
+    """How far a run has come, except for the method's own parts."""
 
     step: int = 0
     seconds: float = 0.0
-    good: dict[str, Tensor] | None = None  # the student at the last check, where its weights were finite
+    good: dict[str, Tensor] | None = None  # the student's weights at the last check, which were finite
     good_step: int = 0
 
 
@@ -56,21 +56,22 @@ def run_method(
     keep: Callable[[int, Classifier], None] = lambda step, student: None,
     report: Callable[[int], None] = lambda steps: None,
 ) -> Outcome:
-    """Run the method to its end, to the monitor's stop, or to where it diverges.
+    """Run the method until it ends, the monitor stops it, or it diverges.
 
     Args:
-        checkpoint: what `save` was given by an earlier run of the same method.
-        log: gets the values of every `settings.every`-th step, and of the last.
-        keep: gets the student at each of these steps, where `settings.keep_students` is on.
-        report: hears the number of steps done since its last call.
+        checkpoint: what an earlier run of the same method gave to `save`.
+        log: gets the values of every `settings.every`-th step, and of the last step.
+        keep: gets the student at each of these steps, if `settings.keep_students` is on.
+        report: gets the number of steps since its last call.
 
     Raises:
         HopelessError: the method broke off before the first check, so there is no student.
+        UserError: the checkpoint is from another version.
     """
     done = restore(method, monitor, checkpoint) if checkpoint else Progression()
     started = time.monotonic() - done.seconds
     ended, failure = "finished", None
-    # A network with dropout draws from the global generator, and only there. Each step seeds it anew: no state to save.
+    # Only networks with dropout draw from torch's global random source. Each step seeds it, so its state need not be saved.
     device = method.student.mean.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         while done.step < method.steps and not (monitor and monitor.forget_class_is_back):
@@ -100,14 +101,14 @@ def run_method(
 
 
 def check(method: Method, values: Mapping[str, Tensor], done: Progression) -> dict[str, float]:
-    """The values as floats, and a copy of the student; StuckError where a value or a network is no longer a number."""
+    """Return the values as floats, and keep a copy of the student. Raises StuckError if a value or a network is not finite."""
     record = {name: float(value) for name, value in values.items()}
     networks = {name: part for name, part in method.parts.items() if isinstance(part, nn.Module)}
     unsound = [f"its {name}" for name, value in record.items() if not math.isfinite(value)]
     unsound += [f"the network '{name}'" for name, network in networks.items() if not is_finite(network)]
     if unsound:
         raise StuckError(
-            f"the training diverged by step {done.step} ({unsound[0]} is not a number): lower the learning rate"
+            f"the training diverged by step {done.step} ({unsound[0]} is not finite): lower the learning rate"
         )
     weights = weights_of(method.student)
     done.good, done.good_step = weights, done.step
@@ -117,7 +118,7 @@ def check(method: Method, values: Mapping[str, Tensor], done: Progression) -> di
 def outcome(
     method: Method, monitor: Monitor | None, done: Progression, ended: str, seconds: float, failure: str | None
 ) -> Outcome:
-    """The monitor's best student where there is one, else the last good one."""
+    """The outcome with the monitor's best student, or with the last good one if the monitor has none."""
     weights, step = done.good, done.good_step
     if monitor and monitor.best is not None:
         weights, step = monitor.best, monitor.rule.best_step
@@ -130,7 +131,7 @@ def outcome(
 
 
 def snapshot(method: Method, monitor: Monitor | None, done: Progression) -> dict[str, Any]:
-    """Everything that the rest of the run depends on, in types that a weights-only reader takes."""
+    """Everything that the rest of the run depends on, in types that a weights-only reader accepts."""
     return {
         "step": done.step,
         "seconds": done.seconds,
@@ -142,6 +143,8 @@ def snapshot(method: Method, monitor: Monitor | None, done: Progression) -> dict
 
 
 def restore(method: Method, monitor: Monitor | None, checkpoint: Mapping[str, Any]) -> Progression:
+    if checkpoint["parts"].keys() != method.parts.keys():
+        raise UserError("the run's checkpoint is from another version: start the run again with --overwrite")
     for name, part in method.parts.items():
         restore_part(part, checkpoint["parts"][name])
     if monitor:

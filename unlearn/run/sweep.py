@@ -1,4 +1,4 @@
-"""A setting over a range, with several seeds: one run folder each, a CSV, and a plot with both accuracies."""
+"""One setting over a range, with several seeds: a run folder for each, a CSV, and a plot of both accuracies."""
 
 from __future__ import annotations
 
@@ -8,31 +8,39 @@ import io
 import json
 import statistics
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from xml.sax.saxutils import escape
+from typing import Any
 
+from synth.basics import drawing
 from synth.basics.errors import HopelessError, UsageError
+from synth.basics.progress import Say
 from synth.basics.settings import check
 from synth.shards.store import Folder
 from unlearn.data import DataSource, LabelledImages
 from unlearn.evaluate import evaluate
+from unlearn.run import carry_out
+from unlearn.run.carry_out import Request
 from unlearn.run.folder import PROVENANCE, STUDENT, note_judgement
 
 RESULTS, PLOT = "sweep.csv", "sweep.svg"
+Judge = Callable[[Path], tuple[float, float | None]]
 
 
 @dataclass(frozen=True)
 class Range:
-    """One setting and the values that it takes."""
+    """One setting and its values."""
 
-    name: str  # as a flag has it, without dashes in front
+    name: str  # as in its flag, without the dashes in front
     values: tuple[float, ...]
 
     @classmethod
     def parse(cls, text: str) -> Range:
-        """`entropy=0.2:2.0:10` is ten values from 0.2 to 2.0, ends included; `steps=100,200,400` a list."""
+        """`entropy=0.2:2.0:10` is ten values from 0.2 to 2.0, both included; `steps=100,200,400` is a list.
+
+        Raises UsageError if the text is neither.
+        """
         name, separator, values = text.partition("=")
         try:
             if not separator or not name:
@@ -46,15 +54,16 @@ class Range:
             return cls(name, tuple(float(written(low + (high - low) * n / (number - 1))) for n in range(number)))
         except ValueError:
             raise UsageError(
-                f"'{text}' is no range: write it like entropy=0.2:2.0:10 (first:last:count) or steps=100,200"
+                f"'{text}' is not a range: write it like entropy=0.2:2.0:10 (first:last:count) or steps=100,200"
             ) from None
 
     def check(self, method: str, *settings_classes: type) -> Range:
-        """The range with its values of the setting's own type. Raises UsageError where the method has no such number to set, or
-        the setting doesn't take one of them.
+        """The range with values of the setting's own type.
+
+        Raises UsageError if the method has no such setting, if it is not a number, or if it does not accept a value.
         """
         if self.name == "seed":
-            raise UsageError("a sweep takes its seeds by --seeds 0,1: name a setting with --over")
+            raise UsageError("the seeds of a sweep are given by --seeds 0,1: name a setting with --over")
         names = {
             field.name.replace("_", "-"): (int in kinds, field)
             for settings_class in settings_classes
@@ -62,11 +71,11 @@ class Range:
             if {int, float} & (kinds := kinds_of(settings_class, field.name))
         }
         if self.name not in names:
-            raise UsageError(f"{method} has no setting {self.name}: choose {', '.join(names)}")
+            raise UsageError(f"{method} has no setting {self.name} that is a number: choose {', '.join(names)}")
         whole, field = names[self.name]
         broken = [value for value in self.values if whole and not value.is_integer()]
         if broken:
-            raise UsageError(f"{self.name} takes whole numbers, not {written(broken[0])}")
+            raise UsageError(f"{self.name} must be a whole number, not {written(broken[0])}")
         values = tuple(map(int if whole else float, self.values))
         try:
             for value in values:
@@ -77,80 +86,92 @@ class Range:
 
 
 def kinds_of(settings_class: type, name: str) -> set[type]:
-    """The types that a setting takes."""
+    """The types that a setting may have."""
     kind = typing.get_type_hints(settings_class)[name]
     return {kind, *typing.get_args(kind)}
 
 
 def written(value: float) -> str:
-    """As a flag takes it, and as the run's folder is named: to twelve digits, so that a sum of tenths is read as one."""
+    """The value as in a flag and in the name of the run's folder: with twelve digits, so that 0.1 + 0.2 is 0.3."""
     return f"{value}" if isinstance(value, int) else f"{value:.12g}"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One run's accuracies on real test images, per cent; None where the run left no student, and `ended` says why."""
+    """One run's accuracies on real test images, in per cent. They are None if the run left no student; `ended` says why."""
 
     value: float
     seed: int
     retain: float | None
     forget: float | None
-    step: int = 0  # that the student comes from
+    step: int = 0  # of the check that the student comes from
     seconds: float = 0.0
     ended: str = ""
 
 
-def sweep(
-    over: Range,
-    seeds: Sequence[int],
-    out: Path,
-    run: Callable[[Path, str, int], None],
-    judge: Callable[[Path], tuple[float, float | None]],
-    say: Callable[[str], None],
-) -> list[Row]:
-    """Run every value with every seed, and rewrite the CSV and the plot after each.
+def sweep(over: Range, seeds: Sequence[int], request: Request, out: Path, judge: Judge, say: Say) -> list[Row]:
+    """Run the request with each value and each seed, and write the CSV and the plot again after each run.
+
+    A run that is complete is not repeated, and one that was interrupted goes on.
 
     Args:
-        run: makes the run in a folder, for the value as a flag takes it and the seed; a complete run it leaves as it is.
-        judge: the retain and forget accuracy of a student.
+        over: the setting and its values, checked.
+        request: what all runs have in common. Its `out` and `seed` are not used.
+        out: the folder of the sweep.
+        judge: returns the retain and the forget accuracy of a student's file, in per cent.
 
     Raises:
+        UsageError: a value does not fit the other settings; nothing has been run.
         HopelessError: no run left a student.
     """
+    runs = [
+        (value, dataclasses.replace(request_with(request, over.name, value), seed=seed, out=place, resume=True))
+        for value in over.values
+        for seed in seeds
+        for place in [out / f"{over.name}-{written(value)}" / f"seed-{seed}"]
+    ]
     folder = Folder(out)
     folder.create()
     rows: list[Row] = []
-    for value in over.values:
-        for seed in seeds:
-            place = out / f"{over.name}-{written(value)}" / f"seed-{seed}"
-            rows.append(one_run(value, seed, place, run, judge))
-            say(
-                f"{over.name} {written(value)}, seed {seed}: retain {percent(rows[-1].retain)} %, forget {percent(rows[-1].forget)} %"
-            )
-            folder.write(RESULTS, csv_of(over.name, rows).encode())
-            folder.write(PLOT, plot(over.name, rows).encode())
+    for value, asked in runs:
+        row = one_run(value, asked, judge, say)
+        rows.append(row)
+        accuracies = f"retain {percent(row.retain)} %, forget {percent(row.forget)} %"
+        say(f"{over.name} {written(value)}, seed {row.seed}: {accuracies}")
+        folder.write(RESULTS, csv_of(over.name, rows).encode())
+        folder.write(PLOT, plot(over.name, [(r.value, r.retain, r.forget) for r in rows]).encode())
     if all(row.retain is None for row in rows):
         raise HopelessError(f"no run left a student; the last one: {rows[-1].ended}")
     return rows
 
 
-def one_run(
-    value: float,
-    seed: int,
-    place: Path,
-    run: Callable[[Path, str, int], None],
-    judge: Callable[[Path], tuple[float, float | None]],
-) -> Row:
+def request_with(request: Request, name: str, value: float) -> Request:
+    """The request with one of the method's settings, or one of its loop's, set to the value."""
+    field = name.replace("-", "_")
+    change: dict[str, Any] = {field: value}
     try:
-        run(place, written(value), seed)
-    except HopelessError as error:  # a result too
+        if has_field(request.settings, field):
+            return dataclasses.replace(request, settings=dataclasses.replace(request.settings, **change))
+        return dataclasses.replace(request, loop=dataclasses.replace(request.loop, **change))
+    except ValueError as error:
+        raise UsageError(f"{name} {written(value)}: {error}") from error
+
+
+def has_field(settings: Any, name: str) -> bool:
+    return name in {field.name for field in dataclasses.fields(settings)}
+
+
+def one_run(value: float, request: Request, judge: Judge, say: Say) -> Row:
+    place = request.out
+    try:
+        carry_out.unlearn(request, say)
+    except HopelessError as error:  # a result as well
         if not (place / PROVENANCE).exists():
-            return Row(value, seed, None, None, ended=str(error))
+            return Row(value, request.seed, None, None, ended=str(error))
     facts = json.loads((place / PROVENANCE).read_text())
     retain, forget = judge(place / STUDENT)
-    return Row(
-        value, seed, retain, forget, facts.get("student_step", 0), facts.get("seconds", 0.0), facts.get("ended", "")
-    )
+    step, seconds, ended = facts.get("student_step", 0), facts.get("seconds", 0.0), facts.get("ended", "")
+    return Row(value, request.seed, retain, forget, step, seconds, ended)
 
 
 def csv_of(name: str, rows: Sequence[Row]) -> str:
@@ -167,42 +188,35 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-WIDTH, HEIGHT, MARGIN = 640, 400, 56
-SERIES = (("retain", "#1f6f8b"), ("forget", "#c1432e"))
+COLOURS = {"retain": "#0060a0", "forget": "#b84a00"}
+MARKERS = {"retain": "o", "forget": "s"}
+Point = tuple[float, float | None, float | None]  # a value, and the retain and the forget accuracy in per cent
 
 
-def plot(name: str, rows: Sequence[Row]) -> str:
-    """An SVG: mean retain and forget accuracy over the setting, a dot for each run."""
-    low, high = min(r.value for r in rows), max(r.value for r in rows)
-
-    def at(value: float, accuracy: float) -> tuple[float, float]:
-        share = (value - low) / (high - low) if high > low else 0.5
-        return MARGIN + share * (WIDTH - 2 * MARGIN), HEIGHT - MARGIN - accuracy / 100 * (HEIGHT - 2 * MARGIN)
-
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">',
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
-    ]
-    for accuracy in range(0, 101, 20):
-        _, y = at(low, accuracy)
-        parts.append(f'<path d="M{MARGIN} {y:.1f}H{WIDTH - MARGIN}" stroke="#ddd"/>')
-        parts.append(f'<text x="{MARGIN - 8}" y="{y + 4:.1f}" text-anchor="end">{accuracy} %</text>')
-    for value in sorted({r.value for r in rows}):
-        x, y = at(value, 0)
-        parts.append(f'<text x="{x:.1f}" y="{y + 18:.1f}" text-anchor="middle">{value:g}</text>')
-    parts.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 12}" text-anchor="middle">{escape(name)}</text>')
-    for index, (series, colour) in enumerate(SERIES):
-        points = [(r.value, getattr(r, series)) for r in rows if getattr(r, series) is not None]
-        means = {v: statistics.fmean(a for w, a in points if w == v) for v in sorted({v for v, _ in points})}
-        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(at, means.keys(), means.values()))
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        for x, y in (at(v, a) for v, a in points):
-            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
-        parts.append(f'<text x="{MARGIN + 120 * index}" y="28" fill="{colour}">{series} accuracy</text>')
-    return "\n".join([*parts, "</svg>"]) + "\n"
+def plot(name: str, points: Iterable[Point]) -> str:
+    """An SVG of both accuracies over the setting `name`: a mark for each run, and a line through the means."""
+    figure, (axis,) = drawing.new_figure("sweep")
+    runs = list(points)
+    for index, series in enumerate(COLOURS, start=1):
+        measured: dict[float, list[float]] = {}
+        for run in sorted(runs, key=lambda run: run[0]):
+            accuracy = run[index]
+            if accuracy is not None:
+                measured.setdefault(run[0], []).append(accuracy)
+        values = [value for value, found in measured.items() for _ in found]
+        accuracies = [accuracy for found in measured.values() for accuracy in found]
+        means = [statistics.fmean(found) for found in measured.values()]
+        style: dict[str, Any] = {"color": COLOURS[series], "gid": f"{series}-runs"}
+        axis.plot(values, accuracies, linestyle="", marker=MARKERS[series], markersize=4, **style)
+        axis.plot(list(measured), means, color=COLOURS[series], label=f"{series} accuracy", gid=f"{series}-mean")
+    axis.set_ylim(-3, 103)
+    axis.set_xlabel(name)
+    axis.set_ylabel("%")
+    axis.legend(fontsize=8, frameon=False)
+    return drawing.svg(figure, "sweep")
 
 
-def judge(
+def judge_on_test_images(
     student: Path,
     source: DataSource,
     images: LabelledImages,
@@ -210,7 +224,10 @@ def judge(
     trusted_architecture: str | None,
     device: str,
 ) -> tuple[float, float | None]:
-    """A run's student's retain and forget accuracy on the source's test images, which its provenance tells from then on."""
+    """The retain and the forget accuracy of a run's student on real test images, in per cent.
+
+    The run's provenance records from then on that its student was judged on them.
+    """
     result = evaluate({"student": student}, source, forget, trusted_architecture, device, images)[0]["student"]
     note_judgement(student.parent, {"data": source.name, "split": "test", "images": result.images})
     return result.retain, result.forget

@@ -1,4 +1,4 @@
-"""Metrics as TensorBoard events too, for who would rather look: `tensorboard --logdir FOLDER`."""
+"""Metrics as TensorBoard events as well. To see them: `tensorboard --logdir FOLDER`."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from unlearn.train import Log
 
 
 def check(folder: Path) -> None:
-    """Raises UsageError where the package isn't here, UserError where the folder can't be made."""
+    """Raises UsageError if the package is not installed, UserError if the folder cannot be made."""
     if find_spec("tensorboard") is None:
-        raise UsageError("--tensorboard needs a package that isn't here: install it with pip install '.[tensorboard]'")
+        raise UsageError("--tensorboard needs the package tensorboard: install it with pip install '.[tensorboard]'")
     Folder(folder).create()
 
 
 @contextmanager
 def events(folder: Path | None, done: int) -> Iterator[Log]:
-    """A log that writes one scalar a value into the folder, and nothing where there is none.
+    """A log that writes each value as a scalar into the folder. Without a folder it writes nothing.
 
     Args:
-        done: steps that a resumed run has behind it; events of later ones, which it makes again, are hidden.
+        done: steps that were done before the run was resumed. Events of later steps are hidden: the run repeats these steps.
     """
     if folder is None:
         yield lambda step, values: None

@@ -13,8 +13,7 @@ from unlearn.audit.audit import Request, audit
 from unlearn.audit.audit_settings import AuditSettings
 from unlearn.data import DataSource, load_images
 from unlearn.report.write import write_report
-from unlearn.settings import TrainSettings
-from unlearn.train import train_classifier
+from unlearn.train import TrainSettings, train_classifier
 
 SMALL = AuditSettings(
     repeats=3, draws=6, pool=60, judge_images=30, relearn_labels="5,20", relearn_steps=12, relearn_batch=30, relearn_lr=3e-3,
@@ -28,7 +27,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, _quiet_machine: None) -> Ma
     """Checkpoints: a teacher, and three models retrained without class 0."""
     folder, data = tmp_path_factory.mktemp("models"), load_images("digits", "train")
     paths = {}
-    for name, without, seed in (("teacher", (), 0), ("first", (0,), 1), ("second", (0,), 2), ("third", (0,), 3)):
+    for name, without, seed in (("teacher", (), 0), ("first", (0,), 4), ("second", (0,), 2), ("third", (0,), 3)):
         model = train_classifier(
             data, "lenet5", TrainSettings(epochs=6, batch_size=64), width=0.5, without=without, seed=seed
         )

@@ -23,12 +23,13 @@ from unlearn.audit.record.schema import parse_record, read_record, schema
 from unlearn.commands import auditing as commands
 from unlearn.commands.main import main
 from unlearn.data import DataSource, LabelledImages
+from unlearn.methods.edit import BaselineSettings
 from unlearn.report.places import Places
 from unlearn.report.verify.checks import BROKEN
 from unlearn.report.verify.verify import verify
 from unlearn.report.write import write_report
 from unlearn.run import carry_out as runs
-from unlearn.settings import BaselineSettings, LoopSettings
+from unlearn.settings import LoopSettings
 
 from .subjects import SMALL, request_for
 
@@ -78,7 +79,7 @@ def test_curves_are_kept_with_both_step_counts(audited: Path) -> None:
 
 def baseline(kind: str, models: Mapping[str, Path], shards: Path, out: Path) -> Path:
     request = runs.Request(
-        method="baseline", settings=BaselineSettings(kind=kind, steps=300, batch_size=32, lr=0.1),
+        method="edit", settings=BaselineSettings(kind=kind, steps=300, batch_size=32, lr=0.1),
         loop=LoopSettings(every=300, monitor=False), teacher=models["teacher"], shards=str(shards), forget=(0,), out=out,
     )  # fmt: skip
     runs.unlearn(request, quiet)
@@ -218,7 +219,7 @@ def test_data_of_another_shape_is_refused(models: Mapping[str, Path], tmp_path: 
         (tmp_path / "data" / place).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "data" / place / "a.png")
     source = DataSource(str(tmp_path / "data"), None, False, 32)
-    with pytest.raises(UsageError, match="name the data it was made for"):
+    with pytest.raises(UsageError, match="name the data that the checkpoint was made for"):
         audit(request_for(models, models["first"], tmp_path / "audit", data=source), quiet)
 
 

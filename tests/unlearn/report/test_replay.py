@@ -14,6 +14,7 @@ from tests.runs import QUICK, make_run, recipe_for
 from tests.unlearn.audit.subjects import SMALL
 from unlearn.audit.audit import AUDIT, Request, audit
 from unlearn.audit.record.schema import read_record
+from unlearn.methods.distill import LOOP, DistillSettings
 from unlearn.report.places import Places, locate
 from unlearn.report.replay import replay as replaying
 from unlearn.report.replay.comparison import compare
@@ -21,8 +22,7 @@ from unlearn.report.replay.remake import remake
 from unlearn.report.replay.replay import replay
 from unlearn.report.verify.checks import BROKEN, HOLDS, NOT_CHECKED
 from unlearn.report.verify.verify import verify
-from unlearn.run import distilling as tasks
-from unlearn.settings import DistillSettings
+from unlearn.run import carry_out as runs
 
 quiet = lambda line: None  # noqa: E731
 
@@ -78,12 +78,17 @@ def test_other_models_or_shards_are_no_replay(audited: Path) -> None:
     assert student not in compare(old, new, retrained=True).outside
 
 
+def distill_request(shards: Path, out: Path) -> runs.Request:
+    settings = DistillSettings(steps=20, batch_size=16)
+    return runs.Request(
+        method="distill", settings=settings, loop=LOOP, shards=str(shards), forget=(0,), out=out, seed=3
+    )
+
+
 def test_the_student_is_made_again_from_its_runs_settings(
     tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
-    settings = DistillSettings(steps=20, batch_size=16)
-    asked = tasks.DistillRequest(shards=str(tiny_run), forget=(0,), settings=settings, out=tmp_path / "run", seed=3)
-    tasks.distill(asked, quiet)
+    runs.unlearn(distill_request(tiny_run, tmp_path / "run"), quiet)
     request = Request(
         student=tmp_path / "run", teacher=tiny_teacher_path, forget=(0,), shards=str(tiny_run), out=tmp_path / "audit",
         settings=dataclasses.replace(SMALL, relearn_steps=2, inversion_steps=2), workers=1,
@@ -105,9 +110,7 @@ def test_shards_that_were_held_out_are_not_those_that_the_run_read(
 ) -> None:
     learnt = tmp_path / "learnt"
     shutil.copytree(tiny_run, learnt)
-    settings = DistillSettings(steps=20, batch_size=16)
-    asked = tasks.DistillRequest(shards=str(learnt), forget=(0,), settings=settings, out=tmp_path / "run", seed=3)
-    tasks.distill(asked, quiet)
+    runs.unlearn(distill_request(learnt, tmp_path / "run"), quiet)
     held_out = tmp_path / "held-out"
     make_run(held_out, recipe_for(tiny_teacher, QUICK), Plan(classes=tuple(range(10)), per_class=16, shard_size=80))
     request = Request(
@@ -147,6 +150,38 @@ def test_a_report_that_tells_other_facts_does_not_agree(audited: Path) -> None:
     curve = lambda r: next(m for m in r["measurements"] if m["name"] == "relearn-5")["details"]["curves"]["original"][0]  # noqa: E731
     assert outside(lambda r: curve(r)["accuracy"].reverse()) == ["the curves or counts of relearn-5"]
     assert outside(lambda r: r["controls"].pop()) == ["the reasons of the verdict, or of those on the known models"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"method": ["distill"]}, "which this version doesn't know"),
+        ({"method": "distill", "forget": ["x"]}, "settings are not this version's"),
+        ({"method": "distill", "seed": "x"}, "settings are not this version's"),
+        ({"method": "distill", "steps": "many"}, "settings are not this version's"),
+    ],
+)
+def test_settings_that_no_run_has_are_refused_in_one_line(
+    settings: dict[str, Any], words: str, audited: Path, tmp_path: Path
+) -> None:
+    record = read_record(audited / AUDIT)
+    record["origin"]["run"] = {"settings": settings, "provenance": {}, "metrics": []}
+    with pytest.raises(UserError, match=words):
+        remake(record, tmp_path / "again", tmp_path / "teacher", "shards", None, quiet)
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_bug_of_a_run_is_not_the_fault_of_the_report(
+    audited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bug(*_: object) -> None:
+        raise TypeError("a bug of ours")
+
+    record = read_record(audited / AUDIT)
+    record["origin"]["run"] = {"settings": {"method": "distill"}, "provenance": {}, "metrics": []}
+    monkeypatch.setattr("unlearn.run.carry_out.unlearn", bug)
+    with pytest.raises(TypeError, match="a bug of ours"):
+        remake(record, tmp_path / "again", tmp_path / "teacher", "shards", None, quiet)
 
 
 def test_without_a_run_the_student_cannot_be_made_again(audited: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ JS(p || q) = ½ KL(p || m) + ½ KL(q || m), m = ½ (p + q), with logarithms to b
 alone. Public code calls `F.kl_div` with its default reduction, which divides by K as well, and with swapped arguments: two
 models that disagree on everything then score 0.38 at K = 10 instead of 0.
 None of them is judged as more of the class being left. A model lies far from the retrained ones for whatever reason: a student of a
-teacher that never saw the class does on one of three seeds (docs/results-audit.md), and a random network does always.
+teacher that never saw the class does on one of three seeds (docs/results/audit.md), and a random network does always.
 Cost: no more than the forward passes that other measures share.
 """
 

@@ -19,8 +19,7 @@ from torch import Tensor
 from synth.basics.errors import UserError
 from synth.checkpoint.batch_norm import batch_norm_layers
 from synth.checkpoint.classifier import Classifier, predict
-from synth.methods.deepinversion import synthesise
-from synth.methods.settings import DeepInversionSettings
+from synth.methods.deepinversion import DeepInversionSettings, synthesise
 from unlearn.audit.bench import Bench
 from unlearn.audit.record.record import ORIGINAL, CannotRunError, Measurement
 

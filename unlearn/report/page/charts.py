@@ -5,7 +5,6 @@ Each chart shows its series by colour and also by dash or marker, and says in wo
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from synth.basics import drawing
 from unlearn.audit.record.record import MASKED, MODEL, ORIGINAL, RANDOM, RETRAINED, SUBJECTS
 from unlearn.report.page.tables import finding_of, title_of
 from unlearn.report.printable import printable
@@ -32,15 +32,10 @@ STYLES: dict[str, dict[str, Any]] = {
 MARKERS: dict[str, str] = {MODEL: "o", RETRAINED: "D", MASKED: "^", ORIGINAL: "s"}
 APART = (-0.21, -0.07, 0.07, 0.21)  # of a row's height: marks of equal values stay visible
 LABEL = 28  # characters of a line
+SALT = "report"
 DRAWING = matplotlib.rc_context(
-    {
-        "font.size": 10,
-        "font.family": "sans-serif",
-        "svg.fonttype": "none",
-        "svg.hashsalt": "report",
-        "text.parse_math": False,  # a name with dollar signs is no formula
-    }
-)
+    drawing.style(SALT) | {"text.parse_math": False}
+)  # a name with dollar signs is no formula
 
 
 @dataclass(frozen=True)
@@ -53,21 +48,15 @@ class Chart:
 
 def svg(figure: Figure, alt: str) -> Markup:
     """The figure as an <svg> that a screen reader reads as `alt`. The same figure gives the same bytes."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
-    text = buffer.getvalue()
+    text = drawing.svg(figure, SALT)
     text = text[text.index("<svg") :]
     return Markup(text.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1))
 
 
 def new_figure(width: float = 4.2, height: float = 3.0) -> tuple[Figure, Axes]:
     """A figure of so many inches with one pair of axes."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axis = figure.subplots()
-    axis.grid(True, color="#dddddd", linewidth=0.6)
-    axis.set_axisbelow(True)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
+    figure, (axis,) = drawing.new_figure(SALT)
+    figure.set_size_inches(width, height)
     return figure, axis
 
 

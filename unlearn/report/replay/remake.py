@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from operator import index
 from pathlib import Path
 from typing import Any
 
 from synth.basics.errors import UserError
 from synth.checkpoint.file import refuse_untrusted
+from unlearn.methods import METHODS, needs_teacher
 from unlearn.report.places import run_index_of
 from unlearn.report.printable import printable
 from unlearn.report.regular_files import hash_and_start
@@ -17,9 +18,8 @@ from unlearn.report.replay.device import device_of
 from unlearn.report.verify.chain import index_in
 from unlearn.report.verify.checks import Check
 from unlearn.run import carry_out as runs
-from unlearn.run import distilling as tasks
 from unlearn.run.folder import STUDENT
-from unlearn.settings import METHOD_SETTINGS, DistillSettings, LoopSettings
+from unlearn.settings import LoopSettings
 
 
 def remake(
@@ -49,69 +49,47 @@ def remake(
     model = record["models"]["student"]
     for named in (model["architecture"], settings.get("student_arch")):
         refuse_untrusted(str(named), arch, "the report")
-    method = settings.get("method")
-    if method == "distill":
-        tasks.distill(distill_request(settings, model, shards, out, device), say)
-    elif isinstance(method, str) and method in METHOD_SETTINGS:
-        runs.unlearn(method_request(settings, method, teacher, arch, shards, out, device), say)
-    else:
-        raise UserError(
-            f"the report's method is {printable(str(method), 40)!r}, which this version doesn't know: replay it with the version "
-            "that it names"
-        )
+    request = request_of(settings, model, teacher, shards, arch, out, device)
+    runs.unlearn(request, say)
     student = out / STUDENT
     return student, hash_and_start(student)[0] == model["sha256"]
 
 
-def distill_request(
-    settings: Mapping[str, Any], model: Mapping[str, Any], shards: str | None, out: Path, device: str
-) -> tasks.DistillRequest:
-    if shards is None:
-        raise UserError("the report names no shards: name them with --run-shards")
-    with of_this_version():
-        return tasks.DistillRequest(
-            shards=shards,
-            forget=tuple(settings.get("forget", ())),
-            settings=taken(DistillSettings, settings),
-            out=out,
-            seed=settings.get("seed", 0),
-            device=device,
-            student_arch=model["architecture"],
-            student_width=model["width"],
-        )
-
-
-def method_request(
+def request_of(
     settings: Mapping[str, Any],
-    method: str,
+    model: Mapping[str, Any],
     teacher: Path,
-    arch: str | None,
     shards: str | None,
+    arch: str | None,
     out: Path,
     device: str,
 ) -> runs.Request:
-    with of_this_version():
+    """The request of the run. `settings` are the run's, and `model` are the record's facts about its student."""
+    method = settings.get("method")
+    if not isinstance(method, str) or method not in METHODS.names():
+        raise UserError(
+            f"the report's method is {printable(str(method), 40)!r}, which this version doesn't know: replay it with the version "
+            "that the report names"
+        )
+    module = METHODS.find(method)
+    with_teacher = needs_teacher(module)
+    if shards is None and not with_teacher:
+        raise UserError("the report names no shards: name them with --run-shards")
+    try:
         return runs.Request(
             method=method,
-            settings=taken(METHOD_SETTINGS[method], settings),
-            loop=taken(LoopSettings, settings),
-            teacher=teacher,
+            settings=taken(module.SETTINGS, settings),
+            loop=taken(LoopSettings, settings) if with_teacher else module.LOOP,
+            teacher=teacher if with_teacher else None,
             trusted_architecture=arch,
             shards=shards,
-            forget=tuple(settings.get("forget", ())),
+            forget=tuple(map(index, settings.get("forget", ()))),
             out=out,
-            seed=settings.get("seed", 0),
+            seed=index(settings.get("seed", 0)),
             device=device,
-            student_arch=settings.get("student_arch"),
-            student_width=settings.get("student_width"),
+            student_arch=settings.get("student_arch") if with_teacher else model["architecture"],
+            student_width=settings.get("student_width") if with_teacher else model["width"],
         )
-
-
-@contextmanager
-def of_this_version() -> Iterator[None]:
-    """Turn settings that this version can't read into one line."""
-    try:
-        yield
     except (TypeError, ValueError) as error:
         raise UserError(
             f"the run's settings are not this version's ({error}): replay it with the version that the report names"

@@ -1,16 +1,19 @@
-"""Baselines: what a method has to beat. Each starts from the teacher, whose weights hold the forget classes.
+"""Editing in place: the baselines that a method has to beat. The teacher's weights, which hold the forget classes, are changed.
 
 masked-logit     the last layer gives the forget classes' logits a large negative constant. Nothing is forgotten.
-last-layer       the last layer alone is trained anew on synthetic retain data; the features stay the teacher's.
-finetune         the whole teacher is trained on with synthetic retain data.
-random-relabel   as finetune, together with synthetic forget data under random retain labels (Graves et al. 2021).
+last-layer       only the last layer is trained again, from random weights, on synthetic retain data. The features stay.
+finetune         the whole teacher is trained further on synthetic retain data.
+random-relabel   like finetune, but also on synthetic forget data with random retain labels (Graves et al. 2021).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from synth.basics.settings import ComputeSettings, setting
 from synth.checkpoint.augment import shift_and_flip
 from synth.checkpoint.classifier import to_unit
 from synth.checkpoint.layers import last_layer
@@ -19,7 +22,36 @@ from unlearn.methods.masking import mask_logits, refuse_unmaskable
 from unlearn.methods.method import Inputs, Part
 from unlearn.methods.student import copy_of
 from unlearn.samples.filters import Filter, retain_label
-from unlearn.settings import BaselineSettings
+from unlearn.settings import Idle
+
+BASELINES = ("masked-logit", "last-layer", "finetune", "random-relabel")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineSettings(ComputeSettings):
+    """What every comparison needs. All start from the teacher's weights; the defaults are ours."""
+
+    kind: str = setting("finetune", "which baseline", choices=BASELINES)
+    steps: int = setting(500, "training steps; masking the logit takes none", at_least=1)
+    batch_size: int = setting(128, "images a step", at_least=2)
+    lr: float = setting(0.01, "learning rate of SGD with momentum 0.9", above=0)
+    shift: int = setting(2, "largest random shift in pixels", at_least=0, at_most=64)
+
+
+HELP = (
+    "Edit the teacher in place, as a baseline. Masks the logit, retrains the last layer, fine-tunes, or "
+    "relabels at random. All kinds but masked-logit need --shards."
+)
+SETTINGS = BaselineSettings
+PRESETS: dict[str, BaselineSettings] = {}
+IDLE: Idle = (
+    (
+        ("steps", "batch_size", "lr", "shift"),
+        lambda s: s.kind == "masked-logit",
+        "with --kind masked-logit, which is not trained: leave it out",
+    ),
+)
+
 
 STARTS_FROM_TEACHER = True
 
@@ -37,7 +69,7 @@ def start(inputs: Inputs, settings: BaselineSettings) -> MaskedLogit | Finetunin
 
 
 class MaskedLogit:
-    """b_f := -10⁴ and w_f := 0 for every forget class f, in the weights, so that any reader gets the masked model."""
+    """b_f := -10⁴ and w_f := 0 for every forget class f. The mask is in the weights, so whoever loads them gets it."""
 
     steps = 1
 
@@ -53,12 +85,12 @@ class MaskedLogit:
 
 
 class Finetuning:
-    """Cross-entropy on the shards' classes, by SGD, on the whole network or on its last layer alone."""
+    """SGD on the cross-entropy with the samples' classes. It trains the whole network, or only its last layer."""
 
     def __init__(self, inputs: Inputs, settings: BaselineSettings) -> None:
         assert inputs.samples is not None
         self.settings, self.samples, self.steps = settings, inputs.samples, settings.steps
-        self.generator = torch.Generator().manual_seed(inputs.seed)
+        self.rng = torch.Generator().manual_seed(inputs.seed)
         self.student = copy_of(inputs.teacher, inputs)
         if settings.kind == "last-layer":
             layer = last_layer(self.student)
@@ -74,20 +106,20 @@ class Finetuning:
         self.parts: dict[str, Part] = {
             "student": self.student,
             "optimiser": self.optimiser,
-            "generator": self.generator,
+            "rng": self.rng,
         }
 
     def relabelled(self, inputs: Inputs) -> Tensor:
-        """The samples' classes, where a forget class is replaced by a retain class, drawn once for each sample."""
+        """The classes (N,) of the samples. A retain class, drawn once per sample, replaces each forget class."""
         labels = self.samples.labels
-        draw = torch.randint(len(inputs.retain), labels.shape, generator=self.generator)
+        draw = torch.randint(len(inputs.retain), labels.shape, generator=self.rng)
         random_retain = torch.tensor(inputs.retain)[draw].to(labels.device)
         return torch.where(torch.isin(labels, torch.tensor(inputs.forget, device=labels.device)), random_retain, labels)
 
     def step(self, number: int) -> dict[str, Tensor]:
-        rows = torch.randint(len(self.samples), (self.settings.batch_size,), generator=self.generator)
+        rows = torch.randint(len(self.samples), (self.settings.batch_size,), generator=self.rng)
         rows = rows.to(self.targets.device)
-        x_unit = shift_and_flip(to_unit(self.samples.images[rows]), self.settings.shift, False, self.generator)
+        x_unit = shift_and_flip(to_unit(self.samples.images[rows]), self.settings.shift, False, self.rng)
         loss = losses.divergence(self.targets[rows], self.student(x_unit))
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()

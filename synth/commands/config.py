@@ -1,0 +1,64 @@
+"""`--config FILE`: a command starts from the settings that an earlier one wrote. Options that are given come first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from synth.basics.errors import UsageError
+from synth.commands.options import Decorator, option
+
+LARGEST = 2**30  # bytes, as of an index
+Options = Callable[[Mapping[str, Any]], Mapping[str, Any]]  # the file's content -> values by option name
+
+
+def config_option(written: str, options_of: Options = lambda content: content) -> Decorator:
+    """The option. `written` is the file's name for the help; `options_of` gives the options that the file stands for."""
+
+    def read(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+        if path is None:
+            return
+        known = {p.name for p in ctx.command.get_params(ctx)}
+        values = {name: value for name, value in options_of(read_settings(path)).items() if value is not None}
+        check_command(path, values.pop("command", None), ctx)
+        unknown = sorted(name for name in values if name not in known)
+        if unknown:
+            flag = unknown[0].replace("_", "-")
+            raise UsageError(f"{path} has the setting {unknown[0]}, but {ctx.command_path} has no option --{flag}")
+        ctx.default_map = {**(ctx.default_map or {}), **values}
+
+    return option(
+        "--config",
+        group="Where",
+        type=click.Path(path_type=Path),
+        is_eager=True,
+        expose_value=False,
+        callback=read,
+        help=f"start from the settings in this file, such as {written}; options given here replace them",
+    )
+
+
+def check_command(path: Path, written_by: str | None, ctx: click.Context) -> None:
+    if written_by is not None and written_by != ctx.command.name:
+        raise UsageError(f"{path} was written by '{written_by}', not by '{ctx.command.name}': use it with {written_by}")
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises UsageError where the file is none."""
+    try:
+        if not path.is_file():
+            raise UsageError(f"--config {path}: there is no such file")
+        if path.stat().st_size > LARGEST:
+            raise UsageError(f"--config {path} is too large for a file of settings")
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"--config {path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise UsageError(f"--config {path} is not a JSON file of settings: name a file that a command wrote")
+    return content

@@ -1,0 +1,215 @@
+"""What `synth generate` was asked for, and every check that needs neither the store nor the machines."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from synth import methods
+from synth.basics.errors import UsageError, UserError
+from synth.basics.versions import package_versions
+from synth.checkpoint.card import ModelCard, check_classes
+from synth.checkpoint.classifier import Classifier, check_forward
+from synth.checkpoint.file import IMPORT_AGAIN, parse_card, parse_checkpoint, read_checkpoint
+from synth.executors.choose import Machines, refuse_options_without_ray
+from synth.making.gate import QualityGate
+from synth.making.make import Recipe
+from synth.methods.networks import read_generator
+from synth.shards.index import RunCard
+from synth.shards.plan import Plan
+from synth.shards.samples import LARGEST_SHARD, PIXEL_MODES, largest_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What `synth generate` was asked for; the fields are its options."""
+
+    teacher: Path
+    trusted_architecture: str | None
+    method: str
+    settings: Any
+    classes: tuple[int, ...] | None
+    per_class: int
+    shard_size: int
+    blends: int
+    seed: int
+    out: str
+    resume: bool
+    overwrite: bool
+    address: str
+    workers: int | None
+    threads: int
+    gpus_per_worker: float | None  # None means 1; used on cuda only
+    device: str
+    shard_timeout: float | None = None  # seconds
+    insecure: bool = False
+    log_level: str = "off"
+    generator: Path | None = None
+    student: Path | None = None
+    gate: QualityGate | None = None
+
+    @property
+    def machines(self) -> Machines:
+        return Machines(
+            address=self.address,
+            workers=self.workers,
+            threads=self.threads,
+            gpus_per_worker=self.gpus_per_worker,
+            device=self.device,
+            shard_timeout=self.shard_timeout,
+            insecure=self.insecure,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedRequest:
+    """A request that can be carried out, with the files that it names. Only the device of the workers is still open."""
+
+    request: Request
+    teacher: Classifier
+    plan: Plan
+    checkpoint: bytes  # the teacher's
+    generator: bytes | None
+    student: bytes | None
+
+    @property
+    def title(self) -> str:
+        """The run's name in log lines."""
+        return f"{self.request.method}-{(self.teacher.digest or '')[:12]}-{self.request.seed}"
+
+    def recipe(self, device: str) -> Recipe:
+        """What the workers need, on this device."""
+        asked = self.request
+        return Recipe(
+            checkpoint=self.checkpoint,
+            trusted_architecture=asked.trusted_architecture,
+            method=asked.method,
+            settings=asked.settings,
+            device=device,
+            threads=asked.threads,
+            generator=self.generator,
+            student=self.student,
+            gate=asked.gate,
+        )
+
+
+def checked(request: Request) -> CheckedRequest:
+    """Read the files that the request names, and check that everything fits together.
+
+    Raises:
+        UserError: with the cause and the cure.
+    """
+    if request.resume and request.overwrite:
+        raise UsageError("--resume and --overwrite exclude each other: choose one")
+    refuse_options_without_ray(request.machines)
+    checkpoint = read_checkpoint(request.teacher)
+    teacher = parse_checkpoint(checkpoint, str(request.teacher), request.trusted_architecture)
+    plan = plan_for(request, teacher.card)
+    check_forward(teacher, f"name another --teacher than {request.teacher}, or {IMPORT_AGAIN}")
+    methods.find(request.method).check(teacher, request.settings)
+    refuse_files_without_effect(request)
+    student = checked_student(request, teacher)
+    generator = checked_generator(request, teacher, student)
+    refuse_useless_code(request, teacher, student)
+    return CheckedRequest(
+        request=request, teacher=teacher, plan=plan, checkpoint=checkpoint, generator=generator, student=student
+    )
+
+
+def plan_for(request: Request, card: ModelCard) -> Plan:
+    """The plan of the run. Raises UserError if the teacher or the readers of shards do not allow it."""
+    classes = request.classes if request.classes is not None else tuple(range(card.num_classes))
+    check_classes(classes, card.num_classes, "class")
+    if card.input_shape[0] not in PIXEL_MODES:
+        raise UserError(f"shards hold grey or colour PNGs, but the teacher takes {card.input_shape[0]} channels")
+    try:
+        plan = Plan(
+            classes=classes,
+            per_class=request.per_class,
+            shard_size=request.shard_size,
+            blends=request.blends,
+            seed=request.seed,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    check_shard_size(plan, card)
+    return plan
+
+
+def check_shard_size(plan: Plan, card: ModelCard) -> None:
+    """Raise UsageError if a shard may become larger than readers accept. It could be neither read nor resumed."""
+    image = largest_size(1 + plan.blends, card.input_shape, card.num_classes)  # bytes, with its blends
+    fitting = LARGEST_SHARD // image
+    if min(plan.shard_size, plan.images) > fitting:
+        cure = f"give --shard-size {fitting} or less" if fitting else "give fewer --blends"
+        raise UsageError(
+            f"a shard of {plan.shard_size} images with their blends may take {plan.shard_size * image:,} bytes, but readers "
+            f"accept at most {LARGEST_SHARD:,}: {cure}"
+        )
+
+
+def refuse_files_without_effect(request: Request) -> None:
+    """Raise UsageError if --generator or --student was given to a method that uses no generator."""
+    uses = methods.find(request.method).uses_generator(request.settings)
+    for name, path in (("--generator", request.generator), ("--student", request.student)):
+        if path is not None and not uses:
+            raise UsageError(f"{name} has no effect on --method {request.method} with these settings: leave it out")
+
+
+def checked_student(request: Request, teacher: Classifier) -> bytes | None:
+    """The student's checkpoint, if one was named. Raises UserError if it has other inputs or classes than the teacher."""
+    if request.student is None:
+        return None
+    data = read_checkpoint(request.student)
+    student = parse_checkpoint(data, str(request.student), request.trusted_architecture)
+    if student.card.input_shape != teacher.card.input_shape or student.card.num_classes != teacher.card.num_classes:
+        raise UserError(
+            f"{request.student} takes other images or classes than the teacher: name a student of this teacher"
+        )
+    check_forward(student, f"name another --student than {request.student}")
+    return data
+
+
+def checked_generator(request: Request, teacher: Classifier, student: bytes | None) -> bytes | None:
+    """The generator's checkpoint, if one was named. Raises UserError if it belongs to another teacher or student."""
+    if request.generator is None:
+        return None
+    try:
+        data = request.generator.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read the generator {request.generator}: {error.strerror or error}") from error
+    digest = hashlib.sha256(student).hexdigest() if student else None
+    read_generator(data, str(request.generator), teacher.digest, teacher.card, digest, request.classes)
+    return data
+
+
+def refuse_useless_code(request: Request, teacher: Classifier, student: bytes | None) -> None:
+    """Raise UsageError if --arch was given and no checkpoint has an architecture of the user's own code."""
+    cards = [teacher.card, *([parse_card(student, str(request.student))] if student else [])]
+    if request.trusted_architecture and not any(":" in card.architecture for card in cards):
+        raise UsageError(
+            f"--arch has no effect on {request.teacher}, whose architecture is {teacher.card.architecture}: leave it out"
+        )
+
+
+def run_card(teacher: Classifier, recipe: Recipe, plan: Plan) -> RunCard:
+    """The card of a run: everything that determines its content. The threads count on the CPU only."""
+    assert teacher.digest is not None
+    gate = {"quality_gate": dataclasses.asdict(recipe.gate)} if recipe.gate else {}
+    return RunCard(
+        teacher_sha256=teacher.digest,
+        architecture=teacher.card.architecture,
+        width=teacher.card.width,
+        image_shape=teacher.card.input_shape,
+        class_names=teacher.card.class_names,
+        mean=teacher.card.mean,
+        std=teacher.card.std,
+        method=recipe.method,
+        settings=dataclasses.asdict(recipe.settings) | gate,
+        plan=plan,
+        device=f"cpu, {recipe.threads} threads" if recipe.device == "cpu" else recipe.device,
+        versions=package_versions(),
+    )

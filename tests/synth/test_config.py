@@ -1,0 +1,61 @@
+"""`--config FILE` starts a command from the settings that an earlier one wrote."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from synth.shards.index import INDEX, read_index
+from synth.shards.store import Folder
+from tests.synth.conftest import Run
+
+
+def test_a_run_is_generated_again_from_its_index(run: Run, tiny_teacher_path: Path, tmp_path: Path) -> None:
+    fixed = ["--teacher", str(tiny_teacher_path), "--address", "none"]
+    first, second, third = (str(tmp_path / name) for name in ("first", "second", "third"))
+    given = [
+        "--per-class",
+        "4",
+        "--classes",
+        "1-3",
+        "--steps",
+        "3",
+        "--shard-size",
+        "7",
+        "--blends",
+        "1",
+        "--seed",
+        "5",
+    ]
+    gate = ["--quality-gate", "confidence=0.5,tries=2"]
+    assert run("generate", *fixed, *given, *gate, "--out", first)[0] == 0
+    assert run("generate", *fixed, "--config", f"{first}/{INDEX}", "--out", second)[0] == 0
+    assert run("generate", *fixed, "--config", f"{first}/{INDEX}", "--out", third, "--seed", "6")[0] == 0
+    entries = [read_index(Folder(Path(place))).entries for place in (first, second, third)]
+    assert entries[0] == entries[1]
+    assert entries[0] != entries[2]
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: None, "there is no such file"),
+        (lambda path: path.write_text("[1]"), "is not a JSON file of settings"),
+        (lambda path: path.write_text("{"), "is not a JSON file of settings"),
+        (
+            lambda path: path.write_text(json.dumps({"stepz": 1})),
+            "has the setting stepz, but synth generate has no option --stepz",
+        ),
+        (lambda path: path.write_text(json.dumps({"steps": "many"})), "'many' is not a valid integer"),
+        (lambda path: path.write_text(json.dumps({"command": "gkt"})), "was written by 'gkt', not by 'generate'"),
+    ],
+)
+def test_a_file_that_holds_no_settings_is_one_line(
+    run: Run, tmp_path: Path, write: Callable[[Path], object], message: str
+) -> None:
+    path = tmp_path / "settings.json"
+    write(path)
+    code, _, err = run("generate", "--per-class", "1", "--config", str(path))
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err

@@ -1,0 +1,171 @@
+"""The lock of a run: whose it is, who may take it over, and how its holder learns of that."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from synth.basics.errors import UserError
+from synth.run.lock import LOCK, Lock, LostLockError, claim_name, locked, process_facts
+from synth.shards.store import Folder
+from tests.faults import wait_until
+
+
+def quiet(line: str) -> None:
+    """Takes a line for a person and drops it."""
+
+
+def lock_of_a_dead_process(store: Folder, **changes: object) -> bytes:
+    """Write a lock whose process is gone, and return its content."""
+    dead = Lock(store)
+    dead.facts.update(changes or {"pid": 2**22 + 1})
+    store.write(LOCK, dead.to_bytes())
+    return dead.to_bytes()
+
+
+def test_a_lock_of_another_machine_holds_while_it_is_renewed(tmp_path: Path) -> None:
+    store = Folder(tmp_path)
+    other = Lock(store)
+    other.facts.update(machine="elsewhere", host="far")
+    store.write_new(LOCK, other.to_bytes())
+    said: list[str] = []
+
+    def beat(line: str) -> None:
+        said.append(line)
+        other.beats += 1
+        store.write(LOCK, other.to_bytes())
+
+    with pytest.raises(UserError, match="on far"), locked(store, beat, patience=5.0):
+        pass
+    with locked(store, said.append, patience=0.2):  # it is not renewed any more
+        assert "elsewhere" not in store.read(LOCK).decode()
+    assert store.names() == set()
+    assert "waiting" in said[0]
+
+
+@pytest.mark.parametrize("changes", [{"pid": 2**22 + 1}, {"begun": "1"}], ids=["no such process", "reused number"])
+def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path, changes: dict[str, object]) -> None:
+    store = Folder(tmp_path)
+    lock_of_a_dead_process(store, **changes)
+    with locked(store, quiet) as lock:
+        lock.check()
+        assert store.names() == {LOCK}
+    assert store.names() == set()
+    assert process_facts(os.getpid())["begun"] is not None
+
+
+class Rivalled(Folder):
+    """A store through which one driver works; a rival comes and takes the lock right after its nth look at the lock."""
+
+    def __init__(self, path: Path, nth: int) -> None:
+        super().__init__(path)
+        self.looks_left, self.rival_won = nth, False
+        self.rival = Lock(Folder(path))
+
+    def read(self, name: str) -> bytes:
+        found = super().read(name)
+        if name == LOCK:
+            self.looks_left -= 1
+            if self.looks_left == 0:
+                self.let_the_rival_try()
+        return found
+
+    def let_the_rival_try(self) -> None:
+        from synth.run.lock import acquire
+
+        try:
+            acquire(self.rival, LOCK, quiet, patience=0.2)
+        except UserError:
+            return
+        self.rival_won = True
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+def test_of_two_drivers_that_find_a_dead_lock_one_takes_the_run_over(tmp_path: Path, nth: int) -> None:
+    lock_of_a_dead_process(Folder(tmp_path))
+    store = Rivalled(tmp_path, nth)
+    won = True
+    try:
+        with locked(store, quiet, patience=0.2) as lock:
+            assert store.read(LOCK) == lock.to_bytes()
+    except UserError:
+        won = False
+    assert store.looks_left <= 0
+    assert [won, store.rival_won].count(True) == 1
+
+
+def test_a_driver_that_died_during_a_takeover_blocks_nobody(tmp_path: Path) -> None:
+    store = Folder(tmp_path)
+    dead = lock_of_a_dead_process(store)
+    claim = Lock(store)
+    claim.facts["pid"] = 2**22 + 2
+    store.write(claim_name(dead), claim.to_bytes())
+    with locked(store, quiet) as lock:
+        lock.check()
+    assert store.names() == set()
+
+
+def test_an_empty_lock_is_taken_over_if_it_stays_empty(tmp_path: Path) -> None:
+    store, said = Folder(tmp_path), []
+    store.write(LOCK, b"")
+    with locked(store, said.append, patience=0.2) as lock:
+        lock.check()
+    assert "is locked by an unknown process: waiting 0.2 s" in said[0]
+
+
+def test_an_empty_lock_belongs_to_the_driver_that_is_writing_it(tmp_path: Path) -> None:
+    store = Folder(tmp_path)
+    store.write(LOCK, b"")
+    other = Lock(store)
+    with (
+        pytest.raises(UserError, match="another 'synth generate'"),
+        locked(store, lambda line: store.write(LOCK, other.to_bytes()), patience=5.0),
+    ):
+        pass
+    assert store.read(LOCK) == other.to_bytes()
+
+
+def test_a_driver_whose_run_was_taken_over_stops(tmp_path: Path) -> None:
+    store = Folder(tmp_path)
+    other = Lock(store)
+
+    def other_writes() -> bool:  # again and again, because the first driver may be about to write as well
+        store.write(LOCK, other.to_bytes())
+        return lock.lost
+
+    with locked(store, quiet, beat=0.01) as lock:
+        wait_until(other_writes, "the loss to be seen")
+        with pytest.raises(LostLockError, match="has taken over"):
+            lock.check()
+    assert store.names() == {LOCK}
+
+
+def test_a_driver_whose_lock_is_not_renewed_any_more_stops(tmp_path: Path) -> None:
+    class Broken(Folder):
+        def write(self, name: str, data: bytes) -> None:
+            raise ValueError("a fault of the store's own")
+
+    with locked(Broken(tmp_path), quiet, beat=0.01) as lock:
+        assert lock.keeper is not None
+        wait_until(lock.keeper.done, "the end of the renewals")
+        with pytest.raises(LostLockError, match=r"could not be renewed \(ValueError: a fault .* --resume"):
+            lock.check()
+    assert Folder(tmp_path).names() == set()
+
+
+def test_a_store_that_is_out_of_reach_for_a_while_costs_no_lock(tmp_path: Path) -> None:
+    class Away(Folder):
+        failures = 3
+
+        def write(self, name: str, data: bytes) -> None:
+            if self.failures:
+                self.failures -= 1
+                raise UserError("the storage is down")
+            super().write(name, data)
+
+    store = Away(tmp_path)
+    with locked(store, quiet, beat=0.01) as lock:
+        wait_until(lambda: b'"beats": 5' in store.read(LOCK), "beats after the failures")
+        lock.check()

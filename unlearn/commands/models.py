@@ -1,0 +1,156 @@
+"""`unlearn train`, `import` and `evaluate`: parse, call, print; no logic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from synth.basics.declared import declared
+from synth.commands.config import config_option
+from synth.commands.console import ClassList
+from synth.commands.options import Command, option, settings_flags, settings_from_flags
+from unlearn.commands.options import (
+    ARCHITECTURES,
+    FROM_ENVIRONMENT,
+    PATH,
+    WHAT,
+    WIDTH,
+    checkpoint_options,
+    code_option,
+    data_options,
+    device_option,
+    forget_option,
+    seed_option,
+    threads_option,
+)
+
+TRAIN_SETTINGS = declared("unlearn.train").TrainSettings
+
+
+@click.command(cls=Command, context_settings=FROM_ENVIRONMENT)
+@option("--arch", group=WHAT, required=True, help=ARCHITECTURES)
+@option("--width", group=WHAT, type=WIDTH, default=1.0, help="scales the channels of our own architectures")
+@option(
+    "--without",
+    group=WHAT,
+    type=ClassList(),
+    default=(),
+    show_default=False,
+    help="numbers of classes to leave out, which makes the retrained reference",
+)
+@seed_option
+@data_options()
+@checkpoint_options
+@config_option("a JSON file of options by name")
+@settings_flags({"train": TRAIN_SETTINGS}, {"train": "Settings"})
+@device_option
+@threads_option
+def train(
+    arch: str,
+    width: float,
+    data: str,
+    data_root: Path | None,
+    download: bool,
+    image_size: int,
+    without: tuple[int, ...],
+    out: Path,
+    overwrite: bool,
+    seed: int,
+    device: str,
+    threads: int | None,
+    **flags: Any,
+) -> None:
+    """Train a teacher on real images. With --without it is the reference, which never saw some classes."""
+    settings_from_flags(TRAIN_SETTINGS(), flags, "train")  # refuses a wrong setting before torch is loaded
+    from synth.basics.device import machine
+    from synth.checkpoint.file import refuse_existing
+    from unlearn.data import DataSource
+    from unlearn.train import TrainSettings
+    from unlearn.train import train as train_and_save
+
+    refuse_existing(out, overwrite)
+    train_and_save(
+        arch,
+        width,
+        DataSource(data, data_root, download, image_size),
+        without,
+        out,
+        seed,
+        machine(device, threads),
+        settings_from_flags(TrainSettings(), flags, "train"),
+        click.echo,
+    )
+
+
+@click.command("import", cls=Command, context_settings=FROM_ENVIRONMENT)
+@click.argument("state_dict", type=PATH)
+@option("--arch", group=WHAT, required=True, help=ARCHITECTURES)
+@option("--width", group=WHAT, type=WIDTH, default=1.0, help="scales the channels of our own architectures")
+@option("--input-shape", group=WHAT, required=True, help="channels,side,side such as 3,32,32")
+@option("--classes", group=WHAT, required=True, help="the number of classes, or their names separated by commas")
+@option("--mean", group=WHAT, required=True, help="per channel, for images in [0, 1], such as 0.49,0.48,0.45")
+@option("--std", group=WHAT, required=True, help="per channel, for images in [0, 1]")
+@checkpoint_options
+def import_(
+    state_dict: Path,
+    arch: str,
+    width: float,
+    input_shape: str,
+    classes: str,
+    mean: str,
+    std: str,
+    out: Path,
+    overwrite: bool,
+) -> None:
+    """Turn a PyTorch state dict into a checkpoint. Only weights are read from the .pt or .pth file."""
+    from synth.checkpoint.file import refuse_existing
+    from synth.checkpoint.importing import import_state_dict, parse_card_options
+
+    refuse_existing(out, overwrite)
+    card = parse_card_options(arch, width, input_shape, classes, mean, std)
+    digest = import_state_dict(state_dict, card, out)
+    click.echo(f"wrote {out} ({arch}, {card.num_classes} classes, sha256 {digest[:12]})")
+
+
+@click.command(cls=Command, context_settings=FROM_ENVIRONMENT)
+@click.argument("model", type=PATH)
+@forget_option
+@option("--teacher", group=WHAT, type=PATH, help="the original model, for comparison")
+@option("--reference", group=WHAT, type=PATH, help="the model retrained without the classes, for comparison")
+@option("--json", "as_json", group=WHAT, is_flag=True, help="print JSON instead of tables")
+@code_option
+@data_options()
+@device_option
+@threads_option
+def evaluate(
+    model: Path,
+    data: str,
+    data_root: Path | None,
+    download: bool,
+    image_size: int,
+    forget: tuple[int, ...],
+    teacher: Path | None,
+    reference: Path | None,
+    as_json: bool,
+    arch: str | None,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Show MODEL's accuracy on real test images. Tables give retain and forget accuracy, each class, and the confusion matrix."""
+    from synth.basics.device import machine
+    from unlearn.data import DataSource
+    from unlearn.evaluate import evaluate as evaluate_checkpoints
+    from unlearn.tables import evaluation_json, evaluation_tables
+
+    named = {"original": teacher, "unlearned": model, "retrained": reference}
+    evaluations, class_names = evaluate_checkpoints(
+        {name: path for name, path in named.items() if path is not None},
+        DataSource(data, data_root, download, image_size),
+        forget,
+        arch,
+        machine(device, threads),
+    )
+    show = evaluation_json if as_json else evaluation_tables
+    click.echo(show(evaluations, class_names, forget))

@@ -1,0 +1,158 @@
+"""One command per unlearning method, made from what the method's file declares; and the request that its options spell."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import click
+
+from synth.basics.errors import UsageError
+from synth.commands.config import config_option
+from synth.commands.options import Command, Decorator, option, settings_flags, settings_from_flags, stacked
+from unlearn.commands.options import (
+    FROM_ENVIRONMENT,
+    PATH,
+    WHAT,
+    WHERE,
+    WIDTH,
+    Within,
+    code_option,
+    device_option,
+    forget_option,
+    seed_option,
+    tensorboard_option,
+    threads_option,
+)
+from unlearn.methods import METHODS, needs_teacher
+from unlearn.settings import LoopSettings, refuse_idle
+
+FOLLOW_TIMEOUT = 3600.0  # seconds
+WATCHING = "Watching the run"
+
+student_options = stacked(
+    option("--student-arch", group=WHAT, help="architecture of the student  [default: the teacher's]"),
+    option("--student-width", group=WHAT, rare=True, type=WIDTH, help="scales the student's channels"),
+)
+folder_options = stacked(
+    option("--out", group=WHERE, type=PATH, required=True, help="folder for the student, its metrics and settings"),
+    option("--resume", group=WHERE, is_flag=True, help="continue an interrupted run from its last check"),
+    option("--overwrite", group=WHERE, is_flag=True, help="replace an earlier run in --out"),
+    tensorboard_option,
+)
+# A method that has the teacher at hand; shards are extra.
+with_teacher = stacked(
+    option("--teacher", group=WHAT, type=PATH, default="teacher.safetensors", help="checkpoint to unlearn from"),
+    option("--shards", group=WHAT, help="run of synth generate: samples to hold out, and to train on with edit"),
+    code_option,
+)
+# A method that reads shards only.
+from_shards = stacked(
+    option("--shards", group=WHAT, required=True, help="folder or s3://BUCKET/RUN that synth generate wrote"),
+    option("--follow", group=WHAT, is_flag=True, help="train while the shards are still being generated"),
+    option(
+        "--follow-timeout",
+        group=WHAT,
+        rare=True,
+        type=Within(min=1),
+        help=f"seconds without a new shard after which the run ends  [default: {FOLLOW_TIMEOUT:g}]",
+    ),
+)
+
+
+def options_of_method(name: str) -> Decorator:
+    """Every option of the method's command."""
+    method = METHODS.declared(name)
+    settings: dict[str, type] = {name: method.SETTINGS}
+    headings = {name: "Settings"}
+    preset = [preset_option(method.PRESETS)] if method.PRESETS else []
+    if needs_teacher(method):
+        settings["loop"], headings["loop"] = LoopSettings, WATCHING
+    return stacked(
+        forget_option,
+        with_teacher if needs_teacher(method) else from_shards,
+        student_options,
+        *preset,
+        seed_option,
+        folder_options,
+        config_option("a run's settings.json", lambda content: options_of_run(content)),
+        settings_flags(settings, headings),
+        device_option,
+        threads_option,
+    )
+
+
+def preset_option(presets: Mapping[str, Any]) -> Decorator:
+    return option("--preset", group=WHAT, type=click.Choice(list(presets)), help="settings to start from")
+
+
+def options_of_run(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options that a run's settings.json stands for.
+
+    Its hashes only identify the files that the run read, and a method without the teacher has no options for its loop.
+    """
+    method = content.get("method")
+    left_out = {"method"}
+    if method in METHODS.names() and not needs_teacher(METHODS.declared(method)):
+        left_out |= fields_of(LoopSettings)
+    named = {name: value for name, value in content.items() if not name.endswith("_sha256") and name not in left_out}
+    return {**named, "command": method}
+
+
+def request_of(name: str, options: Mapping[str, Any]) -> Any:
+    """The request to `unlearn.run.carry_out.unlearn` that a command's options spell. Raises UsageError where one is wrong."""
+    method = METHODS.declared(name)
+    preset = options.get("preset")
+    check_settings(method, method.PRESETS[preset] if preset else method.SETTINGS(), name, options)
+    from synth.basics.device import machine
+    from unlearn.run import carry_out
+
+    module = METHODS.find(name)
+    start = module.PRESETS[preset] if preset else module.SETTINGS()
+    start_of_loop = LoopSettings() if needs_teacher(module) else module.LOOP
+    own, loop = fields_of(start), fields_of(LoopSettings)
+    others = {key: value for key, value in options.items() if key not in own | loop | {"preset", "follow"}}
+    if options.get("follow"):
+        others["follow_timeout"] = options["follow_timeout"] or FOLLOW_TIMEOUT
+    device = machine(others.pop("device"), others.pop("threads"))
+    return carry_out.Request(
+        method=name,
+        settings=settings_from_flags(start, {n: v for n, v in options.items() if n in own}, name),
+        loop=settings_from_flags(start_of_loop, {n: v for n, v in options.items() if n in loop}, name),
+        device=device,
+        trusted_architecture=others.pop("arch", None),
+        **others,
+    )
+
+
+def check_settings(method: SimpleNamespace, start: Any, name: str, options: Mapping[str, Any]) -> None:
+    """Refuse wrong settings before torch is loaded."""
+    own, loop = fields_of(start), fields_of(LoopSettings)
+    settings = settings_from_flags(start, {n: v for n, v in options.items() if n in own}, name)
+    settings_from_flags(LoopSettings(), {n: v for n, v in options.items() if n in loop}, name)
+    refuse_idle(getattr(method, "IDLE", ()), settings, options)
+    if options.get("follow_timeout") is not None and not options["follow"]:
+        raise UsageError("--follow-timeout has no effect without --follow: add that, or leave it out")
+
+
+def fields_of(settings: Any) -> set[str]:
+    return {field.name for field in dataclasses.fields(settings)}
+
+
+def command_of(name: str) -> click.Command:
+    """The command `unlearn NAME`."""
+
+    @click.command(name, cls=Command, help=METHODS.declared(name).HELP, context_settings=FROM_ENVIRONMENT)
+    @options_of_method(name)
+    def run(**options: Any) -> None:
+        request = request_of(name, options)
+        from unlearn.run import carry_out
+
+        carry_out.unlearn(request, click.echo)
+
+    return run
+
+
+COMMANDS = {name: command_of(name) for name in METHODS.names()}

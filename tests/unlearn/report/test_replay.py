@@ -70,7 +70,7 @@ def test_what_is_audited_again_is_what_has_the_records_hashes(
 
 def test_other_models_or_shards_are_no_replay(audited: Path) -> None:
     old, new = read_record(audited / AUDIT), read_record(audited / AUDIT)
-    old["origin"]["shards"] = {"index_sha256": None, "shards": {"shard-000000.tar": "a" * 64}}
+    old["origin"]["shards"] = {"uri": "shards", "index_sha256": None, "shards": {"shard-000000.tar": "a" * 64}}
     new["models"]["student"]["sha256"] = "b" * 64
     new["models"]["references"][1]["sha256"] = "c" * 64
     student, others = "the student, which is another one", "the shards, which are others (1 of 1)"
@@ -185,7 +185,7 @@ def test_a_bug_of_a_run_is_not_the_fault_of_the_report(
 
 
 def test_without_a_run_the_student_cannot_be_made_again(audited: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="replay without --retrain"):
+    with pytest.raises(UserError, match="replay it without --retrain"):
         replay(audited, tmp_path / "again", Places(), None, None, 1, quiet, retrain=True)
 
 

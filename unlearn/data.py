@@ -16,7 +16,7 @@ from unlearn.data_sets.reading.from_folder import load_folder
 from unlearn.real_images import note_real_images
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a set of images is a key of the audit's caches
 class LabelledImages:
     """Images uint8 (N, C, S, S) and their classes int64 (N,). `natural`: mirrored images are plausible images."""
 

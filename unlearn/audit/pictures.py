@@ -1,4 +1,4 @@
-"""Pictures of a set of images: a row a class."""
+"""A picture of a set of images: one row per class."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-NAMES, GAP, SMALLEST = 84, 2, 28  # pixels: the column of names, between images, an image's least side
+NAMES, GAP, SMALLEST = 84, 2, 28  # pixels: width of the names' column, gap between images, smallest side of an image
 
 
 def draw_classes(images: Tensor, labels: Tensor, class_names: Sequence[str]) -> bytes:
-    """A PNG with each class's images in a row behind its name. images: uint8 (N, C, S, S), C = 1 or 3."""
+    """A PNG with one row per class: its name, then its images.
+
+    Args:
+        images: uint8 (N, C, S, S), C = 1 or 3.
+        labels: (N,).
+    """
     side = images.shape[-1]
     cell = side * max(1, -(-SMALLEST // side))
     classes = sorted(set(labels.tolist()))

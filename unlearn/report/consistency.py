@@ -17,10 +17,12 @@ from unlearn.audit.record.record import MASKED, MODEL, SUBJECTS
 Record = Mapping[str, Any]
 LARGEST_NUMBER = 1e100  # the square of a larger one might be infinite
 DEEPEST = 50  # levels of lists and objects inside each other
+WORST = "accuracy-forget-worst"
 CONFUSIONS = {  # the measurement that has each accuracy's confusion
     "accuracy-retain": "accuracy-forget",
     "accuracy-forget": "accuracy-forget",
     "accuracy-retain-real": "accuracy-retain-real",
+    WORST: "accuracy-forget",
 }
 RESURRECTED = re.compile(r"resurrection-([a-z-]+)\.png")
 
@@ -38,7 +40,7 @@ def faults(record: Record) -> Iterator[str]:
     yield from measurements(record["measurements"])
     yield from accuracies(record)
     for measurement in record["measurements"]:
-        if measurement["name"].startswith("relearn-"):
+        if measurement["family"] == "relearn":
             yield from curves(measurement)
     yield from drawn(record)
 
@@ -99,32 +101,38 @@ def measurements(found: Sequence[Record]) -> Iterator[str]:
 
 def accuracies(record: Record) -> Iterator[str]:
     """Confusion matrices are square, and every accuracy and histogram has the one that it was counted from."""
-    classes = range(len(record["class_names"]))
+    classes = len(record["class_names"])
     confusions = {m["name"]: m["details"].get("confusion", {}) for m in record["measurements"]}
     for name, matrices in confusions.items():
-        if any(len(matrix) != len(classes) or {*map(len, matrix)} != {len(classes)} for matrix in matrices.values()):
-            yield f"a confusion of {name} is not {len(classes)} by {len(classes)}"
+        if any(len(matrix) != classes or {*map(len, matrix)} != {classes} for matrix in matrices.values()):
+            yield f"a confusion of {name} is not {classes} by {classes}"
             return
     for m in record["measurements"]:
         if m["name"] not in CONFUSIONS:
             continue
-        rows = [c for c in classes if (c in record["forget"]) == (m["name"] == "accuracy-forget")]
-        matrices = confusions.get(CONFUSIONS[m["name"]], {})
+        rows, matrices = true_classes(m["name"], record), confusions.get(CONFUSIONS[m["name"]], {})
         for subject in m["readings"]:
             if subject not in matrices or not sum(sum(matrices[subject][c]) for c in rows):
                 yield f"{m['name']} of {subject} has no confusion beside it"
-    for line in record["histograms"]:
-        if line["subject"] not in confusions.get("accuracy-forget", {}):
+    yield from histograms(record["histograms"], confusions.get("accuracy-forget", {}))
+
+
+def histograms(found: Sequence[Record], confusions: Record) -> Iterator[str]:
+    for line in found:
+        if line["subject"] not in confusions:
             yield f"the histogram of {line['subject']} has no confusion beside it"
         if not line["counts"] or min(line["counts"]) < 0 or line["highest"] <= 0:
             yield f"the histogram of {line['subject']} has no counts"
 
 
+def true_classes(name: str, record: Record) -> list[int]:
+    """The true classes of the images that an accuracy was counted on: the forget classes, or all others."""
+    forgotten = name in ("accuracy-forget", WORST)
+    return [c for c in range(len(record["class_names"])) if (c in record["forget"]) == forgotten]
+
+
 def curves(m: Record) -> Iterator[str]:
     """Every value has a curve, and the curves of a measurement have the same steps."""
-    if not {"curves", "target", "anamnesis"} <= set(m["details"]):
-        yield f"{m['name']} has no curves"
-        return
     found = m["details"]["curves"]
     if set(found) != set(m["readings"]):
         yield f"{m['name']} has not the curves of its subjects"

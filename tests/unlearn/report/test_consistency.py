@@ -75,7 +75,6 @@ HOSTILE: dict[str, tuple[Callable[[Record], object], str]] = {
     ),
     "a histogram of nothing": (lambda r: r["histograms"][0].update(counts=[]), "has no counts"),
     "a histogram below zero": (lambda r: r["histograms"][0]["counts"].__setitem__(0, -1), "has no counts"),
-    "no curves": (lambda r: named(r, "relearn-5").update(details={}), "relearn-5 has no curves"),
     "curves of other subjects": (
         lambda r: named(r, "relearn-5")["details"]["curves"].pop("original"),
         "not the curves of its subjects",

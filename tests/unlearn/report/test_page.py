@@ -1,5 +1,9 @@
+import hashlib
+import json
 import re
 from html.parser import HTMLParser
+from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -9,11 +13,12 @@ from jinja2 import UndefinedError
 from synth.basics.errors import UserError
 from unlearn.audit.audit import AUDIT
 from unlearn.audit.record.schema import LARGEST, read_record
+from unlearn.audit.record.versions import PAGE_VERSION
 from unlearn.audit.text import audit_text
 from unlearn.commands.main import main
 from unlearn.report.file import read_report
 from unlearn.report.page.charts import STYLES, relearning
-from unlearn.report.page.page import environment, page
+from unlearn.report.page.page import environment, page, writer_of
 from unlearn.report.write import write_report
 
 VOID = {"meta", "link", "img", "br", "path", "use", "rect"}
@@ -165,6 +170,37 @@ def test_a_bug_of_the_page_is_a_traceback_and_not_the_fault_of_the_report(
     with pytest.raises(KeyError):
         write_report(audited, tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_record_without_its_details_is_refused_in_one_line(audited: Path, tmp_path: Path) -> None:
+    record = read_record(audited / AUDIT)
+    for measurement in record["measurements"]:
+        measurement["details"] = {}
+    (tmp_path / AUDIT).write_text(json.dumps(record))
+    with pytest.raises(UserError, match="is a required property"):
+        write_report(tmp_path, tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+# The digest of everything in the page's folder that is not Python, for each PAGE_VERSION.
+TEMPLATES = {2: "3ecb09ec59476c0c"}
+
+
+def test_other_templates_have_another_version_of_the_page() -> None:
+    folder = Path(str(files("unlearn.report.page")))
+    sources = sorted([*folder.glob("*.j2"), *folder.glob("*.css")])
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+    assert TEMPLATES.get(PAGE_VERSION) == digest, (
+        "The page's templates changed: raise PAGE_VERSION in unlearn/audit/record/versions.py and put the new digest beside "
+        "it here. If no released version wrote pages with it yet, only replace the digest."
+    )
+
+
+def test_the_page_names_the_versions_that_decide_its_bytes(html: str) -> None:
+    named = writer_of(html) or ""
+    for package in ("data-free-unlearning", "matplotlib", "jinja2"):
+        assert f"{package} {version(package)}" in named
+    assert f"page {PAGE_VERSION}" in named
 
 
 def test_a_template_cannot_leave_out_what_its_view_lacks() -> None:

@@ -244,7 +244,7 @@ def test_no_escape_sequence_of_a_report_reaches_the_terminal(audited: Path, tmp_
 def test_what_is_no_finite_number_is_no_record(audited: Path, tmp_path: Path, number: str) -> None:
     text = (audited / AUDIT).read_text()
     (tmp_path / AUDIT).write_text(re.sub(r'"mean": [^,\n]+', f'"mean": {number}', text, count=1))
-    with pytest.raises(UserError, match="is no audit record"):
+    with pytest.raises(UserError, match="is not an audit record"):
         verify(tmp_path, Places())
 
 
@@ -287,6 +287,7 @@ def test_the_chain_from_teacher_through_shards_to_student() -> None:
         },
         "origin": {
             "shards": {"teacher_sha256": teacher, "index_sha256": index},
+            "problems": [],
             "run": {"provenance": {"student_sha256": student, "teacher_sha256": teacher, "index_sha256": index}},
         },
     }

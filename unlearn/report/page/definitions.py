@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from importlib import import_module
 
 from unlearn.audit.judgement import verdict
-from unlearn.audit.measures import MEASURES
+from unlearn.audit.measures import modules
 
 
 def rules() -> str:
@@ -14,4 +13,4 @@ def rules() -> str:
 
 
 def definitions() -> list[tuple[str, str]]:
-    return [(name, inspect.cleandoc(import_module(module).__doc__ or "")) for name, module in MEASURES.items()]
+    return [(name, inspect.cleandoc(module.__doc__)) for name, module in modules().items()]

@@ -65,7 +65,7 @@ def picture(data: bytes, alt: str, caption: str) -> dict[str, str]:
 
 
 def relearning(record: Record) -> dict[str, Any] | None:
-    found = [m for m in record["measurements"] if m["name"].startswith("relearn-")]
+    found = [m for m in record["measurements"] if m["family"] == "relearn"]
     if not found:
         return None
     subjects = [s for s in SUBJECTS if any(s in m["details"]["curves"] for m in found)]

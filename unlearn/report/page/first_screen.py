@@ -12,24 +12,13 @@ from unlearn.report.page.tables import Record, Table, classes_of, reading_cell, 
 from unlearn.report.places import run_provenance, run_read_the_audits
 
 COLOURS = {LIKE_RETRAINED: "good", TRACES: "warn", UNDECIDED: "warn"}  # of a conclusion, as CSS classes
-KEY_MEASURES = (
-    "accuracy-retain-real",
-    "accuracy-retain",
-    "accuracy-forget",
-    "probe-1",
-    "probe-5",
-    "relearn-20",
-    "relearn-synthetic",
-    "transplant-stitched",
-    "resurrection",
-)
 COLUMNS = (MODEL, RETRAINED, MASKED, ORIGINAL)
 
 
 def first_screen(record: Record) -> dict[str, Any]:
     verdict, models = record["verdict"], record["models"]
     failed = self_check(record["controls"])
-    shown = [m for m in record["measurements"] if m["name"] in KEY_MEASURES]
+    shown = [m for m in record["measurements"] if m["key"]]
     return {
         "classes": classes_of(record),
         "student": models["student"]["sha256"][:12],
@@ -37,13 +26,14 @@ def first_screen(record: Record) -> dict[str, Any]:
         "teacher": models["teacher"]["sha256"][:12],
         "references": len(models["references"]),
         "images": record["images"],
-        "colour": "bad" if failed else COLOURS.get(verdict["conclusion"], "bad"),
+        "colour": "bad" if failed or record["origin"]["problems"] else COLOURS.get(verdict["conclusion"], "bad"),
         "conclusion": verdict["conclusion"].capitalize(),
         "failed": failed,
         "sentence": verdict["sentence"],
         "reasons": verdict["reasons"],
         "numbers": numbers(shown, record) if shown else None,
         "chart": charts.key_measures(shown, record) if any(m["unit"] == "%" for m in shown) else None,
+        "problems": record["origin"]["problems"],
         "holders": holders(record),
     }
 

@@ -21,7 +21,18 @@ IN_WORDS = {
     "histograms": "the histograms",
     "pictures": "the pictures",
 }
-FACTS = ("unit", "more_left", "resolution", "source", "quality", "against_retrained")
+FACTS = (
+    "family",
+    "unit",
+    "more_left",
+    "resolution",
+    "source",
+    "key",
+    "quality",
+    "against_retrained",
+    "against_mask",
+    "repeated_by",
+)
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,8 @@ def claims(record: Mapping[str, Any]) -> Iterator[Check]:
         yield compared("the student names this teacher", named, teacher)
     if audited:
         yield compared("the shards name this teacher", audited["teacher_sha256"], teacher)
+    for problem in record["origin"]["problems"]:
+        yield Check("the student's run folder fits the student", BROKEN, problem)
     if run:
         provenance = run["provenance"]
         yield compared("the run names this student", provenance.get("student_sha256"), student)

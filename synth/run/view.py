@@ -21,14 +21,18 @@ LARGEST_GRID = 2**27  # pixels, half a gigabyte while it is drawn
 
 
 def describe(store: Store) -> str:
-    """A run in words: what is published, what is missing, the rate and the time left. Takes one listing of the store."""
+    """A run in words: what is published, what is missing, the rate and the time left.
+
+    Takes one listing of the store.
+    """
     index = read_index(store)
     plan = index.card.plan
     times = store.modified()
     gone = [entry.name for _, entry in sorted(index.entries.items()) if entry.name not in times]
     lines = [
         f"{store}: {'complete' if index.complete and not gone else 'not complete'}",
-        f"  method     {index.card.method}, seed {plan.seed}, teacher {index.card.teacher_sha256[:12]} ({index.card.architecture})",
+        f"  method     {index.card.method}, seed {plan.seed}, teacher {index.card.teacher_sha256[:12]} "
+        f"({index.card.architecture})",
         f"  published  {len(index.entries)} of {plan.shards} shards, {index.samples:,} of {plan.samples:,} samples",
     ]
     if index.generator_sha256:
@@ -39,7 +43,8 @@ def describe(store: Store) -> str:
         lines.append(f"  gate       {again:,} images generated again, {missed:,} missed the bounds in every try")
     if gone:
         lines.append(
-            f"  gone       {listed(gone)}: published before, but not there now; 'synth generate --resume' makes them again"
+            f"  gone       {listed(gone)}: published before, but not there now; 'synth generate --resume' makes them "
+            "again"
         )
     missing = (number for number in range(plan.shards) if number not in index.entries)
     first = list(islice(missing, 11))
@@ -62,7 +67,8 @@ def rate_line(index: Index, times: Mapping[str, float]) -> str:
         return "unknown until two shards are published"
     rate = sum(samples for _, samples in published[1:]) / seconds
     left = format_seconds((index.card.plan.samples - index.samples) / rate)
-    return f"{rate:,.1f} samples/s, {left} left at that rate, last shard {format_seconds(time.time() - published[-1][0])} ago"
+    ago = format_seconds(time.time() - published[-1][0])
+    return f"{rate:,.1f} samples/s, {left} left at that rate, last shard {ago} ago"
 
 
 def draw_grid(store: Store, columns: int, out: Path) -> None:
@@ -125,8 +131,8 @@ def check_size(index: Index, rows: int, columns: int) -> None:
     fitting = (LARGEST_GRID // (len(index.card.plan.classes) * cell_h) - LABEL_WIDTH) // cell_w
     cure = f"give --columns {fitting}" if fitting > 0 else "view a run with fewer classes ('synth generate --classes')"
     raise UserError(
-        f"a grid of {columns} images for each of {len(index.card.plan.classes):,} classes has more than {LARGEST_GRID:,} "
-        f"pixels: {cure}"
+        f"a grid of {columns} images for each of {len(index.card.plan.classes):,} classes has more than "
+        f"{LARGEST_GRID:,} pixels: {cure}"
     )
 
 

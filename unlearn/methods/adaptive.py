@@ -27,8 +27,8 @@ from synth.methods.deepinversion import DeepInversionSettings, ExtraLoss
 from unlearn.methods import losses
 from unlearn.methods.method import Inputs, Part
 from unlearn.methods.mixing import mixed
+from unlearn.optimise import descend, one_cycle_sgd
 from unlearn.samples.logits import without_forget_classes
-from unlearn.train import descend, one_cycle_sgd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,16 +70,13 @@ HELP = (
 )
 SETTINGS = AdaptiveSettings
 PRESETS: dict[str, AdaptiveSettings] = {}
-NEEDS_TEACHER = True
+
+
 STARTS_FROM_TEACHER = False
 
 
 def trains_on_shards(settings: AdaptiveSettings) -> bool:
     return False
-
-
-def needs_monitor(settings: AdaptiveSettings) -> str | None:
-    return None
 
 
 def start(inputs: Inputs, settings: AdaptiveSettings) -> Adaptive:

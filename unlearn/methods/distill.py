@@ -20,15 +20,11 @@ from synth.shards.index import Index, RunCard
 from unlearn.methods import losses
 from unlearn.methods.method import Inputs, Part
 from unlearn.methods.mixing import mixup
+from unlearn.optimise import descend, one_cycle_sgd
 from unlearn.samples.filters import EntropyBelow, Filter, ForgetShareBelow, NoForgetLabel
 from unlearn.samples.logits import post_filter, without_forget_classes
 from unlearn.samples.pool import Batch, ShardPool
 from unlearn.settings import Idle, LoopSettings
-from unlearn.train import descend, one_cycle_sgd
-
-NEEDS_TEACHER = False
-STARTS_FROM_TEACHER = False
-LOOP = LoopSettings(every=100, monitor=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +84,11 @@ IDLE: Idle = (
 )
 
 
+NEEDS_TEACHER = False
+STARTS_FROM_TEACHER = False
+LOOP = LoopSettings(every=100, monitor=False)
+
+
 def trains_on_shards(settings: DistillSettings) -> bool:
     return True
 
@@ -104,10 +105,6 @@ def training_filters(forget: tuple[int, ...], settings: DistillSettings) -> dict
     if settings.entropy is not None:
         filters["entropy"] = EntropyBelow(settings.entropy)
     return filters
-
-
-def needs_monitor(settings: DistillSettings) -> str | None:
-    return None
 
 
 def fill_in(settings: DistillSettings, run: RunCard) -> DistillSettings:

@@ -53,7 +53,6 @@ IDLE: Idle = (
 )
 
 
-NEEDS_TEACHER = True
 STARTS_FROM_TEACHER = True
 
 
@@ -63,10 +62,6 @@ def trains_on_shards(settings: BaselineSettings) -> bool:
 
 def training_filters(forget: tuple[int, ...], settings: BaselineSettings) -> dict[str, Filter]:
     return {} if settings.kind == "random-relabel" else {"forget label": NoForgetLabel(forget)}
-
-
-def needs_monitor(settings: BaselineSettings) -> str | None:
-    return None
 
 
 def start(inputs: Inputs, settings: BaselineSettings) -> MaskedLogit | Finetuning:

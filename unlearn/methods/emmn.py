@@ -48,16 +48,11 @@ SETTINGS = EMMNSettings
 PRESETS: dict[str, EMMNSettings] = {}
 
 
-NEEDS_TEACHER = True
 STARTS_FROM_TEACHER = True
 
 
 def trains_on_shards(settings: EMMNSettings) -> bool:
     return False
-
-
-def needs_monitor(settings: EMMNSettings) -> str | None:
-    return None
 
 
 def start(inputs: Inputs, settings: EMMNSettings) -> EMMN:

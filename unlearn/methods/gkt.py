@@ -185,7 +185,6 @@ IDLE: Idle = (
 )
 
 
-NEEDS_TEACHER = True
 STARTS_FROM_TEACHER = False
 STALLED = 2  # checks without a lower loss before the learning rates halve at the next one, as published
 REMEMBERED = 50  # rounds between two copies of the generator, from which it can be restored, as published

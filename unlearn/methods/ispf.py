@@ -17,15 +17,7 @@ classes the generator would have to produce what inhibition forbids.
 from dataclasses import dataclass
 
 from synth.basics.settings import setting
-from unlearn.methods.gkt import (
-    NEEDS_TEACHER,
-    SCHEDULE,
-    STARTS_FROM_TEACHER,
-    GKTSettings,
-    needs_monitor,
-    start,
-    trains_on_shards,
-)
+from unlearn.methods.gkt import SCHEDULE, STARTS_FROM_TEACHER, GKTSettings, needs_monitor, start, trains_on_shards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,4 +52,4 @@ SETTINGS = ISPFSettings
 PRESETS: dict[str, ISPFSettings] = {}
 
 
-__all__ = ["NEEDS_TEACHER", "STARTS_FROM_TEACHER", "needs_monitor", "start", "trains_on_shards"]
+__all__ = ["STARTS_FROM_TEACHER", "needs_monitor", "start", "trains_on_shards"]

@@ -144,10 +144,10 @@ def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], nam
     """Raise UserError if the state dict `found` has other keys, shapes or dtypes than `expected`."""
     for key, value in expected.items():
         if key not in found:
-            raise UserError(f"{name} is not a {architecture}: it has no weights {key}")
+            raise UserError(f"{name} does not fit {architecture}: it has no weights {key}")
         if found[key].shape != value.shape:
             raise UserError(
-                f"{name} is not a {architecture} of this width and number of classes: "
+                f"{name} does not fit {architecture} of this width and number of classes: "
                 f"{key} has shape {list(found[key].shape)} where {list(value.shape)} is expected"
             )
         if kind_of(found[key].dtype) != kind_of(value.dtype):
@@ -155,7 +155,7 @@ def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], nam
             raise UserError(f"{name} holds {key} as {types[0]}, not as {types[1]}: save it again as {types[1]}")
     for key in found:
         if key not in expected:
-            raise UserError(f"{name} is not a {architecture}: it has the unknown weights {key}")
+            raise UserError(f"{name} does not fit {architecture}: it has the unknown weights {key}")
 
 
 def kind_of(dtype: torch.dtype) -> str:

@@ -71,7 +71,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not self.classes or len(set(self.classes)) != len(self.classes) or min(self.classes) < 0:
-            raise ValueError("classes must be one or more different indices from 0")
+            raise ValueError("classes must be distinct indices from 0 up, at least one")
         if self.per_class < 1:
             raise ValueError(f"--per-class must be 1 or more, not {self.per_class}")
         if self.shard_size < 1:

@@ -12,11 +12,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 EXAMPLES = dict(re.findall(r'```python title="(\w+)\.py"\n(.*?)```', PAGE, re.DOTALL))
-GROUPS = {"noise": "synthesis_methods", "mean_row": "unlearning_methods"}
+GROUPS = {"noise": "synthesis_methods", "mean_row": "unlearning_methods", "mlp": "architectures"}
 # Where the file goes in this repository, and the list entry that the new name goes before.
 PLACES = {
     "noise": ("synth/methods", "synth/methods/__init__.py", '"deepinversion"'),
     "mean_row": ("unlearn/methods", "unlearn/methods/__init__.py", '"distill"'),
+    "mlp": ("synth/checkpoint/architectures", "synth/checkpoint/architectures/__init__.py", '"lenet5"'),
 }
 
 
@@ -85,3 +86,13 @@ def test_the_unlearning_method_makes_a_student(command: Command, tiny_teacher_pa
     command("unlearn", "mean_row", "--teacher", tiny_teacher_path, "--forget", 0, "--out", "run", "--shift", -9)
     shown = command("unlearn", "evaluate", "run/student.safetensors", "--data", "digits", "--forget", 0, "--json")
     assert '"forget": 0.0' in shown
+
+
+def test_the_architecture_is_trained_and_synthesised_from(command: Command) -> None:
+    assert "mlp" in command("unlearn", "train", "--help")
+    command(
+        "unlearn", "train", "--arch", "mlp", "--width", 0.5, "--data", "digits", "--epochs", 1, "--out", "t.safetensors"
+    )
+    given = ["--teacher", "t.safetensors", "--per-class", 1, "--address", "none", "--steps", 1]
+    command("synth", "generate", *given, "--out", "run")
+    assert "(mlp)" in command("synth", "status", "run")

@@ -146,7 +146,9 @@ def test_arithmetic_other_than_plain_float32_is_noted(tiny_teacher: Classifier) 
     )
 
 
-def test_a_device_too_small_for_a_batch_is_an_error_of_one_line(tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_too_small_for_a_batch_is_an_error_of_one_line(
+    tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
     refusing_more_than(1, monkeypatch)
     with pytest.raises(UserError, match="memory doesn't hold 5 images: use another --device"):
         make_shard(PLAN.job(0), recipe_for(tiny_teacher, dataclasses.replace(QUICKEST, batch_size=40)))
@@ -191,7 +193,9 @@ def test_labels_are_computed_in_halves_where_memory_is_short_and_no_image_is_gen
     assert not any("batch_size" in record for record in found.records)
 
 
-def test_a_device_too_small_for_one_image_is_an_error_of_one_line(tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_too_small_for_one_image_is_an_error_of_one_line(
+    tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(self: Classifier, x_unit: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError("no room")
 

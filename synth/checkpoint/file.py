@@ -25,7 +25,7 @@ from synth.checkpoint.classifier import Classifier, build_for, expected_state
 
 CARD_KEY = "model_card"
 LARGEST_HEADER = 16 * 2**20  # bytes
-IMPORT_AGAIN = "import it again with the --input-shape that it was trained with"
+IMPORT_AGAIN = "import it again with the --input-shape of its training"
 
 
 def checkpoint_bytes(model: Classifier) -> bytes:

@@ -192,9 +192,9 @@ def test_a_warm_start_works_on_a_teacher_without_batch_norm() -> None:
 def test_a_feature_loss_is_refused_for_a_teacher_without_a_linear_layer(name: str) -> None:
     bare = bare_teacher(nn.Conv2d(1, 10, 5), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     method, settings = methods.find(name), QUICK_SETTINGS[name]
-    with pytest.raises(UserError, match=r"no batch-norm layers.*or --bn 0 to go on"):
+    with pytest.raises(UserError, match=r"no batch-norm layers.*or --bn 0 to use only"):
         method.check(bare, settings)
-    with pytest.raises(UserError, match=r"no linear layer.* --activation: leave it out"):
+    with pytest.raises(UserError, match=r"no linear layer.* --activation: leave out --activation"):
         method.check(bare, dataclasses.replace(settings, bn=0.0, activation=0.1))
     method.check(bare, dataclasses.replace(settings, bn=0.0))
 

@@ -158,7 +158,7 @@ def test_a_byte_flipped_on_the_way_is_never_trained_on(
 
 @pytest.mark.parametrize(
     ("fault", "message"),
-    [("no bucket", "no such bucket: make it first"), ("denied", "access is denied .* bucket's policy")],
+    [("no bucket", "no such bucket: create it first"), ("denied", "access is denied .* bucket's policy")],
 )
 def test_a_failure_that_waiting_does_not_cure_is_an_error_at_once(
     fault: str, message: str, s3_port: int, monkeypatch: pytest.MonkeyPatch

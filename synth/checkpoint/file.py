@@ -109,7 +109,8 @@ def refuse_untrusted(architecture: str, trusted: str | None, whose: str, option:
 
 def parse_card(data: bytes, name: str) -> ModelCard:
     """The model card in a checkpoint's header, read without the weights. Raises UserError if there is none."""
-    if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
+    # A safetensors file begins with the length of its header, which may look like the start of a pickle.
+    if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04") and data[8:9] != b"{":
         raise UserError(
             f"{name} is a pickled PyTorch file, which can run code when loaded: "
             f"turn it into a checkpoint with 'unlearn import {name} --arch ... --out teacher.safetensors'"

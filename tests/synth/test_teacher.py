@@ -151,6 +151,19 @@ def test_a_pickled_checkpoint_is_refused_and_its_code_not_run(tmp_path: Path, zi
     assert not (tmp_path / "owned").exists()
 
 
+@pytest.mark.parametrize("length", [0x0280, 0x0480, 0x4B50])  # their bytes are also those of a pickle or a zip archive
+def test_a_header_whose_length_looks_like_a_pickle_is_read(length: int) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(784, 2))
+    card = digits_card(architecture="tests.runs:bare", width=1.0, class_names=("0", "1"))
+    for padding in range(max(0, length - 1000), length):
+        noted = dataclasses.replace(card, training={"note": "x" * padding})
+        data = checkpoint_bytes(Classifier(net, noted))
+        if int.from_bytes(data[:8], "little") == length:
+            break
+    assert int.from_bytes(data[:8], "little") == length
+    assert parse_checkpoint(data, "t", "tests.runs:bare").card == noted
+
+
 def test_a_truncated_checkpoint_is_refused(data: bytes) -> None:
     for length in (0, 1, 7, 8, 9, 500, len(data) // 2, len(data) - 1):
         message = refused(data[:length])

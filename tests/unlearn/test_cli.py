@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from synth.shards.store import Folder
 from unlearn.commands.main import main
-from unlearn.run.folder import METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder
+from unlearn.run.folder import METRICS, PROVENANCE, SETTINGS, STUDENT
 
 
 def unlearn(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -105,13 +104,6 @@ def test_an_existing_student_is_not_overwritten_untold(tiny_run: Path, tmp_path:
     assert unlearn(*command).returncode == 0
     assert "--overwrite" in refused(unlearn(*command), 2)
     assert unlearn(*command, "--overwrite").returncode == 0
-
-
-def test_a_folder_of_other_files_is_never_emptied(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(Exception, match=r"thesis\.tex"):
-        RunFolder(tmp_path).begin({}, overwrite=True)
-    assert Folder(tmp_path).names() == {"thesis.tex"}
 
 
 def test_evaluating_on_other_data_names_the_mismatch(tiny_teacher_path: Path, tmp_path: Path) -> None:

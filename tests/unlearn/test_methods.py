@@ -21,6 +21,7 @@ from tests.catalogue import METHOD_PRESETS, METHOD_SETTINGS
 from tests.runs import digits_card
 from unlearn import methods
 from unlearn.commands.main import main
+from unlearn.data import load_images
 from unlearn.methods import METHODS, losses
 from unlearn.methods.adaptive import AdaptiveSettings
 from unlearn.methods.distill import DistillSettings
@@ -58,7 +59,7 @@ FORGET = (0, 3)
 
 def run(case: str, teacher: Path, run_of_shards: Path, out: Path, **changes: Any) -> None:
     method = case.split()[0]
-    needs_teacher = methods.find(method).NEEDS_TEACHER
+    needs_teacher = methods.needs_teacher(methods.find(method))
     request = runs.Request(
         method=method,
         settings=CASES[case],
@@ -151,6 +152,46 @@ def test_no_real_data_and_no_forget_class_as_a_target(
     if case == "emmn":
         allowed = 1.0  # its own definition
     assert max(masses) <= allowed
+
+
+@pytest.mark.parametrize("case", ["edit finetune", "distill"])
+def test_the_real_images_that_a_run_reads_are_counted_also_over_an_interruption(
+    case: str, tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    divergence = losses.divergence
+
+    def cheating(*arguments: Any, **options: Any) -> Tensor:
+        load_images("digits", "test")
+        return divergence(*arguments, **options)
+
+    monkeypatch.setattr(losses, "divergence", cheating)
+    run(case, tiny_teacher_path, tiny_run, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        interrupt_after(2, patch)
+        with pytest.raises(runs.InterruptedRunError):
+            run(case, tiny_teacher_path, tiny_run, tmp_path / "broken")
+    run(case, tiny_teacher_path, tiny_run, tmp_path / "broken", resume=True)
+    for name in ("whole", "broken"):
+        facts = json.loads((tmp_path / name / PROVENANCE).read_text())
+        assert facts["real_images_read"] == 7 * 450  # once per step
+
+
+@pytest.mark.parametrize("case", ["edit finetune", "gkt", "distill"])
+def test_a_complete_run_is_recognised_without_decoding_a_shard(
+    case: str, tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(case, tiny_teacher_path, tiny_run, tmp_path / "run")
+    monkeypatch.setattr("unlearn.samples.pool.decoded", lambda *given: pytest.fail("a shard was decoded"))
+    run(case, tiny_teacher_path, tiny_run, tmp_path / "run", resume=True)
+    with pytest.raises(UsageError, match="was begun with seed 0, not 5"):
+        run(case, tiny_teacher_path, tiny_run, tmp_path / "run", seed=5, resume=True)
+
+
+def test_shards_of_another_teacher_are_refused_before_anything_is_written(tiny_run: Path, tmp_path: Path) -> None:
+    save_checkpoint(Classifier.untrained(digits_card(), 0), tmp_path / "other.safetensors")
+    with pytest.raises(UsageError, match="was made from another teacher: name that teacher with --teacher"):
+        run("gkt", tmp_path / "other.safetensors", tiny_run, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_students_of_every_check_are_kept_where_that_is_asked_for(
@@ -247,7 +288,7 @@ def test_settings_out_of_range_name_the_setting() -> None:
 def test_the_commands_defaults_are_the_settings(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     requests: list[runs.Request] = []
     monkeypatch.setattr(runs, "unlearn", lambda request, say: requests.append(request))
-    needs_teacher = methods.find(method).NEEDS_TEACHER
+    needs_teacher = methods.needs_teacher(methods.find(method))
     source = ["--teacher", "t.safetensors"] if needs_teacher else ["--shards", "somewhere"]
     arguments = [method, *source, "--forget", "3,0", "--out", "somewhere", "--device", "cpu"]
     changes = ["--batch-size", "77", *(["--patience", "9"] if needs_teacher else [])]

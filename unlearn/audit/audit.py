@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
+from synth.basics.disk import written_elsewhere
 from synth.basics.errors import UsageError
 from synth.basics.versions import package_versions
 from synth.checkpoint.card import ModelCard
@@ -120,7 +121,7 @@ def check_writable(folder: Folder) -> None:
     """Create the folder and write a file in it, so that a folder that cannot be written fails before any work."""
     folder.create()
     folder.remove_temporaries()
-    with folder.written_elsewhere("probe", b""):
+    with written_elsewhere(folder.path / "probe", b"", "try again"):
         pass
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from unlearn.audit.bench import Bench
-from unlearn.samples.filters import entropy
+from unlearn.samples.logits import entropy
 
 BINS = 25
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import click
 
+from synth.checkpoint.architectures import names
 from synth.commands.console import ClassList
 from synth.commands.options import MACHINE, Decorator, option, stacked
 
 FROM_ENVIRONMENT = {"auto_envvar_prefix": "UNLEARN", "show_default": True, "max_content_width": 110}
 PATH = click.Path(path_type=Path)
 WHAT, WHERE, DATA = "What to do", "Where", "Real images"
-ARCHITECTURES = "lenet5, allcnn, resnet20, a torchvision model, or your own module:function"
+ARCHITECTURES = f"{', '.join(names())}, a torchvision model, or your own module:function"
 
 
 class Within(click.FloatRange):

@@ -1,7 +1,7 @@
 """The data sets that `--data` can name, one per file. torch is not loaded here, because help texts list the names.
 
-Each module of this package holds one data set: an object `DATA_SET` (see `reading/data_set.py`). The name of the data set is the
-module's name, with dashes instead of underscores. A new file is a new data set; nothing else has to change.
+Each module of this package holds one data set: an object `DATA_SET` (see `reading/data_set.py`). The name of the data
+set is the module's name, with dashes instead of underscores. A new file is a new data set; nothing else has to change.
 
 Another installed package can add data sets through entry points. In its setup.cfg:
 

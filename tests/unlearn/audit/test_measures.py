@@ -1,7 +1,7 @@
 """A measure is one file: what it declares reaches the record's schema, the report, and the list of what was left out."""
 
 import json
-import types
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +12,6 @@ from synth.checkpoint.classifier import Classifier
 from unlearn.audit import measures
 from unlearn.audit.audit import AUDIT
 from unlearn.audit.bench import Bench
-from unlearn.audit.record.details import SHARES
-from unlearn.audit.record.record import Measurement
 from unlearn.audit.record.schema import check_record, parse_record, read_record, schema
 from unlearn.audit.record.versions import page_version
 
@@ -34,7 +32,7 @@ ON_FIRST_SCREEN = {
 
 def test_every_file_of_the_folder_is_in_the_list() -> None:
     files = {path.stem for path in Path(measures.__file__).parent.glob("*.py")} - {"__init__"}
-    assert files == set(measures.OURS)
+    assert files == set(measures.MEASURES.own)
 
 
 def test_every_measure_declares_its_details_and_defines_itself() -> None:
@@ -74,50 +72,59 @@ def test_a_measurement_of_another_family_than_its_names_is_refused(name: str, fa
         check_record(record)
 
 
-class EntryPoint:
-    """What importlib.metadata gives for an installed entry point."""
+WEIGHT = '''"""Weight: how heavy is the model?"""
+from unlearn.audit.record.details import SHARES
+from unlearn.audit.record.record import Measurement
 
-    def __init__(self, name: str, module: object) -> None:
-        self.name, self.module, self.value = name, module, "package.module"
-        self.dist = types.SimpleNamespace(name="added-package", version="1.2")
+DETAILS = {"weight": {"weight": SHARES}}
 
-    def load(self) -> object:
-        if isinstance(self.module, Exception):
-            raise self.module
-        return self.module
+
+def measure(bench):
+    return [
+        Measurement(
+            name="weight",
+            family="weight",
+            title="weight",
+            unit="",
+            more_left=1,
+            resolution=1.0,
+            source="none",
+            readings={subject: bench.reading([[1.0]]) for subject in bench.subjects},
+            details={"images": 5},
+        )
+    ]
+'''
+
+
+def install(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    """Put a package with one measure on the path, as pip would."""
+    facts = folder / "added_package-1.2.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: added-package\nVersion: 1.2\n")
+    (facts / "entry_points.txt").write_text("[data_free_unlearning.audit_measures]\nweight = added_weight\n")
+    (folder / "added_weight.py").write_text(source)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, "added_weight", raising=False)
+    forget_measures()
+
+
+def forget_measures() -> None:
+    measures.modules.cache_clear()
+    schema.cache_clear()
 
 
 @pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[EntryPoint]]:
-    points: list[EntryPoint] = []
-    monkeypatch.setattr(measures, "entry_points", lambda group: points if group == measures.GROUP else [])
-    measures.modules.cache_clear()
-    schema.cache_clear()
-    yield points
-    measures.modules.cache_clear()
-    schema.cache_clear()
+def _forgotten_afterwards(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    yield
+    monkeypatch.undo()
+    forget_measures()
 
 
-def added(name: str = "weight", **changes: object) -> EntryPoint:
-    module = types.ModuleType(name, "Weight: how heavy is the model?")
-    facts = {"unit": "", "more_left": 1, "resolution": 1.0, "source": "none"}
-
-    def measure(bench: Bench) -> list[Measurement]:
-        readings = {subject: bench.reading([[1.0]]) for subject in bench.subjects}
-        details = {"images": 5}
-        return [
-            Measurement(name="weight", family="weight", title="weight", readings=readings, details=details, **facts)
-        ]  # type: ignore[arg-type]
-
-    for key, value in {"measure": measure, "DETAILS": {"weight": {"weight": SHARES}}, **changes}.items():
-        setattr(module, key, value)
-    return EntryPoint(name, module)
-
-
+@pytest.mark.usefixtures("_forgotten_afterwards")
 def test_a_measure_of_another_package_runs_beside_ours(
-    installed: list[EntryPoint], tiny_teacher: Classifier, audited: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_teacher: Classifier, audited: Path
 ) -> None:
-    installed.append(added())
+    install(tmp_path, monkeypatch, WEIGHT)
     subjects = {"original": [tiny_teacher], "this model": [tiny_teacher]}
     found, _, _ = measures.run_measures(Bench(subjects=subjects, forget=(0,), settings=SMALL))
     weight = found[-1].to_json()
@@ -138,18 +145,11 @@ def test_a_reader_without_the_package_accepts_its_measurements(audited: Path) ->
     check_record(record)
 
 
-@pytest.mark.parametrize(
-    ("point", "words"),
-    [
-        (added("probe"), "has a name that another measure has"),
-        (added(DETAILS=None), "has no DETAILS"),
-        (added(measure=None), "has no measure"),
-        (EntryPoint("weight", ImportError("no module named numpyy")), "cannot be loaded .*numpyy"),
-    ],
-)
-def test_a_bad_measure_of_another_package_is_refused_in_one_line(
-    installed: list[EntryPoint], point: EntryPoint, words: str
+@pytest.mark.usefixtures("_forgotten_afterwards")
+@pytest.mark.parametrize("part", ["measure", "DETAILS", "__doc__"])
+def test_a_measure_of_another_package_that_lacks_a_part_is_refused_in_one_line(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    installed.append(point)
-    with pytest.raises(UserError, match=f"the audit measure '{point.name}' of the package added-package {words}"):
+    install(tmp_path, monkeypatch, f"{WEIGHT}\n{part} = None\n")
+    with pytest.raises(UserError, match=f"the audit measure 'weight' has no {part}: update its package"):
         measures.modules()

@@ -9,7 +9,7 @@ A measure is a module. Its docstring is the definition that the report prints. I
     FROM_REAL, FROM_REAL_FORGET: tuple[str, ...]  optional: what is left out without real images, and without real images
                                                   of the forget classes
 
-A new measure is one new file and its name in OURS. A measure of another package is announced by that package, as an entry
+A new measure is one new file and its name in MEASURES. A measure of another package is announced by that package, as an entry
 point of the group `data_free_unlearning.audit_measures` that names the module.
 """
 
@@ -18,26 +18,30 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import cache
-from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
 from synth.basics.errors import UserError
+from synth.basics.plugins import Plugins
 from unlearn.audit.bench import Bench
 from unlearn.audit.record.record import CannotRunError, Measurement, NotRun
 
-OURS = (  # in the order of the table
-    "accuracy",
-    "retained",
-    "divergence",
-    "head",
-    "probe",
-    "relearn",
-    "transplant",
-    "membership",
-    "resurrection",
+MEASURES = Plugins(
+    kind="audit measure",
+    package="unlearn.audit.measures",
+    own=(  # in the order of the table
+        "accuracy",
+        "retained",
+        "divergence",
+        "head",
+        "probe",
+        "relearn",
+        "transplant",
+        "membership",
+        "resurrection",
+    ),
+    group="data_free_unlearning.audit_measures",
 )
-GROUP = "data_free_unlearning.audit_measures"
 
 
 @cache
@@ -45,32 +49,20 @@ def modules() -> Mapping[str, Any]:
     """Every measure's module by its name: ours first, then those of other packages.
 
     Raises:
-        UserError: a measure of another package cannot be loaded, is not a measure, or has a name that is taken.
+        UserError: the module of another package lacks a part of a measure.
     """
-    found: dict[str, Any] = {name: import_module(f"{__name__}.{name}") for name in OURS}
-    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-        whose = f"the audit measure '{point.name}' of the package {package_of(point)}"
-        cure = "update that package, or uninstall it"
-        if point.name in found:
-            raise UserError(f"{whose} has a name that another measure has: {cure}")
-        try:
-            module = point.load()
-        except Exception as error:  # importing another package's code may raise anything
-            raise UserError(f"{whose} cannot be loaded ({error!r}): {cure}") from error
-        missing = [part for part in ("measure", "DETAILS", "__doc__") if not getattr(module, part, None)]
-        if missing:
-            raise UserError(f"{whose} has no {missing[0]}: {cure}")
-        found[point.name] = module
+    found = {name: MEASURES.find(name) for name in MEASURES.names()}
+    for name, module in found.items():
+        for part in ("measure", "DETAILS", "__doc__"):
+            if not getattr(module, part, None):
+                raise UserError(f"the audit measure '{name}' has no {part}: update its package, or uninstall it")
     return found
-
-
-def package_of(point: Any) -> str:
-    return point.dist.name if point.dist else point.value
 
 
 def added_versions() -> dict[str, str]:
     """The version of each package that adds a measure."""
-    return {point.dist.name: point.dist.version for point in entry_points(group=GROUP) if point.dist}
+    points = entry_points(group=MEASURES.group)
+    return {point.dist.name: point.dist.version for point in points if point.dist and point.name not in MEASURES.own}
 
 
 def left_out(attribute: str) -> str:

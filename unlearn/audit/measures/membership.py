@@ -35,7 +35,7 @@ from unlearn.audit.bench import Bench
 from unlearn.audit.record.details import NOTHING
 from unlearn.audit.record.record import CannotRunError, Measurement
 from unlearn.data import LabelledImages
-from unlearn.samples.filters import entropy
+from unlearn.samples.logits import entropy
 
 DETAILS = {"membership": {"membership-(called|advantage|forget|ratio)": NOTHING}}
 SMALLEST = 1e-12

@@ -9,7 +9,7 @@ from synth.basics.malloc import keep_freed_memory
 
 
 def local_device(device: str) -> str:
-    """The device that `auto` means on this machine, or the given one. Raises UserError if the machine has no such device."""
+    """The device that `auto` means on this machine, or the given one. Raises UserError if it is not available."""
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
         return next(name for name in ("cuda", "mps", "cpu") if there[name])
@@ -19,7 +19,7 @@ def local_device(device: str) -> str:
 
 
 def machine(device: str, threads: int | None) -> str:
-    """Set up this process to compute: its CPU threads, its use of memory, its device. Returns the device that `auto` means.
+    """Set up this process's CPU threads and use of memory. Returns the device that `auto` means.
 
     On CUDA, convolutions use only the algorithms that give the same bytes each time, as in synthesis.
     """

@@ -1,8 +1,8 @@
 """Keep freed memory in the process, where the C library is glibc.
 
-By default glibc returns the memory of large tensors to the system at once, and the system clears each page before the next use.
-On one core this took a fifth of the time of synthesis from LeNet5 (batches of 500), and a tenth of the time of training
-ResNet-20 (batches of 128).
+By default glibc returns the memory of large tensors to the system at once, and the system clears each page before the
+next use. On one core this took a fifth of the time of synthesis from LeNet5 (batches of 500), and a tenth of the time
+of training ResNet-20 (batches of 128).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Smaller batches for a device without enough memory. Other devices keep the batch, as another size may change the last bits."""
+"""Smaller batches for a device without enough memory, and only then: another batch size may change the last bits."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def by_settings(make: Callable[[Any], T], settings: Any) -> T:
 def by_rows(compute: Callable[..., Tensor], batch_size: int, *tensors: Tensor) -> Tensor:
     """The results of `compute` on `batch_size` rows of the tensors at a time, concatenated.
 
-    Where the device's memory runs out, the rest is computed with half as many rows at a time. Raises UserError if the memory
-    does not hold one row.
+    Where the device's memory runs out, the rest is computed with half as many rows at a time. Raises UserError if the
+    memory does not hold one row.
     """
     parts: list[Tensor] = []
     start = 0

@@ -1,4 +1,4 @@
-"""Settings: frozen dataclasses whose fields carry a help text and limits. Imports no torch, because the commands read them."""
+"""Settings: frozen dataclasses whose fields carry a help text and limits. The commands read them, so no torch here."""
 
 from __future__ import annotations
 

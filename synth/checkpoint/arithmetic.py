@@ -31,8 +31,8 @@ def computed(model: Classifier, settings: ComputeSettings) -> Iterator[None]:
 def choose(settings: ComputeSettings, model: Classifier) -> Arithmetic:
     """The arithmetic that the settings ask for, with `auto` decided.
 
-    On a GPU, `auto` takes bfloat16 and channels-last for every network. On a CPU it takes channels-last for networks above
-    30 MFLOP per image, and bfloat16 too where the processor multiplies it in hardware (AVX-512 BF16).
+    On a GPU, `auto` takes bfloat16 and channels-last for every network. On a CPU it takes channels-last for networks
+    above 30 MFLOP per image, and bfloat16 too where the processor multiplies it in hardware (AVX-512 BF16).
     """
     device = model.mean.device.type
     gpu = device == "cuda"

@@ -21,7 +21,7 @@ def shift_and_flip(x: Tensor, shift: int, flip: bool, rng: torch.Generator) -> T
 
 
 def draw_corners(count: int, shift: int, rng: torch.Generator) -> Tensor:
-    """Random corners for `shifted`, (N, 2): row and column of each image in a version with `shift` more pixels on each side."""
+    """Random corners for `shifted`, (N, 2): row and column of each image inside a margin of `shift` pixels."""
     return torch.randint(0, 2 * shift + 1, (2, count), generator=rng).T
 
 

@@ -1,7 +1,7 @@
 """Batch-norm statistics of a frozen network as a loss.
 
-A layer and its statistics are one node of the graph (`FusedBatchNorm`). The statistics then cost two reductions forward and one
-pass backward; with hooks beside the layer they would cost four and three.
+A layer and its statistics are one node of the graph (`FusedBatchNorm`). The statistics then cost two reductions forward
+and one pass backward; with hooks beside the layer they would cost four and three.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def batch_norm_layers(model: nn.Module) -> list[_BatchNorm]:
-    """Every layer with running statistics (BatchNorm1d to 3d, SyncBatchNorm, subclasses), in the order of registration."""
+    """Every layer with running statistics (BatchNorm1d to 3d, SyncBatchNorm, subclasses) in order of registration."""
     return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
 
 
@@ -33,8 +33,8 @@ class BatchStatistics:
     def normalised_loss(self, first_layer_weight: float = 1.0) -> Tensor:
         """(1 / Σ w_l) Σ_l w_l · mean_c [ (μ_lc(x) - μ_lc)² / σ²_lc + (σ²_lc(x) / σ²_lc - 1)² ], a scalar.
 
-        The paper's distance, measured in each channel's own standard deviation and averaged, so that one weight fits every
-        architecture and width.
+        The paper's distance, measured in each channel's own standard deviation and averaged, so that one weight fits
+        every architecture and width.
         """
         terms = []
         for layer, (mean, variance) in self.moments.items():
@@ -60,7 +60,7 @@ def running_statistics(layer: _BatchNorm) -> tuple[Tensor, Tensor]:
 
 
 def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance per channel of (N, C, ...), from E[x] and E[x²]. On a CPU ten times as fast as `var_mean`."""
+    """Mean and biased variance per channel of (N, C, ...), from E[x] and E[x²]: ten times as fast as `var_mean` on a CPU."""
     dims = [d for d in range(x.dim()) if d != 1]
     wide = torch.promote_types(x.dtype, torch.float32)
     mean, second = x.mean(dims, dtype=wide), x.square().mean(dims, dtype=wide)
@@ -78,15 +78,16 @@ def normalised_distance(mean: Tensor, variance: Tensor, target_mean: Tensor, tar
 def input_loss(x_norm: Tensor) -> Tensor:
     """The distance of a batch's pixels from mean 0 and variance 1 per channel, a scalar.
 
-    A checkpoint's normalisation gives the mean and variance of its training images, so every network has this one layer of
-    statistics.
+    A checkpoint's normalisation gives the mean and variance of its training images, so every network has this one layer
+    of statistics.
     """
     mean, variance = channel_moments(x_norm)
     return normalised_distance(mean, variance, torch.zeros_like(mean), torch.ones_like(variance))
 
 
 class FusedBatchNorm(torch.autograd.Function):
-    """x -> (a x + b, E[x], E[x²] - E[x]²) per channel of (N, C, ...): a frozen batch-norm layer and its batch statistics.
+    """x -> (a x + b, E[x], E[x²] - E[x]²) per channel of (N, C, ...): a frozen batch-norm layer and its batch
+    statistics.
 
     Backward, for M values per channel and gradients g of the output, g_μ of the mean, g_v of the variance:
 
@@ -98,8 +99,8 @@ class FusedBatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale_C: Tensor, shift_C: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if x.device.type == "cpu" and is_channels_last(x):
-            # In this layout the CPU's batch-norm kernels are up to 20 times as fast as its reductions; in the other they are slower.
-            # The statistics have the type of the zeros and ones, which are not changed.
+            # In this layout the CPU's batch-norm kernels are up to 20 times as fast as its reductions; in the other
+            # they are slower. The statistics have the type of the zeros and ones, which are not changed.
             zeros, ones = torch.zeros_like(scale_C), torch.ones_like(scale_C)
             mean, variance = torch.batch_norm_update_stats(x, zeros, ones, 0.0)
             y = F.batch_norm(x, zeros, ones, scale_C, shift_C, eps=0.0)

@@ -13,15 +13,16 @@ from torch import nn
 from synth.basics.errors import UsageError
 from synth.checkpoint.architectures import ARCHITECTURES, names
 
-# The models of torchvision that have further outputs in training, and the first part of the names of these outputs' weights.
+# The models of torchvision that have further outputs in training, and the first part of the names of these outputs'
+# weights.
 AUXILIARY_HEADS: dict[str, tuple[str, ...]] = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 
 
 def build(architecture: str, in_channels: int, num_classes: int, image_size: int, width: float = 1.0) -> nn.Module:
     """An untrained network that maps (N, in_channels, image_size, image_size) to logits (N, num_classes).
 
-    `architecture` is one of our own (`synth.checkpoint.architectures`), the name of a torchvision classification model, or
-    `module:function` for a function of the user that takes (in_channels, num_classes). `width` scales our own only.
+    `architecture` is one of our own (`synth.checkpoint.architectures`), the name of a torchvision classification model,
+    or `module:function` for a function of the user that takes (in_channels, num_classes). `width` scales our own only.
     Auxiliary heads are left out, so that every network has one output in training too.
 
     Raises UsageError where there is no such architecture, or where it cannot take such images.
@@ -72,7 +73,7 @@ def users_own(architecture: str, in_channels: int, num_classes: int) -> nn.Modul
 
 @contextmanager
 def working_folder_searched() -> Iterator[None]:
-    """Modules are found in the working folder too, after all other places. The Python of an installed script does not look there."""
+    """Find modules in the working folder too, after all other places. An installed script does not look there."""
     folder = os.getcwd()
     if folder in sys.path:
         yield

@@ -90,7 +90,10 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, text: str) -> ModelCard:
-        """The card in `text`. Raises ValueError, KeyError, TypeError, OverflowError or RecursionError if there is none."""
+        """The card in `text`.
+
+        Raises ValueError, KeyError, TypeError, OverflowError or RecursionError if there is none.
+        """
         raw = json.loads(text)
         if raw["version"] > CARD_VERSION:
             raise ValueError(f"model card version {raw['version']} is newer than {CARD_VERSION}: update this package")

@@ -17,7 +17,7 @@ from synth.checkpoint.card import ModelCard
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How a network's layers are computed (synth/checkpoint/arithmetic.py chooses). Weights, images and losses stay float32."""
+    """How a network's layers are computed (see arithmetic.py). Weights, images and losses stay float32."""
 
     bfloat16: bool = False
     channels_last: bool = False

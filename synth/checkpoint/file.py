@@ -1,8 +1,9 @@
 """Checkpoints: one safetensors file with a classifier's weights and everything needed to run it.
 
-The file's metadata has one entry, `model_card`, in JSON: architecture, class names, input shape, normalisation, and facts about
-the training. A checkpoint from elsewhere may be hostile. So no pickle is read, the card's values are bounded, shapes are compared
-before anything large is built, and code outside the installed packages runs only if the user names it.
+The file's metadata has one entry, `model_card`, in JSON: architecture, class names, input shape, normalisation, and
+facts about the training. A checkpoint from elsewhere may be hostile. So no pickle is read, the card's values are
+bounded, shapes are compared before anything large is built, and code outside the installed packages runs only if the
+user names it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from synth.checkpoint.classifier import Classifier, build_for, expected_state
 
 CARD_KEY = "model_card"
 LARGEST_HEADER = 16 * 2**20  # bytes
-IMPORT_AGAIN = "import it again with the --input-shape that it was trained with"
+IMPORT_AGAIN = "import it again with the --input-shape of its training"
 
 
 def checkpoint_bytes(model: Classifier) -> bytes:
@@ -48,9 +49,9 @@ def save_checkpoint(model: Classifier, path: Path) -> str:
 def load_checkpoint(path: Path, trusted_architecture: str | None = None) -> Classifier:
     """The classifier in the file, frozen.
 
-    `trusted_architecture` is the `module:function` that the user allows to run, or several of them, separated by commas. A
-    checkpoint cannot choose code by itself.
-    Raises UserError if the file is missing, damaged, or not one of our checkpoints.
+    `trusted_architecture` is the `module:function` that the user allows to run, or several of them, separated by
+    commas. A checkpoint cannot choose code by itself. Raises UserError if the file is missing, damaged, or not one of
+    our checkpoints.
     """
     return parse_checkpoint(read_checkpoint(path), str(path), trusted_architecture)
 
@@ -73,7 +74,7 @@ def read_checkpoint(path: Path) -> bytes:
 
 
 def parse_checkpoint(data: bytes, name: str, trusted_architecture: str | None = None) -> Classifier:
-    """The classifier in a checkpoint's bytes, frozen. Errors call the checkpoint `name`. Raises UserError as `load_checkpoint`."""
+    """The classifier in a checkpoint's bytes, frozen. Errors call it `name`. Raises UserError as `load_checkpoint`."""
     card = parse_card(data, name)
     refuse_untrusted(card.architecture, trusted_architecture, name)
     try:
@@ -130,7 +131,8 @@ def parse_card(data: bytes, name: str) -> ModelCard:
 def card_text(data: bytes, key: str, largest: int) -> str:
     """The entry `key` of the metadata in a safetensors header of at most `largest` bytes, read without the weights.
 
-    Raises EOFError if the file is incomplete, and ValueError, KeyError, TypeError or RecursionError if there is no such entry.
+    Raises EOFError if the file is incomplete, and ValueError, KeyError, TypeError or RecursionError if there is no such
+    entry.
     """
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > min(largest, len(data) - 8):
@@ -139,13 +141,13 @@ def card_text(data: bytes, key: str, largest: int) -> str:
 
 
 def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], name: str, architecture: str) -> None:
-    """Raise UserError if the state dict `found` does not fit the architecture: other keys, shapes or dtypes than `expected`."""
+    """Raise UserError if the state dict `found` has other keys, shapes or dtypes than `expected`."""
     for key, value in expected.items():
         if key not in found:
-            raise UserError(f"{name} is not a {architecture}: it has no weights {key}")
+            raise UserError(f"{name} does not fit {architecture}: it has no weights {key}")
         if found[key].shape != value.shape:
             raise UserError(
-                f"{name} is not a {architecture} of this width and number of classes: "
+                f"{name} does not fit {architecture} of this width and number of classes: "
                 f"{key} has shape {list(found[key].shape)} where {list(value.shape)} is expected"
             )
         if kind_of(found[key].dtype) != kind_of(value.dtype):
@@ -153,7 +155,7 @@ def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], nam
             raise UserError(f"{name} holds {key} as {types[0]}, not as {types[1]}: save it again as {types[1]}")
     for key in found:
         if key not in expected:
-            raise UserError(f"{name} is not a {architecture}: it has the unknown weights {key}")
+            raise UserError(f"{name} does not fit {architecture}: it has the unknown weights {key}")
 
 
 def kind_of(dtype: torch.dtype) -> str:

@@ -12,13 +12,13 @@ from synth.checkpoint.classifier import Classifier
 
 
 def last_linear(net: nn.Module) -> nn.Linear | None:
-    """The last linear layer in the order of registration; None if there is none. Its inputs are the network's features."""
+    """The last linear layer in order of registration, or None. Its inputs are the network's features."""
     return next((module for module in reversed(list(net.modules())) if isinstance(module, nn.Linear)), None)
 
 
 @contextmanager
 def watch_features(net: nn.Module) -> Iterator[list[Tensor]]:
-    """Record the features (N, D), which are the inputs of the last linear layer. The list holds those of the last forward pass.
+    """A list with the features (N, D) of the last forward pass: the inputs of the last linear layer.
 
     Raises ValueError if the network has no linear layer.
     """

@@ -59,9 +59,9 @@ def make_shard(job: ShardJob, recipe: Recipe) -> JobResult:
 
     The result is a function of the recipe and the job only, on one kind of device.
 
-    If the device's memory does not hold a batch, the shard is made again from its seed in batches of half the size, and the json
-    of its samples says so (`batch_size`), because the content then depends on the batch size. The forward passes of the gate
-    and of the labels just continue in smaller batches.
+    If the device's memory does not hold a batch, the shard is made again from its seed in batches of half the size, and
+    the json of its samples says so (`batch_size`), because the content then depends on the batch size. The forward
+    passes of the gate and of the labels just continue in smaller batches.
 
     Raises UserError if the memory does not hold the smallest batch, or what the method raises.
     """
@@ -106,8 +106,8 @@ def shard_of(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) 
 def teacher_on_device(checkpoint: bytes, trusted_architecture: str | None, device: str) -> Classifier:
     """The teacher, loaded once per worker process.
 
-    On Ray each task gets its own copy of the recipe, so the cache hashes and compares the checkpoint for every shard: about
-    0.2 s per 100 MB.
+    On Ray each task gets its own copy of the recipe, so the cache hashes and compares the checkpoint for every shard:
+    about 0.2 s per 100 MB.
     """
     return parse_checkpoint(checkpoint, "the teacher", trusted_architecture).to(device)
 

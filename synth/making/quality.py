@@ -1,4 +1,4 @@
-"""The quality gate: images that miss a bound on the teacher's answers are generated again, a limited number of times."""
+"""The quality gate: images that miss a bound on the teacher's answers are generated again, up to a limit."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ SHIFTS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 
 def passed(
     teacher: Classifier, labels: Tensor, make: Callable[[Tensor], Tensor], gate: QualityGate | None
 ) -> tuple[Tensor, list[dict[str, Any]]]:
-    """Images of the labels, uint8 (N, C, H, W), and a note per image: its `tries`, and `missed` if every try missed a bound.
+    """Images of the labels, uint8 (N, C, H, W), and one note per image: its `tries`, and `missed` if every try failed.
 
-    An image that missed to the end is its best try. Every try generates images for all labels and keeps only those that are
-    needed, because a batch of few classes would not have the statistics of training. So each try costs the same.
+    An image that missed to the end is its best try. Every try generates images for all labels and keeps only those that
+    are needed, because a batch of few classes would not have the statistics of training. So each try costs the same.
     """
     images = make(labels)
     if gate is None:
@@ -55,7 +55,7 @@ def counts_of(notes: list[dict[str, Any]]) -> GateCounts:
 
 
 def shortfall(teacher: Classifier, images: Tensor, labels: Tensor, gate: QualityGate) -> Tensor:
-    """How far each image misses the bounds, (N,): the sum over the bounds in their own units; 0 if it meets them all."""
+    """How far each image misses the bounds, (N,): summed over the bounds, in their own units; 0 if it meets them all."""
     log_p = by_rows(partial(predict, teacher), GATE_BATCH, images).double().log_softmax(1)
     total = torch.zeros(len(images), dtype=torch.float64)
     if gate.confidence is not None:

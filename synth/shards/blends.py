@@ -22,12 +22,13 @@ def blend_record(job: ShardJob, partner: int, partner_class: int, share: float) 
 def blend(
     images: Tensor, blends: int, rng: torch.Generator, at_once: int = BLEND_ROWS
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Each image, followed by `blends` blends of it with other images (mixup, Zhang et al. 2018). Both images are shifted at random.
+    """Each image, followed by `blends` blends of it with other images (mixup, Zhang et al. 2018). Both images are
+    shifted at random.
 
-    A student that learns the teacher's answers around and between the images becomes far better than one that learns them at
-    the images only. Augmenting the images later would keep labels that are no longer the teacher's; here the teacher is
-    available, and a true label costs one forward pass. The image itself has the larger share, uniform in [0.5, 1).
-    All random numbers are drawn first, so that they do not depend on `at_once`.
+    A student that learns the teacher's answers around and between the images becomes far better than one that learns
+    them at the images only. Augmenting the images later would keep labels that are no longer the teacher's; here the
+    teacher is available, and a true label costs one forward pass. The image itself has the larger share, uniform in
+    [0.5, 1). All random numbers are drawn first, so that they do not depend on `at_once`.
 
     Args:
         images: uint8 (N, C, H, W).

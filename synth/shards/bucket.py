@@ -1,7 +1,7 @@
 """A run in object storage: s3://, gs:// and others that fsspec supports. Has the same calls as a folder.
 
-An object appears complete or not at all, so publishing a file is one put. A call whose failure may pass is repeated after a
-growing pause. A put counts only once the store shows the same bytes.
+An object appears complete or not at all, so publishing a file is one put. A call whose failure may pass is repeated
+after a growing pause. A put counts only once the store shows the same bytes.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class Bucket:
         return self.patiently(name, lambda: self.files.info(self.path(name), **self.fresh()))
 
     def fresh(self) -> dict[str, bool]:
-        """Drop fsspec's cache of listings, because another process may be writing. Returns options for a fresh listing."""
+        """Drop fsspec's cached listings, as another process may be writing. Returns options for a fresh listing."""
         self.files.invalidate_cache()
         return {"refresh": True} if self.scheme == "s3" else {}
 
@@ -171,7 +171,9 @@ class Bucket:
         return f"{self.root.rstrip('/')}/{name}"
 
     def patiently(self, name: str, call: Callable[[], T]) -> T:
-        """The result of `call`, repeated while its failure may pass. Raises FileNotFoundError, or UserError after all attempts."""
+        """The result of `call`, repeated while its failure may pass. Raises FileNotFoundError, or UserError after all
+        attempts.
+        """
         pause = FIRST_PAUSE
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -205,7 +207,7 @@ def says_it_exists(error: OSError) -> bool:
 
 
 def refuse_lasting(error: Exception, where: str, scheme: str) -> None:
-    """Raise UserError for a failure that waiting does not cure. Errors that are not from storage are raised unchanged."""
+    """Raise UserError for a failure that waiting does not cure. Errors from elsewhere are raised unchanged."""
     if type(error).__name__ in CREDENTIALS:
         cure = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE" if scheme == "s3" else "log in first"
         raise UserError(f"{where}: there are no credentials for {scheme}://: {cure}") from error

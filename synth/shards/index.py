@@ -1,7 +1,7 @@
 """A run's index: its shards, their hashes, and everything that determined their content.
 
-`index.json` is a valid wids index with additional fields, and is written last. `index.part.json` has the same form and grows
-during the run. Neither holds a time, so equal runs have equal indexes.
+`index.json` is a valid wids index with additional fields, and is written last. `index.part.json` has the same form and
+grows during the run. Neither holds a time, so equal runs have equal indexes.
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ def read_index(store: Store) -> Index:
 
 
 def read_shard(store: Store, index: Index, entry: ShardEntry) -> Samples:
-    """A shard's samples. Raises DamagedShardError if its size, hash, keys or labels differ from the index and the plan."""
+    """A shard's samples. Raises DamagedShardError if size, hash, keys or labels differ from the index and the plan."""
     where = f"{store}/{entry.name}"
     cure = "make it again with the run's own 'synth generate' options and --resume"
     try:

@@ -59,8 +59,8 @@ class ShardJob:
 class Plan:
     """`per_class` images of every class in shards of at most `shard_size` images, each image with `blends` blends.
 
-    Classes alternate from image to image, so every shard and batch mixes them. The sizes of shards differ by at most one
-    image, so no batch is small and has poor statistics. Raises ValueError for a plan that cannot be made.
+    Classes alternate from image to image, so every shard and batch mixes them. The sizes of shards differ by at most
+    one image, so no batch is small and has poor statistics. Raises ValueError for a plan that cannot be made.
     """
 
     classes: tuple[int, ...]
@@ -71,7 +71,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not self.classes or len(set(self.classes)) != len(self.classes) or min(self.classes) < 0:
-            raise ValueError("classes must be one or more different indices from 0")
+            raise ValueError("classes must be distinct indices from 0 up, at least one")
         if self.per_class < 1:
             raise ValueError(f"--per-class must be 1 or more, not {self.per_class}")
         if self.shard_size < 1:

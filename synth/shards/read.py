@@ -1,8 +1,9 @@
 """Reading the shard format, version 1. Nothing but png, cls, npy and json is ever decoded.
 
-A shard is a plain tar. Each sample has one 9-digit key and four members: `KEY.cls` (class index), `KEY.json` (method, seed,
-confidence, entropy in nats; for a blend also its share, and its partner's number and class), `KEY.logits.npy` (the teacher's
-logits on the decoded PNG, shape (K,)) and `KEY.png`. The bytes depend on the samples only. A shard from elsewhere may be hostile.
+A shard is a plain tar. Each sample has one 9-digit key and four members: `KEY.cls` (class index), `KEY.json` (method,
+seed, confidence, entropy in nats; for a blend also its share, and its partner's number and class), `KEY.logits.npy`
+(the teacher's logits on the decoded PNG, shape (K,)) and `KEY.png`. The bytes depend on the samples only. A shard from
+elsewhere may be hostile.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def decode_shard(data: bytes, name: str, image_shape: tuple[int, int, int], num_
     """The samples in a shard's bytes.
 
     Raises:
-        DamagedShardError: a member, name, type, size or value that the format does not allow. It calls the shard `name`.
+        DamagedShardError: a member, name, type, size or value that the format does not allow. It calls the shard
+        `name`.
     """
     members = read_members(data, name)
     keys = sorted(members)
@@ -88,8 +90,8 @@ def read_members(data: bytes, name: str) -> dict[str, dict[str, bytes]]:
 def tar_files(data: bytes, name: str) -> Iterator[tuple[str, bytes]]:
     """Name and content of a tar's plain files, up to its end marker.
 
-    Reads header by header. `tarfile.open` would also read pax, GNU and sparse extensions: they are not part of the format,
-    and a crafted pax header of one megabyte keeps it busy for a quarter of an hour.
+    Reads header by header. `tarfile.open` would also read pax, GNU and sparse extensions: they are not part of the
+    format, and a crafted pax header of one megabyte keeps it busy for a quarter of an hour.
     """
     offset = 0
     while any(block := data[offset : offset + tarfile.BLOCKSIZE]):

@@ -41,6 +41,8 @@ class Samples:
 
 
 def largest_size(samples: int, image_shape: tuple[int, int, int], num_classes: int) -> int:
-    """An upper bound of a shard's bytes, as a file and decoded. The worst case is pixels of noise, which grow a little as PNG."""
+    """An upper bound of a shard's bytes, as a file and decoded. The worst case is pixels of noise, which grow a little
+    as PNG.
+    """
     pixels = math.prod(image_shape)
     return samples * (pixels + pixels // 100 + 4 * num_classes + SAMPLE_OVERHEAD)

@@ -15,7 +15,7 @@ AGAIN = "go on with --resume"  # the cure once a full disk has space
 
 
 class Store(Protocol):
-    """The calls that write and read a run. `size`, `read` and `fetch` raise FileNotFoundError if there is no such file."""
+    """The calls that write and read a run. `size`, `read` and `fetch` raise FileNotFoundError for an absent file."""
 
     def create(self) -> None: ...
     def names(self) -> set[str]: ...
@@ -62,7 +62,7 @@ class Folder:
             return (self.path / name).stat().st_size
 
     def modified(self) -> dict[str, float]:
-        """Every name with the time of its last write, in seconds since the epoch; empty if the folder does not exist."""
+        """Every name with the time of its last write, in seconds since the epoch; empty for an absent folder."""
         times: dict[str, float] = {}
         for name in self.names():
             with suppress(FileNotFoundError):  # it was removed meanwhile

@@ -1,8 +1,10 @@
-"""Writing the shard format: from samples to a ustar tar of PNG, JSON, npy and text, without a library's cost per member.
+"""Writing the shard format: from samples to a ustar tar of PNG, JSON, npy and text, without a library's cost per
+member.
 
-With small teachers, writing ten samples per image takes most of a run's time. A library's tar writer builds each header anew (a
-third of that time), and its PNG encoder sets up a file for each image. Here a header is a template in which only name, size and
-checksum change. Tests compare the tar with webdataset's writer, byte by byte, and the PNGs with Pillow's reader.
+With small teachers, writing ten samples per image takes most of a run's time. A library's tar writer builds each header
+anew (a third of that time), and its PNG encoder sets up a file for each image. Here a header is a template in which
+only name, size and checksum change. Tests compare the tar with webdataset's writer, byte by byte, and the PNGs with
+Pillow's reader.
 """
 
 from __future__ import annotations

@@ -146,7 +146,9 @@ def test_arithmetic_other_than_plain_float32_is_noted(tiny_teacher: Classifier) 
     )
 
 
-def test_a_device_that_holds_no_batch_says_so(tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_too_small_for_a_batch_is_an_error_of_one_line(
+    tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
     refusing_more_than(1, monkeypatch)
     with pytest.raises(UserError, match="memory doesn't hold 5 images: use another --device"):
         make_shard(PLAN.job(0), recipe_for(tiny_teacher, dataclasses.replace(QUICKEST, batch_size=40)))
@@ -167,7 +169,7 @@ def test_samples_in_parts_are_the_samples_in_one(tiny_teacher: Classifier) -> No
     assert [key for part in parts for key in part.keys] == whole.keys
 
 
-def test_labels_that_memory_does_not_hold_at_once_are_computed_in_halves_and_nothing_is_made_again(
+def test_labels_are_computed_in_halves_where_memory_is_short_and_no_image_is_generated_again(
     tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = QualityGate(confidence=0.999, agreement=0.9, tries=2)
@@ -191,7 +193,9 @@ def test_labels_that_memory_does_not_hold_at_once_are_computed_in_halves_and_not
     assert not any("batch_size" in record for record in found.records)
 
 
-def test_a_device_that_holds_not_one_image_says_so(tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_too_small_for_one_image_is_an_error_of_one_line(
+    tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(self: Classifier, x_unit: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError("no room")
 
@@ -200,7 +204,7 @@ def test_a_device_that_holds_not_one_image_says_so(tiny_teacher: Classifier, mon
         make_shard(PLAN.job(0), recipe_for(tiny_teacher))
 
 
-def test_a_generators_images_that_memory_does_not_hold_at_once_are_made_in_halves(
+def test_a_generator_draws_images_in_halves_where_memory_is_short(
     tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, labels = GeneratorSettings(train_steps=1, channels=8), torch.arange(40) % 10
@@ -234,7 +238,7 @@ def test_a_warm_starts_generator_has_its_own_batch_halved(
     assert asked == [200, 100, 50]
 
 
-def test_only_what_says_that_memory_is_out_is_taken_for_it() -> None:
+def test_only_an_error_that_names_memory_counts_as_out_of_memory() -> None:
     def raising(text: str) -> Callable[[DeepInversionSettings], int]:
         def make(settings: DeepInversionSettings) -> int:
             if settings.batch_size > 10:

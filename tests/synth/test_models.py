@@ -46,14 +46,14 @@ def test_resnet20_has_twenty_weighted_layers_on_its_longest_path() -> None:
     assert len(weighted) == 20
 
 
-def test_width_scales_every_one_of_ours() -> None:
+def test_width_scales_each_of_our_own_architectures() -> None:
     for architecture in names():
         with torch.device("meta"):
             sizes = [sum(p.numel() for p in build(architecture, 3, 10, 32, width=w).parameters()) for w in (0.5, 1, 2)]
         assert sizes[0] < sizes[1] < sizes[2]
 
 
-def test_a_torchvision_model_and_a_function_of_ones_own_are_found_by_name() -> None:
+def test_a_torchvision_model_and_a_users_function_are_found_by_name() -> None:
     with torch.device("meta"):
         assert build("resnet18", 3, 5, 32).fc.out_features == 5  # type: ignore[union-attr]
         own = build("torch.nn:Linear", 4, 6, 32)
@@ -73,13 +73,13 @@ def test_a_network_has_one_output_in_training_too(architecture: str) -> None:
     [
         ("lenet6", 1, 28, 1.0, "unknown architecture 'lenet6': choose one of lenet5, allcnn, resnet20"),
         ("lenet5", 1, 64, 1.0, "takes 28x28 or 32x32 images, not 64x64"),
-        ("resnet18", 1, 28, 1.0, "takes 3-channel images, these have 1"),
+        ("resnet18", 1, 28, 1.0, "takes images with 3 channels, not 1"),
         ("resnet18", 3, 32, 0.5, "--width scales lenet5, allcnn, resnet20 only, not resnet18"),
         ("no.such.module:net", 1, 28, 1.0, "cannot find the architecture 'no.such.module:net'"),
         ("math:net", 1, 28, 1.0, "cannot find the architecture 'math:net'"),
     ],
 )
-def test_an_impossible_architecture_is_refused_with_what_would_do(
+def test_an_impossible_architecture_is_refused_with_a_cure(
     architecture: str, channels: int, size: int, width: float, words: str
 ) -> None:
     with pytest.raises(UsageError, match=words):
@@ -96,7 +96,7 @@ def test_an_impossible_architecture_is_refused_with_what_would_do(
         ("operator:add", "made a int, not a torch.nn.Module"),
     ],
 )
-def test_code_that_makes_no_network_is_told_in_words(architecture: str, words: str) -> None:
+def test_code_that_makes_no_network_is_an_error_of_one_line(architecture: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         build(architecture, 1, 10, 28)
 
@@ -104,12 +104,12 @@ def test_code_that_makes_no_network_is_told_in_words(architecture: str, words: s
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        ("def net(:", r"cannot find the architecture '.*:net' \(SyntaxError: .*\): mend the module"),
-        ("1 / 0", r"cannot find the architecture '.*:net' \(ZeroDivisionError: division by zero\): mend the module"),
+        ("def net(:", r"cannot find the architecture '.*:net' \(SyntaxError: .*\): correct the module"),
+        ("1 / 0", r"cannot find the architecture '.*:net' \(ZeroDivisionError: division by zero\): correct the module"),
         ("def net(a, b): from no_such import x", "called with .* failed: No module named 'no_such'"),
     ],
 )
-def test_a_module_of_ones_own_that_fails_is_told_in_words(
+def test_a_users_module_that_fails_is_an_error_of_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, words: str
 ) -> None:
     name = f"failing_{abs(hash(code))}"

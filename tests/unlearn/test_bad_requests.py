@@ -44,7 +44,7 @@ def asked(teacher: Path, shards: Path, out: Path, *options: object) -> tuple[int
         (["--gate", "0"], 2, "gate must be above 0 and at most 1"),
         (["--mask", "--post-filter"], 2, "exclude each other"),
         (["--student-arch", "lenet6"], 2, "unknown architecture 'lenet6'"),
-        (["--student-arch", "tests.runs:for_32"], 2, "can't take images [1, 28, 28]"),
+        (["--student-arch", "tests.runs:for_32"], 2, "does not accept images [1, 28, 28]"),
         (["--teacher", "nowhere.safetensors"], 1, "nowhere.safetensors"),
         (["--attention", "0", "--attention-layers", "conv9"], 2, "--attention-layers has no effect without attention"),
         (["--preset", "tuned", "--attention-layers", "features.2"], 2, "has no effect without attention"),
@@ -70,7 +70,7 @@ def test_a_distilled_student_for_other_images_is_refused_before_the_folder_is_cl
     options = ["--shards", tiny_run, "--forget", 0, "--out", tmp_path / "run", "--student-arch", "tests.runs:for_32"]
     result = CliRunner().invoke(main, ["distill", *map(str, options), "--threads", "1"])
     assert result.exit_code == 2
-    assert "can't take images [1, 28, 28]" in result.stderr
+    assert "does not accept images [1, 28, 28]" in result.stderr
     assert result.stderr.rstrip().endswith("choose another --student-arch")
     assert not (tmp_path / "run").exists()
 

@@ -127,7 +127,7 @@ def test_training_then_importing_what_is_no_state_dict(tmp_path: Path) -> None:
     assert "test accuracy" in trained.stdout
     before = out.read_bytes()
     again = unlearn("train", "--arch", "lenet5", "--data", "digits", "--out", out)
-    assert "is there already: replace it with --overwrite" in refused(again, 2)
+    assert "exists already: replace it with --overwrite" in refused(again, 2)
     assert out.read_bytes() == before
     assert "is a folder" in refused(unlearn("train", "--arch", "lenet5", "--data", "digits", "--out", tmp_path), 2)
     shape = ["--input-shape", "1,28,28", "--classes", "10", "--mean", "0", "--std", "1"]

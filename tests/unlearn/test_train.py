@@ -57,7 +57,7 @@ def test_training_works_in_bfloat16_and_channels_last(digits: LabelledImages) ->
 
 def test_an_architecture_that_does_not_take_the_images_is_a_usage_error(digits: LabelledImages) -> None:
     with pytest.raises(
-        UsageError, match=r"can't take images \[1, 28, 28\] .*: choose another --arch, or .* --image-size"
+        UsageError, match=r"does not accept images \[1, 28, 28\] .*: choose another --arch, or .* --image-size"
     ):
         train_classifier(digits, "tests.runs:for_32", QUICK)
 

@@ -13,10 +13,10 @@ def build(in_channels: int, num_classes: int, image_size: int, width: float) -> 
 
 
 class AllCNN(nn.Module):
-    """All-CNN-C (Springenberg et al. 2015) in the form that the unlearning papers use. 1.6 million parameters at width 1.
+    """All-CNN-C (Springenberg et al. 2015) as the unlearning papers use it. 1.6 million parameters at width 1.
 
-    3x3 convolutions of 96, 96, 192 (stride 2), 192, 192, 192 (stride 2) and 192 channels and a 1x1 convolution of 192, each
-    with batch norm and ReLU; then an average pool and a linear layer. Takes (N, C, S, S), returns logits (N, K).
+    3x3 convolutions of 96, 96, 192 (stride 2), 192, 192, 192 (stride 2) and 192 channels and a 1x1 convolution of 192,
+    each with batch norm and ReLU; then an average pool and a linear layer. Takes (N, C, S, S), returns logits (N, K).
     """
 
     def __init__(self, in_channels: int, num_classes: int, width: float) -> None:

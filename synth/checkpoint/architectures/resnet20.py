@@ -14,7 +14,7 @@ def build(in_channels: int, num_classes: int, image_size: int, width: float) -> 
 
 
 class ResNet20(nn.Module):
-    """The 20-layer residual network for 32x32 images (He et al. 2016, section 4.2). 0.27 million parameters at width 1."""
+    """The 20-layer residual network for 32x32 images (He et al. 2016, section 4.2). 0.27 million parameters."""
 
     def __init__(self, in_channels: int, num_classes: int, width: float) -> None:
         super().__init__()

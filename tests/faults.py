@@ -1,4 +1,4 @@
-"""What goes wrong on clusters, done on purpose to real processes."""
+"""Faults of clusters, caused on purpose in real processes."""
 
 from __future__ import annotations
 
@@ -16,32 +16,21 @@ from synth.run.publish import verify
 from synth.shards.index import read_index
 from synth.shards.store import Store, open_store
 
-PATIENCE = 120.0  # seconds; for what takes a few on an idle machine
+PATIENCE = 120.0  # seconds; on an idle machine the same takes a few
 
 
 def generate(teacher: Path, out: Path | str, *options: str) -> subprocess.Popen[str]:
-    """`synth generate` as a process of its own: 100 images in 20 shards."""
+    """Start `synth generate` as a process: 100 images in 20 shards."""
     command = [sys.executable, "-m", "synth", "generate", "--teacher", str(teacher), "--out", str(out)]
-    command += [
-        "--per-class",
-        "10",
-        "--shard-size",
-        "5",
-        "--blends",
-        "0",
-        "--steps",
-        "20",
-        "--batch-size",
-        "50",
-        *options,
-    ]
+    command += ["--per-class", "10", "--shard-size", "5", "--blends", "0", "--steps", "20", "--batch-size", "50"]
+    command += options
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=dict(os.environ)
     )
 
 
 def finish(process: subprocess.Popen[str], code: int = 0) -> str:
-    """The process's stderr, once it has ended with the code."""
+    """Wait for the process to end with this exit code, and return its stderr."""
     _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, said
     return said
@@ -64,7 +53,7 @@ def shards(store: Store) -> list[str]:
 
 
 def assert_whole(out: Path | str, samples: int = 100) -> None:
-    """Every planned sample once, every hash good, nothing under a final name that the index doesn't list."""
+    """Assert that every planned sample is there once, that every hash is right, and that there is no other file."""
     store = open_store(str(out))
     index, problems = verify(store)
     assert problems == []
@@ -74,7 +63,7 @@ def assert_whole(out: Path | str, samples: int = 100) -> None:
 
 
 def assert_nothing_false(out: Path | str) -> None:
-    """What an interrupted run lists is there, and true."""
+    """Assert that everything an interrupted run lists is there and valid."""
     store = open_store(str(out))
     _, problems = verify(store)
     assert [p for p in problems if "not complete" not in p] == []
@@ -82,12 +71,13 @@ def assert_nothing_false(out: Path | str) -> None:
 
 
 def children(pid: int) -> list[int]:
-    """The process's descendants."""
+    """The ids of the process's descendants."""
     found = [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return found + [grandchild for child in found for grandchild in children_or_none(child)]
 
 
 def children_or_none(pid: int) -> list[int]:
+    """The ids of the process's descendants; none if the process is gone."""
     try:
         return children(pid)
     except OSError:
@@ -95,7 +85,7 @@ def children_or_none(pid: int) -> list[int]:
 
 
 def ray_workers(pid: int) -> list[int]:
-    """Descendants at work on a task."""
+    """The ids of descendants that are working on a task."""
 
     def title(child: int) -> str:
         try:
@@ -107,7 +97,7 @@ def ray_workers(pid: int) -> list[int]:
 
 
 def kill_family(process: subprocess.Popen[str]) -> None:
-    """SIGKILL to the process and all its descendants."""
+    """Send SIGKILL to the process and all its descendants."""
     for pid in [process.pid, *children_or_none(process.pid)]:
         try:
             os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Several hosts on one machine: network namespaces on a bridge, each with processes, a home, a /tmp and an sshd of its own."""
+"""Several hosts on one machine: network namespaces on a bridge, each with its own processes, home, /tmp and sshd."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROGRAMS = {"ip": "iproute2", "unshare": "util-linux", "sshd": "openssh-server",
 PROGRAMS |= {"ssh-keygen": "openssh-client", "rsync": "rsync"}
 BRIDGE, NETWORK = "labbr0", "10.77.0"
 SSH = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
-# Runs as the host's first process, in namespaces of its own for mounts, processes and its name.
+# The first process of a host. It has its own namespaces for mounts, processes and host name.
 HOST = """
 set -eu
 hostname "$1"
@@ -40,6 +40,8 @@ exec "$5" -D -e -f /dev/null -o ListenAddress="$3" -o HostKey=/root/hostkey -o P
 
 @dataclass
 class Host:
+    """A host that is running: its address, its folder on this machine, and the key for its ssh."""
+
     name: str
     address: str
     folder: Path
@@ -47,7 +49,7 @@ class Host:
     key: Path
 
     def run(self, command: str, timeout: float = 300.0) -> subprocess.CompletedProcess[str]:
-        """The command in a login shell on the host, over ssh."""
+        """Run a command in a login shell on the host, over ssh."""
         return subprocess.run(self.ssh(command), capture_output=True, text=True, timeout=timeout)
 
     def start(self, command: str, log: Path) -> subprocess.Popen[bytes]:
@@ -59,9 +61,9 @@ class Host:
         return ["ssh", *SSH, "-i", str(self.key), f"root@{self.address}", f"bash --login -c '{quoted}'"]
 
     def switch_off(self) -> None:
-        """As by its power button: the link goes first, so nobody is told."""
+        """Switch the host off without warning: its link goes down first, so it cannot tell anyone."""
         ip("link", "set", f"v{self.name}", "down")
-        self.process.send_signal(signal.SIGKILL)  # unshare takes all of the host's processes along
+        self.process.send_signal(signal.SIGKILL)  # unshare ends all processes of the host with it
         self.process.wait()
 
 
@@ -72,11 +74,11 @@ def ip(*arguments: str, check: bool = True) -> None:
 
 
 def why_not() -> str:
-    """Why there can be no lab on this machine; empty where there can."""
+    """Why this machine cannot run the lab; empty if it can."""
     if sys.platform != "linux":
-        return "hosts are made of Linux namespaces"
+        return "the hosts are Linux namespaces, and this is not Linux"
     if os.geteuid() != 0:
-        return "hosts are made as root"
+        return "only root can make the hosts"
     missing = {package for program, package in PROGRAMS.items() if find(program) is None}
     return f"missing Debian packages: {', '.join(sorted(missing))}" if missing else ""
 
@@ -87,7 +89,10 @@ def find(program: str) -> str | None:
 
 @contextmanager
 def lab(names: list[str], folder: Path) -> Iterator[dict[str, Host]]:
-    """The hosts by name, reachable by ssh with the key `folder/key`, which each has in ~/.ssh. Skips where that can't be."""
+    """The running hosts by name.
+
+    Each has the key `folder/key` in ~/.ssh and accepts it. Skips the test where that is impossible.
+    """
     reason = why_not()
     if reason:
         pytest.skip(reason)
@@ -103,7 +108,7 @@ def lab(names: list[str], folder: Path) -> Iterator[dict[str, Host]]:
             for host in hosts.values():
                 wait_for_sshd(host)
         except OSError as error:
-            pytest.skip(f"network namespaces don't work here: {error}")
+            pytest.skip(f"network namespaces do not work here: {error}")
         yield hosts
     finally:
         for host in hosts.values():
@@ -122,13 +127,13 @@ def add_host(name: str, address: str, folder: Path) -> Host:
     ip("-n", name, "address", "add", f"{address}/24", "dev", "eth0")
     ip("-n", name, "link", "set", "eth0", "up")
     ip("-n", name, "link", "set", "lo", "up")
-    ip("-n", name, "route", "add", "default", "via", f"{NETWORK}.1")  # by which Ray finds its own address
+    ip("-n", name, "route", "add", "default", "via", f"{NETWORK}.1")  # Ray finds its own address by the default route
     home = folder / name / "root"
     (home / ".ssh").mkdir(parents=True)
     shutil.copy(folder / "key.pub", folder / name)
     shutil.copy(folder / "key", home / ".ssh")
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", home / "hostkey"], check=True)
-    (home / "venv").symlink_to(sys.prefix)  # what the cluster file would install
+    (home / "venv").symlink_to(sys.prefix)  # in place of what the cluster file installs
     (home / ".profile").write_text(
         "export PATH=$HOME/venv/bin:$PATH PYTHONPATH=$HOME/project OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0\n"
     )

@@ -1,37 +1,60 @@
-"""The files a person runs or edits."""
+"""The files that a person runs, and what the documentation says about tests."""
 
-import ast
+import os
+import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("script", ["demo", "test", "pictures", "install.sh"])
+@pytest.mark.parametrize(
+    "script", ["scripts/demo", "scripts/test", "scripts/pictures", "scripts/install.sh", ".ci/run"]
+)
 def test_shell_scripts_parse(script: str) -> None:
-    subprocess.run(["bash", "-n", ROOT / "scripts" / script], check=True)
+    subprocess.run(["bash", "-n", ROOT / script], check=True)
 
 
-def test_ci_runs_the_tests() -> None:
-    assert "exec scripts/test" in (ROOT / ".ci" / "run").read_text()
+@pytest.mark.parametrize("code", [0, 1])
+def test_ci_fails_if_and_only_if_the_tests_fail(tmp_path: Path, code: int) -> None:
+    for name, text in (("scripts/test", f"echo tested in $PWD\nexit {code}"), ("bin/chromium", "")):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
+    environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    done = subprocess.run([tmp_path / ".ci" / "run"], capture_output=True, text=True, env=environment)
+    assert (done.stdout, done.returncode) == (f"tested in {tmp_path}\n", code)
 
 
-def test_the_cluster_file_is_one_that_ray_accepts() -> None:
-    from ray.autoscaler._private.util import prepare_config, validate_config
+@pytest.mark.parametrize("script", ["bench-cluster", "reproduce"])
+def test_a_script_explains_itself(script: str, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / script, "--help"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+    )
+    assert done.stdout.startswith("Usage:")
+    assert (done.returncode, done.stderr) == (0, "")
 
-    config = prepare_config(yaml.safe_load((ROOT / "cluster.yaml").read_text()))
-    validate_config(config)
-    starts = [*config["head_start_ray_commands"], *config["worker_start_ray_commands"]]
-    assert all("RAY_AUTH_MODE=token" in command for command in starts if "ray start" in command)
-    assert any("--dashboard-host=127.0.0.1" in command for command in starts)
 
-
-@pytest.mark.parametrize("script", ["reproduce", "bench-cluster"])
-def test_python_scripts_parse(script: str) -> None:
-    ast.parse((ROOT / "scripts" / script).read_text())
+def test_every_test_that_the_documentation_names_exists() -> None:
+    named = {name for page in ROOT.glob("docs/**/*.md") for name in re.findall(r"test_\w+\.py::\w+", page.read_text())}
+    assert len(named) > 10
+    there = {
+        f"{path.name}::{name}"
+        for path in ROOT.glob("tests/**/test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+    assert sorted(named - there) == []
 
 
 @pytest.mark.long

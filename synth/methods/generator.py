@@ -18,7 +18,7 @@ from synth.basics.settings import ComputeSettings, setting
 from synth.checkpoint.arithmetic import arithmetic_note, computed
 from synth.checkpoint.batch_norm import BatchStatistics, batch_norm_layers, input_loss, watch_batch_norm
 from synth.checkpoint.classifier import Classifier, to_uint8
-from synth.checkpoint.layers import forward_flop, last_linear, watch_features
+from synth.checkpoint.layers import last_linear, watch_features
 from synth.methods.losses import activation_loss, blur, disagreement, diversity_loss, total_variation
 from synth.methods.networks import ClassGenerator, GeneratorCard
 
@@ -167,7 +167,7 @@ def untrained(
 
 def channels_for(teacher: Classifier, card: GeneratorCard) -> int:
     """The widest generator whose forward pass costs at most four of the teacher's (REFERENCE: size it to its teacher)."""
-    limit = FLOP_OF_TEACHER * forward_flop(teacher.net, teacher.card.input_shape)
+    limit = FLOP_OF_TEACHER * teacher.flop
     fitting = [c for c in CHANNELS if generator_flop(dataclasses.replace(card, channels=c)) <= limit]
     return max(fitting, default=CHANNELS[0])
 

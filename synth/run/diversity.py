@@ -1,4 +1,4 @@
-"""How different a run's images are from one another: spread in the teacher's features, and duplicates."""
+"""How much the images of a run differ from one another: duplicates, and the spread of the teacher's features."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ import torch
 from torch import Tensor
 
 from synth.basics.errors import UserError
+from synth.basics.tables import table
 from synth.checkpoint.classifier import Classifier, predict
 from synth.checkpoint.layers import last_linear, watch_features
 from synth.shards.index import Index, read_index, read_shard
 from synth.shards.store import Store
 
-CLOSE = 0.1  # of the mean distance to the nearest neighbour: below it, two images are called near-duplicates
+CLOSE = 0.1  # two images nearer than this share of the mean distance to the nearest neighbour are near-duplicates
 
 
 @dataclass(frozen=True)
 class ClassDiversity:
-    """Of one class: its images, those that repeat another's pixels, near-duplicates, and the spread of its features.
+    """The diversity of one class: its images, exact duplicates and near-duplicates, and the spread of its features.
 
-    `spread` is the root mean square distance from the class's mean, in units of that of all images from theirs: between 0 (all
-    alike) and about 1 (as different as images of all classes).
+    `spread` is the root mean square distance of the class's features from their mean, divided by the same distance over
+    all classes. It lies between 0 (all images are alike) and about 1 (they differ as much as images of all classes).
     """
 
     label: int
@@ -34,19 +35,20 @@ class ClassDiversity:
 
 
 def measure(store: Store, teacher: Classifier, most: int = 10_000) -> list[ClassDiversity]:
-    """Each class's diversity, from a run's first images without their blends, `most` of them.
+    """The diversity of each class, from the first `most` images of a run. Blends are left out.
 
     Raises:
-        UserError: the run has no image yet, or was made from another teacher, or its teacher has no features.
+        UserError: the run has no image yet, or was made from another teacher; or the teacher has no linear layer, whose
+            inputs are the features.
     """
     if last_linear(teacher.net) is None:
         raise UserError(
-            f"{teacher.card.architecture} has no linear layer, whose inputs are the features that images are compared by: look at "
-            f"them with 'synth preview {store}' instead"
+            f"images are compared by the inputs of the last linear layer, and {teacher.card.architecture} has no linear "
+            f"layer: look at the images with 'synth preview {store}' instead"
         )
     index = read_index(store)
     if index.card.teacher_sha256 != teacher.digest:
-        raise UserError(f"{store} was made from another teacher: name the one it was made from with --teacher")
+        raise UserError(f"{store} was made from another teacher: name the run's own teacher with --teacher")
     images, labels = unblended_images(store, index, most)
     if not len(images):
         raise UserError(f"{store} has no published shard yet: wait for the first one")
@@ -54,7 +56,7 @@ def measure(store: Store, teacher: Classifier, most: int = 10_000) -> list[Class
 
 
 def unblended_images(store: Store, index: Index, most: int) -> tuple[Tensor, Tensor]:
-    """uint8 (N, C, H, W) and classes (N,) of a run's images, from as few shards as it takes."""
+    """The images, uint8 (N, C, H, W), and classes (N,) of a run without blends, from as few shards as possible."""
     images: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     count = 0
@@ -82,7 +84,7 @@ def features_of(teacher: Classifier, images: Tensor) -> Tensor:
 
 
 def diversity(images: Tensor, labels: Tensor, features: Tensor) -> list[ClassDiversity]:
-    """Per class, from uint8 images (N, C, H, W), classes (N,) and features (N, D)."""
+    """The diversity of each class, from uint8 images (N, C, H, W), classes (N,) and features (N, D)."""
     overall = (features - features.mean(0)).square().sum(1).mean().sqrt()
     found = []
     for label in labels.unique().tolist():
@@ -91,23 +93,28 @@ def diversity(images: Tensor, labels: Tensor, features: Tensor) -> list[ClassDiv
         own = features[mine]
         spread = (own - own.mean(0)).square().sum(1).mean().sqrt() / overall
         nearest = nearest_distance(own, own, itself=True)
-        close = int((nearest < CLOSE * nearest[nearest.isfinite()].mean()).sum()) if len(own) > 1 else 0
+        close = 0
+        if len(own) > 1:
+            close = int((nearest < CLOSE * nearest[nearest.isfinite()].mean()).sum())
         count = int(mine.sum())
         found.append(ClassDiversity(label, count, count - len(digests), close, spread.item()))
     return found
 
 
 def nearest_distance(features: Tensor, others: Tensor, *, itself: bool = False) -> Tensor:
-    """Each feature's distance from the nearest of the others, (N,). With `itself` on, its distance from itself is left out."""
+    """Each feature's distance from the nearest of the others, (N,).
+
+    With `itself` on, its distance from itself is left out.
+    """
     neighbour = min(1 + itself, len(others))
     distances = [torch.cdist(part, others).kthvalue(neighbour, dim=1).values for part in features.split(1000)]
     return torch.cat(distances)
 
 
 def diversity_table(found: list[ClassDiversity], class_names: tuple[str, ...]) -> str:
-    lines = [f"{'class':<16}{'images':>8}{'duplicates':>12}{'near':>8}{'spread':>8}"]
-    lines += [
-        f"{class_names[d.label][:15]:<16}{d.images:>8,}{d.duplicates:>12,}{d.near_duplicates:>8,}{d.spread:>8.3f}"
+    """One line per class, for a terminal."""
+    rows = [
+        [class_names[d.label][:15], f"{d.images:,}", f"{d.duplicates:,}", f"{d.near_duplicates:,}", f"{d.spread:.3f}"]
         for d in found
     ]
-    return "\n".join(lines)
+    return table(["class", "images", "duplicates", "near-duplicates", "spread"], rows)

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
-from hashlib import sha256
 from typing import NoReturn
 
 from synth import methods
+from synth.basics.disk import sha256_of
 from synth.basics.errors import UsageError, UserError
 from synth.basics.progress import format_seconds
 from synth.checkpoint.file import parse_card
@@ -50,8 +50,8 @@ def open_run(store: Store, card: RunCard, resume: bool, overwrite: bool) -> Inde
     With `overwrite`, the files of the run that is there are removed first.
 
     Raises:
-        UsageError: the store holds a run and neither resume nor overwrite was asked for; or resume was asked for and the store
-            holds another run; or the store holds files that belong to no run.
+        UsageError: the store holds a run and neither resume nor overwrite was asked for; or resume was asked for and
+            the store holds another run; or the store holds files that belong to no run.
     """
     if overwrite:
         clear(store)  # without reading the index, because a damaged index may be the reason for --overwrite
@@ -145,7 +145,7 @@ def first_difference(published: RunCard, wanted: RunCard) -> str:
 def is_intact(store: Store, entry: ShardEntry) -> bool:
     """Whether the shard is in the store with the size and the hash of its entry."""
     try:
-        return store.size(entry.name) == entry.size and sha256(store.read(entry.name)).hexdigest() == entry.sha256
+        return store.size(entry.name) == entry.size and sha256_of(store.read(entry.name)) == entry.sha256
     except FileNotFoundError:
         return False
 
@@ -158,10 +158,10 @@ def provide_generator(
     say: Callable[[str], None],
     check: Callable[[], None] = lambda: None,
 ) -> tuple[Index, Recipe]:
-    """Write the generator of the run's images into the store, before any shard, and return the index and recipe that name it.
+    """Write the run's generator into the store before any shard, and return the index and recipe that name it.
 
-    It is the generator that was given, or else the one that the run holds, or else it is trained now, in one job. If the method
-    uses no generator, index and recipe are returned as they are.
+    It is the generator that was given, or else the one that the run holds, or else it is trained now, in one job. If
+    the method uses no generator, index and recipe are returned as they are.
 
     Raises:
         UserError: the training failed; or the run has shards of another generator; or what `check` raises.
@@ -180,11 +180,11 @@ def provide_generator(
     read_generator(
         data, "the generator", index.card.teacher_sha256, teacher, student_digest(recipe), index.card.plan.classes
     )
-    sha256_hex = sha256(data).hexdigest()
+    sha256_hex = sha256_of(data)
     if index.generator_sha256 not in (None, sha256_hex) and index.entries:
         raise UsageError(
-            f"{store} holds shards of another generator ({index.generator_sha256[:12]}, not {sha256_hex[:12]}): pass that "
-            "generator with --generator, or replace the run with --overwrite"
+            f"{store} holds shards of another generator ({index.generator_sha256[:12]}, not {sha256_hex[:12]}): pass "
+            "that generator with --generator, or replace the run with --overwrite"
         )
     check()
     store.write(GENERATOR, data)
@@ -208,27 +208,11 @@ def stored_generator(store: Store, index: Index) -> bytes | None:
         data = store.read(GENERATOR) if index.generator_sha256 else b""
     except FileNotFoundError:
         return None
-    return data if sha256(data).hexdigest() == index.generator_sha256 else None
-
-
-def generator_problems(store: Store, index: Index) -> Iterator[str]:
-    where = f"{store}/{GENERATOR}"
-    data = stored_generator(store, index)
-    if data is None:
-        yield f"{where} is missing or damaged: the shards are not affected, but no further shards can be made"
-        return
-    try:
-        drawn = parse_generator(data, where).card.drawn
-    except UserError as error:
-        yield str(error)
-        return
-    left_out = sorted(set(drawn) - set(index.card.plan.classes))
-    if left_out:
-        yield f"{where} can draw the classes {listed(left_out)}, which the run leaves out: make the run again with --overwrite"
+    return data if sha256_of(data) == index.generator_sha256 else None
 
 
 def student_digest(recipe: Recipe) -> str | None:
-    return sha256(recipe.student).hexdigest() if recipe.student else None
+    return sha256_of(recipe.student) if recipe.student else None
 
 
 def publish(
@@ -250,8 +234,9 @@ def publish(
     Whatever ends the call early, the published shards stay valid and the growing index lists them.
 
     Raises:
-        UserError: some shards failed after all retries; the error names them, and the others are published first. If the first
-            shard fails before any is published, its error ends the run at once, because it will very likely meet all shards.
+        UserError: some shards failed after all retries; the error names them, and the others are published first. If
+            the first shard fails before any is published, its error ends the run at once, because it will very likely
+            meet all shards.
     """
     entries = dict(index.entries)
     missing = (job for job in index.card.plan.jobs() if job.number not in index.entries)
@@ -330,3 +315,23 @@ def verify(store: Store) -> tuple[Index, list[str]]:
             f"{store} is not complete: {len(index.entries)} of {index.card.plan.shards} shards are published"
         )
     return index, problems
+
+
+def generator_problems(store: Store, index: Index) -> Iterator[str]:
+    """What is wrong with the generator that the index names, one line per problem."""
+    where = f"{store}/{GENERATOR}"
+    data = stored_generator(store, index)
+    if data is None:
+        yield f"{where} is missing or damaged: the shards are not affected, but no further shards can be made"
+        return
+    try:
+        drawn = parse_generator(data, where).card.drawn
+    except UserError as error:
+        yield str(error)
+        return
+    left_out = sorted(set(drawn) - set(index.card.plan.classes))
+    if left_out:
+        yield (
+            f"{where} can draw the classes {listed(left_out)}, which the run leaves out: make the run again with "
+            "--overwrite"
+        )

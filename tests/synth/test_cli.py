@@ -82,7 +82,7 @@ def one_line(code: int, out: str, err: str) -> tuple[int, str]:
         ),
         ("--per-class 5 --teacher file", 1, "file is truncated or not a safetensors file"),
         ("--per-class 5 --shard-size 0", 2, "--shard-size must be 1 or more, not 0"),
-        ("--per-class 100000 --shard-size 1000000", 2, "is the most that readers take: give --shard-size 95"),
+        ("--per-class 100000 --shard-size 1000000", 2, "readers accept at most 8,589,934,592: give --shard-size 95"),
         ("--per-class 5 --blends=-1", 2, "--blends must be within"),
         ("--per-class 5 --seed=-1", 2, "--seed must be within"),
         ("--per-class 5 --steps 0", 2, "steps must be 1 or more, not 0"),
@@ -333,7 +333,7 @@ def test_status_and_preview_show_a_run(run: Run, tiny_run: Path, tmp_path: Path)
     assert (code, out, err) == (0, f"wrote {tmp_path / 'grid.png'}\n", "")
     assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")
     code, line = one_line(*run("preview", tiny_run, "-o", tmp_path / "no" / "grid.png"))
-    assert (code, "cannot write" in line) == (1, True)
+    assert (code, "its folder can't be made" in line) == (1, True)
 
 
 def test_the_place_of_a_run_is_not_taken_for_that_of_a_preview(
@@ -373,13 +373,8 @@ def test_without_ray_the_message_says_how_to_install_it(tiny_teacher_path: Path,
     options = ["--per-class", "2", "--teacher", str(tiny_teacher_path), "--out", str(tmp_path / "run")]
     done = subprocess.run([sys.executable, "-c", script, "generate", *options], capture_output=True, text=True)
     code, line = one_line(done.returncode, done.stdout, done.stderr)
-    assert (
-        code,
-        "install it with pip install '.[cluster]', or make the shards without it by --address none" in line,
-    ) == (
-        1,
-        True,
-    )
+    assert code == 1
+    assert "install it with pip install '.[cluster]', or use --address none to work without Ray" in line
 
 
 def requested(run: Run, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Request:

@@ -1,4 +1,4 @@
-"""Both cluster files pass Ray's own checks, and keep what makes a cluster safe."""
+"""Both cluster files pass Ray's own checks, and start clusters that require a token."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_ray_accepts_the_file(cluster: dict[str, Any]) -> None:
     validate_config(prepare_config(cluster))
 
 
-def test_nobody_gets_in_without_the_token(cluster: dict[str, Any]) -> None:
+def test_both_kinds_of_node_require_the_token(cluster: dict[str, Any]) -> None:
     starts = [c for c in cluster["head_start_ray_commands"] + cluster["worker_start_ray_commands"] if "ray start" in c]
     assert len(starts) == 2
     for start in starts:
@@ -41,19 +41,19 @@ def test_nobody_gets_in_without_the_token(cluster: dict[str, Any]) -> None:
     assert any("chmod 600 ~/.ray/auth_token" in c or "install -m 600" in c for c in cluster["setup_commands"])
 
 
-def test_every_machine_of_aws_has_the_image_that_was_chosen() -> None:
-    """Ray's default is an Ubuntu 18.04 with Python 3.6."""
+def test_all_aws_machines_have_the_same_image() -> None:
+    """Ray would start a machine without one with Ubuntu 18.04, whose Python is too old."""
     types = yaml.safe_load(FILES[0].read_text())["available_node_types"].values()
     assert len({kind["node_config"]["ImageId"] for kind in types}) == 1
 
 
-def test_as_many_workers_are_asked_for_as_machines_may_be_rented() -> None:
+def test_a_run_on_aws_asks_for_as_many_workers_as_machines_may_be_rented() -> None:
     aws = yaml.safe_load(FILES[0].read_text())
     assert any(f"SYNTH_WORKERS={aws['max_workers']}'" in command for command in aws["setup_commands"])
-    assert "max_workers" not in aws["available_node_types"]["gpu"]  # the cluster's own
+    assert "max_workers" not in aws["available_node_types"]["gpu"]  # the cluster's own limit holds
 
 
-def test_later_edits_reach_a_machine_that_is_set_up_already(cluster: dict[str, Any], tmp_path: Path) -> None:
+def test_a_later_edit_reaches_a_machine_that_is_already_set_up(cluster: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / ".profile").write_text("export OTHER=kept\n")
     ours = [command for command in cluster["setup_commands"] if "profile" in command]
     for edit in ("first", "second"):
@@ -68,7 +68,7 @@ def test_later_edits_reach_a_machine_that_is_set_up_already(cluster: dict[str, A
     assert shown.stdout.decode().split() == [f"{tmp_path}/project/second", "kept"]
 
 
-def test_three_places_to_edit_and_no_worker_on_the_head() -> None:
+def test_each_file_has_three_places_to_edit_and_its_head_takes_no_worker() -> None:
     for path in FILES:
         assert [f"EDIT {n}" in path.read_text() for n in (1, 2, 3, 4)] == [True, True, True, False]
     aws, local = (yaml.safe_load(path.read_text()) for path in FILES)

@@ -9,7 +9,7 @@ from safetensors.torch import save as save_tensors
 
 from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier
-from synth.checkpoint.layers import forward_flop, watch_features
+from synth.checkpoint.layers import watch_features
 from synth.methods.generator import FLOP_OF_TEACHER, GeneratorSettings, channels_for, draw, generator_flop, settle
 from synth.methods.losses import activation_loss, diversity_loss, total_variation
 from synth.methods.networks import (
@@ -24,10 +24,8 @@ from tests.runs import digits_card
 
 
 def card(**changes: Any) -> GeneratorCard:
-    facts: dict[str, Any] = {
-        "z": 6, "channels": 4, "image_shape": (1, 28, 28), "num_classes": 10, "mean": (0.3,), "std": (0.35,),
-        "teacher_sha256": "0" * 64,
-    }  # fmt: skip
+    facts: dict[str, Any] = {"z": 6, "channels": 4, "image_shape": (1, 28, 28), "num_classes": 10}
+    facts |= {"mean": (0.3,), "std": (0.35,), "teacher_sha256": "0" * 64}
     return GeneratorCard(**{**facts, **changes})
 
 
@@ -151,7 +149,7 @@ def test_a_generator_is_sized_to_its_teacher(tiny_teacher: Classifier) -> None:
         teacher = Classifier.untrained(digits_card(width=width), 0)
         chosen = channels_for(teacher, card())
         sizes.append(chosen)
-        limit = FLOP_OF_TEACHER * forward_flop(teacher.net, (1, 28, 28))
+        limit = FLOP_OF_TEACHER * teacher.flop
         assert chosen == 8 or generator_flop(card(channels=chosen)) <= limit
     assert sizes == sorted(set(sizes))
 

@@ -1,4 +1,4 @@
-"""Several nodes of one Ray on this machine: one is lost, one alone has a GPU (by name only: no GPU is needed)."""
+"""Several nodes of one Ray on this machine: one is lost, or only one has a GPU (in name; no real GPU is needed)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PLAN = Plan(classes=tuple(range(10)), per_class=16, shard_size=10, seed=3)  # 16
 
 @pytest.fixture
 def nodes() -> Iterator[Any]:
-    """A head that takes no work, and the way to add others."""
+    """A head that takes no work. Tests add other nodes."""
     from ray.cluster_utils import Cluster
 
     quick = {"metrics_report_interval_ms": 1000}
@@ -40,7 +40,7 @@ def nodes() -> Iterator[Any]:
     cluster.shutdown()
 
 
-def test_a_worker_counts_where_its_cpus_and_gpus_are_on_one_node() -> None:
+def test_a_worker_fits_if_its_cpus_and_gpus_are_on_one_node() -> None:
     half = Workers(cpus=1.0, gpus=0.5)
     assert places(half, {"CPU": 4.0, "GPU": 1.0}) == 2
     assert places(half, {"CPU": 1.0, "GPU": 4.0}) == 1
@@ -75,7 +75,7 @@ def test_a_lost_node_loses_no_sample(nodes: Any, tiny_teacher: Classifier, tmp_p
 
 
 def metrics() -> str:
-    """What Prometheus would read from the nodes that are up."""
+    """The metrics of the nodes that are up, as Prometheus reads them."""
     places = [f"http://{n['NodeManagerAddress']}:{n['MetricsExportPort']}/metrics" for n in ray.nodes() if n["Alive"]]
     return "".join(urlopen(place, timeout=10).read().decode() for place in places)
 
@@ -86,7 +86,7 @@ def published(out: Path) -> int:
 
 
 @pytest.mark.long
-def test_two_workers_share_a_gpu_and_nodes_without_one_get_no_work(
+def test_two_workers_share_a_gpu_and_nodes_without_a_gpu_get_no_work(
     nodes: Any, tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def where(job: ShardJob, recipe: Recipe) -> JobResult:

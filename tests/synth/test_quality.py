@@ -94,7 +94,7 @@ def test_a_runs_index_and_status_count_what_the_gate_did(tmp_path: Path, tiny_te
     found = read_index(store)
     assert sum(e.again or 0 for e in found.entries.values()) == again
     assert sum(e.missed or 0 for e in found.entries.values()) == missed
-    assert f"{again} images made again, {missed} missed its bounds to the end" in describe(store)
+    assert f"{again} images generated again, {missed} missed the bounds in every try" in describe(store)
     make_run(tmp_path / "again", recipe, plan)
     assert digests(tmp_path / "again") == digests(tmp_path / "run")
 

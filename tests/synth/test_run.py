@@ -35,7 +35,7 @@ def recipe(tiny_teacher: Classifier) -> Recipe:
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe) -> Path:
-    """The run that was never interrupted. Read only."""
+    """A run without interruption. Read only."""
     path = tmp_path_factory.mktemp("reference") / "run"
     make_run(path, recipe, PLAN)
     return path
@@ -43,13 +43,13 @@ def reference(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe) -> Path:
 
 @pytest.fixture
 def run(reference: Path, tmp_path: Path) -> Folder:
-    """A run of the test's own."""
+    """A copy of the reference for one test."""
     shutil.copytree(reference, tmp_path / "run")
     return Folder(tmp_path / "run")
 
 
 def stopping(after: int, how: BaseException) -> Executor:
-    """The executor in this process, which raises `how` instead of its next shard."""
+    """The executor in this process, which raises `how` after `after` shards."""
 
     def execute(jobs: Iterable[ShardJob], recipe: Recipe) -> Iterator[Made]:
         for count, made in enumerate(in_process(jobs, recipe)):
@@ -81,7 +81,7 @@ def test_two_runs_have_the_same_bytes(reference: Path, tmp_path: Path, recipe: R
     assert digests(tmp_path / "again") == digests(reference)
 
 
-def test_shards_that_come_in_another_order_give_the_same_bytes(reference: Path, tmp_path: Path, recipe: Recipe) -> None:
+def test_the_order_of_the_shards_does_not_change_the_bytes(reference: Path, tmp_path: Path, recipe: Recipe) -> None:
     make_run(tmp_path / "back", recipe, PLAN, lambda jobs, recipe: in_process(reversed(list(jobs)), recipe))
     assert digests(tmp_path / "back") == digests(reference)
 
@@ -189,7 +189,7 @@ def test_other_package_versions_may_resume(run: Folder, recipe: Recipe) -> None:
     assert open_run(run, card, resume=True, overwrite=False).complete
 
 
-def test_an_existing_run_is_left_alone_unless_told(run: Folder, recipe: Recipe) -> None:
+def test_an_existing_run_is_refused_without_resume_and_overwrite(run: Folder, recipe: Recipe) -> None:
     before = digests(run.path)
     with pytest.raises(
         UsageError, match="already holds a complete run: go on with --resume, replace it with --overwrite"
@@ -207,7 +207,7 @@ def test_overwrite_removes_the_runs_own_files_only(run: Folder, recipe: Recipe) 
     assert set(digests(run.path)) == {INDEX, shard_name(0), shard_name(1)}
 
 
-def test_overwrite_removes_nothing_where_another_file_lies(run: Folder, recipe: Recipe) -> None:
+def test_overwrite_removes_nothing_if_there_is_another_file(run: Folder, recipe: Recipe) -> None:
     (run.path / ".DS_Store").write_text("mine")
     before = digests(run.path)
     with pytest.raises(UsageError, match=r"already holds other files \(.DS_Store"):
@@ -228,7 +228,7 @@ def test_overwrite_recovers_from_its_own_interruption(run: Folder, recipe: Recip
 
     with pytest.raises(KeyboardInterrupt):
         open_run(Interrupted(run.path), card_for(recipe, PLAN), resume=False, overwrite=True)
-    index, _ = verify(run)  # what is left is known as a run until the end
+    index, _ = verify(run)  # what is left counts as a run until its index goes
     assert len(index.entries) == 4
     open_run(run, card_for(recipe, PLAN), resume=False, overwrite=True)
     assert set(digests(run.path)) == {PART}
@@ -242,7 +242,7 @@ def test_overwrite_recovers_from_a_damaged_index(run: Folder, recipe: Recipe, na
     assert set(digests(run.path)) == {PART}
 
 
-def test_overwrite_leaves_shards_alone_that_no_index_tells_of(run: Folder, recipe: Recipe) -> None:
+def test_overwrite_keeps_shards_without_an_index(run: Folder, recipe: Recipe) -> None:
     run.remove(INDEX)
     before = digests(run.path)
     with pytest.raises(UsageError, match=f"already holds other files .{shard_name(0)}"):
@@ -250,7 +250,7 @@ def test_overwrite_leaves_shards_alone_that_no_index_tells_of(run: Folder, recip
     assert digests(run.path) == before
 
 
-def test_overwrite_leaves_a_generator_alone_that_is_in_no_run(tmp_path: Path, recipe: Recipe) -> None:
+def test_overwrite_keeps_a_generator_without_a_run(tmp_path: Path, recipe: Recipe) -> None:
     (tmp_path / GENERATOR).write_bytes(b"mine")
     with pytest.raises(UsageError, match=f"already holds other files .{GENERATOR}"):
         open_run(Folder(tmp_path), card_for(recipe, PLAN), resume=False, overwrite=True)
@@ -276,7 +276,7 @@ def test_failed_shards_are_named_and_the_others_published(reference: Path, tmp_p
     assert digests(tmp_path / "run") == digests(reference)
 
 
-def test_one_shards_error_with_a_cure_ends_a_run_only_while_nothing_is_there(
+def test_a_user_error_of_one_shard_ends_a_run_only_before_the_first_shard(
     reference: Path, tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unlucky = [0]
@@ -291,7 +291,7 @@ def test_one_shards_error_with_a_cure_ends_a_run_only_while_nothing_is_there(
         make_run(tmp_path / "run", recipe, PLAN)
     assert not read_index(Folder(tmp_path / "run")).entries
     unlucky[:] = [1]
-    for _ in range(2):  # with shards published, the second run meets it first
+    for _ in range(2):  # the second time, shard 1 is the first to be made
         with pytest.raises(
             UserError, match="1 of 4 shards failed: 1; first error: no memory for 1: use another device"
         ):
@@ -329,7 +329,7 @@ def test_a_driver_whose_run_was_taken_over_writes_nothing_more(
     assert digests(store.path) == others
 
 
-def test_a_full_disk_ends_the_run_with_the_cure_and_what_is_published_stays_valid(
+def test_a_full_disk_ends_the_run_with_the_cure_and_keeps_the_published_shards(
     reference: Path, tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flush, left = os.fsync, [5]
@@ -363,12 +363,12 @@ def test_a_shard_that_could_not_be_written_is_not_in_the_index(tmp_path: Path, r
     with pytest.raises(UserError, match="no"):
         publish(store, index, recipe, in_process, lambda samples: None)
     index, problems = verify(store)
-    assert {0, 1} <= set(index.entries) <= {0, 1, 3}  # the one after it may have been on its way
+    assert {0, 1} <= set(index.entries) <= {0, 1, 3}  # the upload of shard 3 may have begun
     assert problems == [f"{store} is not complete: {len(index.entries)} of 4 shards are published"]
 
 
 class Sink(Folder):
-    """A store that forgets the shards it is given, and takes so long that as many as may be are on their way, in any run."""
+    """A store that drops shards, and is so slow that the largest permitted number of uploads is in flight."""
 
     def write(self, name: str, data: bytes) -> None:
         if name == INDEX:

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -113,8 +114,23 @@ def test_a_missing_checkpoint_says_how_to_make_one(tmp_path: Path) -> None:
 
 def test_a_checkpoint_that_cannot_be_written_is_one_line(tiny_teacher: Classifier, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write the checkpoint"):
+    with pytest.raises(UserError, match="is a file, not a folder: choose another folder"):
         save_checkpoint(tiny_teacher, tmp_path / "file" / "t.safetensors")
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(
+    tiny_teacher: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "t.safetensors"
+    path.write_bytes(b"old")
+
+    def disk_full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", disk_full)
+    with pytest.raises(UserError, match=r"t\.safetensors: the disk is full: free some space and try again"):
+        save_checkpoint(tiny_teacher, path)
+    assert {left.name: left.read_bytes() for left in tmp_path.iterdir()} == {"t.safetensors": b"old"}
 
 
 class Payload:

@@ -1,4 +1,4 @@
-"""The README's flow on three hosts: `ray up` over ssh, shards from both workers, one of them switched off, `ray down`."""
+"""A cluster of three hosts: `ray up`, a run with both workers, one of them switched off, `ray down`."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]
 
 ROOT = Path(__file__).parents[2]
 GENERATE = "synth generate --per-class 40 --shard-size 10 --blends 0 --steps 60 --batch-size 50 --log-level info"
-DEADLINE = 150.0  # seconds that a host's disappearance may cost, a shard's own time included
+DEADLINE = 150.0  # the most seconds between two shards while a host disappears
 
 
 def cluster_file(hosts: dict[str, Host]) -> dict[str, Any]:
-    """scripts/cluster-local.yaml with its three marked places edited, and less memory and one worker a host."""
+    """scripts/cluster-local.yaml with its three marked places edited, less memory, and one worker per host."""
     cluster = yaml.safe_load((ROOT / "scripts" / "cluster-local.yaml").read_text())
     workers = [hosts[name].address for name in ("one", "two")]
     cluster["provider"] |= {"head_ip": hosts["head"].address, "worker_ips": workers}
@@ -38,7 +38,7 @@ def cluster_file(hosts: dict[str, Host]) -> dict[str, Any]:
 
 
 def prepare_laptop(laptop: Host, cluster: dict[str, Any], teacher: Path) -> None:
-    """The project's folder as a person has it, with a teacher."""
+    """Put the project's folder with a teacher onto the laptop."""
     project = laptop.folder / "root" / "project"
     project.mkdir()
     for name in ("synth", "unlearn"):
@@ -56,20 +56,20 @@ def ok(host: Host, command: str, timeout: float = 300.0) -> str:
 
 
 def published(head: Host) -> int:
-    """From outside, by the folder that is the head's home."""
+    """The number of published shards, read from outside in the folder that is the head's home."""
     index = find_index(Folder(head.folder / "root" / "project" / "shards"))
     return len(index.entries) if index else 0
 
 
 def made(log: Path) -> list[dict[str, Any]]:
-    """Node and time of each shard made, from the run's own log lines; the progress line shares the terminal with them."""
+    """The log line of each shard made, which has its node and time. The progress line is in the same file."""
     found = re.findall(r'\{"time": .*"event": "made".*\}', log.read_text(errors="replace"))
     return [json.loads(line) for line in found]
 
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_a_host_is_switched_off_and_every_sample_comes_once(tiny_teacher_path: Path, tmp_path: Path) -> None:
+def test_a_host_is_switched_off_and_every_sample_is_published_once(tiny_teacher_path: Path, tmp_path: Path) -> None:
     with lab(["laptop", "head", "one", "two"], tmp_path) as hosts:
         laptop, head = hosts["laptop"], hosts["head"]
         prepare_laptop(laptop, cluster_file(hosts), tiny_teacher_path)
@@ -90,7 +90,7 @@ def test_a_host_is_switched_off_and_every_sample_comes_once(tiny_teacher_path: P
         assert run.wait(400) == 0, log.read_text()[-4000:]
         nodes = [facts["node"] for facts in made(log)]
         print(
-            f"generate: {time.monotonic() - started:.0f} s, of which {time.monotonic() - off:.0f} s after a host went"
+            f"generate: {time.monotonic() - started:.0f} s, {time.monotonic() - off:.0f} s of it after a host went off"
         )
         print({node[:8]: nodes.count(node) for node in set(nodes)})
         assert len(before) == 2
@@ -103,7 +103,7 @@ def test_a_host_is_switched_off_and_every_sample_comes_once(tiny_teacher_path: P
         assert_whole(laptop.folder / "root" / "project" / "shards", 400)
         assert token_of(laptop) not in log.read_text()
         ok(laptop, "cd project && ray down --yes cluster.yaml")
-        for host in (head, hosts["one"]):  # a worker's Ray ends within a minute of the head's
+        for host in (head, hosts["one"]):  # the Ray of a worker ends within a minute after the head's
             wait_until(lambda h=host: h.run("pgrep -x raylet").returncode == 1, f"the end of Ray on {host.name}")
 
 

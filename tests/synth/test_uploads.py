@@ -1,4 +1,4 @@
-"""Shards on their way into a slow store."""
+"""Uploads of shards into a slow store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ JOBS = list(Plan(classes=(0,), per_class=12, shard_size=1).jobs())
 
 
 class Slow(Folder):
-    """Takes its time, refuses shard `broken`, and notes how many were written at once."""
+    """A slow store that refuses shard `broken` and counts the writes at the same time."""
 
     def __init__(self, path: Path, broken: int | None = None) -> None:
         super().__init__(path)
@@ -36,7 +36,7 @@ class Slow(Folder):
         super().write(name, data)
 
 
-def test_uploads_overlap_up_to_a_bound_and_each_is_told_once(tmp_path: Path) -> None:
+def test_uploads_overlap_up_to_a_bound_and_each_is_returned_once(tmp_path: Path) -> None:
     store, numbers = Slow(tmp_path), []
     uploads = Uploads(store, at_once=3)
     for job in JOBS:
@@ -49,7 +49,7 @@ def test_uploads_overlap_up_to_a_bound_and_each_is_told_once(tmp_path: Path) -> 
     assert uploads.rescued() == []
 
 
-def test_what_lands_beside_a_failure_is_told_and_the_failure_raised(tmp_path: Path) -> None:
+def test_a_failed_upload_raises_and_the_others_are_returned(tmp_path: Path) -> None:
     uploads, numbers = Uploads(Slow(tmp_path, broken=5), at_once=4), []
 
     def all_of_them() -> None:

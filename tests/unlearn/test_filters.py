@@ -5,16 +5,14 @@ import torch
 from torch import Tensor
 
 from unlearn.samples.filters import (
+    EntropyBelow,
+    ForgetShareBelow,
+    NoForgetLabel,
     View,
     apply,
-    entropy,
-    entropy_below,
-    forget_gate,
     is_held_out,
-    post_filter,
-    retain_label,
-    without_forget_classes,
 )
+from unlearn.samples.logits import entropy, post_filter, without_forget_classes
 
 
 def view(probabilities: list[list[float]], labels: list[int], partners: list[int] | None = None) -> View:
@@ -28,30 +26,30 @@ def test_entropy_is_in_nats() -> None:
 
 def test_a_blend_with_a_forget_class_is_dropped_however_small_its_share() -> None:
     seen = view([[0.0001, 0.9999]] * 3, labels=[1, 1, 0], partners=[1, 0, 1])
-    assert retain_label((0,))(seen).tolist() == [True, False, False]
+    assert NoForgetLabel((0,))(seen).tolist() == [True, False, False]
 
 
-def test_the_gate_closes_on_any_forget_class() -> None:
+def test_one_forget_class_above_epsilon_is_enough_to_drop_a_sample() -> None:
     seen = view([[0.98, 0.01, 0.01], [0.009, 0.982, 0.009], [0.002, 0.5, 0.498]], [0, 1, 2])
-    assert forget_gate((0,), 0.01)(seen).tolist() == [False, True, True]
-    assert forget_gate((0, 2), 0.01)(seen).tolist() == [False, True, False]
+    assert ForgetShareBelow((0,), 0.01)(seen).tolist() == [False, True, True]
+    assert ForgetShareBelow((0, 2), 0.01)(seen).tolist() == [False, True, False]
 
 
-def test_a_gate_of_one_is_no_gate() -> None:
+def test_an_epsilon_of_one_passes_every_sample() -> None:
     certain = View(torch.tensor([[100.0, 0.0]]), torch.tensor([0]))
     assert certain.logits.double().softmax(1)[0, 0] == 1
-    assert forget_gate((0,), 1.0)(certain).tolist() == [True]
+    assert ForgetShareBelow((0,), 1.0)(certain).tolist() == [True]
 
 
-def test_a_sample_is_counted_by_the_first_filter_that_drops_it() -> None:
+def test_a_sample_counts_for_the_first_filter_that_drops_it() -> None:
     seen = view([[0.98, 0.01, 0.01], [0.4, 0.3, 0.3], [0.001, 0.5, 0.499], [0.001, 0.998, 0.001]], [0, 1, 1, 1])
-    filters = {"label": retain_label((0,)), "gate": forget_gate((0,), 0.01), "entropy": entropy_below(0.1)}
+    filters = {"label": NoForgetLabel((0,)), "gate": ForgetShareBelow((0,), 0.01), "entropy": EntropyBelow(0.1)}
     passed, dropped = apply(filters, seen)
     assert passed.tolist() == [False, False, False, True]
     assert dropped == {"label": 1, "gate": 1, "entropy": 1}
 
 
-def test_forget_classes_get_no_mass_and_the_rest_keeps_its_ratios() -> None:
+def test_forget_classes_get_no_probability_and_the_others_keep_their_ratios() -> None:
     logits = torch.tensor([[3.0, 1.0, 2.0, 0.0]])
     target = without_forget_classes(logits, (0,))
     expected = torch.tensor([0.0, math.e, math.e**2, 1.0])
@@ -59,7 +57,7 @@ def test_forget_classes_get_no_mass_and_the_rest_keeps_its_ratios() -> None:
     assert torch.equal(logits, torch.tensor([[3.0, 1.0, 2.0, 0.0]]))
 
 
-def test_the_post_filter_is_its_equation_where_a_forget_class_has_a_say() -> None:
+def test_the_post_filter_follows_its_equation_above_the_threshold_and_changes_nothing_below() -> None:
     logits = torch.tensor([[3.0, 1.0, -2.0, 0.0], [-9.0, 5.0, 4.0, 0.0]])
     filtered = post_filter(logits, (0,), threshold=0.01)
     share = (3.0 - -2.0) / 3
@@ -77,11 +75,13 @@ TEMPERATURES = pytest.mark.parametrize("temperature", [0.25, 1.0, 2.0, 4.0, 100.
 def test_the_gate_bounds_the_forget_classes_share_of_the_targets(temperature: float, epsilon: float) -> None:
     logits = 6 * torch.randn(4000, 5, generator=torch.Generator().manual_seed(0))
     seen = View(logits, torch.zeros(4000, dtype=torch.long))
-    passed = forget_gate((0, 2), epsilon, temperature)(seen)
+    passed = ForgetShareBelow((0, 2), epsilon, temperature)(seen)
     targets = (logits[passed] / temperature).softmax(1)[:, [0, 2]]
     assert not targets.numel() or targets.max() <= epsilon
-    assert not torch.isin(logits[passed].argmax(1), torch.tensor([0, 2])).any()  # nor is it let in by softening
-    assert (passed == forget_gate((0, 2), epsilon)(seen)).all() or temperature != 1
+    assert not torch.isin(
+        logits[passed].argmax(1), torch.tensor([0, 2])
+    ).any()  # a high temperature does not let such samples pass
+    assert (passed == ForgetShareBelow((0, 2), epsilon)(seen)).all() or temperature != 1
 
 
 @TEMPERATURES
@@ -102,13 +102,18 @@ def held_out_of(classes: int, per_class: int, share: float) -> Tensor:
 
 
 @pytest.mark.parametrize(("per_class", "least", "most"), [(20, 1, 4), (100, 7, 14)])
-def test_every_class_gives_its_share_of_the_hold_out(per_class: int, least: int, most: int) -> None:
+def test_about_the_same_share_of_every_class_is_held_out(per_class: int, least: int, most: int) -> None:
     for classes in range(2, 1001, per_class // 20):
         held = held_out_of(classes, per_class, 0.1).sum(0)
         assert least <= held.min() <= held.max() <= most, f"{classes} classes"
 
 
+def test_the_first_held_out_images_of_ten_classes_stay_the_same() -> None:
+    numbers = held_out_of(10, 10, 0.1).flatten().nonzero()[:, 0]
+    assert numbers.tolist() == [0, 5, 13, 26, 34, 47, 60, 68, 81, 89, 94]
+
+
 @pytest.mark.parametrize("classes", [1, 2, 4, 5, 10, 20, 50])
-def test_where_numbers_alone_are_even_they_decide(classes: int) -> None:
+def test_the_numbers_of_the_images_decide_for_most_numbers_of_classes(classes: int) -> None:
     numbers = torch.arange(classes * 100).double()
     assert torch.equal(held_out_of(classes, 100, 0.3).flatten(), numbers / ((1 + math.sqrt(5)) / 2) % 1 < 0.3)

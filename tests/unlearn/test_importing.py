@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from synth.basics.errors import UsageError, UserError
-from synth.checkpoint.architectures import build
+from synth.checkpoint.building import build
 from synth.checkpoint.file import load_checkpoint
 from synth.checkpoint.importing import import_state_dict, parse_card_options
 

@@ -12,7 +12,8 @@ from unlearn.evaluate import evaluate_model
 from unlearn.methods import losses
 from unlearn.run.loop import Outcome, run_method
 from unlearn.run.monitor import Monitor, StoppingRule
-from unlearn.samples.filters import held_out, kept_for_training, without_forget_classes
+from unlearn.samples.filters import HeldOut, NotHeldOut
+from unlearn.samples.logits import without_forget_classes
 from unlearn.samples.pool import Batch
 from unlearn.samples.stream import load_complete
 from unlearn.settings import LoopSettings
@@ -83,8 +84,8 @@ class Relapse:
 def test_a_real_relapse_stops_the_run_and_the_student_from_before_is_kept(
     tiny_run: Path, tiny_teacher: Classifier
 ) -> None:
-    training = load_complete(Folder(tiny_run), {"hold-out": kept_for_training(0.3)}).samples()
-    held = load_complete(Folder(tiny_run), {"training": held_out(0.3)}).samples()
+    training = load_complete(Folder(tiny_run), {"hold-out": NotHeldOut(0.3)}).samples()
+    held = load_complete(Folder(tiny_run), {"training": HeldOut(0.3)}).samples()
     real = load_images("digits", "test")
     lines: list[dict[str, float]] = []  # of the present run, one per check
     real_forget: dict[int, float] = {}  # of the present run, by step, on real images
@@ -139,8 +140,8 @@ def test_a_hold_out_without_the_forget_class_is_refused(hold_out: Batch) -> None
 
 
 def test_the_split_is_by_key_and_every_class_gives_its_share(tiny_run: Path) -> None:
-    kept = load_complete(Folder(tiny_run), {"hold-out": kept_for_training(0.3)})
-    held = load_complete(Folder(tiny_run), {"training": held_out(0.3)})
+    kept = load_complete(Folder(tiny_run), {"hold-out": NotHeldOut(0.3)})
+    held = load_complete(Folder(tiny_run), {"training": HeldOut(0.3)})
     images = {image.numpy().tobytes() for pool in (kept, held) for image in pool.samples().images}
     assert len(kept) + len(held) == 100
     assert len(images) == len({i.numpy().tobytes() for i in load_complete(Folder(tiny_run), {}).samples().images})

@@ -71,7 +71,7 @@ def distill(run: Path, out: Path, architecture: str | None) -> None:
 
 
 def test_shards_choose_no_code_unless_the_user_names_it(run: Path, tmp_path: Path, code: str) -> None:
-    with pytest.raises(UserError, match=rf"shards wants to run the code {code}: .* say so with --student-arch {code}"):
+    with pytest.raises(UserError, match=rf"shards asks to run the code {code}: .* give --student-arch {code}"):
         distill(run, tmp_path / "student", None)
     assert not (tmp_path / "student").exists()
     distill(run, tmp_path / "other", "lenet5")
@@ -88,7 +88,7 @@ def test_a_report_chooses_no_code(run: Path, tmp_path: Path, code: str, method: 
         "models": {"student": {"architecture": "lenet5", "width": 1.0, "sha256": ""}},
     }
     for other in (None, "torch.nn:Linear"):
-        with pytest.raises(UserError, match=f"the report wants to run the code {code}: .* say so with --arch {code}"):
+        with pytest.raises(UserError, match=f"the report asks to run the code {code}: .* give --arch {code}"):
             remake(record, tmp_path / "again", tmp_path / "none", None, other, quiet)
     assert not (tmp_path / "ran").exists()
 
@@ -124,6 +124,6 @@ def test_models_with_different_code_are_evaluated_together(tmp_path: Path, code:
     for path, architecture in zip(paths.values(), (code, "tests.runs:bare"), strict=True):
         save_checkpoint(Classifier.untrained(dataclasses.replace(card, architecture=architecture), 0), path)
     source = DataSource("digits", None, False, 32)
-    with pytest.raises(UserError, match="wants to run the code tests"):
+    with pytest.raises(UserError, match="asks to run the code tests"):
         evaluate(paths, source, (0,), code, "cpu")
     assert set(evaluate(paths, source, (0,), f"{code},tests.runs:bare", "cpu")[0]) == set(paths)

@@ -1,9 +1,12 @@
-"""The audit: what is left of the forgotten classes, shown to someone who doubts it.
+"""The audit: what is left of the forgotten classes, shown to a reader who doubts it.
 
-One measure a file, each with the closed-form quantity as a function of its own and
+The subjects of an audit are the original, the original with a masked logit, this model, retrained models, and random ones.
 
-    measure(bench: Bench) -> list[Measurement]      which raises CannotRunError where an input is missing
-
-over every subject of the bench: original | masked logit | this model | retrained | random. `measures.py` has the list,
-`verdict.py` the rules that turn measurements into words, `record.py` what is written down.
+subjects    loads them side by side
+images      chooses the images, and keeps the ledger of the real ones
+bench       offers subjects, images and random sources to the measures
+measures/   one measure per file
+judgement/  the rules that turn measurements into a verdict, and their check on models whose answer is known
+record/     what is written down, its schema and its versions
+audit       all of it, from the request to the folder
 """

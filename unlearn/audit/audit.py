@@ -6,8 +6,9 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -16,9 +17,11 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
+from synth.basics.disk import written_elsewhere
 from synth.basics.errors import UsageError
 from synth.basics.versions import package_versions
 from synth.checkpoint.card import ModelCard
+from synth.checkpoint.classifier import Classifier
 from synth.shards.store import Folder, open_store
 from unlearn.audit.audit_settings import AuditSettings
 from unlearn.audit.bench import Bench
@@ -26,10 +29,10 @@ from unlearn.audit.histograms import entropy_histograms
 from unlearn.audit.images import Source, real_source, synthetic_source
 from unlearn.audit.judgement.controls import controls
 from unlearn.audit.judgement.verdict import STILL_CALLED, judge
-from unlearn.audit.measures import run_measures
+from unlearn.audit.measures import added_versions, left_out, run_measures
 from unlearn.audit.pictures import draw_classes
 from unlearn.audit.record import origin
-from unlearn.audit.record.record import MODEL, ORIGINAL, RETRAINED, NotRun
+from unlearn.audit.record.record import MODEL, ORIGINAL, RETRAINED, CannotRunError, NotRun
 from unlearn.audit.record.schema import VERSION, check_record
 from unlearn.audit.record.versions import PACKAGE, audit_version
 from unlearn.audit.subjects import gather, how_to_retrain, student_file
@@ -37,13 +40,12 @@ from unlearn.data import DataSource, check_data
 from unlearn.run.folder import json_bytes
 
 AUDIT, TIMING, PICTURES = "audit.json", "timing.json", "pictures"
-NO_REAL = "accuracies, probe and relearning on real images, membership inference"
-NO_REAL_FORGET = "forget accuracy, probe and relearning on real images, membership inference"
+PICTURE = re.compile(r"(synthesised|resurrection-[a-z-]+)\.png")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What the audit's command was asked for."""
+    """What a user asks of an audit."""
 
     student: Path
     teacher: Path
@@ -61,16 +63,22 @@ class Request:
 
 
 def audit(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run every measure that the inputs allow, write the folder, and return the record. Values depend on no clock."""
+    """Run every measure that the inputs allow, write the folder, and return the record.
+
+    Raises:
+        UsageError, UserError: the request does not fit its models, images or folder.
+    """
     return audit_each([request], say)[0]
 
 
 def audit_each(requests: Sequence[Request], say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """As `audit`, of requests that differ in student and folder alone. What the known models and the images give is computed
-    once, so that every further student costs a fraction; the records are those of single audits, but for their times.
+    """As `audit`, for requests that differ only in student and folder.
+
+    What depends only on the other models and the images is computed once, so a further student costs a fraction. The
+    records are those of single audits; only the times differ.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # parallel are the experiments, so that no sum's order depends on the machine
+    torch.set_num_threads(1)  # the experiments run in parallel instead, so that no sum's order depends on the machine
     try:
         with threadpool_limits(1):
             return in_turn(requests, say)
@@ -88,20 +96,18 @@ def in_turn(requests: Sequence[Request], say: Callable[[str], None]) -> list[dic
     for request, folder, bench in zip(requests, folders, benches, strict=True):
         if len(requests) > 1:
             say(f"{request.student}:")
-        record, pictures, seconds = carry_out(request, bench, ledger, missing, say)
+        record, pictures, seconds = make_record(request, bench, ledger, missing, say)
         check_record(record)
-        for name, data in pictures.items():
-            Folder(request.out / PICTURES).create()
-            Folder(request.out / PICTURES).write(name, data)
         seconds |= {"all": round(time.monotonic() - started, 3), "processor": round(time.process_time() - worked, 3)}
-        folder.write(TIMING, json_bytes({"seconds": seconds, "cores": os.cpu_count(), "workers": workers_of(request)}))
-        folder.write(AUDIT, json_bytes(record))
+        timing = {"seconds": seconds, "cores": os.cpu_count(), "workers": workers_of(request)}
+        write(folder, record, pictures, timing)
         records.append(record)
         started, worked = time.monotonic(), time.process_time()
     return records
 
 
 def open_folder(request: Request) -> Folder:
+    """The folder --out. Raises UsageError if it holds files that may not be replaced."""
     folder = Folder(request.out)
     there = folder.names()
     ours = {AUDIT, TIMING, PICTURES}
@@ -112,48 +118,72 @@ def open_folder(request: Request) -> Folder:
 
 
 def check_writable(folder: Folder) -> None:
-    """Make the folder, and a file in it, so that one that can't be written is known before any work."""
+    """Create the folder and write a file in it, so that a folder that cannot be written fails before any work."""
     folder.create()
-    folder.write("probe.tmp", b"")
-    folder.remove("probe.tmp")
+    folder.remove_temporaries()
+    with written_elsewhere(folder.path / "probe", b"", "try again"):
+        pass
+
+
+def write(folder: Folder, record: Mapping[str, Any], pictures: Mapping[str, bytes], timing: Mapping[str, Any]) -> None:
+    """Replace an earlier audit in the folder. The record goes first and comes last: its pictures are always complete."""
+    folder.remove(AUDIT)
+    beside = Folder(folder.path / PICTURES)
+    for name in beside.names():
+        if PICTURE.fullmatch(name) and name not in pictures:
+            beside.remove(name)
+    if pictures:
+        beside.create()
+        beside.remove_temporaries()
+    for name, data in pictures.items():
+        beside.write(name, data)
+    folder.write(TIMING, json_bytes(timing))
+    folder.write(AUDIT, json_bytes(record))
 
 
 def prepare(
     requests: Sequence[Request], say: Callable[[str], None]
 ) -> tuple[list[Bench], list[dict[str, Any]], list[NotRun]]:
-    """A bench for each request, the ledger of the real images, and what is missing."""
+    """A bench for each request, the ledger of the real images, and the inputs that are missing."""
     request = requests[0]
     lineups, missing = gather(
-        [each.student for each in requests], request.teacher, request.references, request.forget,
-        request.trusted_architecture, request.device, request.seed, request.settings.random_models,
-    )  # fmt: skip
+        students=[each.student for each in requests],
+        teacher=request.teacher,
+        references=request.references,
+        forget=request.forget,
+        trusted_architecture=request.trusted_architecture,
+        device=request.device,
+        seed=request.seed,
+        random_models=request.settings.random_models,
+    )
     original = lineups[0][ORIGINAL][0]
     real, ledger = load_real(request, original.card)
     synthetic = None
     if request.shards is not None:
         synthetic = synthetic_source(open_store(request.shards), original)
-    missing += [NotRun(*line) for line in lacking(request, real, synthetic)]
+    missing += lacking(request, real, synthetic)
     first = Bench(
-        subjects=lineups[0], forget=request.forget, settings=request.settings, seed=request.seed, real=real,
-        synthetic=synthetic, workers=workers_of(request), say=say,
-    )  # fmt: skip
+        subjects=lineups[0],
+        forget=request.forget,
+        settings=request.settings,
+        seed=request.seed,
+        real=real,
+        synthetic=synthetic,
+        workers=workers_of(request),
+        say=say,
+    )
     check_references(first, request.references)
     return [first.beside(subjects) for subjects in lineups], ledger, missing
 
 
-def carry_out(
+def make_record(
     request: Request, bench: Bench, ledger: list[dict[str, Any]], missing: list[NotRun], say: Callable[[str], None]
 ) -> tuple[dict[str, Any], dict[str, bytes], dict[str, float]]:
-    settings, subjects, synthetic = request.settings, bench.subjects, bench.synthetic
+    """The record, the pictures by name, and the seconds per measure. The first two depend on no clock."""
+    settings, subjects = request.settings, bench.subjects
     original = subjects[ORIGINAL][0]
     measurements, not_run, seconds = run_measures(bench, say)
-    pictures = {
-        f"resurrection-{subject.replace(' ', '-')}.png": draw_classes(images, labels, original.card.class_names)
-        for subject, (images, labels) in bench.pictures.items()
-    }
-    if synthetic and len(synthetic.fit):
-        shown = bench.few(synthetic.fit, 10, "pictures")
-        pictures["synthesised.png"] = draw_classes(shown.images, shown.labels, original.card.class_names)
+    pictures = draw_pictures(bench, original.card.class_names)
     verdict = judge(measurements, settings.confidence)
     record = {
         "format": "data-free-unlearning audit",
@@ -171,66 +201,103 @@ def carry_out(
         "not_run": [dataclasses.asdict(n) for n in (*missing, *not_run)],
         "verdict": dataclasses.asdict(verdict),
         "controls": controls(measurements, settings.confidence),
-        "histograms": entropy_histograms(bench) if bench.judged else [],
+        "histograms": histograms_of(bench),
         "ledger": ledger,
         "pictures": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(pictures.items())},
         "versions": {
             **package_versions(),
             "scikit-learn": version("scikit-learn"),
             "scipy": version("scipy"),
+            **added_versions(),
             PACKAGE: audit_version(),
         },
     }
     return json.loads(json.dumps(record)), pictures, seconds
 
 
+def draw_pictures(bench: Bench, class_names: Sequence[str]) -> dict[str, bytes]:
+    """PNGs by file name: what each subject's inversion gave, and some of the shards' images."""
+    pictures = {
+        f"resurrection-{subject.replace(' ', '-')}.png": draw_classes(images, labels, class_names)
+        for subject, (images, labels) in bench.pictures.items()
+    }
+    if bench.synthetic and len(bench.synthetic.fit):
+        shown = bench.few(bench.synthetic.fit, 10, "pictures")
+        pictures["synthesised.png"] = draw_classes(shown.images, shown.labels, class_names)
+    return pictures
+
+
+def histograms_of(bench: Bench) -> list[dict[str, Any]]:
+    try:
+        return entropy_histograms(bench)
+    except CannotRunError:  # `not_run` says why
+        return []
+
+
 def check_references(bench: Bench, paths: Sequence[Path]) -> None:
-    """Raise UsageError where a reference calls forget images by their class, whatever its card says of its training."""
+    """Raise UsageError if a reference calls images of some forget class by it, whatever its card says of its training."""
     if bench.judged is None:
         return
     judge = bench.judged.judge
-    rows = bench.is_forgotten(judge.labels)
+    forgotten = bench.is_forgotten(judge.labels)
+    labels = judge.labels[forgotten]
     for path, model in zip(paths, bench.subjects.get(RETRAINED, ()), strict=True):
-        right = bench.outputs(model, judge).logits.argmax(1)[rows] == judge.labels[rows]
-        called = 100 * right.double().mean().item()
+        try:
+            right = bench.outputs(model, judge).logits.argmax(1)[forgotten] == labels
+        except CannotRunError as error:
+            raise UsageError(f"{path}: {error.why}: {how_to_retrain(bench.forget)}") from error
+        called = bench.most_called(right, labels)
         if called > STILL_CALLED:
+            which = " of one class" if len(bench.forget) > 1 else ""
             raise UsageError(
-                f"{path} calls {called:.1f} % of the forget images by their class, more than {STILL_CALLED:.0f} %: it was trained on "
-                f"such images, and is no reference; {how_to_retrain(bench.forget)}"
+                f"{path} calls {called:.1f} % of the forget images{which} by their class, more than {STILL_CALLED:.0f} %: it was "
+                f"trained on such images and cannot be a reference; {how_to_retrain(bench.forget)}"
             )
 
 
 def load_real(request: Request, card: ModelCard) -> tuple[Source | None, list[dict[str, Any]]]:
+    """The real images and their ledger; None and no line without --data."""
     if request.data is None:
         return None, []
     name = request.data.name
     train, test = (
         check_data(card, request.data.load(split), request.teacher, name, request.forget) for split in ("train", "test")
     )
-    generator = torch.Generator().manual_seed(request.seed)
-    return real_source(request.data.name, train, test, request.settings.pool, generator)
+    rng = torch.Generator().manual_seed(request.seed)
+    return real_source(name, train, test, request.settings.pool, rng)
 
 
-def lacking(request: Request, real: Source | None, synthetic: Source | None) -> list[tuple[str, str, str]]:
-    """What the inputs leave out, why, and what would make it possible."""
+def lacking(request: Request, real: Source | None, synthetic: Source | None) -> list[NotRun]:
+    """What the missing inputs leave out, why, and what would make it possible."""
     found = []
     if real is None:
-        found.append((NO_REAL, "no real image is given", "name the original's training and test data with --data"))
-    elif not torch.isin(real.judge.labels, torch.tensor(request.forget)).any():
-        why = f"{real.name} are none of the forget classes"
-        found.append((NO_REAL_FORGET, why, "name data that still has them with --data"))
-    if synthetic is None:
         found.append(
-            ("relearning from synthetic images", "no shards are given", "name a run of synth generate with --shards")
+            NotRun(
+                f"on real images: {left_out('FROM_REAL')}, {left_out('FROM_REAL_FORGET')}",
+                "no real image is given",
+                "name the original's training and test data with --data",
+            )
         )
+    elif not torch.isin(real.judge.labels, torch.tensor(request.forget)).any():
+        found.append(
+            NotRun(
+                f"on real images: {left_out('FROM_REAL_FORGET')}",
+                f"the {real.name} have no image of the forget classes",
+                "name data that still have them with --data",
+            )
+        )
+    if synthetic is None:
+        cure = "name a run of synth generate with --shards"
+        found.append(NotRun("relearning from synthetic images", "no shards are given", cure))
     if len(request.references) == 1:
-        why = "one retrained model doesn't show how much retrainings differ"
-        found.append(("distances between retrained models", why, "name more retrained models, each with --reference"))
+        why = "one retrained model does not show how much retrained models differ"
+        cure = "name more retrained models, each with --reference"
+        found.append(NotRun("distances between retrained models", why, cure))
     return found
 
 
 def workers_of(request: Request) -> int:
-    """On a GPU the experiments take turns: they would only wait for each other there."""
+    """Threads for the experiments. On a GPU they take turns, because they would only wait for each other there."""
     return (request.workers or os.cpu_count() or 1) if request.device == "cpu" else 1
 
 
@@ -246,18 +313,21 @@ def request_json(request: Request) -> dict[str, Any]:
     }
 
 
-def models_json(request: Request, subjects: Any) -> dict[str, Any]:
-    def facts(path: Path, model: Any) -> dict[str, Any]:
-        return {
-            "path": str(path),
-            "sha256": model.digest,
-            "architecture": model.card.architecture,
-            "width": model.card.width,
-            "training": json.loads(json.dumps(dict(model.card.training))),
-        }
-
+def models_json(request: Request, subjects: Mapping[str, Sequence[Classifier]]) -> dict[str, Any]:
+    """Path, hash and card of the teacher, the student and the references."""
+    pairs = zip(request.references, subjects.get(RETRAINED, ()), strict=True)
     return {
-        "teacher": facts(request.teacher, subjects[ORIGINAL][0]),
-        "student": facts(student_file(request.student), subjects[MODEL][0]),
-        "references": [facts(*pair) for pair in zip(request.references, subjects.get(RETRAINED, []), strict=True)],
+        "teacher": model_json(request.teacher, subjects[ORIGINAL][0]),
+        "student": model_json(student_file(request.student), subjects[MODEL][0]),
+        "references": [model_json(path, model) for path, model in pairs],
+    }
+
+
+def model_json(path: Path, model: Classifier) -> dict[str, Any]:
+    return {
+        "path": str(path),
+        "sha256": model.digest,
+        "architecture": model.card.architecture,
+        "width": model.card.width,
+        "training": json.loads(json.dumps(dict(model.card.training))),
     }

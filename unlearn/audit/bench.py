@@ -1,4 +1,4 @@
-"""What every measure works on: the subjects side by side, the images, and a source of chance for each experiment."""
+"""What every measure works on: the subjects side by side, the images, and a random source for each experiment."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from synth.checkpoint.classifier import Classifier, to_unit
 from synth.checkpoint.layers import last_layer
 from unlearn.audit.audit_settings import AuditSettings
 from unlearn.audit.images import Source, rows_per_class
-from unlearn.audit.record.intervals import told_from_none
+from unlearn.audit.record.intervals import smallest_share
 from unlearn.audit.record.record import CannotRunError, Reading
 from unlearn.data import LabelledImages
 
@@ -34,38 +34,74 @@ class Outputs:
     logits: Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bench:
-    """Every subject's models, frozen and on the device. A measure copies what it trains."""
+class Cache:
+    """What was computed once, for all benches of one audit command."""
 
-    subjects: Mapping[str, Sequence[Classifier]]
-    forget: tuple[int, ...]
-    settings: AuditSettings
-    seed: int = 0
-    real: Source | None = None
-    synthetic: Source | None = None
-    workers: int = 1
-    say: Callable[[str], None] = lambda line: None  # how far a long experiment is
-    lock: Lock = field(default_factory=Lock)
-    pictures: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # uint8 images and classes, by subject
-    seen: dict[tuple[Classifier, int], tuple[LabelledImages, Outputs]] = field(default_factory=dict)
-    results: dict[tuple[str, Classifier, int], Any] = field(default_factory=dict)  # by experiment, model and repeat
+    def __init__(self) -> None:
+        self.lock = Lock()  # guards `outputs`
+        self.outputs: dict[tuple[Classifier, LabelledImages], Outputs] = {}
+        self.results: dict[tuple[str, Classifier, int], Any] = {}  # by experiment, model and repeat
+
+
+class Bench:
+    """Every subject's models, frozen and on the device. A measure trains copies only.
+
+    Args:
+        subjects: models by the subject's name.
+        forget: the forget classes.
+        real, synthetic: the images that there are.
+        workers: threads that experiments run on; no result depends on their number.
+        say: is called with a line on the progress of a long experiment.
+        cache: results of another bench of the same audit, for the models that both have.
+    """
+
+    def __init__(
+        self,
+        *,
+        subjects: Mapping[str, Sequence[Classifier]],
+        forget: tuple[int, ...],
+        settings: AuditSettings,
+        seed: int = 0,
+        real: Source | None = None,
+        synthetic: Source | None = None,
+        workers: int = 1,
+        say: Callable[[str], None] = lambda line: None,
+        cache: Cache | None = None,
+    ) -> None:
+        self.subjects, self.forget, self.settings, self.seed = subjects, forget, settings, seed
+        self.real, self.synthetic = real, synthetic
+        self.workers, self.say = workers, say
+        self.cache = cache or Cache()
+        self.pictures: dict[str, tuple[Tensor, Tensor]] = {}  # uint8 images and their classes, by subject
 
     def beside(self, subjects: Mapping[str, Sequence[Classifier]]) -> Bench:
-        """The bench for another student. What both have in common, models and images, is computed once."""
-        return replace(self, subjects=subjects, pictures={})
+        """A bench with other subjects and no pictures. It shares the cache, so models of both are computed once."""
+        return Bench(
+            subjects=subjects,
+            forget=self.forget,
+            settings=self.settings,
+            seed=self.seed,
+            real=self.real,
+            synthetic=self.synthetic,
+            workers=self.workers,
+            say=self.say,
+            cache=self.cache,
+        )
 
     @property
     def judged(self) -> Source | None:
-        """Real images where there are any of both kinds of class, else synthetic ones; None where there are none of both either."""
-        return next((source for source in (self.real, self.synthetic) if source and not self.missing_in(source)), None)
+        """Real images if they include forget and retain classes, else synthetic ones that do, else None."""
+        for source in (self.real, self.synthetic):
+            if source and not self.missing_in(source):
+                return source
+        return None
 
     @property
     def source(self) -> Source:
-        """What every measure of images is judged on."""
+        """The images that every measure of images is judged on. Raises CannotRunError if there are none."""
         if self.judged is None:
             known = [source for source in (self.real, self.synthetic) if source]
-            lacking = [f"no image of a {self.missing_in(source)} class is among the {source.name}" for source in known]
+            lacking = [f"the {source.name} have no image of a {self.missing_in(source)} class" for source in known]
             raise CannotRunError(
                 ", and ".join(lacking) or "there is no image to judge on",
                 "name real data with --data, or shards of all classes with --shards",
@@ -73,7 +109,7 @@ class Bench:
         return self.judged
 
     def missing_in(self, source: Source) -> str:
-        """Which kind of class has no image in one of the source's halves: forget, retain, or none of them."""
+        """The kind of class that one half of the source has no image of: "forget" or "retain"; empty if none is missing."""
         halves = [self.is_forgotten(half.labels) for half in (source.judge, source.fit)]
         if not all(forgotten.any() for forgotten in halves):
             return "forget"
@@ -87,8 +123,8 @@ class Bench:
     def num_classes(self) -> int:
         return next(iter(self.subjects.values()))[0].card.num_classes
 
-    def generator(self, *experiment: object) -> torch.Generator:
-        """The same chance for every subject of an experiment, so that their values are paired."""
+    def rng(self, *experiment: object) -> torch.Generator:
+        """A random source for the experiment. It is the same for every subject, so that their values are paired."""
         above, seed = divmod(self.seed, 2**32)  # torch's seeds have 64 bits
         key = zlib.crc32("/".join(map(str, (*experiment, above) if above else experiment)).encode())
         return torch.Generator().manual_seed((seed << 32) + key)
@@ -97,22 +133,29 @@ class Bench:
         return torch.isin(labels, torch.tensor(self.forget))
 
     def outputs(self, model: Classifier, images: LabelledImages) -> Outputs:
-        """Computed once for each model and set of images."""
-        key = (model, id(images))
-        with self.lock:  # the features come by a hook, which must see one pass at a time
-            if key not in self.seen:  # the images are kept too: another set must not get their id
-                self.seen[key] = images, outputs(model, images.images)
-            return self.seen[key][1]
+        """The model's answers, computed once per model and set of images.
+
+        Raises:
+            CannotRunError: the model answers with NaN or infinity.
+        """
+        key = (model, images)
+        with self.cache.lock:  # the features come from a hook, which must see one pass at a time
+            if key not in self.cache.outputs:
+                found = outputs(model, images.images)
+                check_finite(found.features)
+                check_finite(found.logits)
+                self.cache.outputs[key] = found
+            return self.cache.outputs[key]
 
     def few(self, images: LabelledImages, count: int, *experiment: object) -> LabelledImages:
-        """Up to `count` images a class, drawn for the experiment."""
+        """Up to `count` images per class, drawn for the experiment."""
         return images.select(self.few_rows(images, count, *experiment))
 
     def few_rows(self, images: LabelledImages, count: int, *experiment: object) -> Tensor:
-        return rows_per_class(images.labels, count, self.generator("few", *experiment))
+        return rows_per_class(images.labels, count, self.rng("few", *experiment))
 
     def keep_pictures(self, subject: str, images: Tensor, labels: Tensor, count: int) -> None:
-        """The first `count` images of each class, for a person to look at."""
+        """Keep the first `count` images of each class, for a person to look at."""
         rows = torch.cat([(labels == c).nonzero()[:count, 0] for c in labels.unique()])
         self.pictures[subject] = images[rows], labels[rows]
 
@@ -120,21 +163,26 @@ class Bench:
         return Reading.of(values, self.settings.confidence, images)
 
     def resolution(self, least: float, images: int) -> float:
-        """What a measure tells apart, in per cent: `least`, or what shares of so few images do."""
-        return max(least, told_from_none(images, self.settings.confidence))
+        """The smallest difference, in %, that shares of this many images can show; at least `least`."""
+        return max(least, smallest_share(images, self.settings.confidence))
 
     def most_called(self, right: Tensor, labels: Tensor) -> float:
-        """Per cent of its images for which `right` is true, of the forget class with most of them: one that was only masked
-        must not hide among others that were forgotten.
+        """The share of images, in %, for which `right` is true, of the forget class with the largest share.
+
+        The worst class counts: a class that was only masked must not hide among others that were forgotten.
         """
-        return max(100 * right[labels == c].double().mean().item() for c in self.forget if (labels == c).any())
+        return 100 * self.largest_share(right, labels)
+
+    def largest_share(self, right: Tensor, labels: Tensor) -> float:
+        """As `most_called`, from 0 to 1."""
+        return max(right[labels == c].double().mean().item() for c in self.forget if (labels == c).any())
 
     def fewest_of(self, labels: Tensor) -> int:
-        """Images of the forget class that has the fewest, of those that have any."""
+        """The number of images of the forget class that has the fewest. Classes without any image do not count."""
         return min(count for c in self.forget if (count := int((labels == c).sum())))
 
     def map(self, work: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
-        """Each job on one thread, `workers` of them at a time: the results don't depend on how many."""
+        """Each job on one thread, `workers` of them at a time. The results do not depend on `workers`."""
         if self.workers == 1:
             yield from map(work, jobs)
             return
@@ -146,25 +194,34 @@ class Bench:
     ) -> dict[str, list[list[Result]]]:
         """The experiment on every model of every subject, for each repeat: by subject, by model, by repeat.
 
-        `name` is the experiment's own: what was made under it before, for another student, isn't made again.
+        No other experiment may have the same `name`: a result that the cache has under it is not computed again.
         """
         models = [model for models in self.subjects.values() for model in models]
-        jobs = [(m, repeat) for m in models for repeat in range(repeats) if (name, m, repeat) not in self.results]
+        results = self.cache.results
+        jobs = [(model, n) for model in models for n in range(repeats) if (name, model, n) not in results]
         shown = time.monotonic()
         for number, result in enumerate(self.map(lambda job: experiment(*job), jobs)):
-            self.results[(name, *jobs[number])] = result
+            results[(name, *jobs[number])] = result
             if time.monotonic() - shown >= PLAIN_INTERVAL:
                 shown = time.monotonic()
                 self.say(f"{name}: {number + 1} of {len(jobs)} runs")
         return {
-            subject: [[self.results[name, model, repeat] for repeat in range(repeats)] for model in models]
+            subject: [[results[name, model, n] for n in range(repeats)] for model in models]
             for subject, models in self.subjects.items()
         }
 
 
+def check_finite(values: Tensor) -> None:
+    """Raise CannotRunError if a model's answers are not finite: nothing can be measured on them."""
+    if not values.isfinite().all():
+        raise CannotRunError(
+            "a model answers some image with NaN or infinity", "check the checkpoints: train that model again"
+        )
+
+
 @torch.no_grad()
 def outputs(model: Classifier, images: Tensor, batch_size: int = 1000) -> Outputs:
-    """Features and logits in one pass. The features are what the last layer is given; of maps, their mean over pixels."""
+    """Features and logits in one pass. The features are the input of the last layer; feature maps are averaged over pixels."""
     features: list[Tensor] = []
 
     def keep(layer: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:

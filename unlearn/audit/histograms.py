@@ -1,4 +1,4 @@
-"""Histograms of the answers' entropy: how sure each subject is of forget and of retain images."""
+"""Histograms of the answers' entropy: how sure each subject is of forget images and of retain images."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from typing import Any
 import torch
 
 from unlearn.audit.bench import Bench
-from unlearn.samples.filters import entropy
+from unlearn.samples.logits import entropy
 
 BINS = 25
 
 
 def entropy_histograms(bench: Bench) -> list[dict[str, Any]]:
-    """Per subject (its first model) and kind of image: counts in `BINS` bins from 0 to log K nats."""
+    """For each subject's first model and each kind of image: counts in `BINS` bins from 0 to log K nats.
+
+    Raises:
+        CannotRunError: there is no image to judge on, or a model answers with NaN or infinity.
+    """
     judge = bench.source.judge
     forgotten = bench.is_forgotten(judge.labels)
     highest = math.log(bench.num_classes)

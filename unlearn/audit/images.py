@@ -1,6 +1,6 @@
 """The images that an audit looks at, and the ledger of the real ones among them.
 
-Rows are chosen here, once, from the seed, and written in the ledger as they are chosen: no measure can reach any other.
+Rows are chosen here once, from the seed, and written to the ledger as they are chosen. No measure can reach other rows.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from unlearn.data import LabelledImages
 from unlearn.samples.filters import is_held_out, unblended
 from unlearn.samples.pool import view_of
 
-JUDGED_SHARE = 0.5  # of the shards' images; the attacks learn from the others
-ENOUGH = 500  # images a class
+JUDGED_SHARE = 0.5  # share of the shards' images that measures are judged on; attacks learn from the others
+ENOUGH = 500  # images per class
 
 
 @dataclass(frozen=True)
 class Source:
-    """Images of one kind: the attacks learn from `fit`, everything is judged on `judge`. They share no image."""
+    """Images of one kind. Attacks learn from `fit`, every measure is judged on `judge`; the two share no image."""
 
     kind: str  # real or synthetic
-    name: str  # for a person
+    name: str  # in words, such as "real test images of mnist"
     fit: LabelledImages
     judge: LabelledImages
 
 
 def real_source(
-    name: str, train: LabelledImages, test: LabelledImages, pool: int, generator: torch.Generator
+    name: str, train: LabelledImages, test: LabelledImages, pool: int, rng: torch.Generator
 ) -> tuple[Source, list[dict[str, Any]]]:
-    """Up to `pool` training images a class to learn from, all test images to judge on, and the ledger's lines of both."""
-    fit_rows = rows_per_class(train.labels, pool, generator)
+    """Up to `pool` training images per class to learn from, all test images to judge on, and the ledger's lines of both."""
+    fit_rows = rows_per_class(train.labels, pool, rng)
     ledger = [
         entry(name, "train", "relearning, probe, membership inference", fit_rows),
         entry(name, "test", "judging every measure", torch.arange(len(test))),
@@ -47,13 +47,16 @@ def real_source(
 
 
 def synthetic_source(store: Store, teacher: Classifier) -> Source:
-    """The run's first images that the teacher takes for their class, without blends, split in two by their numbers.
+    """Images of the run that the teacher calls by their class, without blends, split in two by their numbers.
 
-    Shards are read until each of the run's classes has `ENOUGH` images.
+    Shards are read in order until each of the run's classes has `ENOUGH` images.
+
+    Raises:
+        UserError: another teacher made the run, or it has no shard yet.
     """
     index = read_index(store)
     if index.card.teacher_sha256 != teacher.digest:
-        raise UserError(f"{store} was made from another teacher: name the one it was made from with --teacher")
+        raise UserError(f"{store} was made from another teacher: name that teacher with --teacher")
     parts: list[LabelledImages] = []
     judged: list[Tensor] = []
     for number in sorted(index.entries):
@@ -77,22 +80,22 @@ def joined(parts: Sequence[LabelledImages]) -> LabelledImages:
     return replace(parts[0], images=images, labels=labels)
 
 
-def rows_per_class(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """The rows of up to `count` images of each class, drawn by `generator`, in ascending order."""
+def rows_per_class(labels: Tensor, count: int, rng: torch.Generator) -> Tensor:
+    """The rows of up to `count` images per class, drawn by `rng`, in ascending order."""
     chosen = [torch.empty(0, dtype=torch.long)]
     for label in labels.unique():
         rows = (labels == label).nonzero()[:, 0]
-        chosen.append(rows[torch.randperm(len(rows), generator=generator)[:count]])
+        chosen.append(rows[torch.randperm(len(rows), generator=rng)[:count]])
     return torch.cat(chosen).sort().values
 
 
 def entry(data: str, split: str, purpose: str, rows: Tensor) -> dict[str, Any]:
-    """A line of the ledger."""
+    """One line of the ledger."""
     return {"data": data, "split": split, "purpose": purpose, "images": len(rows), "rows": ranges(rows.tolist())}
 
 
 def ranges(rows: Sequence[int]) -> str:
-    """Ascending row numbers as 0-4,7,9-12."""
+    """Ascending row numbers, written like 0-4,7,9-12."""
     parts: list[list[int]] = []
     for row in rows:
         if parts and row == parts[-1][1] + 1:

@@ -1,4 +1,4 @@
-"""The models of an audit side by side: original | masked logit | this model | retrained | random."""
+"""The models of an audit, side by side: original, masked logit, this model, retrained, random."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Subjects = dict[str, list[Classifier]]  # by name, in the table's order
 
 
 def student_file(path: Path) -> Path:
-    """The checkpoint that a user names, directly or by its run's folder."""
+    """The checkpoint that a user names directly or by its run's folder."""
     return path / STUDENT if path.is_dir() else path
 
 
@@ -36,10 +36,13 @@ def gather(
     seed: int,
     random_models: int,
 ) -> tuple[list[Subjects], list[NotRun]]:
-    """Each student's models, frozen and on the device, and which ones are missing and why. The known ones are the same objects.
+    """The subjects of each student's audit, frozen and on the device, and which subjects are missing and why.
+
+    All students share the objects of the other models.
 
     Raises:
-        UsageError: models of different classes or image shapes, or forget classes that they don't have.
+        UserError: a file is missing or cannot be read.
+        UsageError: the models have different classes or image shapes, lack the forget classes, or cannot be references.
     """
     for student in students:
         check_student(student)
@@ -49,7 +52,7 @@ def gather(
     check_forget(forget, original.card)
     for path, other in zip((*students, *references), (*models, *retrained), strict=True):
         check_alike(original, other, teacher, path)
-        last_layer(other)  # an architecture without one is refused before any work
+        last_layer(other)  # refuses an architecture without one before any work
     for model in models:
         check_apart(references, retrained, original, model)
     for path, other in zip(references, retrained, strict=True):
@@ -61,10 +64,11 @@ def gather(
         check_masked(masked, forget)
         known[MASKED] = [masked]
     except UserError as error:
-        missing.append(NotRun(MASKED, str(error), "audit a model whose last layer gives its logits, and has a bias"))
+        missing.append(NotRun(MASKED, str(error), "audit a model whose last layer gives its logits and has a bias"))
     if not retrained:
         cure = f"{how_to_retrain(forget)} and name it with --reference"
-        missing.append(NotRun(RETRAINED, "no model that was retrained without the forget classes is given", cure))
+        why = "no model is given that was retrained without the forget classes"
+        missing.append(NotRun(RETRAINED, why, cure))
     beside = {RETRAINED: [m.to(device) for m in retrained]} if retrained else {}
     random: dict[str, list[Classifier]] = {}
     found = []
@@ -78,7 +82,7 @@ def gather(
 
 
 def check_student(path: Path) -> None:
-    """Raise UserError where there is no student, with a cure that is about students."""
+    """Raise UserError if there is no student; the cure is about students."""
     make = f"make one with 'unlearn distill --shards ... --forget ... --out {path}'"
     if not path.exists():
         raise UserError(f"there is no student {path}: {make}, or name a checkpoint")
@@ -101,46 +105,47 @@ def how_to_retrain(forget: tuple[int, ...], options: str = "...") -> str:
 def check_apart(
     references: Sequence[Path], retrained: Sequence[Classifier], original: Classifier, model: Classifier
 ) -> None:
-    """A reference is neither the teacher, nor the student, nor another reference: its spread and distance would be 0."""
+    """Raise UsageError if a reference is the teacher, the student, or another reference: spread and distance would be 0."""
     seen: dict[str | None, Path] = {}
     for path, other in zip(references, retrained, strict=True):
         if other.digest == original.digest:
-            raise UsageError(f"{path} is the teacher itself: a reference is trained without the forget classes")
+            raise UsageError(f"{path} is the teacher itself: name a model that was trained without the forget classes")
         if other.digest == model.digest:
-            raise UsageError(f"{path} is the audited student itself: a reference is another model, retrained")
+            raise UsageError(f"{path} is the audited student itself: name another model, which was retrained")
         if other.digest in seen:
             raise UsageError(
-                f"the references {seen[other.digest]} and {path} are the same model, which says nothing of how much "
-                "retrainings differ: name each once, and train others with another --seed"
+                f"the references {seen[other.digest]} and {path} are the same model, which does not show how much "
+                "retrained models differ: name each once, and train others with another --seed"
             )
         seen[other.digest] = path
 
 
 def check_retrained(path: Path, card: ModelCard, forget: tuple[int, ...]) -> None:
-    """Raise UsageError where the model's own card says that it was not trained without the forget classes."""
+    """Raise UsageError if the model's own card says that the model was not trained without the forget classes."""
     told = card.training
     if "teacher_sha256" in told:
         raise UsageError(
-            f"{path} was made from a teacher (by {told.get('method', 'unlearning')}), not retrained: a reference is trained "
-            f"without the forget classes from the start; {how_to_retrain(forget)}"
+            f"{path} was made from a teacher (by {told.get('method', 'unlearning')}), not retrained: a reference is "
+            f"trained without the forget classes from the start; {how_to_retrain(forget)}"
         )
     without = told.get("without")
     if isinstance(without, list) and (seen := [c for c in forget if c not in without]):
         raise UsageError(
-            f"{path} was trained with images of class {', '.join(card.class_names[c] for c in seen)}, by its own card: a reference "
-            f"is trained without the forget classes; {how_to_retrain(forget)}"
+            f"{path} was trained with images of class {', '.join(card.class_names[c] for c in seen)}, as its own card says, and "
+            f"cannot be a reference; {how_to_retrain(forget)}"
         )
 
 
 def check_alike(original: Classifier, other: Classifier, teacher: Path, path: Path) -> None:
+    """Raise UsageError if the two models have other image shapes or classes. Classes that are only numbers fit any names."""
     ours, theirs = original.card, other.card
     if (ours.input_shape, ours.num_classes) != (theirs.input_shape, theirs.num_classes):
         raise UsageError(
             f"{path} takes images {list(theirs.input_shape)} of {theirs.num_classes} classes, but {teacher} "
-            f"{list(ours.input_shape)} of {ours.num_classes}: they can't be compared"
+            f"{list(ours.input_shape)} of {ours.num_classes}: name models of the same images and classes"
         )
     names, others = ours.class_names, theirs.class_names
     if names != others and not numbered(names) and not numbered(others):
         raise UsageError(
-            f"{path} has other classes than {teacher}, or has them in another order: they can't be compared"
+            f"{path} has other classes than {teacher}, or has them in another order: name a model of the same classes"
         )

@@ -11,31 +11,31 @@ from unlearn.audit.record.record import SUBJECTS, on_synthetic
 
 
 def audit_text(record: Mapping[str, Any]) -> str:
-    """The verdict, a row a measure over all subjects, and what could not be run."""
+    """The verdict, a table with one row per measure and one column per subject, and what could not run."""
     verdict = record["verdict"]
     findings = {f["name"]: f for f in verdict["findings"]}
     subjects = [s for s in SUBJECTS if any(s in m["readings"] for m in record["measurements"])]
-    rows = [
-        [m["name"] + (" *" if m["source"] == "synthetic" else ""), *(cell(m, s) for s in subjects), status(m, findings)]
-        for m in record["measurements"]
-    ]
+    rows = []
+    for m in record["measurements"]:
+        name = m["name"] + (" *" if m["source"] == "synthetic" else "")
+        rows.append([name, *(cell(m, subject) for subject in subjects), status(m, findings)])
     failed = self_check(record["controls"])
     forget = ", ".join(record["class_names"][c] for c in record["forget"])
-    parts = [
-        f"What is left of class {forget}? {verdict['conclusion'].upper()}",
-        *([failed] if failed else []),
-        verdict["sentence"],
-        *(f"  - {reason}" for reason in verdict["reasons"]),
-        "The same rules on models whose answer is known: "
-        + "; ".join(f"{c['subject']}: {c['conclusion']}" for c in record["controls"]),
+    known = "; ".join(f"{c['subject']}: {c['conclusion']}" for c in record["controls"])
+    parts = [f"What is left of class {forget}? {verdict['conclusion'].upper()}"]
+    if failed:
+        parts.append(failed)
+    parts += [f"Do not rely on the student's origin: {problem}." for problem in record["origin"]["problems"]]
+    parts.append(verdict["sentence"])
+    parts += [f"  - {reason}" for reason in verdict["reasons"]]
+    parts += [
+        f"The same rules on models whose answer is known: {known}",
         "",
-        f"Judged on {record['images'] or 'the weights alone'}; mean [95 % interval]."
-        if record["settings"].get("confidence") == 0.95
-        else f"Judged on {record['images'] or 'the weights alone'}; mean [interval].",
+        f"Judged on {record['images'] or 'the weights only'}; mean [{100 * record['settings']['confidence']:g} % interval].",
         table(["measure", *subjects, "against retrained"], rows),
     ]
     if on_synthetic(record):
-        parts.append("* on synthetic hold-outs: a proxy, to be read beside the original's own value")
+        parts.append("* on synthetic hold-outs: a proxy; compare it with the original's own value")
     for line in record["not_run"]:
         parts.append(f"not run: {line['name']}: {line['why']}. To make it possible: {line['cure']}.")
     return "\n".join(parts)
@@ -49,7 +49,7 @@ def cell(measurement: Mapping[str, Any], subject: str) -> str:
 
 
 def interval(reading: Mapping[str, Any]) -> list[str]:
-    """[low, high]; nothing for a single value, which says nothing of its error."""
+    """[low, high]; nothing for a single value, whose error is not known."""
     if reading["low"] == reading["high"]:
         return []
     return [f"[{number(reading['low'])}, {number(reading['high'])}]"]
@@ -62,5 +62,4 @@ def number(value: float) -> str:
 def status(measurement: Mapping[str, Any], findings: Mapping[str, Any]) -> str:
     if measurement["quality"]:
         return "(not judged)"
-    finding = findings[measurement["name"]]
-    return finding["status"]
+    return findings[measurement["name"]]["status"]

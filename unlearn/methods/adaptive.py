@@ -27,8 +27,8 @@ from synth.methods.deepinversion import DeepInversionSettings, ExtraLoss
 from unlearn.methods import losses
 from unlearn.methods.method import Inputs, Part
 from unlearn.methods.mixing import mixed
-from unlearn.samples.filters import without_forget_classes
-from unlearn.train import descend, one_cycle_sgd
+from unlearn.optimise import descend, one_cycle_sgd
+from unlearn.samples.logits import without_forget_classes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,17 +20,11 @@ from synth.shards.index import Index, RunCard
 from unlearn.methods import losses
 from unlearn.methods.method import Inputs, Part
 from unlearn.methods.mixing import mixup
-from unlearn.samples.filters import (
-    Filter,
-    entropy_below,
-    forget_gate,
-    post_filter,
-    retain_label,
-    without_forget_classes,
-)
+from unlearn.optimise import descend, one_cycle_sgd
+from unlearn.samples.filters import EntropyBelow, Filter, ForgetShareBelow, NoForgetLabel
+from unlearn.samples.logits import post_filter, without_forget_classes
 from unlearn.samples.pool import Batch, ShardPool
 from unlearn.settings import Idle, LoopSettings
-from unlearn.train import descend, one_cycle_sgd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +100,10 @@ def training_filters(forget: tuple[int, ...], settings: DistillSettings) -> dict
     """
     filters: dict[str, Filter] = {}
     if not settings.post_filter:
-        filters["forget label"] = retain_label(forget)
-        filters["forget probability"] = forget_gate(forget, settings.gate)
+        filters["forget label"] = NoForgetLabel(forget)
+        filters["forget probability"] = ForgetShareBelow(forget, settings.gate)
     if settings.entropy is not None:
-        filters["entropy"] = entropy_below(settings.entropy)
+        filters["entropy"] = EntropyBelow(settings.entropy)
     return filters
 
 

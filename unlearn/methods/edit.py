@@ -21,7 +21,7 @@ from unlearn.methods import losses
 from unlearn.methods.masking import mask_logits, refuse_unmaskable
 from unlearn.methods.method import Inputs, Part
 from unlearn.methods.student import copy_of
-from unlearn.samples.filters import Filter, retain_label
+from unlearn.samples.filters import Filter, NoForgetLabel
 from unlearn.settings import Idle
 
 BASELINES = ("masked-logit", "last-layer", "finetune", "random-relabel")
@@ -61,7 +61,7 @@ def trains_on_shards(settings: BaselineSettings) -> bool:
 
 
 def training_filters(forget: tuple[int, ...], settings: BaselineSettings) -> dict[str, Filter]:
-    return {} if settings.kind == "random-relabel" else {"forget label": retain_label(forget)}
+    return {} if settings.kind == "random-relabel" else {"forget label": NoForgetLabel(forget)}
 
 
 def start(inputs: Inputs, settings: BaselineSettings) -> MaskedLogit | Finetuning:

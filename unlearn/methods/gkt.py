@@ -41,7 +41,8 @@ from unlearn.methods import losses
 from unlearn.methods.attention import attention_loss, layer_pairs, watch_layers
 from unlearn.methods.method import Inputs, Part, StuckError, is_finite
 from unlearn.methods.mixing import blend
-from unlearn.samples.filters import View, entropy_below, forget_gate, post_filter, without_forget_classes
+from unlearn.samples.filters import EntropyBelow, ForgetShareBelow, View
+from unlearn.samples.logits import post_filter, without_forget_classes
 from unlearn.settings import Idle
 
 SCHEDULE = (
@@ -414,12 +415,10 @@ class GKT:
     def gate(self, logits: Tensor) -> Tensor:
         """The rows of the logits (N, K) that pass the gate and the entropy filter. Both work on the CPU: MPS has no float64."""
         view = View(logits.detach().cpu(), torch.empty(0))
-        temperature = (
-            1.0 if self.settings.mask else self.settings.temperature
-        )  # masked targets give the forget classes 0
-        passed = forget_gate(self.inputs.forget, self.settings.gate, temperature)(view)
+        temperature = 1.0 if self.settings.mask else self.settings.temperature  # masked targets have no forget class
+        passed = ForgetShareBelow(self.inputs.forget, self.settings.gate, temperature)(view)
         if self.settings.entropy is not None:
-            passed &= entropy_below(self.settings.entropy)(view)
+            passed &= EntropyBelow(self.settings.entropy)(view)
         return passed.nonzero()[:, 0].to(logits.device)
 
     def noise(self) -> Tensor:

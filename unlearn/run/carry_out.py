@@ -28,7 +28,7 @@ from unlearn.run.loop import Outcome, run_method
 from unlearn.run.monitor import Monitor
 from unlearn.run.tensorboard import events
 from unlearn.samples.cache import open_shards
-from unlearn.samples.filters import Filter, held_out, kept_for_training, unblended
+from unlearn.samples.filters import Filter, HeldOut, NotHeldOut, unblended
 from unlearn.samples.pool import Batch, ShardPool
 from unlearn.samples.stream import follow, load_complete, wait_for_run
 from unlearn.settings import LoopSettings
@@ -257,11 +257,11 @@ def read_samples(request: Request, module: Any, opened: Opened) -> Samples:
     counts: dict[str, int] = {}
     if trains:
         if loop.monitor:
-            filters = {"hold-out": kept_for_training(loop.holdout), **filters}
+            filters = {"hold-out": NotHeldOut(loop.holdout), **filters}
         pool = load_complete(store, filters)
         training, counts = pool.samples(), {"kept": len(pool), **pool.dropped}
     if loop.monitor:
-        others: dict[str, Filter] = {"training": held_out(loop.holdout)} if trains else {}
+        others: dict[str, Filter] = {"training": HeldOut(loop.holdout)} if trains else {}
         watched = load_complete(store, {"blend": unblended, **others}).samples()
     return Samples(training, watched, counts=counts)
 

@@ -1,4 +1,4 @@
-"""Small models of digits, with and without class 0, and one small audit that many tests look at."""
+"""Small models of digits, with and without class 0, and one small audit that many tests share."""
 
 from __future__ import annotations
 
@@ -16,9 +16,19 @@ from unlearn.report.write import write_report
 from unlearn.train import TrainSettings, train_classifier
 
 SMALL = AuditSettings(
-    repeats=3, draws=6, pool=60, judge_images=30, relearn_labels="5,20", relearn_steps=12, relearn_batch=30, relearn_lr=3e-3,
-    probe_labels="1,3", inversion_steps=8, inversion_images=4, random_models=1,
-)  # fmt: skip
+    repeats=3,
+    draws=6,
+    pool=60,
+    judge_images=30,
+    relearn_labels="5,20",
+    relearn_steps=12,
+    relearn_batch=30,
+    relearn_lr=3e-3,
+    probe_labels="1,3",
+    inversion_steps=8,
+    inversion_images=4,
+    random_models=1,
+)
 DIGITS = DataSource("digits", None, False, 32)
 
 
@@ -27,7 +37,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, _quiet_machine: None) -> Ma
     """Checkpoints: a teacher, and three models retrained without class 0."""
     folder, data = tmp_path_factory.mktemp("models"), load_images("digits", "train")
     paths = {}
-    for name, without, seed in (("teacher", (), 0), ("first", (0,), 4), ("second", (0,), 2), ("third", (0,), 3)):
+    for name, without, seed in (("teacher", (), 0), ("first", (0,), 4), ("second", (0,), 5), ("third", (0,), 6)):
         model = train_classifier(
             data, "lenet5", TrainSettings(epochs=6, batch_size=64), width=0.5, without=without, seed=seed
         )
@@ -38,9 +48,15 @@ def models(tmp_path_factory: pytest.TempPathFactory, _quiet_machine: None) -> Ma
 
 def request_for(models: Mapping[str, Path], student: Path, out: Path, **changes: object) -> Request:
     request = Request(
-        student=student, teacher=models["teacher"], forget=(0,), references=(models["second"], models["third"]),
-        data=DIGITS, out=out, settings=SMALL, workers=2,
-    )  # fmt: skip
+        student=student,
+        teacher=models["teacher"],
+        forget=(0,),
+        references=(models["second"], models["third"]),
+        data=DIGITS,
+        out=out,
+        settings=SMALL,
+        workers=2,
+    )
     return dataclasses.replace(request, **changes)  # type: ignore[arg-type]
 
 
@@ -54,7 +70,7 @@ def audited(models: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="session")
 def page_path(audited: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of that audit. A test that changes it copies it first."""
+    """The page of that audit. A test that changes the page copies it first."""
     out = tmp_path_factory.mktemp("pages") / "report.html"
     write_report(audited, out)
     return out

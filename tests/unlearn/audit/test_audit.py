@@ -59,14 +59,15 @@ def test_several_students_in_one_go_get_the_records_of_single_audits(
     requests = [request_for(models, student, tmp_path / student.stem) for student in students]
     records = run.audit_each(requests, quiet)
     assert records[0]["verdict"]["conclusion"] == verdict.NOT_UNLEARNED
-    alone = read_record(audited / AUDIT)
-    assert records[1] == alone
-    assert read_record(tmp_path / "first" / AUDIT) == alone
-    for name in alone["pictures"]:
+    single = read_record(audited / AUDIT)
+    assert records[1] == single
+    assert read_record(tmp_path / "first" / AUDIT) == single
+    for name in single["pictures"]:
         assert (tmp_path / "first" / PICTURES / name).read_bytes() == (audited / PICTURES / name).read_bytes()
-    subjects = sum(len(reading["values"]) for reading in alone["measurements"][0]["readings"].values())
-    curves = 2 * (subjects - 1) + subjects  # a masked logit's are the original's, but from retain images alone
-    assert len(counted) == SMALL.repeats * (curves + 3)  # the further student's own three
+    subjects = sum(len(reading["values"]) for reading in single["measurements"][0]["readings"].values())
+    curves = 2 * (subjects - 1) + subjects  # a masked logit shares the original's, except from retain images
+    # The second student has three curves of its own, and so has its random model, whose normalisation is the student's.
+    assert len(counted) == SMALL.repeats * (curves + 3 + 3)
 
 
 def test_curves_are_kept_with_both_step_counts(audited: Path) -> None:
@@ -79,9 +80,14 @@ def test_curves_are_kept_with_both_step_counts(audited: Path) -> None:
 
 def baseline(kind: str, models: Mapping[str, Path], shards: Path, out: Path) -> Path:
     request = runs.Request(
-        method="edit", settings=BaselineSettings(kind=kind, steps=300, batch_size=32, lr=0.1),
-        loop=LoopSettings(every=300, monitor=False), teacher=models["teacher"], shards=str(shards), forget=(0,), out=out,
-    )  # fmt: skip
+        method="edit",
+        settings=BaselineSettings(kind=kind, steps=300, batch_size=32, lr=0.1),
+        loop=LoopSettings(every=300, monitor=False),
+        teacher=models["teacher"],
+        shards=str(shards),
+        forget=(0,),
+        out=out,
+    )
     runs.unlearn(request, quiet)
     return out
 

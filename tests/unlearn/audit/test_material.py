@@ -32,14 +32,14 @@ def span(part: str) -> range:
     return range(int(first), int(last or first) + 1)
 
 
-def test_rows_are_drawn_a_class_and_by_the_seed_alone() -> None:
+def test_the_seed_decides_which_rows_of_each_class_are_drawn() -> None:
     labels = torch.tensor([0, 1, 0, 1, 1, 0])
     first, again = (rows_per_class(labels, 2, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(first, again)
     assert labels[first].bincount().tolist() == [2, 2]
 
 
-def test_of_no_image_no_row_is_drawn() -> None:
+def test_no_row_is_drawn_from_no_image() -> None:
     assert rows_per_class(torch.empty(0, dtype=torch.long), 5, torch.Generator()).tolist() == []
 
 

@@ -17,7 +17,7 @@ def model(**changes: object) -> Classifier:
     return Classifier.untrained(replace(NAMED, **changes), 0)  # type: ignore[arg-type]
 
 
-def test_a_class_has_to_be_the_same_one_in_every_model() -> None:
+def test_every_model_needs_the_same_classes_in_the_same_order() -> None:
     for names in ("jihgfedcba", "klmnopqrst"):
         with pytest.raises(UsageError, match="b has other classes than a, or has them in another order"):
             check_alike(model(), model(class_names=tuple(names)), Path("a"), Path("b"))
@@ -25,14 +25,23 @@ def test_a_class_has_to_be_the_same_one_in_every_model() -> None:
     check_alike(model(), model(class_names=tuple("0123456789")), Path("a"), Path("b"))  # numbers stand for any names
 
 
-def test_a_network_that_no_mask_reaches_has_no_masked_logit_beside_it(tmp_path: Path) -> None:
+def test_a_network_that_cannot_be_masked_is_audited_without_a_masked_logit(tmp_path: Path) -> None:
     card = digits_card(
         architecture="squeezenet1_1", width=1.0, input_shape=(3, 32, 32), mean=(0.5,) * 3, std=(0.25,) * 3
     )
     teacher, student = tmp_path / "teacher.safetensors", tmp_path / "student.safetensors"
     for seed, path in enumerate((teacher, student)):
         save_checkpoint(Classifier.untrained(card, seed), path)
-    (lineup,), missing = gather([student], teacher, [], (0,), None, "cpu", 0, 1)
+    (lineup,), missing = gather(
+        students=[student],
+        teacher=teacher,
+        references=[],
+        forget=(0,),
+        trusted_architecture=None,
+        device="cpu",
+        seed=0,
+        random_models=1,
+    )
     assert list(lineup) == [ORIGINAL, MODEL, RANDOM]
     assert [line.name for line in missing] == [MASKED, RETRAINED]
     assert "can't be masked in its last layer" in missing[0].why

@@ -1,4 +1,4 @@
-"""The stated rules, on numbers that a person can follow."""
+"""The rules of the verdict, on numbers that a person can follow."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -24,8 +24,11 @@ def measurement(
     readings = {ORIGINAL: reading(95), MASKED: reading(masked), MODEL: reading(ours)}
     if retrained:
         readings[RETRAINED] = reading(*retrained)
-    facts = {"title": name, "unit": "", "more_left": 1, "resolution": 5.0, "source": "real", **changes}
-    return Measurement(name=name, readings=readings, **facts)  # type: ignore[arg-type]
+    family = name.split("-")[0]
+    facts = {"family": family, "title": name, "unit": "", "more_left": 1, "resolution": 5.0, "source": "real"}
+    facts["against_mask"] = family in ("probe", "relearn") and name != "relearn-retain"
+    facts["repeated_by"] = {"probe": "--draws", "relearn": "--repeats"}.get(family, "")
+    return Measurement(name=name, readings=readings, **{**facts, **changes})  # type: ignore[arg-type]
 
 
 def audit_of(accuracy: float = 0, probe: float = 50, relearn: float = 50, **others: float) -> list[Measurement]:
@@ -46,7 +49,7 @@ def test_the_side_decides_what_being_outside_means(value: float, more_left: int,
     assert judge_one(measurement("m", value, more_left=more_left), 0.95).status == status
 
 
-def test_an_interval_reaches_as_far_as_one_more_retrained_model_might() -> None:
+def test_the_interval_covers_the_place_of_one_more_retrained_model() -> None:
     m = measurement("m", 50, resolution=0.1)
     low, high = verdict.interval_of(m, reading(48, 50, 52), 0.95)
     assert (low, high) == pytest.approx((50 - 4.3027 * 2 * (4 / 3) ** 0.5, 50 + 4.3027 * 2 * (4 / 3) ** 0.5), abs=1e-2)
@@ -60,13 +63,15 @@ def test_distances_between_references_spread_less_than_one_more_models_would() -
     assert wider == pytest.approx((low, high))
 
 
-def test_nothing_to_compare_with_is_not_evaluated_and_says_why() -> None:
+def test_without_enough_references_a_measure_is_not_evaluated_and_says_why() -> None:
     finding = judge_one(measurement("m", 50, ()), 0.95)
     assert (finding.status, finding.why) == (NOT_EVALUATED, "no retrained model is given")
     finding = judge_one(measurement("m", 50, (), against_retrained=True), 0.95)
-    assert finding.why == "it takes three retrained models or more"
-    finding = judge_one(measurement("m", 50, (50, 50), against_retrained=True), 0.95)  # one distance, told twice
-    assert (finding.status, finding.why) == (NOT_EVALUATED, "it takes three retrained models or more")
+    assert finding.why == "it needs three retrained models or more"
+    finding = judge_one(
+        measurement("m", 50, (50, 50), against_retrained=True), 0.95
+    )  # both references have the same one distance
+    assert (finding.status, finding.why) == (NOT_EVALUATED, "it needs three retrained models or more")
 
 
 @pytest.mark.parametrize(
@@ -77,8 +82,8 @@ def test_nothing_to_compare_with_is_not_evaluated_and_says_why() -> None:
         ({"probe": 95, "relearn": 95}, verdict.SUPPRESSION),
         ({"probe": 95}, verdict.SUPPRESSION),
         ({"relearn": 95}, verdict.SUPPRESSION),
-        ({"probe": 89, "relearn": 88}, verdict.SUPPRESSION),  # lower, but not half of the way
-        ({"probe": 94.5}, verdict.UNDECIDED),  # lower, but by less than the measure can tell
+        ({"probe": 89, "relearn": 88}, verdict.SUPPRESSION),  # lower, but not half of the way to retrained
+        ({"probe": 94.5}, verdict.UNDECIDED),  # lower, but by less than the resolution
         ({"probe": 94.5, "relearn": 90}, verdict.SUPPRESSION),
         ({"probe": 89, "relearn": 51}, verdict.TRACES),
         ({"resurrection": 99}, verdict.TRACES),
@@ -91,7 +96,7 @@ def test_the_conclusion_is_the_first_that_holds(values: dict[str, float], conclu
     assert found.reasons
 
 
-def test_repeats_that_are_equal_do_not_make_up_for_few_that_differ() -> None:
+def test_equal_repeats_do_not_count_as_pairs() -> None:
     def but_one_equal(m: Measurement) -> Measurement:
         values = [[50.0, 50, 50, 50, 95]]
         masked = Reading.of([[95.0] * 5], 0.95)
@@ -99,46 +104,50 @@ def test_repeats_that_are_equal_do_not_make_up_for_few_that_differ() -> None:
 
     found = judge([but_one_equal(m) if m.name == "relearn-20" else m for m in audit_of()], 0.95)
     assert found.conclusion == verdict.UNDECIDED
-    assert "4 paired repeats that differ" in found.reasons[0]
+    assert "only 4 of its paired repeats differ" in found.reasons[0]
 
 
-def test_what_a_random_network_has_more_of_is_said_to_be_so() -> None:
+def test_the_reasons_say_if_a_random_network_has_even_more() -> None:
     m = measurement("resurrection", 80)
     random = dataclasses.replace(m, readings={**m.readings, RANDOM: reading(90)})
     assert judge_one(m, 0.95).why == ""
     assert judge_one(random, 0.95).why == verdict.RANDOM_HAS_MORE
-    assert judge([*audit_of(), random], 0.95).reasons == [
-        f"more than in the retrained model: resurrection ({verdict.RANDOM_HAS_MORE})"
-    ]
+    reason = judge([*audit_of(), random], 0.95).reasons[0]
+    assert (
+        reason
+        == f"more than in the retrained models: resurrection, 80 against at most 59.9 ({verdict.RANDOM_HAS_MORE})"
+    )
 
 
-def test_undecided_says_what_is_more_left_all_the_same() -> None:
+def test_undecided_still_names_what_has_more_left() -> None:
     found = judge(audit_of(probe=94.5, resurrection=99), 0.95)
     assert found.conclusion == verdict.UNDECIDED
     assert [reason.split(":")[0] for reason in found.reasons] == [
-        "not told from a masked logit by the linear probe",
-        "more than in the retrained model",
-        "more than in the retrained model",
+        "the linear probe cannot distinguish this model from a masked logit",
+        "more than in the retrained models",
+        "more than in the retrained models",
     ]
 
 
 @pytest.mark.parametrize(("ours", "told"), [(57, True), (48, False)])
-def test_a_weak_model_is_not_praised_for_what_it_lacks(ours: float, told: bool) -> None:
+def test_like_retrained_says_if_the_model_is_weaker_on_the_other_classes(ours: float, told: bool) -> None:
     retain = measurement("accuracy-retain", ours, (84, 84, 84) if told else (48, 48, 48), quality=True)
     found = judge([*audit_of(), retain], 0.95)
     assert found.conclusion == verdict.LIKE_RETRAINED
     assert any("57.0 % against 84.0 % retain accuracy" in reason for reason in found.reasons) == told
 
 
-def test_too_few_repeats_accuse_nobody() -> None:
+def test_too_few_repeats_leave_it_undecided() -> None:
     def few(m: Measurement) -> Measurement:
         readings = {s: Reading.of([values[:2] for values in r.values], 0.95) for s, r in m.readings.items()}
         return dataclasses.replace(m, readings=readings)
 
     found = judge([few(m) if m.name == "probe-5" else m for m in audit_of()], 0.95)
     assert found.conclusion == verdict.UNDECIDED
-    why = "not told from a masked logit by the linear probe: 2 paired repeats that differ, and the signed-rank test takes 5 or more"
-    assert found.reasons == [f"{why}: raise --draws"]
+    assert found.reasons == [
+        "the linear probe cannot distinguish this model from a masked logit: only 2 of its paired repeats differ, and the "
+        "signed-rank test needs 5: raise --draws"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -146,47 +155,47 @@ def test_too_few_repeats_accuse_nobody() -> None:
     [
         (97.5, (67, 74), 99.4, NOT_EVALUATED),  # the interval is [15, 126]: everything would be inside
         (40, (0, 4), 95, NOT_EVALUATED),
-        (70, (67, 74), 99.4, INSIDE),  # as far off as they are themselves
+        (70, (67, 74), 99.4, INSIDE),  # no farther off than they are themselves
         (40, (67, 74), 99.4, INSIDE),
         (97.5, (67, 99), 99.4, NOT_EVALUATED),  # one of them is no better than a masked logit
-        (97.5, (97, 99), 99.4, INSIDE),  # all of them are: nothing is left to be told apart
+        (97.5, (97, 99), 99.4, INSIDE),  # none of them is: the measure cannot tell them apart
         (97.5, (67, 68), 99.4, MORE),
         (97.5, (67,), 99.4, MORE),
     ],
 )
-def test_two_references_acquit_of_nothing_that_they_do_not_show(
+def test_two_references_show_only_what_lies_between_them(
     value: float, retrained: Sequence[float], masked: float, status: str
 ) -> None:
     finding = judge_one(measurement("m", value, retrained, masked), 0.95)
     assert (finding.status, finding.why) == (status, verdict.TOO_FAR_APART if status == NOT_EVALUATED else "")
 
 
-def test_references_too_far_apart_leave_it_undecided_and_say_so() -> None:
+def test_references_that_differ_too_much_leave_it_undecided_and_say_so() -> None:
     measurements = [m if m.name != "probe-5" else measurement("probe-5", 85, (67, 74), 99.4) for m in audit_of()]
     found = judge(measurements, 0.95)
-    reason = f"not evaluated: the linear probe, since {verdict.TOO_FAR_APART}"
+    reason = f"not evaluated: the linear probe, because {verdict.TOO_FAR_APART}"
     assert (found.conclusion, found.reasons) == (verdict.UNDECIDED, [reason])
 
 
-def test_like_retrained_names_what_it_could_not_tell() -> None:
+def test_like_retrained_names_what_could_not_be_compared() -> None:
     found = judge([*audit_of(), measurement("transplant-stitched", 40, (0, 4))], 0.95)
     assert found.conclusion == verdict.LIKE_RETRAINED
-    assert found.reasons[1:] == ["not told, since the references differ too much: transplant-stitched"]
+    assert found.reasons[1:] == ["not evaluated, because the references differ too much: transplant-stitched"]
 
 
-def test_forget_images_called_by_their_class_are_not_excused_by_references_that_differ() -> None:
+def test_references_that_differ_do_not_excuse_a_model_that_calls_the_class() -> None:
     measurements = [m for m in audit_of() if m.name != "accuracy-forget"]
     found = judge([measurement("accuracy-forget", 40, (0, 5), 0), *measurements], 0.95)
     assert found.conclusion == verdict.NOT_UNLEARNED
 
 
-def test_a_measure_that_cannot_tell_a_mask_from_retraining_accuses_nobody() -> None:
+def test_a_measure_that_cannot_tell_a_mask_from_retraining_takes_no_part() -> None:
     saturated = measurement("probe-5", 99, (99, 99, 99), 99)
     found = judge([m if m.name != "probe-5" else saturated for m in audit_of()], 0.95)
-    why = "the retrained models have no less of the class there than the masked logit"
+    why = "there the retrained models have no less of the class than the masked logit"
     assert (found.conclusion, found.reasons) == (
         verdict.UNDECIDED,
-        [f"not told from a masked logit by the linear probe: {why}"],
+        [f"the linear probe cannot distinguish this model from a masked logit: {why}"],
     )
     assert judge_one(saturated, 0.95).way is None
     assert (
@@ -194,15 +203,15 @@ def test_a_measure_that_cannot_tell_a_mask_from_retraining_accuses_nobody() -> N
     )
 
 
-def test_a_probe_that_tells_nothing_does_not_stand_for_one_that_could_not_be_judged() -> None:
+def test_a_saturated_probe_does_not_replace_one_that_could_not_be_compared() -> None:
     saturated = measurement("probe-1", 99, (99, 99, 99), 99)
     too_far_apart = measurement("probe-5", 70, (50, 62))
     found = judge([*(m for m in audit_of() if m.name != "probe-5"), saturated, too_far_apart], 0.95)
     assert found.conclusion == verdict.UNDECIDED
-    assert any("linear probe, since the references differ" in reason for reason in found.reasons)
+    assert any("linear probe, because the references differ" in reason for reason in found.reasons)
 
 
-def test_without_a_reference_random_networks_show_what_a_measure_can_tell() -> None:
+def test_without_a_reference_random_networks_show_whether_a_measure_can_tell_a_mask() -> None:
     def beside_random(random: float) -> bool | None:
         m = measurement("relearn-5", 0, (), 0)
         return verdict.beats_mask([dataclasses.replace(m, readings={**m.readings, RANDOM: reading(random)})], 0.95)
@@ -211,7 +220,7 @@ def test_without_a_reference_random_networks_show_what_a_measure_can_tell() -> N
     assert beside_random(-50) is False
 
 
-def test_quality_has_no_part_in_the_verdict() -> None:
+def test_a_quality_measure_has_no_part_in_the_verdict() -> None:
     measurements = [*audit_of(), measurement("accuracy-retain", 10, quality=True)]
     found = judge(measurements, 0.95)
     assert found.conclusion == verdict.LIKE_RETRAINED
@@ -237,16 +246,14 @@ def test_without_a_retrained_model_masking_is_still_called_out() -> None:
 
 def distances(ours: float, pairs: Mapping[tuple[int, int], float], references: int) -> Measurement:
     """A distance to the retrained models, and theirs to each other."""
-    theirs = [
-        [pairs[min(a, b), max(a, b)] for b in range(references) if b != a]
-        for a in range(references)
-    ]  # fmt: skip
-    m = measurement("js-retrained", 0, more_left=0, resolution=0.1, against_retrained=True)
+    others = [[b for b in range(references) if b != a] for a in range(references)]
+    theirs = [[pairs[min(a, b), max(a, b)] for b in others[a]] for a in range(references)]
+    m = measurement("js-retrained", 0, family="divergence", more_left=0, resolution=0.1, against_retrained=True)
     readings = {MODEL: Reading.of([[ours] * references], 0.95), RETRAINED: Reading.of(theirs, 0.95)}
     return dataclasses.replace(m, readings=readings)
 
 
-def test_a_reference_that_is_judged_has_no_part_in_the_others_distances() -> None:
+def test_the_distances_of_the_others_leave_out_the_reference_that_is_judged() -> None:
     near = {pair: 10.0 for pair in ((0, 1), (0, 2), (1, 2))}
     far = {(0, 3): 90.0, (1, 3): 90.0, (2, 3): 90.0}
     m = distances(10, near | far, 4)
@@ -259,7 +266,47 @@ def test_a_reference_that_is_judged_has_no_part_in_the_others_distances() -> Non
     )
 
 
-def test_the_rules_are_tried_on_models_whose_answer_is_known() -> None:
+def test_only_the_fields_of_a_measurement_decide_and_not_its_name() -> None:
+    renamed = [dataclasses.replace(m, name=f"measure-{number}") for number, m in enumerate(audit_of(probe=95))]
+    found = judge(renamed, 0.95)
+    assert (found.conclusion, found.reasons) == (
+        verdict.SUPPRESSION,
+        ["it does not beat the masked logit on the linear probe"],
+    )
+
+
+def several(values: Mapping[str, float]) -> list[Measurement]:
+    """An audit of a model that is like retrained, but for these measures of membership."""
+    names = [f"membership-{number}" for number in range(9)]
+    return audit_of() + [measurement(name, values.get(name, 50), (50, 52, 48), 50) for name in names]
+
+
+def test_a_difference_that_chance_explains_among_many_measures_is_said_to_be_one() -> None:
+    found = judge(several({"membership-3": 62}), 0.95)  # the interval ends at 59.9
+    assert (found.conclusion, found.sentence) == (verdict.TRACES, verdict.PERHAPS_CHANCE)
+    assert found.reasons[0] == "more than in the retrained models: membership-3, 62 against at most 59.9"
+    assert found.reasons[1].startswith(
+        "1 of 13 comparisons is outside of the interval, and none after Holm's correction"
+    )
+
+
+def test_several_differences_are_not_put_down_to_chance() -> None:
+    found = judge(several({"membership-3": 62, "membership-5": 62}), 0.95)
+    assert (found.conclusion, found.sentence) == (verdict.TRACES, verdict.SENTENCES[verdict.TRACES])
+    assert found.reasons[2].endswith(
+        "2 of 13 comparisons are outside of the interval, and none after Holm's correction for 13 comparisons"
+    )
+
+
+def test_a_difference_that_chance_does_not_explain_is_a_trace() -> None:
+    found = judge(several({"membership-3": 90, "membership-5": 62}), 0.95)
+    assert (found.conclusion, found.sentence) == (verdict.TRACES, verdict.SENTENCES[verdict.TRACES])
+    assert found.reasons[2] == (
+        "2 of 13 comparisons are outside of the interval, and 1 after Holm's correction for 13 comparisons"
+    )
+
+
+def test_the_rules_give_the_known_models_their_names() -> None:
     pairs = {pair: 10.0 for pair in ((0, 1), (0, 2), (1, 2))}
     measurements = [*audit_of(), distances(10, pairs, 3)]
     told = {c["subject"]: c["conclusion"] for c in controls(measurements, 0.95)}
@@ -268,7 +315,7 @@ def test_the_rules_are_tried_on_models_whose_answer_is_known() -> None:
     assert told == {f"retrained {n} of 3": verdict.LIKE_RETRAINED for n in (1, 2, 3)}
 
 
-def test_a_known_model_with_a_wrong_name_is_the_audits_own_failure() -> None:
+def test_a_known_model_with_a_wrong_name_is_a_failure_of_the_audit_itself() -> None:
     fine = controls(audit_of(), 0.95)
     assert self_check(fine) is None
     assert self_check([{**c, "conclusion": verdict.UNDECIDED} for c in fine]) is None

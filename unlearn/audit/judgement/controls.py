@@ -10,8 +10,10 @@ from unlearn.audit.record.record import MASKED, MODEL, ORIGINAL, RETRAINED, Meas
 
 
 def controls(measurements: Sequence[Measurement], confidence: float) -> list[dict[str, object]]:
-    """What the same rules say of models whose answer is known: the original, a masked logit, and each retrained model
-    against the others. A rule that lets the first two pass, or none of the others, is worth nothing.
+    """The conclusions of the same rules on the original, on the masked logit, and on each retrained model.
+
+    A retrained model is judged by the others. Rules that let the first two pass, or none of the retrained models, are
+    worth nothing.
     """
     found = []
     for subject in (ORIGINAL, MASKED):
@@ -34,7 +36,7 @@ def controls(measurements: Sequence[Measurement], confidence: float) -> list[dic
 
 
 def without(values: Values, number: int, distances: bool) -> Values:
-    """The values of all models but one; of distances to each other model also without those to that one."""
+    """The values of all models except one. Distances to that model are left out of the others' values too."""
     kept = [(n, model) for n, model in enumerate(values) if n != number]
     if not distances:
         return tuple(model for _, model in kept)
@@ -46,7 +48,7 @@ EXPECTED = {ORIGINAL: NOT_UNLEARNED, MASKED: SUPPRESSION}  # every other known m
 
 
 def failed_controls(found: Sequence[Mapping[str, object]]) -> list[str]:
-    """The known models that the rules call by a wrong name. One that they leave undecided says nothing either way."""
+    """The known models with a wrong conclusion, one phrase each. 'Undecided' is not a wrong conclusion."""
     failed = []
     for control in found:
         expected = EXPECTED.get(str(control["subject"]), LIKE_RETRAINED)
@@ -56,18 +58,18 @@ def failed_controls(found: Sequence[Mapping[str, object]]) -> list[str]:
 
 
 def self_check(found: Sequence[Mapping[str, object]]) -> str | None:
-    """A line where the audit itself failed; None where it didn't."""
+    """A line if the audit itself failed; None if it did not."""
     failed = failed_controls(found)
     if not failed:
         return None
     return (
-        f"The audit's check of itself failed: {'; '.join(failed)}. Do not rely on this audit: see that the teacher and the "
-        "references are what they are said to be, or make it again with more references and --repeats."
+        f"The audit's check of itself failed: {'; '.join(failed)}. Do not rely on this audit: check that the teacher and the "
+        "references are the right models, or run it again with more references and a larger --repeats."
     )
 
 
 def as_if(m: Measurement, model: Reading | None, retrained: Reading | None) -> Measurement:
-    """The measurement with other models in the places of this model and of the retrained ones."""
+    """The measurement with these readings in the places of this model and of the retrained models."""
     readings = {s: r for s, r in m.readings.items() if s not in (MODEL, RETRAINED)}
     readings |= {s: r for s, r in ((MODEL, model), (RETRAINED, retrained)) if r is not None}
     return dataclasses.replace(m, readings=readings)

@@ -1,43 +1,52 @@
 """The verdict: stated rules over all measurements, never one number and never one flag.
 
-Rule 1. Each measure's value for this model is compared with the retrained models' interval:
-        inside            no farther off than they are themselves: from the lowest to the highest of their means, and the
-                          measure's stated resolution to either side; or on the harmless side, within the interval
+Rule 1. Each measure's value for this model is compared with the retrained models' interval. It is one of:
+        inside            no farther off than the retrained models are themselves: between their lowest and highest means,
+                          plus the measure's resolution on either side; or on the harmless side, within the interval
         more left         outside of the interval, on the side where more of the class is left
         less than retrained   outside, on the other side: no leak, but not what retraining gives (over-unlearning)
-        differs           outside, for a measure that shows that models differ, not knowledge of the class
-        not evaluated     no retrained model, or no value of one of the two; or the references differ too much to tell: the
-                          value lies between what they show and the interval's end, or what they show reaches as far as the
-                          original or the masked logit, whose mean is farther from theirs than the resolution
-        The interval reaches as far as any of these: where one more retrained model would lie (t prediction interval over the
-        references' means, with two references or more); where one more repeat would lie (over the repeats of one reference,
-        which stands in for the spread between retrainings, and is then what it shows); the sampling error of the mean; and
-        the resolution to either side. More references leave less between what they show and the interval's end.
-        Distances to the retrained models take three of them: between two there is one distance, and no spread. Each of
-        three has a part in two of the three distances, so that their means spread less than one more model's would, and are
-        spread to the n-1 / n-2 fold.
-        Of what is more left than in the retrained models, and still more in a random network, which knows nothing of the
-        class, that is said beside it.
-Rule 2. A model beats the masked logit on a family of measures where its values are lower than the masked logit's, by a
-        signed-rank test over the repeats, which share samples and seeds (with fewer than five it is not known), and on one
-        of them by more than its resolution (lower by less is not known either). A measure takes part only where the masked
-        logit has more of the class left, by more than the resolution, than the retrained models, or than random ones where
-        none is given: elsewhere it can't tell the two apart. Where none takes part it is not known.
-        The families are the linear probes, and relearning from images of the forget classes. It beats the masked logit
-        altogether where it does so on both, and where a retrained model is there, has gone at least half of the way from the
-        masked logit to it on one of the measures where the masked logit has more of the class left, by more than the
-        resolution.
+        differs           outside, for a measure that shows that models differ but not knowledge of the class
+        not evaluated     there is no retrained model, or one of the two has no value; or the references differ too much
+                          for a comparison. They do if the value lies between what they show and the interval's end, or
+                          if what they show includes the original's or the masked logit's mean although that mean is
+                          farther from theirs than the resolution
+        The interval covers all of the following: the place of one more retrained model (t prediction interval over the
+        references' means, with two references or more); the place of one more repeat (with one reference, over its
+        repeats, which stand in for the spread between retrainings); the sampling error of the mean; and the
+        resolution on either side. With more references, less is left between what they show and the interval's end.
+        A distance to the retrained models needs three references: two have only one distance and no spread. Each of
+        three references takes part in two of the three distances, so their means spread less than the mean of one more
+        model would. They are therefore spread by the factor (n-1) / (n-2).
+        If a random network, which knows nothing of the class, has even more left than this model, the reasons say so.
+Rule 2. A model beats the masked logit on a family of measures if its values are lower than the masked logit's by a
+        signed-rank test over the repeats, which share samples and seeds, and if on one of the measures they are lower
+        by more than the resolution. With fewer than five pairs, or a smaller difference, it is not known.
+        A measure takes part only if the masked logit has more of the class left than the retrained models (or than random
+        models if there are none) by more than the resolution: otherwise it cannot tell the two apart. If no measure takes
+        part, it is not known.
+        The families are the linear probes, and relearning from images of the forget classes. The model beats the masked
+        logit altogether if it does so on both families and, given a retrained model, has gone at least half of the way
+        from the masked logit to the retrained model on one of the measures that take part.
 Rule 3. The conclusion is the first that holds:
-        not unlearned            the forget accuracy is 'more left', or not evaluated and above 5 %
-        output suppression only  it doesn't beat the masked logit altogether
-        undecided                whether it does is not known of probe or relearning; or forget accuracy, or all probes or
-                                 curves that take part in rule 2, have no evaluated comparison with a retrained model
+        not unlearned            the forget accuracy is 'more left', or not evaluated and above 5 %. With several forget
+                                 classes it is the accuracy of the class that is called most often
+        output suppression only  the model does not beat the masked logit altogether
+        undecided                it is not known for the probe or for relearning whether it does; or forget accuracy, or all
+                                 probes or curves that take part in rule 2, have no evaluated comparison with a retrained
+                                 model
         traces left              some measure is 'more left'
-        like retrained           every evaluated measure is inside the interval, or on the harmless side of it; where the model is
-                                 worse on the retain classes than the retrained ones, that is said beside it
-The same rules judge models whose answer is known: the original is not unlearned, a masked logit output suppression only, and
-each retrained model, against the others, like retrained. Where one of them gets another name than its own or 'undecided',
-the audit itself has failed, and says so beside its conclusion.
+        like retrained           every evaluated measure is inside the interval or on its harmless side. If the model is
+                                 worse on the retain classes than the retrained models, the reasons say so
+Many comparisons. Each interval has 95 % coverage by itself, so with a dozen measures even a retrained model lies outside of
+        one now and then. The statuses and conclusions are not corrected for this: a correction would need intervals
+        several times as wide, and would let real traces pass. Instead 'traces left' states how many of the measures are
+        outside, by how much, and how many of them remain outside after Holm's correction (1979) for the number of
+        measures. If only one is outside and it does not remain, chance can explain it, and the sentence says so. (With
+        three references the correction is strict: several measures that are outside together are evidence although none
+        remains.)
+The same rules judge models whose answer is known: the original is not unlearned, a masked logit is output suppression only, and
+each retrained model, judged by the others, is like retrained. If one of them gets another name, except 'undecided', the audit
+itself has failed and says so beside its conclusion.
 """
 
 from __future__ import annotations
@@ -45,15 +54,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from unlearn.audit.record.intervals import bounded, fewest_pairs, is_below, prediction_interval
+from unlearn.audit.record.intervals import bounded, excess_p_value, fewest_pairs, holm, is_below, prediction_interval
 from unlearn.audit.record.record import MASKED, MODEL, ORIGINAL, RANDOM, RETRAINED, Measurement, Reading
 
 INSIDE, MORE, LESS, DIFFERS, NOT_EVALUATED = "inside", "more left", "less than retrained", "differs", "not evaluated"
-STATUSES = (INSIDE, MORE, LESS, DIFFERS, NOT_EVALUATED)
-STILL_CALLED = 5.0  # per cent of forget images, where no retrained model says what is usual
+STILL_CALLED = 5.0  # % of forget images, if no retrained model shows what is usual
 HALF_WAY = 0.5
-TOO_FAR_APART = "the references differ too much to tell: name more retrained models"
-RANDOM_HAS_MORE = "a random network, which knows nothing of the class, has more still"
+TOO_FAR_APART = "the references differ too much for a comparison: name more retrained models with --reference"
+RANDOM_HAS_MORE = "a random network, which knows nothing of the class, has even more"
 
 NOT_UNLEARNED, SUPPRESSION, UNDECIDED, TRACES, LIKE_RETRAINED = (
     "not unlearned",
@@ -64,20 +72,28 @@ NOT_UNLEARNED, SUPPRESSION, UNDECIDED, TRACES, LIKE_RETRAINED = (
 )
 SENTENCES = {
     NOT_UNLEARNED: "The model still calls images by the forgotten class: it is not unlearned.",
-    SUPPRESSION: "Output suppression only: the class is no longer called by its name, but the model holds no less of it than "
-    "one whose logit was masked. It is not unlearned.",
-    UNDECIDED: "Undecided: the model can't be told from masking or compared with retraining on these inputs.",
+    SUPPRESSION: "Output suppression only: the model no longer calls images by the class, but it holds no less of the class than "
+    "a model whose logit was masked. It is not unlearned.",
+    UNDECIDED: "Undecided: these inputs cannot distinguish the model from a masked one, or do not allow a comparison with "
+    "retraining.",
     TRACES: "More of the class is left than in a retrained model, though less than under a masked logit.",
     LIKE_RETRAINED: "On every measure that was evaluated, no more of the class is left than in a model that was retrained "
     "without it.",
 }
+PERHAPS_CHANCE = (
+    "On one measure more of the class is left than in a retrained model, though less than under a masked logit. Among this many "
+    "measures, one such difference may be chance."
+)
+FAMILIES = {"probe": "the linear probe", "relearn": "relearning"}  # rule 2
 
 
 @dataclass(frozen=True)
 class Finding:
     """One measure's status, and where this model stands between the masked logit and the retrained model.
 
-    `beats_mask` is None where that is unknown; `way` is 0 at the masked logit, 1 at the retrained model.
+    Args:
+        beats_mask: None if it is not known.
+        way: 0 at the masked logit, 1 at the retrained model.
     """
 
     name: str
@@ -97,10 +113,10 @@ class Verdict:
 
 
 def judge(measurements: Sequence[Measurement], confidence: float) -> Verdict:
-    findings = [judge_one(m, confidence) for m in measurements if not m.quality]
-    by_name = {m.name: m for m in measurements}
-    conclusion, reasons = conclude({f.name: f for f in findings}, by_name, confidence)
-    return Verdict(conclusion, SENTENCES[conclusion], findings, reasons)
+    judged = [m for m in measurements if not m.quality]
+    findings = {m.name: judge_one(m, confidence) for m in judged}
+    conclusion, sentence, reasons = conclusion_of(judged, findings, retain_accuracy(measurements), confidence)
+    return Verdict(conclusion, sentence, list(findings.values()), reasons)
 
 
 def judge_one(m: Measurement, confidence: float) -> Finding:
@@ -108,10 +124,10 @@ def judge_one(m: Measurement, confidence: float) -> Finding:
     ours, theirs, masked = (m.readings.get(subject) for subject in (MODEL, RETRAINED, MASKED))
     beats = beats_mask([m], confidence)
     if theirs is None or (m.against_retrained and len(theirs.values) < 3):
-        why = "it takes three retrained models or more" if m.against_retrained else "no retrained model is given"
+        why = "it needs three retrained models or more" if m.against_retrained else "no retrained model is given"
         return Finding(m.name, NOT_EVALUATED, why, None, beats)
     if ours is None:
-        return Finding(m.name, NOT_EVALUATED, "no value of this model", None, beats)
+        return Finding(m.name, NOT_EVALUATED, "this model has no value", None, beats)
     interval = bounded(interval_of(m, theirs, confidence), m.unit)
     way = way_gone(m, ours, theirs, masked) if masked else None
     status, why = status_of(ours.mean, *interval, m.more_left), ""
@@ -124,35 +140,40 @@ def judge_one(m: Measurement, confidence: float) -> Finding:
 
 
 def interval_of(m: Measurement, retrained: Reading, confidence: float) -> tuple[float, float]:
-    """Rule 1's interval of the retrained model."""
+    """Rule 1's interval of the retrained models."""
     centre = retrained.mean
-    candidates = [(centre - m.resolution, centre + m.resolution), (retrained.low, retrained.high)]
-    if len(retrained.values) > 1:
-        candidates.append(prediction_interval(means_of(m, retrained), confidence))
-    else:
-        candidates.append(prediction_interval(retrained.flat, confidence))
+    candidates = [
+        (centre - m.resolution, centre + m.resolution),
+        (retrained.low, retrained.high),
+        prediction_interval(spread_of(m, retrained), confidence),
+    ]
     return min(low for low, _ in candidates), max(high for _, high in candidates)
 
 
-def means_of(m: Measurement, retrained: Reading) -> list[float]:
-    """Each reference's mean; of distances, which they share, spread as far as those of one more model would be."""
+def spread_of(m: Measurement, retrained: Reading) -> list[float]:
+    """The values that show how much retrainings differ: each reference's mean, or the repeats of a single one.
+
+    The means of distances, which the references share, are spread as far as the mean of one more model would be.
+    """
+    if len(retrained.values) == 1:
+        return list(retrained.flat)
     means = retrained.by_model
     stretch = (len(means) - 1) / (len(means) - 2) if m.against_retrained and len(means) > 2 else 1.0
     return [retrained.mean + stretch * (mean - retrained.mean) for mean in means]
 
 
 def shown_by(m: Measurement, retrained: Reading, confidence: float) -> tuple[float, float]:
-    """What the references show themselves, without the room that the interval leaves for how little so few of them tell."""
+    """What the references show themselves, without the interval's allowance for how few they are."""
     if len(retrained.values) == 1:
         return interval_of(m, retrained, confidence)
-    means = means_of(m, retrained)
+    means = spread_of(m, retrained)
     return min(means) - m.resolution, max(means) + m.resolution
 
 
 def cannot_tell(m: Measurement, value: float, retrained: Reading, confidence: float) -> bool:
-    """Rule 1: whether the value is inside the interval for no better reason than that the references differ too much.
+    """Rule 1: whether the value is inside the interval only because the references differ too much.
 
-    The interval of two values reaches 15 times as far as they do: nearly everything is inside.
+    The interval of two values reaches 15 times as far as they do, so nearly everything is inside it.
     """
     low, high = shown_by(m, retrained, confidence)
     if (m.more_left >= 0 and value > high) or (m.more_left <= 0 and value < low):
@@ -171,7 +192,7 @@ def status_of(value: float, low: float, high: float, more_left: int) -> str:
 
 
 def beats_mask(family: Sequence[Measurement], confidence: float) -> bool | None:
-    """Rule 2 on measures of one family; None where none of them tells a masked logit apart, or the pairs are too few."""
+    """Rule 2 on the measures of one family; None if it is not known."""
     ours: list[float] = []
     masked: list[float] = []
     for m in filter(tells_mask, family):
@@ -189,14 +210,14 @@ def lower_than_mask(family: Sequence[Measurement]) -> bool:
 
 
 def less_than_masked(m: Measurement) -> float:
-    """How much less of the class than under the masked logit is left, in the measure's unit."""
+    """How much less of the class is left than under the masked logit, in the measure's unit."""
     return m.more_left * (m.readings[MASKED].mean - m.readings[MODEL].mean)
 
 
 def tells_mask(m: Measurement) -> bool:
-    """Whether more of the class is left under a masked logit than in a retrained model, or a random one where none is given.
+    """Rule 2: whether the measure can tell a masked logit from a retrained model, or from a random one if there is none.
 
-    Where all have the same value, as with a probe that is always right, not to be below the masked logit proves nothing.
+    If all have the same value, as on a probe that is always right, then not being below the masked logit proves nothing.
     """
     other = m.readings.get(RETRAINED) or m.readings.get(RANDOM)
     if not {MODEL, MASKED} <= set(m.readings) or m.more_left == 0:
@@ -205,105 +226,162 @@ def tells_mask(m: Measurement) -> bool:
 
 
 def way_gone(m: Measurement, ours: Reading, theirs: Reading, masked: Reading) -> float | None:
-    """(masked - ours) / (masked - retrained); None where the masked logit has no more of the class, by the resolution."""
+    """(masked - ours) / (masked - retrained); None if the masked logit does not have more of the class, by the resolution."""
     whole = masked.mean - theirs.mean
     return (masked.mean - ours.mean) / whole if m.more_left * whole > m.resolution else None
 
 
-def conclude(
-    findings: Mapping[str, Finding], measurements: Mapping[str, Measurement], confidence: float
-) -> tuple[str, list[str]]:
-    """Rule 3: the conclusion, and what it rests on."""
-    accuracy = findings.get("accuracy-forget")
-    called = measurements["accuracy-forget"].readings[MODEL].mean if accuracy else 0.0
-    if accuracy and (accuracy.status == MORE or (accuracy.status == NOT_EVALUATED and called > STILL_CALLED)):
-        return NOT_UNLEARNED, [f"it calls {called:.1f} % of the forget images by their class"]
-    families = {
-        "the linear probe": [m for name, m in measurements.items() if name.startswith("probe-")],
-        "relearning": [m for name, m in measurements.items() if is_relearning(name)],
-    }
+def conclusion_of(
+    judged: Sequence[Measurement], findings: Mapping[str, Finding], retain: Measurement | None, confidence: float
+) -> tuple[str, str, list[str]]:
+    """Rule 3: the conclusion, its sentence, and the reasons.
+
+    Args:
+        judged: the measurements that take part in the verdict.
+        findings: their findings, by the measurement's name.
+        retain: the retain accuracy, if it was measured.
+    """
+    if called := still_called(judged, findings):
+        return NOT_UNLEARNED, SENTENCES[NOT_UNLEARNED], called
+    families = {name: [m for m in judged if m.family == name and m.against_mask] for name in FAMILIES}
     beaten = {name: beats_mask(family, confidence) if family else None for name, family in families.items()}
-    held = [name for name, beats in beaten.items() if beats is False]
-    if held:
-        return SUPPRESSION, [f"it does not beat the masked logit on {name}" for name in held]
-    ways = {m.name: findings[m.name].way for family in families.values() for m in family}
-    gone = [way for way in ways.values() if way is not None]
+    if not_beaten := [FAMILIES[name] for name, beats in beaten.items() if beats is False]:
+        reasons = [f"it does not beat the masked logit on {name}" for name in not_beaten]
+        return SUPPRESSION, SENTENCES[SUPPRESSION], reasons
+    ways = [findings[m.name].way for family in families.values() for m in family]
+    gone = [way for way in ways if way is not None]
     if gone and max(gone) < HALF_WAY:
-        return SUPPRESSION, [
-            "it has not gone half of the way from the masked logit to the retrained model on any probe or curve"
-        ]
-    lacking = [unknown(name, families[name], confidence) for name, beats in beaten.items() if beats is None]
-    lacking += not_compared(findings, {name: families[name] for name, beats in beaten.items() if beats})
-    evaluated = [f for f in findings.values() if f.status != NOT_EVALUATED]
-    left = [
-        f"more than in the retrained model: {measurements[f.name].title}" + (f" ({f.why})" if f.why else "")
-        for f in evaluated
-        if f.status == MORE
-    ]
+        reason = "it has not gone half of the way from the masked logit to the retrained model on any probe or curve"
+        return SUPPRESSION, SENTENCES[SUPPRESSION], [reason]
+    lacking = [unknown(FAMILIES[name], families[name], confidence) for name, beats in beaten.items() if beats is None]
+    compared = {FAMILIES[name]: families[name] for name, beats in beaten.items() if beats}
+    lacking += not_compared(judged, findings, compared)
+    evaluated = [m for m in judged if findings[m.name].status != NOT_EVALUATED]
+    more = [m for m in evaluated if findings[m.name].status == MORE]
+    left = [more_than_retrained(m, findings[m.name]) for m in more]
     if lacking:
-        return UNDECIDED, [*lacking, *left]
-    if left:
-        return TRACES, left
-    differing = [measurements[f.name].title for f in evaluated if f.status == DIFFERS]
-    untold = [measurements[f.name].title for f in findings.values() if f.why == TOO_FAR_APART]
-    return LIKE_RETRAINED, [
+        return UNDECIDED, SENTENCES[UNDECIDED], [*lacking, *left]
+    if more:
+        comparisons = [m for m in evaluated if m.more_left != 0]
+        remaining = after_correction(comparisons, more, confidence)
+        sentence = PERHAPS_CHANCE if len(more) == 1 and not remaining else SENTENCES[TRACES]
+        return TRACES, sentence, [*left, corrected(len(more), len(comparisons), remaining)]
+    differing = [m.title for m in evaluated if findings[m.name].status == DIFFERS]
+    unclear = [m.title for m in judged if findings[m.name].why == TOO_FAR_APART]
+    reasons = [
         f"{len(evaluated)} measures were evaluated, and none shows more of the class",
-        *weaker(measurements.get("accuracy-retain-real") or measurements.get("accuracy-retain")),
-        *(f"unlike the retrained model, which shows no knowledge of the class: {title}" for title in differing),
-        *(f"not told, since the references differ too much: {title}" for title in untold),
+        *weaker(retain),
+        *(
+            f"it differs from the retrained model, which does not show knowledge of the class: {title}"
+            for title in differing
+        ),
+        *(f"not evaluated, because the references differ too much: {title}" for title in unclear),
     ]
+    return LIKE_RETRAINED, SENTENCES[LIKE_RETRAINED], reasons
+
+
+def forget_accuracies(judged: Sequence[Measurement]) -> list[Measurement]:
+    """Of the accuracy family only the forget accuracy is judged: of the worst class if there are several."""
+    return [m for m in judged if m.family == "accuracy"]
+
+
+def retain_accuracy(measurements: Sequence[Measurement]) -> Measurement | None:
+    """The retain accuracy, on real images if it was measured on them."""
+    by_name = {m.name: m for m in measurements}
+    return by_name.get("accuracy-retain-real") or by_name.get("accuracy-retain")
+
+
+def still_called(judged: Sequence[Measurement], findings: Mapping[str, Finding]) -> list[str]:
+    """Rule 3: the reasons for which the model is not unlearned."""
+    reasons = []
+    for m in forget_accuracies(judged):
+        status, called = findings[m.name].status, m.readings[MODEL].mean
+        if status == MORE or (status == NOT_EVALUATED and called > STILL_CALLED):
+            reasons.append(f"it still calls images of the class by its name: {m.title} {called:.1f} %")
+    return reasons
+
+
+def more_than_retrained(m: Measurement, finding: Finding) -> str:
+    """The measure's value, and the end of the interval that it is outside of."""
+    assert finding.interval is not None
+    side, end = ("at most", finding.interval[1]) if m.more_left > 0 else ("at least", finding.interval[0])
+    value = with_unit(m.readings[MODEL].mean, m.unit)
+    why = f" ({finding.why})" if finding.why else ""
+    return f"more than in the retrained models: {m.title}, {value} against {side} {with_unit(end, m.unit)}{why}"
+
+
+def with_unit(value: float, unit: str) -> str:
+    return f"{value:.1f} {unit}" if unit in ("%", "points") else f"{value:.3g} {unit}".rstrip()
+
+
+def after_correction(comparisons: Sequence[Measurement], more: Sequence[Measurement], confidence: float) -> int:
+    """How many of the measures with more left remain outside after Holm's correction for the number of comparisons.
+
+    The level is that of one side of the interval. A measure inside its interval has the p-value 1 here, because the
+    spread, the resolution or the sampling error explains its value. So has a measure with a single value of the references.
+    """
+    p_values = [1.0] * (len(comparisons) - len(more))
+    for m in more:
+        others = spread_of(m, m.readings[RETRAINED])
+        p_values.append(excess_p_value(m.readings[MODEL].mean, others, m.more_left) if len(others) > 1 else 1.0)
+    return sum(holm(p_values, (1 - confidence) / 2))
+
+
+def corrected(outside: int, compared: int, remaining: int) -> str:
+    """The reason that puts the measures with more left into proportion."""
+    line = (
+        f"{outside} of {compared} comparisons {'is' if outside == 1 else 'are'} outside of the interval, and "
+        f"{remaining or 'none'} after Holm's correction for {compared} comparisons"
+    )
+    if outside == 1 and not remaining:
+        line += ": chance may explain it, and more retrained models (--reference) would settle it"
+    return line
 
 
 def weaker(retain: Measurement | None) -> list[str]:
-    """A reservation where the model is worse on the retain classes than the retrained ones, by more than the resolution."""
+    """A reservation if the model is worse on the retain classes than the retrained models, by more than the resolution."""
     if retain is None or not {MODEL, RETRAINED} <= set(retain.readings):
         return []
     ours, theirs = (retain.readings[subject].mean for subject in (MODEL, RETRAINED))
     if theirs - ours <= retain.resolution:
         return []
     return [
-        f"but it knows less of the other classes too ({ours:.1f} % against {theirs:.1f} % retain accuracy), and a weaker model holds "
-        "less of everything"
+        f"but it is worse on the other classes too ({ours:.1f} % against {theirs:.1f} % retain accuracy), and a weaker model "
+        "holds less of everything"
     ]
-
-
-REPEATED_BY = {"the linear probe": "--draws", "relearning": "--repeats"}
 
 
 def unknown(name: str, family: Sequence[Measurement], confidence: float) -> str:
-    """Why it is not known whether the model beats the masked logit on the family, and the cure where more repeats are one."""
+    """Why it is not known whether the model beats the masked logit on the family, and the cure if more repeats are one."""
     if not family:
         return f"not evaluated: {name}"
-    untold = f"not told from a masked logit by {name}"
+    sentence = f"{name} cannot distinguish this model from a masked logit"
     if not any({MODEL, MASKED} <= set(m.readings) for m in family):
-        return f"{untold}: there is no masked logit to compare with"
+        return f"{sentence}: there is no masked logit to compare with"
     telling = list(filter(tells_mask, family))
     if not telling:
         other = "the retrained models have" if any(RETRAINED in m.readings for m in family) else "random networks have"
-        return f"{untold}: {other} no less of the class there than the masked logit"
+        return f"{sentence}: there {other} no less of the class than the masked logit"
     unequal = sum(a != b for m in telling for a, b in zip(m.readings[MODEL].flat, m.readings[MASKED].flat, strict=True))
-    if unequal < fewest_pairs(confidence):
-        return (
-            f"{untold}: {unequal} paired repeats that differ, and the signed-rank test takes {fewest_pairs(confidence)} or more: "
-            f"raise {REPEATED_BY[name]}"
-        )
+    needed = fewest_pairs(confidence)
+    if unequal < needed:
+        options = sorted({m.repeated_by for m in telling if m.repeated_by})
+        cure = f": raise {' and '.join(options)}" if options else ""
+        return f"{sentence}: only {unequal} of its paired repeats differ, and the signed-rank test needs {needed}{cure}"
     gap = max(map(less_than_masked, telling))
-    return f"{untold}: less of the class is left there, but by {gap:.1f} at most, within what the measure can tell"
+    return f"{sentence}: this model has less of the class, but by {gap:.1f} at most, which is within the measure's resolution"
 
 
-def not_compared(findings: Mapping[str, Finding], families: Mapping[str, Sequence[Measurement]]) -> list[str]:
-    """Of forget accuracy and these families, which have no evaluated comparison with a retrained model, and why."""
+def not_compared(
+    judged: Sequence[Measurement], findings: Mapping[str, Finding], families: Mapping[str, Sequence[Measurement]]
+) -> list[str]:
+    """Rule 3: which of forget accuracy and these families have no evaluated comparison with a retrained model, and why."""
     if all(f.status == NOT_EVALUATED and f.why != TOO_FAR_APART for f in findings.values()):
         return ["not evaluated: the comparison with a retrained model"]
-    needed = {"forget accuracy": [f for name, f in findings.items() if name == "accuracy-forget"]}
+    needed = {"forget accuracy": [findings[m.name] for m in forget_accuracies(judged)]}
     needed |= {name: [findings[m.name] for m in family if tells_mask(m)] for name, family in families.items()}
-    return [
-        f"not evaluated: {name}" + (f", since {found[0].why}" if found else "")
-        for name, found in needed.items()
-        if all(f.status == NOT_EVALUATED for f in found)
-    ]
-
-
-def is_relearning(name: str) -> bool:
-    """From images of the forget class: a masked logit's rows are drawn anew there, so that the comparison is fair."""
-    return name.startswith("relearn-") and name != "relearn-retain"
+    reasons = []
+    for name, found in needed.items():
+        if all(f.status == NOT_EVALUATED for f in found):
+            reasons.append(f"not evaluated: {name}" + (f", because {found[0].why}" if found else ""))
+    return reasons

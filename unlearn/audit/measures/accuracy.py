@@ -1,9 +1,13 @@
-"""Accuracy pair, accuracy per class, and where the forgotten images go.
+"""Accuracy: which share of the images does the model call by their own class, and what does it call the forget images?
 
-Definition: the share of images that the model calls by their own class, over the retain classes and over the forget classes,
-and the confusion matrix. The target is the retrained model's pair, never 0 or 100 %. A masked logit has a perfect pair.
-Source: every unlearning paper; the confusion's distance is total variation, ½ Σ_c |a_c - b_c|.
-Cost: one forward pass of the judged images a subject.
+Definition: the share of correctly called images, over the retain classes and over the forget classes, and the confusion matrix.
+With several forget classes the verdict uses the forget class that is called most often; the share over all of them is shown
+beside it. The target is the accuracy pair of the retrained model, never 0 or 100 %. A model with a masked logit has a
+perfect pair, so a good pair proves nothing by itself.
+Where forget images go is a distribution over the called classes; its distance to the retrained model's distribution is the
+total variation, ½ Σ_c |a_c - b_c|, from 0 to 1.
+Source: every paper on unlearning.
+Cost: one forward pass of the judged images per model.
 """
 
 from __future__ import annotations
@@ -13,9 +17,22 @@ from torch import Tensor
 
 from unlearn.audit.bench import Bench
 from unlearn.audit.images import Source
+from unlearn.audit.record.details import INDEX, NOTHING, SHARES, by_subject, details
 from unlearn.audit.record.intervals import share_interval
 from unlearn.audit.record.record import RETRAINED, Measurement, Reading
 from unlearn.evaluate import confusion_matrix
+
+CONFUSION = details(
+    confusion=by_subject(
+        {"type": "array", "items": {"type": "array", "items": INDEX}},
+        "images of a subject's first model, by true class (row) and called class (column)",
+    )
+)
+DETAILS = {
+    "accuracy": {"accuracy-retain": NOTHING, "accuracy-forget": CONFUSION, "accuracy-forget-worst": SHARES},
+    "divergence": {"confusion-distance": NOTHING},
+}
+FROM_REAL_FORGET = ("forget accuracy",)
 
 
 def measure(bench: Bench) -> list[Measurement]:
@@ -23,25 +40,44 @@ def measure(bench: Bench) -> list[Measurement]:
     forgotten = torch.zeros(bench.num_classes, dtype=torch.bool)
     forgotten[list(bench.forget)] = True
     confusions = confusions_on(source, bench)
-    first = {subject: matrices[0].tolist() for subject, matrices in confusions.items()}
-    forgotten_J = bench.is_forgotten(source.judge.labels)
-    sets = (("retain", "retain accuracy", ~forgotten, 0.5), ("forget", "forget accuracy", forgotten, 1.0))
+    images = bench.is_forgotten(source.judge.labels)
+    several = len(bench.forget) > 1
     measurements = [
         Measurement(
-            name=f"accuracy-{name}", title=title, unit="%", more_left=1, source=source.kind,
-            resolution=bench.resolution(least, int((forgotten_J == (name == "forget")).sum())),
-            quality=name == "retain", details={"confusion": first} if name == "forget" else {},
-            readings={s: accuracy(matrices, rows, bench) for s, matrices in confusions.items()},
-        )
-        for name, title, rows, least in sets
-    ]  # fmt: skip
+            name="accuracy-retain",
+            family="accuracy",
+            title="retain accuracy",
+            unit="%",
+            more_left=1,
+            resolution=bench.resolution(0.5, int((~images).sum())),
+            source=source.kind,
+            readings={s: accuracy(matrices, ~forgotten, bench) for s, matrices in confusions.items()},
+            key=True,
+            quality=True,
+        ),
+        Measurement(
+            name="accuracy-forget",
+            family="accuracy",
+            title="forget accuracy, all forget classes together" if several else "forget accuracy",
+            unit="%",
+            more_left=1,
+            resolution=bench.resolution(1.0, int(images.sum())),
+            source=source.kind,
+            readings={s: accuracy(matrices, forgotten, bench) for s, matrices in confusions.items()},
+            key=True,
+            quality=several,  # the worst class is judged instead
+            details={"confusion": {subject: matrices[0].tolist() for subject, matrices in confusions.items()}},
+        ),
+    ]
+    if several:
+        measurements.append(worst_class(confusions, bench))
     if RETRAINED in confusions:
         measurements.append(destinations(confusions, forgotten, bench))
     return measurements
 
 
 def confusions_on(source: Source, bench: Bench) -> dict[str, list[Tensor]]:
-    """Of each subject's models, on the source's judged images."""
+    """The confusion matrix (K, K) of each subject's models on the source's judged images."""
     return {
         subject: [
             confusion_matrix(
@@ -54,15 +90,40 @@ def confusions_on(source: Source, bench: Bench) -> dict[str, list[Tensor]]:
 
 
 def accuracy(confusions: list[Tensor], rows: Tensor, bench: Bench) -> Reading:
-    """Per cent, over the images of the chosen true classes, with their sampling error as the interval."""
+    """In %, over the images of the true classes in `rows` (K,), with the sampling error of all images as the interval."""
     counts = [(int(c.diagonal()[rows].sum()), int(c[rows].sum())) for c in confusions]
     right, seen = map(sum, zip(*counts, strict=True))
     values = tuple((100 * right / seen,) for right, seen in counts)
     return Reading(values, *share_interval(right, seen, bench.settings.confidence))
 
 
+def worst_class(confusions: dict[str, list[Tensor]], bench: Bench) -> Measurement:
+    """Forget accuracy of the forget class that a model calls most often: it must not hide among the others."""
+    images = bench.fewest_of(bench.source.judge.labels)
+    return Measurement(
+        name="accuracy-forget-worst",
+        family="accuracy",
+        title="forget accuracy of the class that is called most often",
+        unit="%",
+        more_left=1,
+        resolution=bench.resolution(1.0, images),
+        source=bench.source.kind,
+        readings={
+            subject: bench.reading([[most_called(c, bench.forget)] for c in matrices], images)
+            for subject, matrices in confusions.items()
+        },
+        key=True,
+        details={"images": images},
+    )
+
+
+def most_called(confusion: Tensor, forget: tuple[int, ...]) -> float:
+    """The largest accuracy, in %, of the forget classes that have images. confusion: (K, K)."""
+    return max(100 * int(confusion[c, c]) / seen for c in forget if (seen := int(confusion[c].sum())))
+
+
 def destinations(confusions: dict[str, list[Tensor]], forgotten: Tensor, bench: Bench) -> Measurement:
-    """How far the classes that forget images are called by lie from the retrained model's choice; 0 to 1."""
+    """How far the classes that forget images are called by are from those of the retrained model; 0 to 1."""
     goes = {subject: [where(c, forgotten) for c in matrices] for subject, matrices in confusions.items()}
     readings = {}
     for subject, shares in goes.items():
@@ -72,9 +133,16 @@ def destinations(confusions: dict[str, list[Tensor]], forgotten: Tensor, bench: 
         if all(others):
             readings[subject] = bench.reading(others)
     return Measurement(
-        name="confusion-distance", title="where forget images go, against retrained", unit="", more_left=0,
-        resolution=0.1, source=bench.source.kind, readings=readings, against_retrained=True,
-    )  # fmt: skip
+        name="confusion-distance",
+        family="divergence",
+        title="where forget images go, against retrained",
+        unit="",
+        more_left=0,
+        resolution=0.1,
+        source=bench.source.kind,
+        readings=readings,
+        against_retrained=True,
+    )
 
 
 def where(confusion: Tensor, forgotten: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
-"""Linear probe: whether the features before the last layer still tell the forgotten class apart.
+"""Linear probe: do the features before the last layer still tell the forgotten class from the others?
 
 Definition: multinomial logistic regression on standardised, frozen penultimate features, fitted to n labelled images of every
-class; the value is its accuracy on judged images of the forget class, of several the highest. Chance is the wrong reference: the
-features of a retrained and even of a randomly initialised network tell classes apart (57 % and 40 % on MNIST at n = 5, against 84 %
-under a masked logit).
-Source: linear probes are those of Alain & Bengio 2016; as a test of unlearning, see e.g. Golatkar et al. 2020.
-Cost: one forward pass of two image sets and `draws` small regressions a model.
+class. The value is its accuracy on judged images of the forget class; with several forget classes, the highest accuracy. Chance
+is the wrong reference, because the features of a retrained and even of a randomly initialised network tell classes apart
+(57 % and 40 % on MNIST at n = 5, against 84 % under a masked logit).
+Source: Alain & Bengio 2016 for linear probes; Golatkar et al. 2020 for probes as a test of unlearning.
+Cost: one forward pass of two image sets and `draws` small regressions per model.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ from torch import Tensor
 from synth.checkpoint.classifier import Classifier
 from unlearn.audit.audit_settings import counts
 from unlearn.audit.bench import Bench
+from unlearn.audit.record.details import SHARES
 from unlearn.audit.record.record import Measurement
+
+DETAILS = {"probe": {"probe-[0-9]+": SHARES}}
+FROM_REAL_FORGET = ("linear probe",)
+ON_FIRST_SCREEN = (1, 5)  # labels per class
 
 
 def measure(bench: Bench) -> list[Measurement]:
@@ -41,16 +46,25 @@ def measure(bench: Bench) -> list[Measurement]:
         values = bench.repeated(name, experiment, settings.draws)
         found.append(
             Measurement(
-                name=name, title=f"linear probe, {count} label{'s' * (count > 1)} a class", unit="%",
-                more_left=1, resolution=bench.resolution(5.0, images), source=source.kind, details={"images": images},
+                name=name,
+                family="probe",
+                title=f"linear probe, {count} label{'s' * (count > 1)} per class",
+                unit="%",
+                more_left=1,
+                resolution=bench.resolution(5.0, images),
+                source=source.kind,
                 readings={subject: bench.reading(rows, images) for subject, rows in values.items()},
+                key=count in ON_FIRST_SCREEN,
+                against_mask=True,
+                repeated_by="--draws",
+                details={"images": images},
             )
-        )  # fmt: skip
+        )
     return found
 
 
 def probe(fit_ND: np.ndarray, labels_N: np.ndarray, judge_MD: np.ndarray) -> np.ndarray:
-    """The classes (M,) by which a regression on the one set's features calls the other's."""
+    """Fit a regression to the features and labels of the first set, and return the classes (M,) that it calls the second."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -58,6 +72,6 @@ def probe(fit_ND: np.ndarray, labels_N: np.ndarray, judge_MD: np.ndarray) -> np.
 
     regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # 200 iterations are enough for the answers to settle
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the answers settle within 200 iterations
         regression.fit(fit_ND.astype(np.float64), labels_N)
     return regression.predict(judge_MD.astype(np.float64))

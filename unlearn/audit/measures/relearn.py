@@ -1,19 +1,20 @@
-"""Relearning: how quickly the forgotten class comes back when a few of its images are shown.
+"""Relearning: how quickly does the forgotten class come back after a model is shown a few of its images?
 
-Definition: copies of every subject are trained on n images a class (Adam, cross-entropy, batch norm in train mode, dropout off),
-and the accuracy on judged images of the forget class, of several the highest, is taken at steps 0, 1, 2, 4, ... The value is the
-curve's mean over those steps, which are spaced as logarithms. Beside it stand the steps to 95 % of the original's accuracy, of those
-that were looked at, and their ratio to the retrained model's, the Anamnesis Index (Chundawat et al. 2023, GKT; ideal 1). A step
-count that the curve's end cut off is marked as censored.
-The forget classes' rows of the last layer are drawn anew before, alike for all subjects: a masked logit would otherwise look as
-if it could not relearn at all. From retain images alone (Hu et al. 2025) the rows stay as they are.
+Definition: copies of every model are trained on n images per class (Adam, cross-entropy, batch norm in training mode, dropout off).
+The accuracy on judged images of the forget class is taken at steps 0, 1, 2, 3, 4, 6, 8, 12, 16 and so on; with several forget
+classes, the accuracy of the class that is called most often. The value is the mean of this curve over its steps, which are
+spaced roughly as logarithms.
+Beside the value stand the first of these steps at which a curve reaches 95 % of the original's accuracy, and its ratio to
+the retrained model's step, the Anamnesis Index (Chundawat et al. 2023, GKT; ideal 1). A curve that ends below the target is
+marked as censored.
+The last layer's rows of the forget classes are drawn anew first, the same for all models. Otherwise a masked logit would look
+as if it could not relearn at all. The rows stay as they are when a model is trained on retain images only (Hu et al. 2025).
 Cost: subjects x repeats x (label counts + 2) runs of `relearn_steps` steps; most of an audit's time.
 """
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,18 +26,57 @@ from synth.checkpoint.batch_norm import batch_norm_layers
 from synth.checkpoint.classifier import Classifier, predict, to_unit
 from synth.checkpoint.layers import last_layer
 from unlearn.audit.audit_settings import counts
-from unlearn.audit.bench import Bench
+from unlearn.audit.bench import Bench, check_finite
+from unlearn.audit.record.details import IMAGES, INDEX, by_subject, details
 from unlearn.audit.record.intervals import fewest_pairs
 from unlearn.audit.record.record import MASKED, MODEL, ORIGINAL, RETRAINED, CannotRunError, Measurement
 from unlearn.data import LabelledImages
 
-SYNTHETIC_LABELS = 20
+SYNTHETIC_LABELS = 20  # images per class
 RETAIN_LABELS = 100
+ON_FIRST_SCREEN = 20
+
+NUMBER = {"type": "number"}
+CURVE = details(
+    steps={"type": "array", "minItems": 1, "items": INDEX},
+    accuracy={
+        "type": "array",
+        "minItems": 1,
+        "items": NUMBER,
+        "description": "forget accuracy in % after each of the steps",
+    },
+    reached={**INDEX, "description": "the first of the steps at or above the target; the last step if there is none"},
+    censored={"type": "boolean", "description": "the curve ends below the target"},
+)
+ANAMNESIS = details(
+    steps_model=NUMBER,
+    runs_model=INDEX,
+    censored_model=INDEX,
+    steps_retrained=NUMBER,
+    runs_retrained=INDEX,
+    censored_retrained=INDEX,
+    index={
+        "type": ["number", "null"],
+        "description": "mean step of this model, divided by that of the retrained models",
+    },
+    bound={"enum": ["exact", "at least", "at most", "unknown"]},
+)
+CURVES = details(
+    images=IMAGES,
+    target={**NUMBER, "description": "the forget accuracy in % that counts as relearned"},
+    curves=by_subject(
+        {"type": "array", "items": CURVE}, "a curve for each model and repeat of a subject, in this order"
+    ),
+    anamnesis={"anyOf": [ANAMNESIS, {"type": "null"}], "description": "null without a retrained model"},
+)
+DETAILS = {"relearn": {"relearn-([0-9]+|retain|synthetic)": CURVES}}
+FROM_REAL = ("what comes back from retain images",)
+FROM_REAL_FORGET = ("relearning",)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Forget accuracy in per cent after so many steps."""
+    """Forget accuracy, in %, after each of the steps."""
 
     steps: tuple[int, ...]
     accuracy: tuple[float, ...]
@@ -46,7 +86,7 @@ class Curve:
         return sum(self.accuracy) / len(self.accuracy)
 
     def reaches(self, target: float) -> tuple[int, bool]:
-        """The first step at or above the target, and False; or the last step, and True: censored."""
+        """The first step at or above the target, and False; or the last step, and True, which means censored."""
         for step, value in zip(self.steps, self.accuracy, strict=True):
             if value >= target:
                 return step, False
@@ -67,14 +107,18 @@ def relearn(
     samples: LabelledImages,
     judge: LabelledImages,
     bench: Bench,
-    generator: torch.Generator,
+    rng: torch.Generator,
     fresh_rows: bool = True,
 ) -> Curve:
-    """The curve of a copy of the model; `model` itself is left as it is."""
+    """The curve of a copy of the model; `model` itself does not change.
+
+    Raises:
+        CannotRunError: the copy's answers become NaN or infinite.
+    """
     settings, forget = bench.settings, bench.forget
     copied, device = copy.deepcopy(model).requires_grad_(True), model.mean.device
     if fresh_rows:
-        draw_rows_anew(copied, forget, generator)
+        draw_rows_anew(copied, forget, rng)
     optimiser = torch.optim.Adam(copied.parameters(), lr=settings.relearn_lr)
     images, labels = samples.images.to(device), samples.labels.to(device)
     batch = min(settings.relearn_batch, len(samples))
@@ -82,13 +126,16 @@ def relearn(
     for step in range(settings.relearn_steps + 1):
         if step in grid:
             copied.eval()
-            accuracy.append(bench.most_called(predict(copied, judge.images).argmax(1) == judge.labels, judge.labels))
-            for layer in batch_norm_layers(copied):  # alone: dropout would draw from a generator that the threads share
+            logits = predict(copied, judge.images)
+            check_finite(logits)
+            accuracy.append(bench.most_called(logits.argmax(1) == judge.labels, judge.labels))
+            # Only batch norm trains: dropout would draw from a random source that the threads share.
+            for layer in batch_norm_layers(copied):
                 layer.train()
         if step == settings.relearn_steps:
             break
         if len(order) < batch:
-            order = torch.randperm(len(samples), generator=generator)
+            order = torch.randperm(len(samples), generator=rng)
         rows, order = order[:batch].to(device), order[batch:]
         optimiser.zero_grad(set_to_none=True)
         F.cross_entropy(copied(to_unit(images[rows])), labels[rows]).backward()
@@ -97,11 +144,11 @@ def relearn(
 
 
 @torch.no_grad()
-def draw_rows_anew(model: Classifier, forget: tuple[int, ...], generator: torch.Generator) -> None:
-    """The forget classes' weights from U(-1/√D, 1/√D), as a new layer has them; their biases the mean of the others."""
+def draw_rows_anew(model: Classifier, forget: tuple[int, ...], rng: torch.Generator) -> None:
+    """Draw the forget classes' weights from U(-1/√D, 1/√D), as in a new layer; set their biases to the others' mean."""
     layer = last_layer(model)
     chosen = list(forget)
-    fresh = torch.rand(len(chosen), *layer.weight.shape[1:], generator=generator)
+    fresh = torch.rand(len(chosen), *layer.weight.shape[1:], generator=rng)
     bound = layer.weight[0].numel() ** -0.5
     layer.weight[chosen] = ((2 * fresh - 1) * bound).to(layer.weight)
     if layer.bias is not None:
@@ -116,18 +163,20 @@ def measure(bench: Bench) -> list[Measurement]:
     on_real = bench.judged is bench.real
     if bench.real and on_real:
         for count in counts(bench.settings.relearn_labels):
-            title = f"relearning from {there(bench.real.fit, count)} real images a class"
-            found.append(variant(bench, f"relearn-{count}", title, bench.real.fit, count, judge))
+            title = f"relearning from {there(bench.real.fit, count)} real images per class"
+            key = count == ON_FIRST_SCREEN
+            found.append(variant(bench, f"relearn-{count}", title, bench.real.fit, count, judge, key=key))
     if bench.real and len(retained := bench.real.fit.without(bench.forget)):
-        title = "what comes back from retain images alone"
+        title = "what comes back from retain images only"
         found.append(variant(bench, "relearn-retain", title, retained, RETAIN_LABELS, judge, fresh_rows=False))
     repeats = bench.settings.repeats
-    if not on_real:  # this curve is then the only one that can tell a masked logit, and must by itself
+    if not on_real:  # this curve is then the only one to compare with the masked logit
         repeats = max(repeats, fewest_pairs(bench.settings.confidence))
     if bench.synthetic and bench.is_forgotten(bench.synthetic.fit.labels).any():
-        title = f"relearning from {there(bench.synthetic.fit, SYNTHETIC_LABELS)} synthetic images a class"
+        pool = bench.synthetic.fit
+        title = f"relearning from {there(pool, SYNTHETIC_LABELS)} synthetic images per class"
         found.append(
-            variant(bench, "relearn-synthetic", title, bench.synthetic.fit, SYNTHETIC_LABELS, judge, repeats=repeats)
+            variant(bench, "relearn-synthetic", title, pool, SYNTHETIC_LABELS, judge, key=True, repeats=repeats)
         )
     if not found:
         raise CannotRunError("there is no image of the forget class to relearn from", "name real data with --data")
@@ -135,7 +184,7 @@ def measure(bench: Bench) -> list[Measurement]:
 
 
 def there(pool: LabelledImages, count: int) -> int:
-    """`count` images of each class, or as many as the pool has of the class with the fewest."""
+    """`count` images per class, or the number of images of the pool's smallest class if that is less."""
     return min(count, int(pool.labels.unique(return_counts=True)[1].min()))
 
 
@@ -147,30 +196,47 @@ def variant(
     count: int,
     judge: LabelledImages,
     fresh_rows: bool = True,
+    key: bool = False,
     repeats: int | None = None,
 ) -> Measurement:
+    """The curves of every subject from `count` images per class of the pool."""
+
     def experiment(model: Classifier, repeat: int) -> Curve:
         samples = bench.few(pool, count, name, repeat)
-        chance = bench.generator(name, repeat)
-        return relearn(model, samples, judge, bench, chance, fresh_rows)
+        return relearn(model, samples, judge, bench, bench.rng(name, repeat), fresh_rows)
 
     # With its rows drawn anew a masked logit is the original again: its curves are the original's, and cost nothing.
-    different = {s: models for s, models in bench.subjects.items() if not (fresh_rows and s == MASKED)}
-    run = dataclasses.replace(bench, subjects=different).repeated(name, experiment, repeats or bench.settings.repeats)
-    curves = {s: run[ORIGINAL if s == MASKED and fresh_rows else s] for s in bench.subjects}
-    original = predict(bench.subjects[ORIGINAL][0], judge.images).argmax(1) == judge.labels
+    same = {MASKED: ORIGINAL} if fresh_rows else {}
+    different = {subject: models for subject, models in bench.subjects.items() if subject not in same}
+    run = bench.beside(different).repeated(name, experiment, repeats or bench.settings.repeats)
+    curves = {subject: run[same.get(subject, subject)] for subject in bench.subjects}
     images = bench.fewest_of(judge.labels)
-    target = bench.settings.relearn_share * 100 * original.double().mean().item()
+    target = target_for(bench, judge)
     return Measurement(
-        name=name, title=title, unit="%", more_left=1, resolution=bench.resolution(5.0, images), source=bench.source.kind,
+        name=name,
+        family="relearn",
+        title=title,
+        unit="%",
+        more_left=1,
+        resolution=bench.resolution(5.0, images),
+        source=bench.source.kind,
         readings={s: bench.reading([[c.mean for c in model] for model in rows], images) for s, rows in curves.items()},
+        key=key,
+        against_mask=fresh_rows,  # with its rows as they are a masked logit cannot relearn
+        repeated_by="--repeats",
         details={
             "images": images,
             "target": target,
             "curves": {s: [curve_json(c, target) for model in rows for c in model] for s, rows in curves.items()},
             "anamnesis": anamnesis(curves, target),
         },
-    )  # fmt: skip
+    )
+
+
+def target_for(bench: Bench, judge: LabelledImages) -> float:
+    """`relearn_share` of the original's forget accuracy, in %: of the class that it calls most often, as in a curve."""
+    original = predict(bench.subjects[ORIGINAL][0], judge.images).argmax(1) == judge.labels
+    return bench.settings.relearn_share * 100 * bench.largest_share(original, judge.labels)
 
 
 def curve_json(curve: Curve, target: float) -> dict[str, Any]:
@@ -179,7 +245,11 @@ def curve_json(curve: Curve, target: float) -> dict[str, Any]:
 
 
 def anamnesis(curves: dict[str, list[list[Curve]]], target: float) -> dict[str, Any] | None:
-    """Both mean step counts, how many runs each were censored, their ratio, and what the ratio is worth."""
+    """The mean step to the target of this model and of the retrained ones, and their ratio, the Anamnesis Index.
+
+    `bound` says what the ratio is worth: a censored run makes the step, and so the ratio, only a bound.
+    None without a retrained model.
+    """
     if RETRAINED not in curves:
         return None
     ours, theirs = (reached(curves[s], target) for s in (MODEL, RETRAINED))
@@ -188,10 +258,15 @@ def anamnesis(curves: dict[str, list[list[Curve]]], target: float) -> dict[str, 
     bounds = {(False, False): "exact", (True, False): "at least", (False, True): "at most", (True, True): "unknown"}
     index = mean_ours / mean_theirs if mean_theirs else None
     return {
-        "steps_model": mean_ours, "runs_model": len(ours), "censored_model": cut_ours,
-        "steps_retrained": mean_theirs, "runs_retrained": len(theirs), "censored_retrained": cut_theirs,
-        "index": index, "bound": bounds[cut_ours > 0, cut_theirs > 0] if index is not None else "unknown",
-    }  # fmt: skip
+        "steps_model": mean_ours,
+        "runs_model": len(ours),
+        "censored_model": cut_ours,
+        "steps_retrained": mean_theirs,
+        "runs_retrained": len(theirs),
+        "censored_retrained": cut_theirs,
+        "index": index,
+        "bound": bounds[cut_ours > 0, cut_theirs > 0] if index is not None else "unknown",
+    }
 
 
 def reached(curves: Sequence[Sequence[Curve]], target: float) -> list[tuple[int, bool]]:

@@ -1,8 +1,9 @@
-"""Retain accuracy on real images, where there is none of the forget classes among them, as after an erasure.
+"""Retain accuracy on real images, if the real images include none of the forget classes, as after an erasure.
 
-Definition: as the retain accuracy of the accuracy pair. All else is judged on synthetic images then, on which the original is right
-by choice; this one is not.
-Cost: one forward pass of the real test images a subject.
+Definition: the retain accuracy of the accuracy pair. All other measures are then judged on synthetic images, on which the original
+is always right because only such images were kept; this measure is not affected by that choice.
+Source: every paper on unlearning.
+Cost: one forward pass of the real test images per model.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ from __future__ import annotations
 import torch
 
 from unlearn.audit.bench import Bench
-from unlearn.audit.measures.accuracy import accuracy, confusions_on
+from unlearn.audit.measures.accuracy import CONFUSION, accuracy, confusions_on
 from unlearn.audit.record.record import Measurement
+
+DETAILS = {"accuracy": {"accuracy-retain-real": CONFUSION}}
+FROM_REAL = ("retain accuracy",)
 
 
 def measure(bench: Bench) -> list[Measurement]:
@@ -20,11 +24,19 @@ def measure(bench: Bench) -> list[Measurement]:
     confusions = confusions_on(bench.real, bench)
     retained = torch.ones(bench.num_classes, dtype=torch.bool)
     retained[list(bench.forget)] = False
+    images = int((~bench.is_forgotten(bench.real.judge.labels)).sum())
     return [
         Measurement(
-            name="accuracy-retain-real", title="retain accuracy on real images", unit="%", more_left=1, source="real",
-            resolution=bench.resolution(0.5, int((~bench.is_forgotten(bench.real.judge.labels)).sum())), quality=True,
-            details={"confusion": {subject: matrices[0].tolist() for subject, matrices in confusions.items()}},
+            name="accuracy-retain-real",
+            family="accuracy",
+            title="retain accuracy on real images",
+            unit="%",
+            more_left=1,
+            resolution=bench.resolution(0.5, images),
+            source="real",
             readings={subject: accuracy(matrices, retained, bench) for subject, matrices in confusions.items()},
+            key=True,
+            quality=True,
+            details={"confusion": {subject: matrices[0].tolist() for subject, matrices in confusions.items()}},
         )
-    ]  # fmt: skip
+    ]

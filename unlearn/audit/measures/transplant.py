@@ -1,13 +1,15 @@
-"""Last-layer transplant: whether the original's last layer finds the forgotten class in this model's features.
+"""Last-layer transplant: does the original's last layer find the forgotten class in this model's features?
 
-direct     the original's last layer on this model's features, where they are as many. Tells a model that only changed its
-           last layer: there the class is back at once. Between networks trained apart the features' order is arbitrary and the
-           value is chance (0.2, 35 and 0 % of three retrained LeNet5 on MNIST), so it is a trace and not judged as more left.
-stitched   between them a linear map, fitted by ridge regression from this model's features to the original's on *retain* images
-           alone (model stitching, Lenc & Vedaldi 2015). No image or label of the forgotten class is used, and the features may be
-           others in number and order: what the class leaves in features that were never shown it, the retrained model tells.
-The value of both is the accuracy on judged images of the forget class, of several the highest.
-Cost: one linear solve of D x D a model.
+direct     the original's last layer is put on this model's features, if there are equally many. This reveals a model in which only
+           the last layer was changed: the class is back at once. Between networks that were trained apart the order of
+           the features is arbitrary, and the value is chance (0.2, 35 and 0 % for three retrained LeNet5 on MNIST). So the
+           value is a trace, and does not count as more of the class being left.
+stitched   a linear map comes between them. It is fitted by ridge regression from this model's features to the original's, on
+           *retain* images only (model stitching, Lenc & Vedaldi 2015). No image and no label of the forgotten class is used,
+           and the features may differ in number and order. The retrained model shows how much of the class is found in
+           features that were never trained on it.
+The value of both is the accuracy on judged images of the forget class; with several forget classes, the highest accuracy.
+Cost: one linear solve of D x D per model.
 """
 
 from __future__ import annotations
@@ -18,9 +20,12 @@ from torch import Tensor, nn
 
 from synth.checkpoint.layers import last_layer
 from unlearn.audit.bench import Bench
-from unlearn.audit.record.record import ORIGINAL, Measurement
+from unlearn.audit.record.details import SHARES
+from unlearn.audit.record.record import ORIGINAL, Measurement, Reading
 
-RIDGE = 1e-2  # of the features' mean variance
+DETAILS = {"transplant": {"transplant-(direct|stitched)": SHARES}}
+FROM_REAL_FORGET = ("transplant",)
+RIDGE = 1e-2  # share of the features' mean variance
 
 
 def measure(bench: Bench) -> list[Measurement]:
@@ -37,6 +42,20 @@ def measure(bench: Bench) -> list[Measurement]:
     def called(features_ND: Tensor) -> float:
         return bench.most_called(apply_head(head, features_ND).argmax(1) == labels, labels)
 
+    def measurement(name: str, title: str, more_left: int, least: float, readings: dict[str, Reading]) -> Measurement:
+        return Measurement(
+            name=name,
+            family="transplant",
+            title=title,
+            unit="%",
+            more_left=more_left,
+            resolution=bench.resolution(least, images),
+            source=source.kind,
+            readings=readings,
+            key=name == "transplant-stitched",
+            details={"images": images},
+        )
+
     for subject, models in bench.subjects.items():
         features = [bench.outputs(model, source.judge).features[forgotten] for model in models]
         if all(f.shape[1] == target_ND.shape[1] for f in features):
@@ -46,17 +65,11 @@ def measure(bench: Bench) -> list[Measurement]:
             for model, judged in zip(models, features, strict=True)
         ]
         stitched[subject] = bench.reading([[called(f)] for f in moved], images)
-    titles = (
-        ("transplant-direct", "the original's last layer on its features", 0, 25.0, direct),
-        ("transplant-stitched", "the original's last layer through a map fitted on retain images", 1, 10.0, stitched),
-    )
+    title = "the original's last layer through a map fitted on retain images"
     return [
-        Measurement(
-            name=name, title=title, unit="%", more_left=more_left, resolution=bench.resolution(resolution, images),
-            source=source.kind, readings=readings, details={"images": images},
-        )
-        for name, title, more_left, resolution, readings in titles
-    ]  # fmt: skip
+        measurement("transplant-direct", "the original's last layer on its features", 0, 25.0, direct),
+        measurement("transplant-stitched", title, 1, 10.0, stitched),
+    ]
 
 
 def apply_head(head: nn.Linear | nn.Conv2d, features_ND: Tensor) -> Tensor:
@@ -67,7 +80,10 @@ def apply_head(head: nn.Linear | nn.Conv2d, features_ND: Tensor) -> Tensor:
 
 
 def stitch(from_ND: Tensor, to_NE: Tensor, judged_MD: Tensor) -> Tensor:
-    """The judged features mapped by argmin_{W,b} ||X W + b - Y||² + λ ||W||², λ being `RIDGE` of X's variance per sample."""
+    """The judged features, mapped to (M, E).
+
+    The map minimises ||X W + b - Y||² + λ ||W||² over W and b, with λ = `RIDGE` times the mean variance of X per sample.
+    """
     x, y = from_ND.double(), to_NE.double()
     mean_x, mean_y = x.mean(0), y.mean(0)
     centred = x - mean_x

@@ -1,4 +1,4 @@
-"""Where a student comes from: its run's settings and metrics, and the shards with their hashes. For the report's chain."""
+"""Where a student comes from: its run's settings and metrics, and the shards with their hashes."""
 
 from __future__ import annotations
 
@@ -9,34 +9,83 @@ from typing import Any
 
 from synth.shards.index import index_sha256, read_index
 from synth.shards.store import open_store
-from unlearn.run.folder import METRICS, PROVENANCE, SETTINGS
+from unlearn.run.folder import METRICS, PROVENANCE, SETTINGS, STUDENT
 
-MOST_METRICS = 500  # lines in a report
+MOST_METRICS = 500  # lines in a report, besides the last one
 
 
 def describe(student: Path, student_sha256: str | None, shards: str | None) -> dict[str, Any]:
-    return {"run": run_of(student.parent, student_sha256), "shards": shards_of(shards) if shards else None}
+    """The record's `origin`: the run that made the student, what contradicts it, and the audit's shards."""
+    run, problems = read_run(student, student_sha256)
+    return {"run": run, "problems": problems, "shards": shards_of(shards) if shards else None}
 
 
 def run_of(folder: Path, student_sha256: str | None) -> dict[str, Any] | None:
-    """The unlearning run that a student came out of; None where it lies elsewhere, or is one of the run's way (--keep-students):
-    settings and metrics tell how the last one was made.
+    """The folder's run if it made this student; None if there is none, or if it contradicts the student."""
+    return read_run(folder / STUDENT, student_sha256)[0]
+
+
+def read_run(student: Path, student_sha256: str | None) -> tuple[dict[str, Any] | None, list[str]]:
+    """The run in the student's folder if it made the student, and how the folder contradicts the student.
+
+    A student in a folder without a run, or one of another name than the run's final student, such as an earlier one that
+    --keep-students kept, is no contradiction: the settings and metrics just do not describe it.
     """
+    folder = student.parent
+    files = {name: folder / name for name in (PROVENANCE, SETTINGS, METRICS)}
+    if not (files[PROVENANCE].exists() or files[METRICS].exists()):
+        return None, []
+    final = student.name == STUDENT
     try:
-        provenance = json.loads((folder / PROVENANCE).read_text())
-        settings = json.loads((folder / SETTINGS).read_text())
-        lines = (folder / METRICS).read_text().splitlines()
-        metrics = [json.loads(line, parse_constant=lambda _: None) for line in lines]  # a record has no NaN
-    except (OSError, ValueError):
-        return None
-    if provenance.get("student_sha256") != student_sha256:
-        return None
+        provenance = read_object(files[PROVENANCE])
+        if provenance.get("student_sha256") != student_sha256:
+            problem = (
+                f"{student} is not the student that {files[PROVENANCE]} names: one of the two files was changed or replaced "
+                "after the run"
+            )
+            return None, [problem] if final else []
+        settings = read_object(files[SETTINGS])
+        metrics = read_lines(files[METRICS])
+    except FileNotFoundError as error:
+        return None, [f"{error.filename} is missing: the run did not finish, or the file was removed"] if final else []
+    except (OSError, ValueError) as error:
+        return None, [f"the run of {student} cannot be read: {error}"] if final else []
+    return {"settings": settings, "provenance": provenance, "metrics": thinned(metrics)}, []
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Raises ValueError if the file holds no JSON object."""
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error})") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged (it holds no JSON object)")
+    return found
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The metrics, one JSON object per line; NaN and infinity become null. Raises ValueError for another line."""
+    try:
+        found = [json.loads(line, parse_constant=lambda _: None) for line in path.read_text().splitlines()]
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error})") from error
+    if not all(isinstance(line, dict) for line in found):
+        raise ValueError(f"{path} is damaged (a line holds no JSON object)")
+    return found
+
+
+def thinned(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """At most `MOST_METRICS` lines at equal distances, and the last one."""
     every = -(-len(metrics) // MOST_METRICS) or 1
-    return {"settings": settings, "provenance": provenance, "metrics": metrics[::every]}
+    kept = metrics[::every]
+    if metrics and kept[-1] is not metrics[-1]:
+        kept.append(metrics[-1])
+    return kept
 
 
 def shards_of(uri: str) -> dict[str, Any]:
-    """The run's facts, the hash of its index, and those of its shards as the index has them."""
+    """The facts of a run of synth generate, and the hashes of its index and of the shards that the index lists."""
     store = open_store(uri)
     index = read_index(store)
     card = dataclasses.asdict(index.card)

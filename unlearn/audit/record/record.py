@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -16,7 +18,7 @@ Values = tuple[tuple[float, ...], ...]  # by model of the subject, then by repea
 
 
 class CannotRunError(Exception):
-    """A measure that lacks an input: why, and what would make it possible."""
+    """A measure cannot run on these inputs. `why` names the cause, `cure` what would make the measure possible."""
 
     def __init__(self, why: str, cure: str) -> None:
         super().__init__(why)
@@ -25,7 +27,7 @@ class CannotRunError(Exception):
 
 @dataclass(frozen=True)
 class Reading:
-    """One subject's values, by model and repeat, and the interval (low, high) that the subject's mean lies in."""
+    """One subject's values, by model and repeat, and the interval (low, high) of the subject's mean."""
 
     values: Values
     low: float
@@ -44,10 +46,17 @@ class Reading:
         """The mean of each model's repeats."""
         return tuple(map(fmean, self.values))
 
+    @property
+    def finite(self) -> bool:
+        return all(map(math.isfinite, (*self.flat, self.low, self.high)))
+
     @classmethod
     def of(cls, values: Sequence[Sequence[float]], confidence: float, images: int | None = None) -> Reading:
-        """With the t interval of the models' mean; of a single model, of its repeats' mean. Where the values are per cents of
-        `images` images, it reaches as far as Wilson's interval of such a share at least.
+        """A reading with the t interval of its mean: over the models, or over the repeats of a single model.
+
+        Args:
+            images: the values are percentages of this many images. The interval then covers at least Wilson's interval of
+                such a share.
         """
         kept = tuple(tuple(map(float, model)) for model in values)
         means = [fmean(model) for model in kept] if len(kept) > 1 else kept[0]
@@ -64,46 +73,48 @@ class Measurement:
     """One quantity of every subject.
 
     Args:
-        unit: %, bits, steps, points (of a difference of per cents), or empty for a plain number.
-        more_left: 1 where a higher value means that more of the class is left, -1 where a lower one does, 0 where a
-            difference from the retrained model shows a trace of the method, but not knowledge of the class.
-        resolution: half the width, in the unit, that the retrained model's interval has at least.
-        quality: it tells what became of the other classes, or can't tell a trace from none; it takes part in the table, not in
-            the verdict.
-        against_retrained: it is a distance to retrained models, of which it takes two to have a value themselves.
-        source: what images it was measured on: real, synthetic, or none.
-        details: curves, matrices and counts, as JSON has them; `images` where the values are shares of so many.
+        family: the group that the measure belongs to. The rules of the verdict and the report's sections go by family:
+            accuracy, divergence, head, probe, relearn, transplant, membership, resurrection, or a new one.
+        unit: %, bits, steps, points (difference of two percentages), or empty for a plain number.
+        more_left: 1 if a higher value means that more of the class is left, -1 if a lower value does, 0 if a difference
+            from the retrained model is a trace of the method but not knowledge of the class.
+        resolution: the smallest difference that counts, in the unit. The retrained models' interval reaches at least
+            this far to either side.
+        source: the images that the measure was taken on: real, synthetic, or none.
+        key: the report shows the measure on its first screen.
+        quality: the measure is shown but has no part in the verdict, because it describes the other classes or because
+            it cannot tell a trace from none.
+        against_retrained: the value is a distance to the retrained models. They need another one to have a value
+            themselves.
+        against_mask: the measure takes part in the comparison with the masked logit (rule 2 of the verdict). The rules
+            compare the families probe and relearn.
+        repeated_by: the option of the command line that adds repeats, such as --draws; empty if there is none.
+        details: curves, matrices and counts, as JSON has them. `images` says that the values are shares of so many images.
     """
 
     name: str
+    family: str
     title: str
     unit: str
     more_left: int
     resolution: float
     source: str
     readings: Mapping[str, Reading]
+    key: bool = False
     quality: bool = False
     against_retrained: bool = False
+    against_mask: bool = False
+    repeated_by: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         readings = {}
-        for subject, r in self.readings.items():
-            low, high = bounded((r.low, r.high), self.unit)
-            values = [list(model) for model in r.values]
-            readings[subject] = {"mean": r.mean, "low": low, "high": high, "values": values}
-        return {
-            "name": self.name,
-            "title": self.title,
-            "unit": self.unit,
-            "more_left": self.more_left,
-            "resolution": self.resolution,
-            "source": self.source,
-            "quality": self.quality,
-            "against_retrained": self.against_retrained,
-            "readings": readings,
-            "details": dict(self.details),
-        }
+        for subject, reading in self.readings.items():
+            low, high = bounded((reading.low, reading.high), self.unit)
+            values = [list(model) for model in reading.values]
+            readings[subject] = {"mean": reading.mean, "low": low, "high": high, "values": values}
+        facts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {**facts, "readings": readings, "details": dict(self.details)}
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Measurement:
@@ -116,7 +127,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class NotRun:
-    """A measure that could not be run."""
+    """A measure that could not run."""
 
     name: str
     why: str

@@ -1,4 +1,8 @@
-"""The published schema of an audit's record, and the check of a record against it."""
+"""The published schema of an audit's record, and the check of a record against it.
+
+audit.schema.json describes everything but the `details` of the measurements: each measure's module declares those itself
+(`DETAILS`), and `schema()` merges both.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +15,44 @@ from typing import Any
 
 from synth.basics.errors import UserError
 
-VERSION = 1
+VERSION = 2
 LARGEST = 64 * 2**20  # bytes of a record
 
 
 @cache
 def schema() -> dict[str, Any]:
-    return json.loads((files("unlearn.audit.record") / "audit.schema.json").read_text())
+    """The schema (draft 2020-12) with the details of every measure that is installed."""
+    whole = json.loads((files("unlearn.audit.record") / "audit.schema.json").read_text())
+    whole["$defs"]["measurement"]["allOf"] = conditions()
+    return whole
+
+
+def conditions() -> list[dict[str, Any]]:
+    """A known family has only the names that its modules declare, and each name has the details that they declare.
+
+    So a reader of the record may rely on a measurement's fields whether it found the measurement by family or by name.
+    """
+    from unlearn.audit.measures import modules
+
+    by_family: dict[str, dict[str, Any]] = {}
+    for module in modules().values():
+        for family, names in module.DETAILS.items():
+            by_family.setdefault(family, {}).update(names)
+    found = []
+    for family, names in by_family.items():
+        one_of_them = {"pattern": f"^({'|'.join(names)})$"}
+        found.append(when("family", {"const": family}, {"name": one_of_them}))
+        for name, details in names.items():
+            found.append(when("name", {"pattern": f"^({name})$"}, {"family": {"const": family}, "details": details}))
+    return found
+
+
+def when(field: str, condition: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
+    return {"if": {"properties": {field: condition}}, "then": {"properties": then}}
 
 
 def check_record(record: Any, name: str = "the audit") -> None:
-    """Raise UserError where the record doesn't have the schema's form."""
+    """Raise UserError if the record does not have the schema's form."""
     import jsonschema
 
     try:
@@ -29,38 +60,48 @@ def check_record(record: Any, name: str = "the audit") -> None:
     except jsonschema.ValidationError as error:
         place = "/".join(map(str, error.absolute_path)) or "the top"
         raise UserError(
-            f"{name} is no audit record (at {place}: {error.message[:200]}): make it again with 'unlearn audit'"
+            f"{name} is not an audit record (at {place}: {error.message[:200]}): make it again with 'unlearn audit'"
         ) from error
 
 
 def finite(text: str) -> float:
-    """Raises ValueError for NaN, Infinity, and 1e999, none of which an audit writes."""
+    """Raises ValueError for NaN, Infinity and 1e999: an audit writes none of them."""
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is no number of an audit")
+        raise ValueError(f"an audit does not write the number {text}")
     return value
 
 
 def whole(text: str) -> int:
-    """Raises ArithmeticError where no float is as large."""
+    """Raises ArithmeticError if no float is as large."""
     float(int(text))
     return int(text)
 
 
 def parse_record(data: bytes, name: str) -> dict[str, Any]:
-    """The record in a file that may come from anywhere."""
+    """The record in a file that may come from anywhere.
+
+    Raises:
+        UserError: the file is not an audit record, or a record of another format version.
+    """
     try:
         record = json.loads(data, parse_float=finite, parse_int=whole, parse_constant=finite)
         version = record["format_version"] if isinstance(record, dict) else None
     except (ValueError, KeyError, ArithmeticError, RecursionError) as error:
-        raise UserError(f"{name} is no audit record: make it with 'unlearn audit'") from error
+        raise UserError(f"{name} is not an audit record: make it with 'unlearn audit'") from error
     if isinstance(version, int) and version > VERSION:
         raise UserError(f"{name} has format version {version}, newer than {VERSION}: update this package")
+    if isinstance(version, int) and version < VERSION:
+        raise UserError(
+            f"{name} has format version {version}, older than {VERSION}: run the audit again with 'unlearn audit', or read "
+            "it with the version that wrote it"
+        )
     check_record(record, name)
     return record
 
 
 def read_record(path: Path) -> dict[str, Any]:
+    """The record in a local file. Raises UserError as `parse_record` does, and if the file cannot be read."""
     try:
         if path.stat().st_size > LARGEST:
             raise UserError(f"{path} is too large for an audit record")

@@ -1,33 +1,34 @@
-"""Which code wrote a record or a page: the package's version, and a fingerprint of the sources that decide its words."""
+"""Which rules wrote a record or a page.
+
+The two constants are raised by hand, because only a person knows whether a change of the code changes a result: a comment
+does not, and must not turn the checks of older reports into "not checked". tests/unlearn/audit/test_versions.py
+fails if a result changed and its constant did not.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from functools import cache
 from importlib.metadata import version
-from importlib.resources import files
+
+# Raise it if the same readings lead to another verdict, reason or control: a change in unlearn/audit/judgement, in
+# record/intervals.py, or in a title of a measure.
+RULES_VERSION = 2
+# Raise it if the same record renders to another page: a change in the report's template, style, charts or words, which
+# include the docstrings of the measures and of verdict.py.
+PAGE_VERSION = 2
 
 PACKAGE = "data-free-unlearning"
 
 
 def audit_version() -> str:
-    """Of what decides a record: the measures, the rules and their words."""
-    return f"{version(PACKAGE)}, sources {fingerprint('unlearn.audit')}"
+    """The package's version and the version of the rules: what decides the words of a record, given its values."""
+    return f"{version(PACKAGE)}, rules {RULES_VERSION}"
 
 
 def page_version() -> str:
-    """Of what decides a page besides its record: the same, the page's own code and style, and what draws its charts."""
-    sources = fingerprint("unlearn.audit", "unlearn.report")
-    return f"{PACKAGE} {version(PACKAGE)}, sources {sources}, matplotlib {version('matplotlib')}"
+    """What decides the bytes of a page, given its record: page, rules, charts, templates, and the definitions of added measures."""
+    from unlearn.audit.measures import added_versions
 
-
-@cache
-def fingerprint(*packages: str) -> str:
-    """The first digits of the SHA-256 of the packages' Python and style files."""
-    digest = hashlib.sha256()
-    for package in packages:
-        sources = [file for file in files(package).iterdir() if file.name.endswith((".py", ".css"))]
-        for file in sorted(sources, key=lambda file: file.name):
-            data = file.read_bytes()
-            digest.update(f"{package}/{file.name} {len(data)}\n".encode() + data)
-    return digest.hexdigest()[:12]
+    parts = [f"{PACKAGE} {version(PACKAGE)}", f"page {PAGE_VERSION}", f"rules {RULES_VERSION}"]
+    parts += [f"{name} {version(name)}" for name in ("matplotlib", "jinja2")]
+    parts += [f"{name} {number}" for name, number in added_versions().items()]
+    return ", ".join(parts)

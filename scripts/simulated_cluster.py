@@ -1,8 +1,10 @@
-"""A large cluster as a model: workers of different speeds that fail, die and vanish, driven by the real Dispatch and publish.
+"""A model of a large cluster, whose workers differ in speed, fail, die and vanish.
 
-Its clock skips the time in which the driver would only wait. What the driver computes counts as it passes, in processor time, so
-that a busy machine changes nothing; what the model computes doesn't. So a driver that is too slow leaves workers idle here,
-as it would in earnest.
+The real Dispatch and publish drive it.
+
+The clock of the model skips the time in which the driver would only wait. The driver's own work counts as it passes, in
+processor time, so that other programs on the machine change nothing; the work of the model does not count. A driver
+that is too slow therefore leaves workers idle, as it would on a real cluster.
 """
 
 from __future__ import annotations
@@ -27,23 +29,25 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 @dataclass(frozen=True, kw_only=True)
 class Fates:
-    """How the model's cluster behaves; times in seconds."""
+    """How the modelled cluster behaves. Times are in seconds."""
 
     workers: int = 1000
     per_node: int = 8
     shard: float = 60.0  # the median on a node of speed 1
-    spread: float = 0.15  # of a shard's time, as a log-normal's sigma
-    slow_nodes: float = 0.05  # share of nodes at `slow_speed`
+    spread: float = 0.15  # the sigma of the log-normal distribution of a shard's time
+    slow_nodes: float = 0.05  # the share of nodes with speed `slow_speed`
     slow_speed: float = 0.5
-    raises: float = 0.001  # of attempts
-    dies: float = 0.002  # of attempts: the worker's process
-    vanishes: float = 1 / 36000  # nodes a second and node: one in ten hours
-    noticed: float = 34.0  # until Ray says that a vanished node's attempts are lost
-    back: float = 300.0  # until another machine takes its place
+    raises: float = 0.001  # the share of attempts that raise
+    dies: float = 0.002  # the share of attempts whose worker process dies
+    vanishes: float = 1 / 36000  # the rate at which a node vanishes, per second: once in ten hours
+    noticed: float = 34.0  # until Ray reports the attempts of a vanished node as lost
+    back: float = 300.0  # until another machine takes the place of a vanished node
 
 
 @dataclass
 class Attempt:
+    """One attempt at a shard: where it runs and how it ends."""
+
     job: ShardJob
     avoid: frozenset[str]
     node: str = ""
@@ -54,14 +58,16 @@ class Attempt:
 
 @dataclass
 class Tally:
-    useful: float = 0.0  # worker seconds at speed 1 that ended in a shard
-    lost: float = 0.0  # worker seconds that didn't
-    away: float = 0.0  # worker seconds at speed 1 of nodes that weren't there
+    """What the model counts. Worker seconds are at speed 1 unless stated."""
+
+    useful: float = 0.0  # worker seconds that ended in a shard
+    lost: float = 0.0  # worker seconds of the clock that ended in no shard
+    away: float = 0.0  # worker seconds of nodes that were not there
     events: dict[str, int] = field(default_factory=lambda: {"raised": 0, "died": 0, "nodes vanished": 0, "copies": 0})
 
 
 def off_the_clock(method: Method) -> Method:
-    """What the model itself computes takes no time."""
+    """The work of the model takes no time on its own clock."""
 
     @wraps(method)
     def wrapped(self: SimulatedCluster, *arguments: Any) -> Any:
@@ -75,7 +81,7 @@ def off_the_clock(method: Method) -> Method:
 
 
 class SimulatedCluster:
-    """A `Backend`."""
+    """The `Backend` of a Dispatch."""
 
     def __init__(self, fates: Fates, data: bytes, seed: int = 0) -> None:
         self.fates, self.data, self.draw = fates, data, random.Random(seed)
@@ -89,19 +95,19 @@ class SimulatedCluster:
         self.events: list[tuple[float, int, str, Any]] = []
         self.count = 0
         self.tally = Tally()
-        self.skipped = self.own = 0.0  # seconds that the clock was put forward, and that the model itself took
+        self.skipped = self.own = 0.0  # seconds by which the clock was put forward, and that the model took
         self.started = time.process_time()
         for name in names:
             self.at(self.draw.expovariate(fates.vanishes), "vanish", name)
 
     @property
     def bound(self) -> float:
-        """Seconds that no driver can undercut: the work that had to be done, over what the workers that were up do in one."""
+        """The least seconds that any driver needs: the necessary work over the capacity of the workers that were up."""
         return (self.tally.useful + self.tally.away) / self.capacity
 
     @property
     def capacity(self) -> float:
-        """Worker seconds at speed 1 in a second of all workers."""
+        """Worker seconds at speed 1 that all workers together do in a second."""
         return sum(self.speed.values()) * self.fates.per_node
 
     def now(self) -> float:
@@ -109,10 +115,11 @@ class SimulatedCluster:
 
     @property
     def driver_seconds(self) -> float:
-        """What the driver itself took."""
+        """The processor seconds that the driver itself took."""
         return time.process_time() - self.started - self.own
 
     def at(self, when: float, kind: str, what: Any) -> None:
+        """Plan an event. `kind` is the name of the method that carries it out."""
         self.count += 1
         heapq.heappush(self.events, (when, self.count, kind, what))
 
@@ -126,6 +133,7 @@ class SimulatedCluster:
         return handle
 
     def start_waiting(self) -> None:
+        """Begin queued attempts on idle workers."""
         while self.queue and self.idle:
             attempt = self.attempts.get(self.queue[0])
             if attempt is None or attempt.over:
@@ -233,7 +241,7 @@ class SimulatedCluster:
 
 
 class IndexOnly(Folder):
-    """Keeps what the driver keeps of a run, and counts its shards instead of storing them."""
+    """A store that keeps the indexes of a run, and counts its shards instead of storing them."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)

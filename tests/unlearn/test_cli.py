@@ -106,6 +106,16 @@ def test_an_existing_student_is_not_overwritten_untold(tiny_run: Path, tmp_path:
     assert unlearn(*command, "--overwrite").returncode == 0
 
 
+def test_a_run_starts_from_the_settings_of_another(tiny_run: Path, tmp_path: Path) -> None:
+    command = ["distill", "--shards", tiny_run, "--threads", "1"]
+    first = unlearn(*command, "--forget", "3", "--steps", "2", "--batch-size", "8", "--out", tmp_path / "first")
+    assert first.returncode == 0, first.stderr
+    settings = tmp_path / "first" / SETTINGS
+    again = unlearn(*command, "--config", settings, "--out", tmp_path / "again")
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "again" / STUDENT).read_bytes() == (tmp_path / "first" / STUDENT).read_bytes()
+
+
 def test_evaluating_on_other_data_names_the_mismatch(tiny_teacher_path: Path, tmp_path: Path) -> None:
     from PIL import Image
 

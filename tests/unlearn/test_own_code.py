@@ -1,4 +1,4 @@
-"""Code of the user's own runs where the user names it, and nowhere else: no shard and no report chooses it."""
+"""A user's own code runs only if the user names it: neither shards nor a report can choose code."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def quiet(line: str) -> None:
 
 @pytest.fixture
 def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """`module:function` of a network; the file `ran` appears beside the module once it is imported."""
+    """`module:function` of a network; the file `ran` appears beside the module when it is imported."""
     module = f"net_of_{request.node.name.split('[')[0]}"
     (tmp_path / f"{module}.py").write_text(MODULE)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -49,7 +49,7 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtur
 
 @pytest.fixture
 def run(tiny_run: Path, tmp_path: Path, code: str) -> Path:
-    """Shards that name the code as their teacher's architecture."""
+    """Shards whose teacher has the code as its architecture."""
     run = shutil.copytree(tiny_run, tmp_path / "shards")
     index = read_index(Folder(run))
     card = dataclasses.replace(index.card, architecture=code, width=1.0)
@@ -118,7 +118,7 @@ def test_a_student_of_ones_own_code_can_be_swept(run: Path, tmp_path: Path, code
     assert "sweep.csv" in done.output
 
 
-def test_models_of_several_codes_are_evaluated_together(tmp_path: Path, code: str) -> None:
+def test_models_with_different_code_are_evaluated_together(tmp_path: Path, code: str) -> None:
     card = digits_card(architecture=code, width=1.0)
     paths = {"original": tmp_path / "a", "unlearned": tmp_path / "b"}
     for path, architecture in zip(paths.values(), (code, "tests.runs:bare"), strict=True):

@@ -300,7 +300,7 @@ def carry_out(
     checkpoint = folder.load_checkpoint()
     done = checkpoint["step"] if checkpoint else 0
     if checkpoint:
-        real_images.count += checkpoint["real_images_read"]  # by the processes that ran the steps before
+        real_images.count += checkpoint.get("real_images_read", 0)  # by the processes that ran the steps before
     progress = Progress(method.steps, done=done, unit="steps")
     try:
         with events(request.tensorboard, done) as show:

@@ -24,8 +24,7 @@ AHEAD = 2  # shards that each process decodes in advance
 class Decoding(Dataset[Samples | UserError]):
     """The shards of a run with these numbers, in this order.
 
-    A UserError is returned, not raised: DataLoader would wrap an error that a process raises in a traceback of many
-    lines.
+    A UserError is returned, not raised: DataLoader would wrap it in a traceback of many lines.
     """
 
     def __init__(self, store: Store, index: Index, numbers: Sequence[int]) -> None:

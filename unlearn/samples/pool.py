@@ -51,8 +51,9 @@ def view_of(samples: Samples, plan: Plan) -> View:
 
 
 class ShardPool:
-    """The samples of a run that passed the filters. The pool grows shard by shard; 60,000 images of 32x32x3 take 184
-    MB.
+    """The samples of a run that passed the filters. The pool grows shard by shard.
+
+    60,000 images of 32x32x3 take 184 MB.
 
     Attributes:
         index: the run's index, as last read.

@@ -57,7 +57,7 @@ def test_question_and_answer_stand_first(html: str) -> None:
     assert "<svg" in first
 
 
-def test_the_page_is_well_formed_and_everything_seen_has_words(html: str) -> None:
+def test_the_page_is_well_formed_and_every_picture_has_words(html: str) -> None:
     outline = Outline()
     outline.feed(html)
     assert outline.open == []
@@ -142,7 +142,7 @@ def test_a_hostile_record_stays_text(audited: Path, tmp_path: Path) -> None:
     assert read_report(tmp_path / "report.html").record == record
 
 
-def test_a_chart_tells_in_words_what_it_shows(audited: Path) -> None:
+def test_a_chart_says_in_words_what_it_shows(audited: Path) -> None:
     record = read_record(audited / AUDIT)
     chart = relearning(next(m for m in record["measurements"] if m["name"] == "relearn-retain"))
     assert "cut off below the target" in chart[: chart.index(">")]

@@ -47,7 +47,7 @@ def test_differences_are_named_and_judged(audited: Path) -> None:
     assert found.conclusions == ("like retrained", "not unlearned")
 
 
-def test_what_was_left_out_or_is_judged_otherwise_is_named(audited: Path) -> None:
+def test_what_was_left_out_or_is_judged_in_another_way_is_named(audited: Path) -> None:
     old, new = read_record(audited / AUDIT), read_record(audited / AUDIT)
     old["measurements"] = [m for m in old["measurements"] if m["name"] != "resurrection"]
     old["measurements"][1]["resolution"] = 90.0
@@ -56,7 +56,7 @@ def test_what_was_left_out_or_is_judged_otherwise_is_named(audited: Path) -> Non
     assert compare(old, new).outside == named
 
 
-def test_what_is_audited_again_is_what_has_the_records_hashes(
+def test_a_replay_audits_the_files_with_the_hashes_of_the_record(
     models: Mapping[str, Path], audited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = read_record(audited / AUDIT)
@@ -68,7 +68,7 @@ def test_what_is_audited_again_is_what_has_the_records_hashes(
     assert (seen[0].student, seen[0].shards) == (models["first"], None)
 
 
-def test_other_models_or_shards_are_no_replay(audited: Path) -> None:
+def test_other_models_or_shards_are_not_a_replay(audited: Path) -> None:
     old, new = read_record(audited / AUDIT), read_record(audited / AUDIT)
     old["origin"]["shards"] = {"uri": "shards", "index_sha256": None, "shards": {"shard-000000.tar": "a" * 64}}
     new["models"]["student"]["sha256"] = "b" * 64
@@ -90,9 +90,14 @@ def test_the_student_is_made_again_from_its_runs_settings(
 ) -> None:
     runs.unlearn(distill_request(tiny_run, tmp_path / "run"), quiet)
     request = Request(
-        student=tmp_path / "run", teacher=tiny_teacher_path, forget=(0,), shards=str(tiny_run), out=tmp_path / "audit",
-        settings=dataclasses.replace(SMALL, relearn_steps=2, inversion_steps=2), workers=1,
-    )  # fmt: skip
+        student=tmp_path / "run",
+        teacher=tiny_teacher_path,
+        forget=(0,),
+        shards=str(tiny_run),
+        out=tmp_path / "audit",
+        settings=dataclasses.replace(SMALL, relearn_steps=2, inversion_steps=2),
+        workers=1,
+    )
     audit(request, quiet)
     found = replay(tmp_path / "audit", tmp_path / "again", Places(), None, None, 1, quiet, retrain=True)
     assert found.same_student is True
@@ -105,7 +110,7 @@ def test_the_student_is_made_again_from_its_runs_settings(
     assert (check.what[:24], check.why[-8:]) == ("the run's settings, metr", "settings")
 
 
-def test_shards_that_were_held_out_are_not_those_that_the_run_read(
+def test_the_shards_of_the_audit_need_not_be_those_that_the_run_read(
     tiny_teacher_path: Path, tiny_teacher: Classifier, tiny_run: Path, tmp_path: Path
 ) -> None:
     learnt = tmp_path / "learnt"
@@ -114,9 +119,14 @@ def test_shards_that_were_held_out_are_not_those_that_the_run_read(
     held_out = tmp_path / "held-out"
     make_run(held_out, recipe_for(tiny_teacher, QUICK), Plan(classes=tuple(range(10)), per_class=16, shard_size=80))
     request = Request(
-        student=tmp_path / "run", teacher=tiny_teacher_path, forget=(0,), shards=str(held_out), out=tmp_path / "audit",
-        settings=dataclasses.replace(SMALL, relearn_steps=1, inversion_steps=1), workers=1,
-    )  # fmt: skip
+        student=tmp_path / "run",
+        teacher=tiny_teacher_path,
+        forget=(0,),
+        shards=str(held_out),
+        out=tmp_path / "audit",
+        settings=dataclasses.replace(SMALL, relearn_steps=1, inversion_steps=1),
+        workers=1,
+    )
     record = audit(request, quiet)
     assert {check.state for check in verify(tmp_path / "audit", Places())} == {HOLDS}
     assert "the shards that the run read name this teacher" in {c.what for c in verify(tmp_path / "audit", Places())}
@@ -135,7 +145,7 @@ def test_shards_that_were_held_out_are_not_those_that_the_run_read(
         remake(record, tmp_path / "third", tiny_teacher_path, str(held_out), None, quiet)
 
 
-def test_a_report_that_tells_other_facts_does_not_agree(audited: Path) -> None:
+def test_a_report_with_other_facts_does_not_agree(audited: Path) -> None:
     def outside(change: Callable[[dict[str, Any]], object]) -> list[str]:
         old, new = read_record(audited / AUDIT), read_record(audited / AUDIT)
         change(old)

@@ -42,6 +42,11 @@ def config_option(written: str, options_of: Options = lambda content: content) -
     )
 
 
+def unlike_defaults(values: Mapping[str, Any], defaults: Any) -> dict[str, Any]:
+    """The values that differ from these settings. A default need not be given, and beside others it may have no effect."""
+    return {name: value for name, value in values.items() if value != getattr(defaults, name, None)}
+
+
 def check_command(path: Path, written_by: str | None, ctx: click.Context) -> None:
     if written_by is not None and written_by != ctx.command.name:
         raise UsageError(f"{path} was written by '{written_by}', not by '{ctx.command.name}': use it with {written_by}")

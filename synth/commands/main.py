@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from synth.basics.errors import UsageError
-from synth.commands.config import config_option
+from synth.commands.config import config_option, unlike_defaults
 from synth.commands.console import ClassList, Console
 from synth.commands.options import MACHINE, Command, option, settings_flags, settings_from_flags, stacked
 from synth.making.gate import QualityGate
@@ -41,6 +41,8 @@ def options_of_run(content: Mapping[str, Any]) -> Mapping[str, Any]:
     run = content["run"]
     gate = run["settings"].get("quality_gate")
     settings = {name: value for name, value in run["settings"].items() if name != "quality_gate"}
+    if run["method"] in SETTINGS:
+        settings = unlike_defaults(settings, SETTINGS[run["method"]]())
     bounds = {name: value for name, value in (gate or {}).items() if value is not None}
     written = ",".join(f"{name}={value}" for name, value in bounds.items())
     return {**settings, **run["plan"], "method": run["method"], "quality_gate": written or None}

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from synth.basics.errors import UsageError
-from synth.commands.config import config_option
+from synth.commands.config import config_option, unlike_defaults
 from synth.commands.options import Command, Decorator, option, settings_flags, settings_from_flags, stacked
 from unlearn.commands.options import (
     FROM_ENVIRONMENT,
@@ -98,6 +98,8 @@ def options_of_run(content: Mapping[str, Any]) -> Mapping[str, Any]:
     if method in METHODS.names() and not needs_teacher(METHODS.declared(method)):
         left_out |= fields_of(LoopSettings)
     named = {name: value for name, value in content.items() if not name.endswith("_sha256") and name not in left_out}
+    if method in METHODS.names():
+        named = unlike_defaults(named, METHODS.declared(method).SETTINGS())
     return {**named, "command": method}
 
 

@@ -204,7 +204,7 @@ def check_networks(request: Request, opened: Opened, card: ModelCard) -> None:
 
 
 def claim_of(request: Request, module: Any, opened: Opened) -> dict[str, Any]:
-    """What settings.json holds: all that the student depends on.
+    """What settings.json holds: all that the student depends on, and where its inputs were (`PLACES`).
 
     The index of shards that are still being made has no hash yet, so a method that may follow them claims the run of shards
     by what synth was asked to make.
@@ -219,6 +219,9 @@ def claim_of(request: Request, module: Any, opened: Opened) -> dict[str, Any]:
         "teacher_sha256": opened.teacher_sha256,
         "run_sha256": run_digest(opened.run) if opened.index else None,
         "index_sha256": opened.index_sha256 if methods.needs_teacher(module) else None,
+        "teacher": None if request.teacher is None else str(request.teacher),
+        "shards": request.shards,
+        "arch": request.trusted_architecture,
         **dataclasses.asdict(request.loop),
         **dataclasses.asdict(request.settings),
     }

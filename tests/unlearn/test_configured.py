@@ -1,0 +1,44 @@
+"""`unlearn METHOD --config settings.json` repeats a run."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from unlearn.commands.main import main
+from unlearn.run.folder import SETTINGS, STUDENT
+
+
+def unlearn(*arguments: object) -> str:
+    done = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["distill", "--steps", 6, "--batch-size", 16, "--forget", "0,3", "--temperature", 2],
+        ["edit", "--kind", "masked-logit", "--forget", 0],
+        ["gkt", "--preset", "tuned", "--rounds", 2, "--forget", 3, "--every", 1, "--seed", 4],
+    ],
+    ids=lambda options: options[0],
+)
+def test_a_run_is_repeated_from_its_settings(
+    options: list[object], tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    method = options[0]
+    inputs = ["--shards", tiny_run, *([] if method == "distill" else ["--teacher", tiny_teacher_path])]
+    unlearn(*options, *inputs, "--out", tmp_path / "first")
+    unlearn(method, "--config", tmp_path / "first" / SETTINGS, "--out", tmp_path / "second")
+    students = [(tmp_path / name / STUDENT).read_bytes() for name in ("first", "second")]
+    assert students[0] == students[1]
+
+
+def test_settings_of_another_method_are_refused(tiny_teacher_path: Path, tmp_path: Path) -> None:
+    unlearn("edit", "--kind", "masked-logit", "--teacher", tiny_teacher_path, "--forget", 0, "--out", tmp_path / "run")
+    done = CliRunner().invoke(
+        main, ["gkt", "--config", str(tmp_path / "run" / SETTINGS), "--out", str(tmp_path / "gkt")]
+    )
+    assert done.exit_code == 2
+    assert "was written by 'edit', not by 'gkt': use it with edit" in done.stderr

@@ -27,7 +27,7 @@ ROOMS = {
     ],
     "unlearn": [
         ["samples"],
-        ["settings", "tables", "real_images", "data_sets", "data", "evaluate", "train"],
+        ["settings", "real_images", "data_sets", "data", "evaluate", "evaluation_text", "optimise", "train"],
         ["methods"],
         ["run"],
         ["audit"],

@@ -12,7 +12,7 @@ from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import save_checkpoint
 from unlearn.data import DataSource, LabelledImages
 from unlearn.evaluate import evaluate, evaluate_model
-from unlearn.tables import evaluation_json, evaluation_tables
+from unlearn.evaluation_text import evaluation_json, evaluation_tables
 
 CARD = ModelCard(architecture="lenet5", class_names=("a", "b", "c"), input_shape=(1, 4, 4), mean=(0.0,), std=(1.0,))
 

@@ -122,13 +122,13 @@ def check_apart(
 
 def check_retrained(path: Path, card: ModelCard, forget: tuple[int, ...]) -> None:
     """Raise UsageError if the model's own card says that the model was not trained without the forget classes."""
-    told = card.training
-    if "teacher_sha256" in told:
+    training = card.training
+    if "teacher_sha256" in training:
         raise UsageError(
-            f"{path} was made from a teacher (by {told.get('method', 'unlearning')}), not retrained: a reference is "
+            f"{path} was made from a teacher (by {training.get('method', 'unlearning')}), not retrained: a reference is "
             f"trained without the forget classes from the start; {how_to_retrain(forget)}"
         )
-    without = told.get("without")
+    without = training.get("without")
     if isinstance(without, list) and (seen := [c for c in forget if c not in without]):
         raise UsageError(
             f"{path} was trained with images of class {', '.join(card.class_names[c] for c in seen)}, as its own card says, and "

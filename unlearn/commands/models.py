@@ -142,7 +142,7 @@ def evaluate(
     from synth.basics.device import machine
     from unlearn.data import DataSource
     from unlearn.evaluate import evaluate as evaluate_checkpoints
-    from unlearn.tables import evaluation_json, evaluation_tables
+    from unlearn.evaluation_text import evaluation_json, evaluation_tables
 
     named = {"original": teacher, "unlearned": model, "retrained": reference}
     evaluations, class_names = evaluate_checkpoints(

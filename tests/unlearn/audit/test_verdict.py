@@ -129,12 +129,12 @@ def test_undecided_still_names_what_has_more_left() -> None:
     ]
 
 
-@pytest.mark.parametrize(("ours", "told"), [(57, True), (48, False)])
-def test_like_retrained_says_if_the_model_is_weaker_on_the_other_classes(ours: float, told: bool) -> None:
-    retain = measurement("accuracy-retain", ours, (84, 84, 84) if told else (48, 48, 48), quality=True)
+@pytest.mark.parametrize(("ours", "weaker"), [(57, True), (48, False)])
+def test_like_retrained_says_if_the_model_is_weaker_on_the_other_classes(ours: float, weaker: bool) -> None:
+    retain = measurement("accuracy-retain", ours, (84, 84, 84) if weaker else (48, 48, 48), quality=True)
     found = judge([*audit_of(), retain], 0.95)
     assert found.conclusion == verdict.LIKE_RETRAINED
-    assert any("57.0 % against 84.0 % retain accuracy" in reason for reason in found.reasons) == told
+    assert any("57.0 % against 84.0 % retain accuracy" in reason for reason in found.reasons) == weaker
 
 
 def test_too_few_repeats_leave_it_undecided() -> None:
@@ -157,8 +157,8 @@ def test_too_few_repeats_leave_it_undecided() -> None:
         (40, (0, 4), 95, NOT_EVALUATED),
         (70, (67, 74), 99.4, INSIDE),  # no farther off than they are themselves
         (40, (67, 74), 99.4, INSIDE),
-        (97.5, (67, 99), 99.4, NOT_EVALUATED),  # one of them is no better than a masked logit
-        (97.5, (97, 99), 99.4, INSIDE),  # none of them is: the measure cannot tell them apart
+        (97.5, (67, 99), 99.4, NOT_EVALUATED),  # one reference is no better than a masked logit
+        (97.5, (97, 99), 99.4, INSIDE),  # no reference is better than a masked logit
         (97.5, (67, 68), 99.4, MORE),
         (97.5, (67,), 99.4, MORE),
     ],
@@ -309,10 +309,10 @@ def test_a_difference_that_chance_does_not_explain_is_a_trace() -> None:
 def test_the_rules_give_the_known_models_their_names() -> None:
     pairs = {pair: 10.0 for pair in ((0, 1), (0, 2), (1, 2))}
     measurements = [*audit_of(), distances(10, pairs, 3)]
-    told = {c["subject"]: c["conclusion"] for c in controls(measurements, 0.95)}
-    assert told.pop(ORIGINAL) == verdict.NOT_UNLEARNED
-    assert told.pop(MASKED) == verdict.SUPPRESSION
-    assert told == {f"retrained {n} of 3": verdict.LIKE_RETRAINED for n in (1, 2, 3)}
+    known = {c["subject"]: c["conclusion"] for c in controls(measurements, 0.95)}
+    assert known.pop(ORIGINAL) == verdict.NOT_UNLEARNED
+    assert known.pop(MASKED) == verdict.SUPPRESSION
+    assert known == {f"retrained {n} of 3": verdict.LIKE_RETRAINED for n in (1, 2, 3)}
 
 
 def test_a_known_model_with_a_wrong_name_is_a_failure_of_the_audit_itself() -> None:

@@ -52,7 +52,7 @@ def share_interval(right: float, seen: int, confidence: float) -> tuple[float, f
 def smallest_share(seen: int, confidence: float) -> float:
     """The largest share of `seen` images, in %, that is still compatible with none of them.
 
-    Two models that saw the same images cannot be told apart by a smaller difference either.
+    A smaller difference does not distinguish two models that saw the same images either.
     """
     return share_interval(0, seen, confidence)[1]
 

@@ -89,7 +89,7 @@ class Measurement:
         against_mask: the measure takes part in the comparison with the masked logit (rule 2 of the verdict). The rules
             compare the families probe and relearn.
         repeated_by: the option of the command line that adds repeats, such as --draws; empty if there is none.
-        details: curves, matrices and counts, as JSON has them. `images` says that the values are shares of so many images.
+        details: curves, matrices and counts, as JSON has them. `images` says that the values are shares of that many images.
     """
 
     name: str

@@ -1,6 +1,7 @@
 """`unlearn audit` as a whole, on digits."""
 
 import dataclasses
+import html
 import json
 import shutil
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from unlearn.audit.audit_settings import AuditSettings, counts
 from unlearn.audit.judgement import verdict
 from unlearn.audit.measures import relearn as relearning
 from unlearn.audit.record.schema import parse_record, read_record, schema
+from unlearn.audit.text import audit_text
 from unlearn.commands import auditing as commands
 from unlearn.commands.main import main
 from unlearn.data import DataSource, LabelledImages
@@ -36,12 +38,12 @@ from .subjects import SMALL, request_for
 quiet = lambda line: None  # noqa: E731
 
 
-def test_a_retrained_model_passes_and_the_known_models_get_their_names(audited: Path) -> None:
+def test_a_retrained_model_is_like_retrained_and_the_known_models_get_their_names(audited: Path) -> None:
     record = read_record(audited / AUDIT)
     assert record["verdict"]["conclusion"] == verdict.LIKE_RETRAINED, record["verdict"]
-    told = {c["subject"]: c["conclusion"] for c in record["controls"]}
-    assert told["original"] == verdict.NOT_UNLEARNED
-    assert told["masked logit"] == verdict.SUPPRESSION
+    known = {c["subject"]: c["conclusion"] for c in record["controls"]}
+    assert known["original"] == verdict.NOT_UNLEARNED
+    assert known["masked logit"] == verdict.SUPPRESSION
     assert {path.name for path in (audited / PICTURES).iterdir()} == set(record["pictures"])
     names = {m["name"] for m in record["measurements"]}
     assert {"accuracy-forget", "relearn-5", "relearn-20", "relearn-retain", "probe-1", "membership-ratio"} <= names
@@ -68,7 +70,7 @@ def test_several_students_in_one_go_get_the_records_of_single_audits(
     for name in single["pictures"]:
         assert (tmp_path / "first" / PICTURES / name).read_bytes() == (audited / PICTURES / name).read_bytes()
     subjects = sum(len(reading["values"]) for reading in single["measurements"][0]["readings"].values())
-    curves = 2 * (subjects - 1) + subjects  # a masked logit shares the original's, except from retain images
+    curves = 2 * (subjects - 1) + subjects  # a masked logit shares the original's curves, except from retain images
     # The second student has three curves of its own, and so has its random model, whose normalisation is the student's.
     assert len(counted) == SMALL.repeats * (curves + 3 + 3)
 
@@ -130,26 +132,26 @@ def test_without_real_data_it_says_so_and_judges_on_synthetic_images(
     assert record["origin"]["shards"]["teacher_sha256"] == record["models"]["teacher"]["sha256"]
 
 
-def test_shards_and_retrained_models_are_enough_to_conclude(
+def test_shards_and_retrained_models_are_enough_for_a_conclusion(
     models: Mapping[str, Path], shards: Path, tmp_path: Path
 ) -> None:
     few = dataclasses.replace(SMALL, inversion_steps=1, random_models=1)
     request = request_for(models, models["first"], tmp_path / "audit", data=None, shards=str(shards), settings=few)
     request = dataclasses.replace(request, references=(models["second"], models["fourth"]))  # close on few images
     record = audit(request, quiet)
-    told = {c["subject"]: c["conclusion"] for c in record["controls"]}
-    assert told["masked logit"] == verdict.SUPPRESSION
+    known = {c["subject"]: c["conclusion"] for c in record["controls"]}
+    assert known["masked logit"] == verdict.SUPPRESSION
     assert record["verdict"]["conclusion"] != verdict.UNDECIDED, record["verdict"]
 
 
 class WithoutZeros(DataSource):
-    """As after an erasure: no image of the class is left."""
+    """Data after an erasure: no image of class 0 is left."""
 
     def load(self, split: str) -> LabelledImages:
         return super().load(split).without((0,))
 
 
-def test_real_images_of_the_other_classes_are_used_where_those_of_the_class_are_gone(
+def test_real_images_of_the_other_classes_are_used_after_those_of_the_class_are_erased(
     models: Mapping[str, Path], shards: Path, tmp_path: Path
 ) -> None:
     few = dataclasses.replace(SMALL, inversion_steps=1, random_models=1)
@@ -166,13 +168,15 @@ def test_real_images_of_the_other_classes_are_used_where_those_of_the_class_are_
     assert not {"relearn-5", "membership-ratio"} & set(found)
     assert found["accuracy-retain-real"]["readings"]["retrained"]["mean"] > 80
     assert {line["split"]: line["images"] for line in record["ledger"]} == {"train": 9 * SMALL.pool, "test": 405}
-    assert "none of the forget classes" in next(n["why"] for n in record["not_run"] if n["name"] == run.NO_REAL_FORGET)
+    reasons = {n["name"]: n["why"] for n in record["not_run"]}
+    left_out = "on real images: forget accuracy, linear probe, relearning, transplant"
+    assert reasons[left_out] == "the real test images of digits have no image of the forget classes"
     assert record["verdict"]["conclusion"] != verdict.UNDECIDED, record["verdict"]
     write_report(tmp_path / "audit", tmp_path / "report.html")
     assert not [check for check in verify(tmp_path / "report.html", Places()) if check.state == BROKEN]
 
 
-def test_without_any_image_of_the_class_the_other_classes_accuracy_is_still_told(
+def test_without_any_image_of_the_class_the_accuracy_on_the_others_is_still_measured(
     models: Mapping[str, Path], tmp_path: Path
 ) -> None:
     few = dataclasses.replace(SMALL, inversion_steps=1, random_models=1, repeats=2)
@@ -184,7 +188,7 @@ def test_without_any_image_of_the_class_the_other_classes_accuracy_is_still_told
     assert record["verdict"]["conclusion"] == verdict.UNDECIDED
 
 
-def test_with_weights_alone_it_still_looks_at_the_head(models: Mapping[str, Path], tmp_path: Path) -> None:
+def test_with_only_the_models_the_last_layer_is_still_checked(models: Mapping[str, Path], tmp_path: Path) -> None:
     said: list[str] = []
     record = audit(request_for(models, models["first"], tmp_path / "audit", data=None, references=()), said.append)
     assert "accuracy: not run, there is no image to judge on" in said
@@ -198,7 +202,7 @@ def test_with_weights_alone_it_still_looks_at_the_head(models: Mapping[str, Path
     assert record["verdict"]["conclusion"] == verdict.UNDECIDED
 
 
-def test_shards_without_the_class_leave_out_what_needs_images_of_it(
+def test_shards_without_the_class_leave_out_the_measures_that_need_its_images(
     tiny_teacher_path: Path, tiny_teacher: Classifier, models: Mapping[str, Path], tmp_path: Path
 ) -> None:
     make_run(tmp_path / "run", recipe_for(tiny_teacher), Plan(classes=tuple(range(1, 10)), per_class=4, shard_size=36))
@@ -211,7 +215,7 @@ def test_shards_without_the_class_leave_out_what_needs_images_of_it(
     assert record["verdict"]["conclusion"] == verdict.UNDECIDED
 
 
-def test_shards_of_the_class_alone_leave_out_what_needs_images_of_others(
+def test_shards_of_only_the_class_leave_out_the_measures_that_need_other_images(
     tiny_teacher_path: Path, tiny_teacher: Classifier, models: Mapping[str, Path], tmp_path: Path
 ) -> None:
     make_run(tmp_path / "run", recipe_for(tiny_teacher, QUICK), Plan(classes=(0,), per_class=20, shard_size=20))
@@ -255,7 +259,7 @@ def test_bad_requests_are_refused_in_one_line(models: Mapping[str, Path], audite
     assert not out.exists()
 
 
-def test_a_folder_that_cannot_be_written_is_known_before_any_work(
+def test_a_folder_that_cannot_be_written_fails_before_any_work(
     models: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "run_measures", lambda *_: pytest.fail("a measure ran"))
@@ -265,8 +269,8 @@ def test_a_folder_that_cannot_be_written_is_known_before_any_work(
             audit(request_for(models, models["first"], out), quiet)
 
 
-def told(models: Mapping[str, Path], name: str, out: Path, **training: object) -> Path:
-    """A copy of the model whose card tells other facts of its training."""
+def with_card(models: Mapping[str, Path], name: str, out: Path, **training: object) -> Path:
+    """A copy of the model, whose card has other facts of its training."""
     model = load_checkpoint(models[name])
     model.card = dataclasses.replace(model.card, training=training)
     save_checkpoint(model, out)
@@ -281,11 +285,14 @@ def test_a_reference_is_another_model_that_never_saw_the_class(models: Mapping[s
     copied = Path(shutil.copy(models["second"], tmp_path / "copy.safetensors"))
     refused("are the same model", models["second"], copied)
     refused("is the audited student itself", models["first"])
-    refused("by its own card", models["second"], forget=(1,))
-    refused("by its own card", told(models, "second", tmp_path / "all.safetensors", without=[]))
-    refused("by distill.*not retrained", told(models, "second", tmp_path / "d", teacher_sha256="a", method="distill"))
+    refused("as its own card says", models["second"], forget=(1,))
+    refused("as its own card says", with_card(models, "second", tmp_path / "all.safetensors", without=[]))
     refused(
-        "calls .* % of the forget images by their class", told(models, "teacher", tmp_path / "imported", imported=True)
+        "by distill.*not retrained", with_card(models, "second", tmp_path / "d", teacher_sha256="a", method="distill")
+    )
+    refused(
+        "calls .* % of the forget images by their class",
+        with_card(models, "teacher", tmp_path / "imported", imported=True),
     )
     assert not (tmp_path / "audit").exists()
 
@@ -297,16 +304,18 @@ def test_a_record_of_another_form_is_refused(audited: Path, tmp_path: Path) -> N
     record = read_record(audited / AUDIT)
     with pytest.raises(UserError, match="at verdict/conclusion"):
         parse_record(json.dumps({**record, "verdict": {**record["verdict"], "conclusion": "fine"}}).encode(), "x")
-    with pytest.raises(UserError, match="newer than 1"):
-        parse_record(json.dumps({**record, "format_version": 2}).encode(), "x")
-    with pytest.raises(UserError, match="no audit record"):
+    with pytest.raises(UserError, match="newer than 2"):
+        parse_record(json.dumps({**record, "format_version": 3}).encode(), "x")
+    with pytest.raises(UserError, match=r"format version 1, older than 2: run the audit again with 'unlearn audit'"):
+        parse_record(json.dumps({**record, "format_version": 1}).encode(), "x")
+    with pytest.raises(UserError, match="not an audit record"):
         parse_record(b"[" * 100_000, "x")
 
 
 def test_settings_are_checked() -> None:
     assert counts("100,5") == (5, 100)
     for bad in ({"repeats": 1}, {"relearn_labels": "5,x"}, {"relearn_labels": ""}, {"confidence": 1.0}, {"pool": 0}):
-        with pytest.raises(ValueError, match=r"must|list of label counts"):
+        with pytest.raises(ValueError, match=r"must|not a list of label counts"):
             AuditSettings(**bad)  # type: ignore[arg-type]
 
 
@@ -338,8 +347,6 @@ def test_several_students_have_a_folder_each(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_table_names_every_measure_and_the_verdict(audited: Path) -> None:
-    from unlearn.audit.text import audit_text
-
     record = read_record(audited / AUDIT)
     text = audit_text(record)
     assert text.startswith("What is left of class 0? LIKE RETRAINED")
@@ -347,9 +354,56 @@ def test_the_table_names_every_measure_and_the_verdict(audited: Path) -> None:
     assert "not run: relearning from synthetic images" in text
 
 
-def test_an_audit_is_replaced_only_when_told(models: Mapping[str, Path], audited: Path, tmp_path: Path) -> None:
+def test_an_audit_beside_other_files_is_not_replaced(models: Mapping[str, Path], audited: Path, tmp_path: Path) -> None:
     copied = tmp_path / "copy"
     shutil.copytree(audited, copied)
     (copied / "thesis.tex").write_text("years of work")
     with pytest.raises(UsageError, match="already holds files"):
         audit(request_for(models, models["first"], copied, overwrite=True), quiet)
+
+
+def test_a_replaced_audit_leaves_no_old_picture_and_no_file_of_a_killed_run(
+    models: Mapping[str, Path], audited: Path, tmp_path: Path
+) -> None:
+    copied = tmp_path / "copy"
+    shutil.copytree(audited, copied)
+    (copied / PICTURES / "synthesised.png").write_bytes(b"of an earlier audit with shards")
+    (copied / PICTURES / "notes.txt").write_text("of the user")
+    (copied / ".probe.1.2.tmp").touch()
+    few = dataclasses.replace(SMALL, inversion_steps=1, repeats=2)
+    record = audit(request_for(models, models["first"], copied, data=None, settings=few, overwrite=True), quiet)
+    assert {path.name for path in (copied / PICTURES).iterdir()} == {*record["pictures"], "notes.txt"}
+    assert {path.name for path in copied.iterdir()} == {AUDIT, run.TIMING, PICTURES}
+
+
+def test_a_folder_is_checked_without_a_file_that_a_kill_could_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    folder = run.Folder(tmp_path / "audit")
+    monkeypatch.setattr(Path, "unlink", kill)
+    with pytest.raises(KeyboardInterrupt):
+        run.check_writable(folder)
+    monkeypatch.undo()
+    folder.remove_temporaries()
+    assert list((tmp_path / "audit").iterdir()) == []
+
+
+def test_a_student_that_differs_from_its_runs_record_is_a_finding(models: Mapping[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(models["first"], folder / "student.safetensors")
+    (folder / "settings.json").write_text("{}")
+    (folder / "metrics.jsonl").write_text("")
+    (folder / "provenance.json").write_text(json.dumps({"student_sha256": "0" * 64}))
+    few = dataclasses.replace(SMALL, inversion_steps=1, repeats=2)
+    record = audit(request_for(models, folder, tmp_path / "audit", data=None, references=(), settings=few), quiet)
+    (problem,) = record["origin"]["problems"]
+    assert "is not the student that" in problem
+    assert f"Do not rely on the student's origin: {problem}." in audit_text(record)
+    write_report(tmp_path / "audit", tmp_path / "report.html")
+    assert html.escape(problem) in (tmp_path / "report.html").read_text()
+    broken = [check.why for check in verify(tmp_path / "report.html", Places()) if check.state == BROKEN]
+    assert broken == [problem]

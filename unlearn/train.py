@@ -28,7 +28,7 @@ class TrainSettings(ComputeSettings):
     """Supervised training of a teacher or a retrained reference: SGD with momentum and a one-cycle learning rate."""
 
     epochs: int = setting(10, "passes over the training images", at_least=1)
-    batch_size: int = setting(128, "images a step", at_least=2)
+    batch_size: int = setting(128, "images per step", at_least=2)
     lr: float = setting(0.1, "peak learning rate", above=0)
     weight_decay: float = setting(5e-4, "L2 penalty on the weights", at_least=0, rare=True)
     shift: int | None = setting(

@@ -8,7 +8,8 @@ import pytest
 from synth.basics.errors import UsageError, UserError
 from synth.basics.settings import require, setting
 from synth.checkpoint.card import check_classes
-from synth.commands.console import ClassList, Console, settings_flags, settings_from_flags
+from synth.commands.console import ClassList, Console
+from synth.commands.options import settings_flags, settings_from_flags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ def parsed(*arguments: str) -> dict[str, Any]:
     seen: dict[str, Any] = {}
 
     @click.command()
-    @settings_flags(First, Second)
+    @settings_flags({"first": First, "second": Second}, {"first": "First", "second": "Second"}, shared="Both")
     def command(**flags: Any) -> None:
         seen.update(flags)
 

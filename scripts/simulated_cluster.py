@@ -1,8 +1,10 @@
-"""A model of a large cluster, whose workers differ in speed, fail, die and vanish. The real Dispatch and publish drive it.
+"""A model of a large cluster, whose workers differ in speed, fail, die and vanish.
+
+The real Dispatch and publish drive it.
 
 The clock of the model skips the time in which the driver would only wait. The driver's own work counts as it passes, in
-processor time, so that other programs on the machine change nothing; the work of the model does not count. A driver that is
-too slow therefore leaves workers idle, as it would on a real cluster.
+processor time, so that other programs on the machine change nothing; the work of the model does not count. A driver
+that is too slow therefore leaves workers idle, as it would on a real cluster.
 """
 
 from __future__ import annotations
@@ -100,7 +102,7 @@ class SimulatedCluster:
 
     @property
     def bound(self) -> float:
-        """The least seconds that any driver needs: the work to be done over the capacity of the workers that were up."""
+        """The least seconds that any driver needs: the necessary work over the capacity of the workers that were up."""
         return (self.tally.useful + self.tally.away) / self.capacity
 
     @property

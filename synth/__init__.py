@@ -1,1 +1,4 @@
-"""Data synthesis: a checkpoint in, WebDataset shards out. Imports nothing, so that `unlearn` can use its parts without Ray."""
+"""Data synthesis: from a checkpoint to WebDataset shards.
+
+Imports nothing, so that `unlearn` can use parts of the package without Ray.
+"""

@@ -89,7 +89,10 @@ def find(program: str) -> str | None:
 
 @contextmanager
 def lab(names: list[str], folder: Path) -> Iterator[dict[str, Host]]:
-    """The running hosts by name. Each has the key `folder/key` in ~/.ssh and accepts it. Skips the test where that is impossible."""
+    """The running hosts by name.
+
+    Each has the key `folder/key` in ~/.ssh and accepts it. Skips the test where that is impossible.
+    """
     reason = why_not()
     if reason:
         pytest.skip(reason)

@@ -20,7 +20,10 @@ CANNED = {
 
 
 class FaultyProxy(ThreadingHTTPServer):
-    """Forwards calls to the server at `port`. `fault` gets the number of each call and returns how to spoil it; "" for not."""
+    """Forwards calls to the server at `port`.
+
+    `fault` gets the number of each call and returns how to spoil it; "" for not.
+    """
 
     daemon_threads = True
 

@@ -1,6 +1,7 @@
-"""The files that a person runs."""
+"""The files that a person runs, and what the documentation says about tests."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,17 @@ def test_a_script_explains_itself(script: str, tmp_path: Path) -> None:
     )
     assert done.stdout.startswith("Usage:")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_test_that_the_documentation_names_exists() -> None:
+    named = {name for page in ROOT.glob("docs/**/*.md") for name in re.findall(r"test_\w+\.py::\w+", page.read_text())}
+    assert len(named) > 10
+    there = {
+        f"{path.name}::{name}"
+        for path in ROOT.glob("tests/**/test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+    assert sorted(named - there) == []
 
 
 @pytest.mark.long

@@ -56,8 +56,8 @@ def load_images(
     """The `train` or `test` images of a data set. Each call counts its images (`unlearn.real_images`).
 
     Args:
-        name: one of `unlearn.data_sets.names()`, or the path of a folder with train/CLASS/*.png and test/CLASS/*.png (any format
-            that Pillow reads). A class whose images are gone has an empty folder.
+        name: one of `unlearn.data_sets.names()`, or the path of a folder with train/CLASS/*.png and test/CLASS/*.png
+            (any format that Pillow reads). A class whose images are gone has an empty folder.
         root: the folder that holds data sets, in torchvision's layout; `data` by default.
         download: fetch the files of the data set if they are missing.
         image_size: side in pixels that a folder's images are resized to; a named data set has a size of its own.
@@ -75,30 +75,31 @@ def load_images(
         natural = True
     else:
         raise UsageError(
-            f"unknown data '{name}': choose {', '.join(data_sets.names())}, or the path of a folder with train/ and test/"
+            f"unknown data '{name}': choose {', '.join(data_sets.names())}, "
+            "or the path of a folder with train/ and test/"
         )
     note_real_images(len(labels))
     return LabelledImages(images, labels, tuple(class_names), natural)
 
 
 def checked(name: str, loaded: Loaded) -> Loaded:
-    """What a data set loaded. Raises UserError if it is not what `Loaded` says, since other packages may have written it."""
+    """What a data set loaded. Raises UserError if it is not as `Loaded` says: other packages may have written it."""
     images, labels, class_names = loaded
     squares = images.dim() == 4 and images.shape[1] in (1, 3) and images.shape[2] == images.shape[3]
     if images.dtype != torch.uint8 or not squares:
         raise UserError(
-            f"the data set '{name}' gives {images.dtype} images {list(images.shape)}: its load function must give uint8 images "
-            "(N, 1 or 3 channels, side, side)"
+            f"the data set '{name}' gives {images.dtype} images {list(images.shape)}: "
+            "its load function must give uint8 images (N, 1 or 3 channels, side, side)"
         )
     if labels.dtype != torch.long or labels.shape != images.shape[:1]:
         raise UserError(
-            f"the data set '{name}' gives {labels.dtype} labels {list(labels.shape)} for {len(images)} images: its load function "
-            "must give one int64 class number per image"
+            f"the data set '{name}' gives {labels.dtype} labels {list(labels.shape)} for {len(images)} images: "
+            "its load function must give one int64 class number per image"
         )
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(class_names):
         raise UserError(
-            f"the data set '{name}' gives labels from {int(labels.min())} to {int(labels.max())} for {len(class_names)} class names: "
-            "its load function must number the classes from 0 and name each"
+            f"the data set '{name}' gives labels from {int(labels.min())} to {int(labels.max())} "
+            f"for {len(class_names)} class names: its load function must number the classes from 0 and name each"
         )
     return loaded
 
@@ -108,7 +109,8 @@ def check_data(
 ) -> LabelledImages:
     """The images, with labels that number the classes in the checkpoint's order.
 
-    Classes are matched by name. If the names on one side are only numbers, they are positions in the other side's order.
+    Classes are matched by name. If the names on one side are only numbers, they are positions in the other side's
+    order.
 
     Args:
         gone: classes that the data may lack, as after an erasure. The data then lacks their names too.
@@ -136,8 +138,8 @@ def check_data(
     if set(ours) != set(theirs):
         unknown = min(set(theirs) - set(ours))
         raise UsageError(
-            f"{checkpoint} has no class '{unknown}', which {data_name} has: name the data that the checkpoint was made for, or "
-            f"import it again with --classes {shortened(theirs)} if its outputs are in that order"
+            f"{checkpoint} has no class '{unknown}', which {data_name} has: name the data that the checkpoint "
+            f"was made for, or import it again with --classes {shortened(theirs)} if its outputs are in that order"
         )
     return reordered(data, ours, card.class_names)
 
@@ -158,7 +160,7 @@ def shortened(class_names: tuple[str, ...], limit: int = 10) -> str:
 
 
 def normalisation(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of uint8 images (N, C, S, S), for pixels in [0, 1], rounded to four digits."""
+    """Mean and standard deviation per channel of uint8 images (N, C, S, S), for pixels in [0, 1], to four digits."""
     unit = images.double() / 255
     mean, std = unit.mean((0, 2, 3)), unit.std((0, 2, 3)).clamp_min(1e-3)
     return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())

@@ -1,4 +1,4 @@
-"""What a classifier gets right on real test images: the accuracy pair, per class, and the confusion matrix."""
+"""How well classifiers do on real test images: accuracy on retain and forget classes, per class, and confusions."""
 
 from __future__ import annotations
 
@@ -18,17 +18,61 @@ from unlearn.data import DataSource, LabelledImages, check_data
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracies in per cent. `confusion[t][p]` counts images of class t that were called p."""
+    """Accuracies in per cent. `confusion[t][p]` counts the images of class t that the model called p."""
 
     retain: float
-    forget: float | None  # None where no image of a forget class was given
+    forget: float | None  # None if there was no image of a forget class
     per_class: list[float | None]
     confusion: list[list[int]]
     images: int
 
 
+def evaluate(
+    checkpoints: Mapping[str, Path],
+    source: DataSource,
+    forget: tuple[int, ...],
+    trusted_architecture: str | None,
+    device: str,
+    images: LabelledImages | None = None,
+) -> tuple[dict[str, Evaluation], tuple[str, ...]]:
+    """Evaluate each checkpoint on the same test images.
+
+    Args:
+        checkpoints: their paths, by the name that the results have.
+        images: the test images of `source`, if they are loaded already.
+
+    Returns:
+        The evaluations by name, and the class names in the order of the checkpoints' outputs.
+
+    Raises:
+        UsageError: a checkpoint does not fit the data, checkpoints have their classes in different orders, or `forget`
+            names a class that does not exist or leaves none to retain.
+    """
+    models = {name: load_checkpoint(path, trusted_architecture).to(device) for name, path in checkpoints.items()}
+    images = images or source.load("test")
+    data = {
+        name: check_data(model.card, images, checkpoints[name], source.name, forget) for name, model in models.items()
+    }
+    class_names = common_class_names({checkpoints[name]: d.class_names for name, d in data.items()})
+    check_classes(forget, len(class_names), "forget class", "the data")
+    if len(set(forget)) == len(class_names):
+        raise UsageError("every class is to be forgotten: leave at least one class to retain")
+    return {name: evaluate_model(model, data[name], forget) for name, model in models.items()}, class_names
+
+
+def common_class_names(class_names: Mapping[Path, tuple[str, ...]]) -> tuple[str, ...]:
+    """The class names that all checkpoints share. Raises UsageError if two of them have different ones."""
+    (first, names), *others = class_names.items()
+    for path, other in others:
+        if other != names:
+            raise UsageError(f"{first} and {path} have their classes in different orders: evaluate each on its own")
+    return names
+
+
 def evaluate_model(model: Classifier, data: LabelledImages, forget: tuple[int, ...]) -> Evaluation:
-    """Accuracies are means over images, of the retain classes and of the forget classes.
+    """Evaluate one model on images that are labelled in the order of its classes.
+
+    The two accuracies are means over images: those of the retain classes, and those of the forget classes.
 
     Raises:
         UsageError: there is no image of a retain class.
@@ -40,7 +84,7 @@ def evaluate_model(model: Classifier, data: LabelledImages, forget: tuple[int, .
     forgotten[list(forget)] = True
     retain = percent(right[~forgotten].sum(), seen[~forgotten].sum())
     if retain is None:
-        raise UsageError("the data has no test image of a class to retain: name data that has some")
+        raise UsageError("the data has no test image of a retain class: name data that has some")
     return Evaluation(
         retain=retain,
         forget=percent(right[forgotten].sum(), seen[forgotten].sum()),
@@ -51,32 +95,10 @@ def evaluate_model(model: Classifier, data: LabelledImages, forget: tuple[int, .
 
 
 def confusion_matrix(labels: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
-    """Counts (K, K), true class by predicted class."""
+    """How many images of each class (rows) got each answer (columns), (K, K), from labels (N,) and answers (N,)."""
     return torch.bincount(labels * num_classes + predicted, minlength=num_classes**2).view(num_classes, num_classes)
 
 
 def percent(right: Tensor, seen: Tensor) -> float | None:
+    """100 · right / seen of two counts; None if there is nothing to count."""
     return None if seen.item() == 0 else 100.0 * right.item() / seen.item()
-
-
-def evaluate(
-    checkpoints: Mapping[str, Path],
-    source: DataSource,
-    forget: tuple[int, ...],
-    trusted_architecture: str | None,
-    device: str,
-    images: LabelledImages | None = None,
-) -> tuple[dict[str, Evaluation], tuple[str, ...]]:
-    """Each named checkpoint's evaluation on the same test images, loaded here unless given, and the class names."""
-    models = {name: load_checkpoint(path, trusted_architecture).to(device) for name, path in checkpoints.items()}
-    images = images or source.load("test")
-    data = {n: check_data(model.card, images, checkpoints[n], source.name, forget) for n, model in models.items()}
-    orders = {d.class_names: checkpoints[n] for n, d in data.items()}
-    if len(orders) > 1:
-        one, other, *_ = orders.values()
-        raise UsageError(f"{one} and {other} have their classes in different orders: evaluate each on its own")
-    class_names = next(iter(orders))
-    check_classes(forget, len(class_names), "forget class", "the data")
-    if len(set(forget)) == len(class_names):
-        raise UsageError("every class is to be forgotten: leave at least one to retain")
-    return {name: evaluate_model(model, data[name], forget) for name, model in models.items()}, class_names

@@ -28,7 +28,8 @@ _open: list[RealImages] = []
 def count_real_images() -> Iterator[RealImages]:
     """Count the real images that this process reads inside the block. Blocks may be nested: each counts for itself.
 
-    An image counts when it is loaded, once for each load, and not when it is used later. Other processes are not counted.
+    An image counts when it is loaded, once for each load, and not when it is used later. Other processes are not
+    counted.
     """
     counted = RealImages()
     _open.append(counted)

@@ -1,4 +1,4 @@
-"""Evaluations as text: tables for a terminal, JSON for a program."""
+"""Evaluations as text: tables for a person, JSON for a program."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unlearn.evaluate import Evaluation
 
 
 def evaluation_tables(evaluations: Mapping[str, Evaluation], class_names: Sequence[str], forget: Sequence[int]) -> str:
-    """The accuracy pair of every model, accuracy per class, and the unlearned model's confusion matrix."""
+    """Both accuracies of every model, the accuracy per class, and the confusion matrix of the `unlearned` model."""
     names = list(evaluations)
     pairs = table(
         ["accuracy %", "retain", "forget"],
@@ -20,11 +20,8 @@ def evaluation_tables(evaluations: Mapping[str, Evaluation], class_names: Sequen
     per_class = table(
         ["class", *names],
         [
-            [
-                class_names[c] + (" (forget)" if c in forget else ""),
-                *(shown(evaluations[n].per_class[c]) for n in names),
-            ]
-            for c in range(len(class_names))
+            [label, *(shown(evaluations[name].per_class[c]) for name in names)]
+            for c, label in enumerate(labelled(class_names, forget))
         ],
     )
     confusion = table(
@@ -35,7 +32,13 @@ def evaluation_tables(evaluations: Mapping[str, Evaluation], class_names: Sequen
     return f"{images:,} real test images\n\n{pairs}\n\n{per_class}\n\nconfusion of the unlearned model\n{confusion}"
 
 
+def labelled(class_names: Sequence[str], forget: Sequence[int]) -> list[str]:
+    """The class names, with a note on the forget classes."""
+    return [name + (" (forget)" if c in forget else "") for c, name in enumerate(class_names)]
+
+
 def evaluation_json(evaluations: Mapping[str, Evaluation], class_names: Sequence[str], forget: Sequence[int]) -> str:
+    """The evaluations by model, with the class names and the forget classes that they refer to."""
     content = {
         "forget": list(forget),
         "class_names": list(class_names),

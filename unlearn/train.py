@@ -1,15 +1,14 @@
-"""Supervised training on real images: teachers, and the retrained reference that never sees the forgotten classes."""
+"""Supervised training on real images: teachers, and the retrained reference, which never sees the forgotten classes."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from synth.basics.errors import UsageError, UserError
 from synth.basics.progress import Say
@@ -21,6 +20,7 @@ from synth.checkpoint.classifier import Classifier, check_forward, to_unit
 from synth.checkpoint.file import save_checkpoint
 from unlearn.data import DataSource, LabelledImages, normalisation
 from unlearn.evaluate import evaluate_model
+from unlearn.optimise import Log, descend, one_cycle_sgd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,9 @@ class TrainSettings(ComputeSettings):
     flip: bool | None = setting(None, "mirror images at random; by default on natural images only")
 
 
+NATURAL_SHIFT = 4  # pixels, as usual for CIFAR-10
+
+
 def train(
     architecture: str,
     width: float,
@@ -48,10 +51,17 @@ def train(
     settings: TrainSettings,
     say: Say,
 ) -> None:
-    data, test = source.load("train"), source.load("test")  # both before any work
+    """Load the data, train a classifier without the classes `without`, write its checkpoint, and report its test
+    accuracy.
+
+    Raises:
+        UsageError: a class has no images, or `without` names every class or a class that does not exist.
+        UserError: data is missing or the training diverges.
+    """
+    data, test = source.load("train"), source.load("test")  # missing test images are an error before the training
     check_classes(without, len(data.class_names), "class", "the data")
     if len(set(without)) == len(data.class_names):
-        raise UsageError("--without leaves no class to train on: leave at least one out of it")
+        raise UsageError("--without names every class: leave at least one class to train on")
     for split, images in (("training", data), ("test", test)):
         check_every_class(images, split, without, source.name)
     model = train_classifier(
@@ -67,20 +77,18 @@ def train(
     )
     digest = save_checkpoint(model, out)
     result = evaluate_model(model, test, without)
-    forgotten = "" if result.forget is None else f", the classes left out {result.forget:.2f} %"
-    say(f"wrote {out} (sha256 {digest[:12]}): test accuracy {result.retain:.2f} %{forgotten}")
+    left_out = "" if result.forget is None else f", {result.forget:.2f} % on the classes left out"
+    say(f"wrote {out} (sha256 {digest[:12]}): test accuracy {result.retain:.2f} %{left_out}")
 
 
 def check_every_class(images: LabelledImages, split: str, without: tuple[int, ...], name: str) -> None:
-    there = set(images.labels.tolist())
+    """Raise UsageError if a class that is not left out has no image."""
+    present = set(images.labels.tolist())
     for c, class_name in enumerate(images.class_names):
-        if c not in there and c not in without:
+        if c not in present and c not in without:
             raise UsageError(
                 f"{name} has no {split} image of class '{class_name}': add some, or train without it (--without {c})"
             )
-
-
-Log = Callable[[int, dict[str, float]], None]
 
 
 def train_classifier(
@@ -93,23 +101,28 @@ def train_classifier(
     seed: int = 0,
     device: str = "cpu",
     data_name: str = "",
-    log: Log = lambda step, values: None,
+    log: Log = lambda epoch, values: None,
 ) -> Classifier:
-    """A classifier trained on the images whose class is not in `without`; its outputs keep all classes.
+    """A classifier, frozen, trained on the images whose class is not in `without`. It has an output for every class all
+    the same.
 
     Raises:
-        UsageError: nothing is left to train on, or the architecture doesn't take these images.
+        UsageError: there are fewer images than one batch, or the architecture does not take these images.
         UserError: the training diverged.
     """
     kept = data.without(without)
     if len(kept) < settings.batch_size:
-        raise UsageError(f"only {len(kept)} training images are left for a batch of {settings.batch_size}")
+        raise UsageError(
+            f"only {len(kept)} training images are left, fewer than one batch of {settings.batch_size}: "
+            "lower --batch-size, or leave out fewer classes"
+        )
     mean, std = normalisation(kept.images)  # a reference may not see the other images, not even their mean
+    channels, height, side = data.images.shape[1:]
     card = ModelCard(
         architecture=architecture,
         width=width,
         class_names=data.class_names,
-        input_shape=tuple(data.images.shape[1:]),  # type: ignore[arg-type]
+        input_shape=(channels, height, side),
         mean=mean,
         std=std,
         training={
@@ -128,43 +141,30 @@ def train_classifier(
     return model.freeze()
 
 
-def fit(model: Classifier, data: LabelledImages, settings: TrainSettings, generator: torch.Generator, log: Log) -> None:
-    """Train in place. Full batches only, so that batch norm never sees a tiny last one."""
+def fit(model: Classifier, data: LabelledImages, settings: TrainSettings, rng: torch.Generator, log: Log) -> None:
+    """Train the model in place. Only full batches are used, because batch norm needs more than a few images."""
     device = model.mean.device
-    flip = data.natural if settings.flip is None else settings.flip
-    shift = (4 if data.natural else 0) if settings.shift is None else settings.shift
+    flip, shift = augmentation(data, settings)
     images, labels = data.images.to(device), data.labels.to(device)
     batches = len(data) // settings.batch_size
     optimiser, schedule = one_cycle_sgd(model, settings.lr, settings.weight_decay, settings.epochs * batches)
     for epoch in range(settings.epochs):
-        order = torch.randperm(len(data), generator=generator).to(device)
+        order = torch.randperm(len(data), generator=rng).to(device)
         total = torch.zeros((), device=device)
         for rows in order[: batches * settings.batch_size].split(settings.batch_size):
-            x_unit = shift_and_flip(to_unit(images[rows]), shift, flip, generator)
+            x_unit = shift_and_flip(to_unit(images[rows]), shift, flip, rng)
             loss = F.cross_entropy(model(x_unit), labels[rows])
             descend(loss, optimiser, schedule)
             total += loss.detach()
         mean_loss = total.item() / batches
-        if mean_loss != mean_loss:
+        if math.isnan(mean_loss):
             raise UserError(f"the training diverged in epoch {epoch + 1} (its loss is not a number): lower --lr")
         log(epoch + 1, {"loss": mean_loss})
 
 
-def one_cycle_sgd(
-    model: torch.nn.Module, lr: float, weight_decay: float, steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """SGD with Nesterov momentum 0.9; its rate rises for the first fifth of the steps, then falls to 0 (Smith 2018)."""
-    optimiser = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
-    rise = max(1, steps // 5)
-
-    def factor(step: int) -> float:
-        return (step + 1) / rise if step < rise else max(0.0, (steps - step) / max(1, steps - rise))
-
-    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
-
-
-def descend(loss: Tensor, optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler) -> None:
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    optimiser.step()
-    schedule.step()
+def augmentation(data: LabelledImages, settings: TrainSettings) -> tuple[bool, int]:
+    """Whether images are mirrored, and their largest shift in pixels. The defaults depend on `data.natural`."""
+    flip = data.natural if settings.flip is None else settings.flip
+    if settings.shift is not None:
+        return flip, settings.shift
+    return flip, NATURAL_SHIFT if data.natural else 0

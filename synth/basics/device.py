@@ -9,7 +9,7 @@ from synth.basics.malloc import keep_freed_memory
 
 
 def local_device(device: str) -> str:
-    """`auto` resolved for this machine. Raises UserError where the device is not there."""
+    """The device that `auto` means on this machine, or the given one. Raises UserError if it is not available."""
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
         return next(name for name in ("cuda", "mps", "cpu") if there[name])
@@ -19,9 +19,9 @@ def local_device(device: str) -> str:
 
 
 def machine(device: str, threads: int | None) -> str:
-    """Set this process's CPU threads and its use of memory, and resolve `auto` to the device that is there.
+    """Set up this process's CPU threads and use of memory. Returns the device that `auto` means.
 
-    On CUDA convolutions are computed by the algorithms that give the same bytes each time, as in synthesis.
+    On CUDA, convolutions use only the algorithms that give the same bytes each time, as in synthesis.
     """
     keep_freed_memory()
     if threads is not None:

@@ -1,4 +1,4 @@
-"""Files on a disk. A file appears under its name complete or not at all, and an error is one line with cause and cure."""
+"""Files on a disk. A file appears under its name complete or not at all. An error is one line with cause and cure."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ def create_folder(path: Path) -> None:
 def write_file(path: Path, data: bytes, again: str = "try again") -> None:
     """Write the file, or replace it. Its folder must exist.
 
-    The bytes go to a temporary file in the same folder, are flushed to the disk, and then get the name. `again` says what to
-    do once a full disk has space. Raises UserError if the file cannot be written; the file is then as it was before.
+    The bytes go to a temporary file in the same folder, are flushed to the disk, and then get the name. `again` says
+    what to do once a full disk has space. Raises UserError if the file cannot be written; the file is then as it was
+    before.
     """
     with written_elsewhere(path, data, again) as temporary:
         temporary.replace(path)
@@ -40,7 +41,8 @@ def write_file(path: Path, data: bytes, again: str = "try again") -> None:
 def write_new_file(path: Path, data: bytes, again: str = "try again") -> bool:
     """Write the file unless there is one, and return whether it was written: of several writers one succeeds.
 
-    On a file system without hard links others may see the file empty for a moment, but never with a part of its content.
+    On a file system without hard links others may see the file empty for a moment, but never with a part of its
+    content.
     """
     with written_elsewhere(path, data, again) as temporary:
         try:
@@ -60,7 +62,7 @@ def write_new_file(path: Path, data: bytes, again: str = "try again") -> bool:
 
 @contextmanager
 def written_elsewhere(path: Path, data: bytes, again: str) -> Iterator[Path]:
-    """A temporary file beside `path` that holds the bytes, flushed to the disk. It is removed after the `with` block."""
+    """A temporary file beside `path` with the bytes, flushed to the disk. It is removed after the `with` block."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     with one_line_os_errors(path, writing=True, again=again):
         try:

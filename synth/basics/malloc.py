@@ -1,7 +1,8 @@
-"""Memory that tensors free stays with the process, where the C library is glibc.
+"""Keep freed memory in the process, where the C library is glibc.
 
-It would hand that of large tensors back to the system at once, which clears each page anew for the next: one core spent a fifth of
-a LeNet5's synthesis on it (batches of 500), and a tenth of a ResNet-20's training (batches of 128).
+By default glibc returns the memory of large tensors to the system at once, and the system clears each page before the
+next use. On one core this took a fifth of the time of synthesis from LeNet5 (batches of 500), and a tenth of the time
+of training ResNet-20 (batches of 128).
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from __future__ import annotations
 import ctypes
 from functools import cache
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # their numbers in glibc's malloc.h
-LARGEST_MMAP_THRESHOLD = 32 * 2**20  # bytes; glibc takes no more
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # the numbers of these options in glibc's malloc.h
+LARGEST_MMAP_THRESHOLD = 32 * 2**20  # bytes; the largest value that glibc accepts
 NEVER = 2**31 - 1
 
 
 @cache
 def keep_freed_memory() -> bool:
-    """For the rest of this process's life. Returns whether the C library does it; no other is asked."""
+    """Keep freed memory until this process ends. Returns whether the C library can do so; only glibc is asked."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # macOS, musl, Windows

@@ -1,4 +1,4 @@
-"""What a device's memory doesn't hold is computed in smaller batches, and only then: another size may change the last bits."""
+"""Smaller batches for a device without enough memory, and only then: another batch size may change the last bits."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from synth.basics.errors import UserError
 
 T = TypeVar("T")
 
-SMALLEST_BATCH = 4  # that settings are halved to
+SMALLEST_BATCH = 4  # batches are not halved below this
 CURE = "use another --device, or a GPU that nobody else uses"
 
 
 def by_settings(make: Callable[[Any], T], settings: Any) -> T:
-    """`make` of the settings, made again with half of their batch as long as the device's memory doesn't hold it.
+    """The result of `make(settings)`. Each time that the device's memory runs out, half the batch size is tried.
 
-    Raises UserError where it doesn't hold the smallest batch.
+    Raises UserError if the memory does not hold the smallest batch.
     """
     while (made := unless_out_of_memory(make, settings)) is None:
         if settings.batch_size < 2 * SMALLEST_BATCH:
@@ -30,9 +30,10 @@ def by_settings(make: Callable[[Any], T], settings: Any) -> T:
 
 
 def by_rows(compute: Callable[..., Tensor], batch_size: int, *tensors: Tensor) -> Tensor:
-    """`compute` of so many rows of the tensors at a time, put together; of half as many where the device's memory doesn't hold them.
+    """The results of `compute` on `batch_size` rows of the tensors at a time, concatenated.
 
-    Raises UserError where it doesn't hold one.
+    Where the device's memory runs out, the rest is computed with half as many rows at a time. Raises UserError if the
+    memory does not hold one row.
     """
     parts: list[Tensor] = []
     start = 0
@@ -50,7 +51,7 @@ def by_rows(compute: Callable[..., Tensor], batch_size: int, *tensors: Tensor) -
 
 
 def unless_out_of_memory(make: Callable[..., T], *arguments: Any) -> T | None:
-    """What `make` returns of the arguments; None where the device's memory ran out, whose unused part is given back then."""
+    """The result of `make(*arguments)`; None if the device's memory ran out. In that case unused memory is released."""
     try:
         return make(*arguments)
     except RuntimeError as error:
@@ -64,5 +65,5 @@ def unless_out_of_memory(make: Callable[..., T], *arguments: Any) -> T | None:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """MPS has no kind of error of its own for it."""
+    """Whether a device ran out of memory. MPS raises no error class of its own, so its message is read."""
     return isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error)

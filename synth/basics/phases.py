@@ -1,4 +1,4 @@
-"""Where a process's time goes: seconds by phase, added up until somebody takes them."""
+"""How long this process spends in each phase of its work, in seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _spent: dict[str, float] = {}
 
 @contextmanager
 def phase(name: str) -> Iterator[None]:
-    """Count the time of what is inside towards the phase."""
+    """Count the time of the `with` block towards the phase."""
     started = time.monotonic()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Progress of a long job: one line that renews itself on a terminal, a plain line now and then elsewhere."""
+"""Progress of a long job: on a terminal one line that is rewritten, elsewhere a new line every ten seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PLAIN_INTERVAL = 10.0  # seconds
 
 
 class Progress:
-    """Counts samples towards `total`, of which `done` were there before, and tells the rate and the time left."""
+    """Counts samples towards `total` and shows the rate and the time left. `done` samples existed before the start."""
 
     def __init__(self, total: int, done: int = 0, unit: str = "samples", stream: TextIO | None = None) -> None:
         self.total, self.done, self.unit = total, done, unit

@@ -1,4 +1,4 @@
-"""Settings: frozen dataclasses whose fields carry a help text and limits. No torch here: the command line reads them."""
+"""Settings: frozen dataclasses whose fields carry a help text and limits. The commands read them, so no torch here."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import Any
 
 
 def setting(default: Any, help_text: str, **limits: Any) -> Any:
-    """A field with the help text that its command-line flag shows, and the values that it takes.
+    """A field with its default, the help text of its command-line option, and the values that it accepts.
 
     Args:
-        limits: `choices`, or a range by `at_least` or `above`, and `at_most` or `below`. None is always within. With
+        limits: `choices`, or a range by `at_least` or `above`, and `at_most` or `below`. None is always accepted. With
             `rare=True` the flag shows in `--help-all` only.
     """
     return dataclasses.field(default=default, metadata={"help": help_text, **limits})
 
 
 def require(condition: bool, message: str) -> None:
-    """Raise ValueError where a setting is out of its range."""
+    """Raise ValueError with the message unless the condition holds."""
     if not condition:
         raise ValueError(message)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings that are held to the limits of their fields. Raises ValueError where one is out of them."""
+    """Settings whose fields are checked against their limits. Raises ValueError for a value outside its limits."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -38,9 +38,9 @@ class Settings:
 
 
 def check(name: str, value: Any, limits: Mapping[str, Any]) -> None:
-    """Raise ValueError where the value is out of its limits; what is not a finite number is out of any range."""
+    """Raise ValueError if the value is outside its limits. NaN and infinity are outside every range."""
     choices = limits.get("choices")
-    require(choices is None or value in choices, f"{name} is one of {', '.join(choices or ())}, not {value}")
+    require(choices is None or value in choices, f"{name} must be one of {', '.join(choices or ())}, not {value}")
     missed = [words for words, holds in RANGES.items() if words in limits and not holds(value, limits[words])]
     require(not missed, f"{name} must be {range_words(limits)}, not {value}")
     require(not isinstance(value, float) or math.isfinite(value), f"{name} must be a finite number, not {value}")
@@ -55,7 +55,7 @@ RANGES: dict[str, Callable[[Any, Any], bool]] = {
 
 
 def range_words(limits: Mapping[str, Any]) -> str:
-    """Such as `1 or more`, `within 0 and 32`, `above 0 and at most 1`."""
+    """The range in words, such as `1 or more`, `within 0 and 32`, `above 0 and at most 1`."""
     found = {words: limits[words] for words in RANGES if words in limits}
     if list(found) == ["at_least"]:
         return f"{found['at_least']} or more"
@@ -66,7 +66,10 @@ def range_words(limits: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeSettings(Settings):
-    """How networks are computed. `auto` chooses by device and network (`synth.compute`). Part of what determines the bytes."""
+    """How networks are computed. The choice affects the bytes of the results.
+
+    `auto` chooses by device and network (synth/checkpoint/arithmetic.py).
+    """
 
     precision: str = setting(
         "auto",

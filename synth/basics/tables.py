@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns set flush right, the first one flush left."""
+    """The table as lines of text. The first column is aligned left, the others right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = []
     for row in (header, *rows):
@@ -19,4 +19,5 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def shown(value: float | None) -> str:
+    """The number with two decimals, or a dash for None."""
     return "-" if value is None else f"{value:.2f}"

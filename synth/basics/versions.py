@@ -1,4 +1,4 @@
-"""Versions of the packages that content depends on."""
+"""Versions of the packages that the content of shards and students depends on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that content depends on."""
+    """Version by package; `absent` for a package that is not installed."""
     found = {}
     for package in ("torch", "torchvision", "numpy", "pillow", "webdataset", "ray"):
         try:

@@ -1,4 +1,4 @@
-"""Random changes of a batch that leave its classes as they are."""
+"""Random changes of images that keep their classes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def shift_and_flip(x: Tensor, shift: int, flip: bool, rng: torch.Generator) -> Tensor:
-    """Each image moved by up to `shift` pixels, its border repeated, and mirrored half of the time where `flip` is on.
+    """Shift each image by up to `shift` pixels, repeating its border, and with `flip` mirror half of the images.
 
     x: floats (N, C, S, S). `rng` is on the CPU.
     """
@@ -21,12 +21,12 @@ def shift_and_flip(x: Tensor, shift: int, flip: bool, rng: torch.Generator) -> T
 
 
 def draw_corners(count: int, shift: int, rng: torch.Generator) -> Tensor:
-    """For each image, the row and column (N, 2) of its upper left corner in a version with `shift` more pixels on each side."""
+    """Random corners for `shifted`, (N, 2): row and column of each image inside a margin of `shift` pixels."""
     return torch.randint(0, 2 * shift + 1, (2, count), generator=rng).T
 
 
 def shifted(x: Tensor, shift: int, corners: Tensor) -> Tensor:
-    """Each image of (N, C, S, S) with its own of the corners that `draw_corners` gave, its border repeated."""
+    """Shift the images (N, C, S, S) to their corners from `draw_corners`, repeating the border."""
     count, channels, height, width = x.shape
     padded = F.pad(x, (shift, shift, shift, shift), mode="replicate")
     top, left = corners.T[..., None].to(x.device)

@@ -1,4 +1,4 @@
-"""A classifier's card: what a checkpoint says about its network. No torch here."""
+"""A classifier's card: what a checkpoint states about its network. Imports no torch."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def check_classifier(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> None:
-    """Raise ValueError where no classifier is like that, or where a text isn't fit for a terminal."""
+    """Raise ValueError for values that no classifier has, and for text that is not safe to print on a terminal."""
     channels, height, side = input_shape
     if not (1 <= channels <= 64 and 1 <= height <= 4096 and height == side):
         raise ValueError(f"input shape {list(input_shape)} is not (channels, side, side)")
     if not 2 <= len(class_names) <= 100_000:
-        raise ValueError(f"a classifier needs 2 classes or more, and 100,000 at most, not {len(class_names)}")
+        raise ValueError(f"a classifier has 2 to 100,000 classes, not {len(class_names)}")
     if not all(isinstance(name, str) and name.isprintable() and len(name) <= 200 for name in class_names):
         raise ValueError("class names must be printable text of at most 200 characters")
     if not architecture.isprintable() or len(architecture) > 200:
         raise ValueError("the architecture must be printable text of at most 200 characters")
     if len(mean) != channels or len(std) != channels:
-        raise ValueError(f"mean and std need {channels} values, one a channel")
+        raise ValueError(f"mean and std need {channels} values, one per channel")
     if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
         raise ValueError("mean and std must be finite, std above 0")
     if not 0 < width <= 16:
@@ -43,14 +43,14 @@ def check_classifier(
 
 
 def sha256_in(raw: object, whose: str) -> str:
-    """The hash that a file from elsewhere tells. Raises ValueError where it is none."""
+    """The hash that a file from elsewhere gives for something. Raises ValueError if it is not a SHA-256."""
     if not isinstance(raw, str) or not SHA256.fullmatch(raw):
-        raise ValueError(f"{whose} sha256 is not one")
+        raise ValueError(f"{whose} sha256 is not 64 hexadecimal digits")
     return raw
 
 
 def check_classes(classes: Iterable[int], num_classes: int, what: str, owner: str = "the teacher") -> None:
-    """Raise UsageError where a class index is out of range."""
+    """Raise UsageError if a class index is out of range."""
     for index in classes:
         if index >= num_classes:
             raise UsageError(f"{what} {index} is out of range: {owner} has {num_classes} classes (0-{num_classes - 1})")
@@ -61,7 +61,7 @@ CARD_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What a checkpoint says about its network. `mean` and `std` are per channel, for images in [0, 1]."""
+    """What a checkpoint states about its network. `mean` and `std` are per channel, for images in [0, 1]."""
 
     architecture: str
     class_names: tuple[str, ...]
@@ -90,7 +90,10 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, text: str) -> ModelCard:
-        """The card in `text`. Raises ValueError, KeyError, TypeError, OverflowError or RecursionError where it isn't one."""
+        """The card in `text`.
+
+        Raises ValueError, KeyError, TypeError, OverflowError or RecursionError if there is none.
+        """
         raw = json.loads(text)
         if raw["version"] > CARD_VERSION:
             raise ValueError(f"model card version {raw['version']} is newer than {CARD_VERSION}: update this package")

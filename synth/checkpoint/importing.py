@@ -1,4 +1,4 @@
-"""A plain PyTorch state dict, weights only, made into a checkpoint."""
+"""From a plain PyTorch state dict to a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from synth.basics.errors import UsageError, UserError
-from synth.checkpoint.architectures import AUXILIARY_HEADS
+from synth.checkpoint.building import AUXILIARY_HEADS
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier, build_for, check_forward, expected_state
 from synth.checkpoint.file import check_finite, check_state, save_checkpoint
@@ -22,13 +22,13 @@ T = TypeVar("T")
 def parse_card_options(
     architecture: str, width: float, input_shape: str, classes: str, mean: str, std: str
 ) -> ModelCard:
-    """The card that the command line describes. Raises UsageError where a value is malformed."""
+    """The card that the options describe. Raises UsageError if a value is malformed."""
     names = tuple(map(str, range(int(classes)))) if classes.isdigit() else tuple(n.strip() for n in classes.split(","))
     if len(set(names)) < len(names) or "" in names:
-        raise UsageError(f"--classes '{classes}' names a class twice, or one without a name: give each its own name")
+        raise UsageError(f"--classes '{classes}' has a name twice, or an empty one: give each class its own name")
     shape = numbers("--input-shape", input_shape, int, "3,32,32")
     if len(shape) != 3:
-        raise UsageError(f"--input-shape '{input_shape}' is no shape: write it like 3,32,32")
+        raise UsageError(f"--input-shape '{input_shape}' is not a shape: write it like 3,32,32")
     means, deviations = numbers("--mean", mean, float, "0.49,0.48,0.45"), numbers("--std", std, float, "0.25,0.24,0.26")
     if max(map(abs, means)) > 2 or max(map(abs, deviations)) > 2:
         raise UsageError(f"--mean {mean} and --std {std} are not for images in [0, 1]: divide them by 255")
@@ -43,22 +43,23 @@ def parse_card_options(
             training={"imported": True},
         )
     except ValueError as error:
-        raise UsageError(f"--input-shape, --mean and --std don't go together: {error}") from error
+        raise UsageError(f"--input-shape, --mean and --std do not fit together: {error}") from error
 
 
 def numbers(option: str, text: str, kind: Callable[[str], T], example: str) -> tuple[T, ...]:
+    """The numbers in an option's text. Raises UsageError with the example if there is anything else."""
     try:
         return tuple(kind(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"{option} '{text}' is no list of numbers: write it like {example}") from None
+        raise UsageError(f"{option} '{text}' is not a list of numbers: write it like {example}") from None
 
 
 def import_state_dict(path: Path, card: ModelCard, out: Path) -> str:
-    """Write the checkpoint, without auxiliary heads, and return its sha256. No code in the file is run.
+    """Write the checkpoint, without auxiliary heads, and return its sha256. No code in the file runs.
 
     Raises:
-        UserError: the file is missing, holds more than weights, no numbers, or another architecture's weights.
-        UsageError: the network doesn't take images of the card's shape.
+        UserError: the file is missing, holds more than weights, NaN, or the weights of another architecture.
+        UsageError: the network does not accept images of the card's shape.
     """
     heads = AUXILIARY_HEADS.get(card.architecture, ())
     state = {key: value for key, value in unwrap(read_weights(path), path).items() if not key.startswith(heads)}
@@ -67,33 +68,34 @@ def import_state_dict(path: Path, card: ModelCard, out: Path) -> str:
     net = build_for(card)
     net.load_state_dict(state)
     model = Classifier(net, card)
-    check_forward(model, "give the --input-shape that it was trained with")
+    check_forward(model, "give the --input-shape of its training")
     return save_checkpoint(model, out)
 
 
 def read_weights(path: Path) -> Any:
+    """The content of a file that `torch.save` wrote. Raises UserError if it holds anything but weights."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(
-            f"there is no file {path}: save one where the model is, with torch.save(model.state_dict(), path)"
+            f"there is no file {path}: save one from your model with torch.save(model.state_dict(), path)"
         ) from None
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} holds more than weights (pickled objects can run code, so they are not loaded): "
-            "save it anew where it was made, with torch.save(model.state_dict(), path)"
+            "save only the weights with torch.save(model.state_dict(), path)"
         ) from error
-    except Exception as error:  # damaged bytes make the unpickler raise anything
+    except Exception as error:  # the unpickler raises any error for damaged bytes
         raise UserError(f"{path} is truncated or not a PyTorch file: get it again from where it was made") from error
 
 
 def unwrap(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict itself, out of a `state_dict` or `model` entry and without DataParallel's `module.` prefix."""
+    """The state dict, also from an entry `state_dict` or `model`, and without the prefix `module.` of DataParallel."""
     for entry in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(entry), dict):
             content = content[entry]
     if not isinstance(content, dict) or not content or not all(map(is_weight, content.items())):
-        raise UserError(f"{path} holds no state dict: save it with torch.save(model.state_dict(), path)")
+        raise UserError(f"{path} holds no state dict: save one with torch.save(model.state_dict(), path)")
     return {key.removeprefix("module."): value for key, value in content.items()}
 
 

@@ -1,11 +1,10 @@
-"""Layers of a network that other code asks for: the one that makes the logits, its features, the cost of a forward pass."""
+"""Finding layers of a network: the last linear layer with its features, and the layer that makes the logits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 
 from synth.basics.errors import UserError
@@ -13,15 +12,15 @@ from synth.checkpoint.classifier import Classifier
 
 
 def last_linear(net: nn.Module) -> nn.Linear | None:
-    """The last linear layer in the order of registration, whose inputs are a network's features; None where there is none."""
+    """The last linear layer in order of registration, or None. Its inputs are the network's features."""
     return next((module for module in reversed(list(net.modules())) if isinstance(module, nn.Linear)), None)
 
 
 @contextmanager
 def watch_features(net: nn.Module) -> Iterator[list[Tensor]]:
-    """The inputs (N, D) of the network's last linear layer, one a forward pass, inside the `with` block.
+    """A list with the features (N, D) of the last forward pass: the inputs of the last linear layer.
 
-    Raises ValueError where the network has no linear layer.
+    Raises ValueError if the network has no linear layer.
     """
     layer = last_linear(net)
     if layer is None:
@@ -38,19 +37,11 @@ def watch_features(net: nn.Module) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-def forward_flop(net: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Floating-point operations of one image's forward pass, counting a multiplication and an addition as two."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    device, training = next(net.parameters()).device, net.training
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net.eval()(torch.zeros(2, *image_shape, device=device))
-    net.train(training)
-    return counter.get_total_flops() // 2
-
-
 def last_layer(model: Classifier) -> nn.Linear | nn.Conv2d:
-    """The layer that makes the logits: the last linear or 1x1 convolution layer with one output a class."""
+    """The layer that makes the logits: the last linear layer or convolution with one output per class.
+
+    Raises UserError if there is none.
+    """
     layers = [
         m
         for m in model.modules()
@@ -58,5 +49,7 @@ def last_layer(model: Classifier) -> nn.Linear | nn.Conv2d:
         or (isinstance(m, nn.Conv2d) and m.out_channels == model.card.num_classes)
     ]
     if not layers:
-        raise UserError(f"{model.card.architecture} has no linear layer with one output a class: use another baseline")
+        raise UserError(
+            f"{model.card.architecture} has no linear layer with one output per class: use another baseline"
+        )
     return layers[-1]

@@ -1,7 +1,7 @@
 """Which worker makes which shard. Workers may be slow, fail, or vanish; still each shard is delivered once.
 
-Pure bookkeeping over a `Backend`: Ray in a real run, a model of a cluster in tests. The number of jobs in flight is bounded,
-and nothing is kept of a shard after it is made.
+Pure bookkeeping over a `Backend`: Ray in a real run, a model of a cluster in tests. The number of jobs in flight is
+bounded, and nothing is kept of a shard after it is made.
 """
 
 from __future__ import annotations
@@ -60,7 +60,10 @@ class Backend(Protocol):
         """Wait until an attempt has ended or the time is over, and return the attempts that have ended."""
 
     def result(self, handle: Hashable) -> Delivery:
-        """What an ended attempt delivered. Raises LostWorkerError, FailedJobError, or the UserError of making the shard."""
+        """What an ended attempt delivered.
+
+        Raises LostWorkerError, FailedJobError, or the UserError of making the shard.
+        """
 
     def running(self, handles: list[Hashable]) -> dict[Hashable, tuple[str, float]]:
         """The attempts that have begun: on which node, and how many seconds ago."""
@@ -118,7 +121,10 @@ class Dispatch:
         self.last_look = self.last_said = backend.now()
 
     def run(self, jobs: Iterable[ShardJob]) -> Generator[Made, None, None]:
-        """Make the jobs, and yield each once, in the order in which they end. Closing the generator cancels the rest."""
+        """Make the jobs, and yield each once, in the order in which they end.
+
+        Closing the generator cancels the rest.
+        """
         queue = iter(jobs)
         try:
             while True:
@@ -153,7 +159,10 @@ class Dispatch:
         self.owner[handle] = pursuit
 
     def nodes_to_avoid(self) -> frozenset[str]:
-        """End the benches whose time is over, and return the nodes still benched. If no other node is up, end them all."""
+        """End the benches whose time is over, and return the nodes still benched.
+
+        If no other node is up, end them all.
+        """
         now = self.backend.now()
         self.bench = {node: until for node, until in self.bench.items() if now < until}
         if self.bench and not self.backend.nodes() - set(self.bench):
@@ -161,7 +170,10 @@ class Dispatch:
         return frozenset(self.bench)
 
     def settle(self, handle: Hashable) -> Made | None:
-        """Take in an ended attempt. Returns the shard, or its failure; None if the job is still in flight or was done before."""
+        """Take in an ended attempt.
+
+        Returns the shard, or its failure; None if the job is still in flight or was done before.
+        """
         pursuit = self.owner.pop(handle, None)
         if pursuit is None:
             return None  # another copy was faster
@@ -267,6 +279,6 @@ class Dispatch:
         self.last_said = now
         if not self.backend.running(list(self.owner)):
             self.say(
-                f"waiting for workers: {len(self.owner)} shards are queued and none has begun; starting nodes takes minutes "
-                "(Ctrl-C ends the wait, and nothing is lost)"
+                f"waiting for workers: {len(self.owner)} shards are queued and none has begun; starting nodes takes "
+                "minutes (Ctrl-C ends the wait, and nothing is lost)"
             )

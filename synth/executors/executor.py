@@ -16,8 +16,8 @@ from synth.shards.plan import ShardJob
 class Made:
     """What an executor yields for a job: the shard's bytes, or why there are none.
 
-    `cause` is the UserError that making the shard raised, if it was one. `uploaded` is called with the seconds that it took to
-    put the bytes into the store.
+    `cause` is the UserError that making the shard raised, if it was one. `uploaded` is called with the seconds that it
+    took to put the bytes into the store.
     """
 
     job: ShardJob

@@ -1,8 +1,8 @@
 """The executor on Ray, and the only module that imports Ray.
 
-Shards are plain tasks, not actor calls: a shard whose worker or node is lost is made again elsewhere, while calls to a lost
-actor would wait for that actor. Each worker process keeps its loaded teacher between tasks. Ray's own retries are off:
-`synth.executors.dispatch` counts every loss and keeps new attempts away from nodes that do not deliver.
+Shards are plain tasks, not actor calls: a shard whose worker or node is lost is made again elsewhere, while calls to a
+lost actor would wait for that actor. Each worker process keeps its loaded teacher between tasks. Ray's own retries are
+off: `synth.executors.dispatch` counts every loss and keeps new attempts away from nodes that do not deliver.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from synth.shards.plan import ShardJob
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Without this, Ray prints tracebacks of tasks whose results nobody needs any more.
 os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
-# The driver notices a host whose link is cut within half a minute instead of seven. The cluster files set the same on nodes.
+# The driver notices a host whose link is cut within half a minute instead of seven. The cluster files do the same.
 os.environ.setdefault("RAY_grpc_client_keepalive_time_ms", "10000")
 os.environ.setdefault("RAY_grpc_client_keepalive_timeout_ms", "10000")
 
@@ -100,7 +100,10 @@ def restore_authentication(before: Mapping[str, str | None]) -> None:
 
 @contextmanager
 def sigterm_kept() -> Iterator[None]:
-    """Keep the handler of SIGTERM. Ray's own ends the process with code 15, and the user would not learn how to go on."""
+    """Keep the handler of SIGTERM.
+
+    Ray's own ends the process with code 15, and the user would not learn how to go on.
+    """
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -203,7 +206,10 @@ def private_parts() -> PrivateParts:
 
 
 def reread_authentication() -> None:
-    """Let Ray read mode and token again. It reads them once, on import, but a process may use several clusters in turn."""
+    """Let Ray read mode and token again.
+
+    It reads them once, on import, but a process may use several clusters in turn.
+    """
     private_parts().reread_authentication()
 
 
@@ -257,8 +263,8 @@ def refuse_open_cluster(address: str) -> None:
     through_client = address.startswith("ray://")
     if (os.environ.get("RAY_AUTH_MODE") != "token") if through_client else lets_anybody_in(gcs):
         raise UserError(
-            f"the Ray cluster at {host} does not require an authentication token, so anyone who can reach it can run code "
-            "on it: start it with RAY_AUTH_MODE=token (see cluster.yaml), or pass --insecure on a private network"
+            f"the Ray cluster at {host} does not require an authentication token, so anyone who can reach it can run "
+            "code on it: start it with RAY_AUTH_MODE=token (see cluster.yaml), or pass --insecure on a private network"
         )
 
 
@@ -279,13 +285,16 @@ def refuse_wrong_head(address: str) -> None:
         )
     if answer != "OK":
         raise UserError(
-            f"{address} is not a Ray head node (it answered {answer}): give the address that 'ray start' printed, or use "
-            "--address local"
+            f"{address} is not a Ray head node (it answered {answer}): give the address that 'ray start' printed, or "
+            "use --address local"
         )
 
 
 def token_header() -> dict[str, str]:
-    """The header that carries our token, from the environment variables and the file that Ray documents; empty without one."""
+    """The header that carries our token; empty without one.
+
+    The token comes from the environment variables and the file that Ray documents.
+    """
     if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
         return {}
     token = os.environ.get("RAY_AUTH_TOKEN", "").strip()
@@ -335,25 +344,25 @@ def refuse_workers_that_fit_nowhere(workers: Workers) -> None:
         return
     total = ray.cluster_resources()
     raise UserError(
-        f"no worker fits: one worker needs {workers.cpus:g} CPUs and {workers.gpus:g} GPUs on one node, and all nodes together "
-        f"have {total.get('CPU', 0):g} and {total.get('GPU', 0):g}: lower --threads or --gpus-per-worker, or add nodes (with "
-        "--workers N the run waits for them)"
+        f"no worker fits: one worker needs {workers.cpus:g} CPUs and {workers.gpus:g} GPUs on one node, and all nodes "
+        f"together have {total.get('CPU', 0):g} and {total.get('GPU', 0):g}: lower --threads or --gpus-per-worker, or "
+        "add nodes (with --workers N the run waits for them)"
     )
 
 
 def wait_for_a_node(workers: Workers, say: Callable[[str], None]) -> None:
     """Wait for a node that can host a worker.
 
-    Waits only if `workers.count` is given, or if no node has a CPU yet: just after `ray up` the head has none, and the other
-    machines are still being set up.
+    Waits only if `workers.count` is given, or if no node has a CPU yet: just after `ray up` the head has none, and the
+    other machines are still being set up.
     """
     said = float("-inf")
     while workers_that_fit(workers) < 1 and (workers.count is not None or not has_cpu()):
         if time.monotonic() - said >= SAY_WAITING_SECONDS:
             said = time.monotonic()
             say(
-                "waiting for the first node that can host a worker; starting nodes takes minutes. With an autoscaler, pass "
-                "--workers N and --device so that nodes are requested (Ctrl-C ends the wait)"
+                "waiting for the first node that can host a worker; starting nodes takes minutes. With an autoscaler, "
+                "pass --workers N and --device so that nodes are requested (Ctrl-C ends the wait)"
             )
         time.sleep(1.0)
 
@@ -370,8 +379,8 @@ def cluster_has_gpu() -> bool:
 def on_ray(workers: Workers, timeout: float | None = None, say: Callable[[str], None] = lambda line: None) -> Executor:
     """The executor that keeps the cluster's workers busy and yields shards as they are made.
 
-    The number of jobs in flight is bounded. If `workers.count` is given, the run waits for nodes that are still to come;
-    otherwise it waits only while no node has a CPU.
+    The number of jobs in flight is bounded. If `workers.count` is given, the run waits for nodes that are still to
+    come; otherwise it waits only while no node has a CPU.
 
     Args:
         timeout: seconds after which a shard is made again elsewhere; None means 4 times the median shard.
@@ -422,13 +431,16 @@ class RayBackend:
             done, _ = ray.wait(handles, num_returns=1, timeout=seconds)
         except RayError as error:
             raise UserError(
-                f"the connection to the Ray cluster is lost ({last_line(error)}): connect to a cluster again with the same "
-                "command and --resume"
+                f"the connection to the Ray cluster is lost ({last_line(error)}): connect to a cluster again with the "
+                "same command and --resume"
             ) from error
         return done
 
     def result(self, handle: Any) -> Delivery:
-        """The attempt's delivery. Counts its outcome: done; raised, if making the shard failed; lost, if its worker died."""
+        """The attempt's delivery.
+
+        Counts its outcome: done; raised, if making the shard failed; lost, if its worker died.
+        """
         _, images = self.attempts.pop(handle)
         outcome = "raised"
         try:
@@ -466,8 +478,8 @@ class RayBackend:
     def cancel(self, handle: Any) -> None:
         """Cancel through the board, which is another process.
 
-        If a driver cancels its own task at the moment that the task ends, Ray 2.60 ends the driver ("Tried to complete task
-        that was not pending"), because two of its threads meet there.
+        If a driver cancels its own task at the moment that the task ends, Ray 2.60 ends the driver ("Tried to complete
+        task that was not pending"), because two of its threads meet there.
         """
         self.attempts.pop(handle, None)
         self.board.cancel.remote([handle])

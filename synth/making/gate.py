@@ -1,4 +1,4 @@
-"""The quality gate: bounds that an image must meet, or it is generated again. No torch here: the command line reads it."""
+"""The quality gate: bounds that an image must meet, or it is generated again. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from synth.basics.settings import require
 
 @dataclass(frozen=True, kw_only=True)
 class QualityGate:
-    """Bounds that an image must meet, on the pixels that are written, or it is made again.
+    """Bounds that the written pixels of an image must meet; otherwise the image is generated again.
 
-    Written `confidence=0.9,entropy=0.5,agreement=0.8,tries=3`, in any order; what is left out is not asked for.
+    As text: `confidence=0.9,entropy=0.5,agreement=0.8,tries=3`, in any order. A bound that is left out is not checked.
     """
 
-    confidence: float | None = None  # the teacher's probability of the wanted class is this or more
-    entropy: float | None = None  # the teacher's entropy in nats is this or less
-    agreement: float | None = None  # of the image shifted eight ways, the share that the teacher calls the wanted class
-    tries: int = 3  # times that an image is made, at most; the best of them is kept where none meets the bounds
+    confidence: float | None = None  # least probability that the teacher gives the wanted class
+    entropy: float | None = None  # largest entropy of the teacher's answer, in nats
+    agreement: float | None = None  # least share of the image's eight shifts that get the wanted class
+    tries: int = 3  # most times that an image is generated; if none meets the bounds, the best is kept
 
     def __post_init__(self) -> None:
         bounds = (self.confidence, self.entropy, self.agreement)
@@ -33,16 +33,16 @@ class QualityGate:
 
     @classmethod
     def parse(cls, text: str) -> QualityGate:
-        """Raises ValueError where the text is no gate."""
+        """The gate in the text. Raises ValueError if there is none."""
         given: dict[str, Any] = {}
         for part in text.split(","):
             name, equals, value = (piece.strip() for piece in part.partition("="))
             require(
                 bool(equals) and name in ("confidence", "entropy", "agreement", "tries") and name not in given,
-                f"'{text}' is no quality gate: write it like confidence=0.9,entropy=0.5,agreement=0.8,tries=3",
+                f"'{text}' is not a quality gate: write it like confidence=0.9,entropy=0.5,agreement=0.8,tries=3",
             )
             try:
                 given[name] = int(value) if name == "tries" else float(value)
             except ValueError:
-                raise ValueError(f"{name} of the quality gate is no number: '{value}'") from None
+                raise ValueError(f"{name} of the quality gate is not a number: '{value}'") from None
         return cls(**given)

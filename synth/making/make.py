@@ -1,4 +1,4 @@
-"""One shard job: labels to images by a synthesis method, to the teacher's logits on what was written, to tar bytes."""
+"""Making one shard: from labels to images by a synthesis method, to the teacher's logits, to the bytes of a tar."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from synth.shards.samples import Samples
 from synth.shards.write import encode_shard
 
 LABEL_BATCH = 500  # images that the teacher labels at once
-PART = 4 * LABEL_BATCH  # samples that are encoded while the next are labelled
+PART = 4 * LABEL_BATCH  # samples encoded while the next ones are labelled
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a worker needs beside the job. Small, but for the checkpoint's bytes."""
+    """Everything that a worker needs beside the job."""
 
     checkpoint: bytes
     trusted_architecture: str | None
     method: str
     settings: Any
     device: str  # cpu, cuda or mps
-    threads: int  # a worker's CPU threads; part of the recipe because the order of floating-point sums depends on it
-    generator: bytes | None = None  # the checkpoint that the preparation made, or that was given
+    threads: int  # CPU threads of a worker; they change the order of floating-point sums, and so the bytes
+    generator: bytes | None = None  # the checkpoint from the preparation, or from --generator
     student: bytes | None = None  # the checkpoint that a generator is trained against
     gate: QualityGate | None = None
 
@@ -59,9 +59,11 @@ def make_shard(job: ShardJob, recipe: Recipe) -> JobResult:
 
     The result is a function of the recipe and the job only, on one kind of device.
 
-    Where the device's memory doesn't hold a batch, the shard is made again from its seed in batches half as large, and its
-    samples' json says so (`batch_size`): on such a device, content is a function of the batch size too. What no batch is
-    optimised in (the gate's and the labels' forward passes) goes on in smaller batches.
+    If the device's memory does not hold a batch, the shard is made again from its seed in batches of half the size, and
+    the json of its samples says so (`batch_size`), because the content then depends on the batch size. The forward
+    passes of the gate and of the labels just continue in smaller batches.
+
+    Raises UserError if the memory does not hold the smallest batch, or what the method raises.
     """
     if recipe.device == "cuda":
         torch.backends.cudnn.deterministic = True
@@ -75,6 +77,7 @@ def make_shard(job: ShardJob, recipe: Recipe) -> JobResult:
 
 
 def prepare(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) -> JobResult:
+    """Train the generator for the job's classes."""
     student = parse_checkpoint(recipe.student, "the student", recipe.trusted_architecture) if recipe.student else None
     student = student.to(recipe.device) if student else None
     with phase("preparation"):
@@ -83,6 +86,7 @@ def prepare(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) -
 
 
 def shard_of(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) -> JobResult:
+    """Make the shard of the job."""
     rng = torch.Generator().manual_seed(job.seed)
     labels = torch.tensor(job.image_labels)
     network = generator_on_device(recipe.generator, recipe.device) if recipe.generator else None
@@ -100,7 +104,11 @@ def shard_of(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) 
 
 @lru_cache(maxsize=1)
 def teacher_on_device(checkpoint: bytes, trusted_architecture: str | None, device: str) -> Classifier:
-    """Loaded once a worker process. (Hashing the bytes is paid once too: Python keeps a bytes object's hash.)"""
+    """The teacher, loaded once per worker process.
+
+    On Ray each task gets its own copy of the recipe, so the cache hashes and compares the checkpoint for every shard:
+    about 0.2 s per 100 MB.
+    """
     return parse_checkpoint(checkpoint, "the teacher", trusted_architecture).to(device)
 
 
@@ -120,8 +128,12 @@ def labelled_parts(
 ) -> Iterator[Samples]:
     """The images and their blends, with the teacher's logits, its confidence in the label, and its entropy in nats.
 
-    `notes` are added to the images' json, one an image; blends don't repeat them. `part` is the number of samples a part, a
-    multiple of the batches that the teacher sees, so that parts of any size have the same content.
+    Args:
+        images: uint8 (N, C, H, W).
+        notes: added to the json of the images, one per image; blends do not repeat them.
+        part: samples per part. A multiple of LABEL_BATCH, so that the content does not depend on it.
+
+    Raises UserError if the teacher gives logits that are not finite.
     """
     pixels, partners, shares = blend(images, job.blends, rng)
     keys, labels = job.keys, torch.tensor(job.labels)

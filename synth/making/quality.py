@@ -1,4 +1,4 @@
-"""The quality gate: images that miss a bound on the teacher's opinion are made again, so often and no more, and counted."""
+"""The quality gate: images that miss a bound on the teacher's answers are generated again, up to a limit."""
 
 from __future__ import annotations
 
@@ -21,12 +21,10 @@ SHIFTS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 
 def passed(
     teacher: Classifier, labels: Tensor, make: Callable[[Tensor], Tensor], gate: QualityGate | None
 ) -> tuple[Tensor, list[dict[str, Any]]]:
-    """Images of the labels, uint8 (N, C, H, W), and what is to be noted of each: its tries, and `missed` where it missed the
-    bounds to the end, so that its best try stands.
+    """Images of the labels, uint8 (N, C, H, W), and one note per image: its `tries`, and `missed` if every try failed.
 
-    Those that miss are made again together, with as many others of the batch as make up the classes' mix, since the
-    statistics of a batch of a single class would not be those of training: every try makes all labels anew, and takes only
-    those that are wanted. So a try costs what the first one did.
+    An image that missed to the end is its best try. Every try generates images for all labels and keeps only those that
+    are needed, because a batch of few classes would not have the statistics of training. So each try costs the same.
     """
     images = make(labels)
     if gate is None:
@@ -50,14 +48,14 @@ def passed(
 
 
 def counts_of(notes: list[dict[str, Any]]) -> GateCounts:
-    """The notes of a shard's images, added up."""
+    """The sums over the notes of a shard's images."""
     return GateCounts(
         again=sum(note["tries"] - 1 for note in notes), missed=sum(note.get("missed", False) for note in notes)
     )
 
 
 def shortfall(teacher: Classifier, images: Tensor, labels: Tensor, gate: QualityGate) -> Tensor:
-    """How far each image falls short of the bounds, (N,), the sum over them in their own units; 0 where it meets them all."""
+    """How far each image misses the bounds, (N,): summed over the bounds, in their own units; 0 if it meets them all."""
     log_p = by_rows(partial(predict, teacher), GATE_BATCH, images).double().log_softmax(1)
     total = torch.zeros(len(images), dtype=torch.float64)
     if gate.confidence is not None:
@@ -70,7 +68,7 @@ def shortfall(teacher: Classifier, images: Tensor, labels: Tensor, gate: Quality
 
 
 def agreement(teacher: Classifier, images: Tensor, labels: Tensor) -> Tensor:
-    """Of each image moved by a pixel in eight directions, the share that the teacher calls its class, (N,)."""
+    """For each image, the share of its eight shifts by one pixel that the teacher assigns to the wanted class, (N,)."""
     moved = (images.roll(shift, dims=(2, 3)) for shift in SHIFTS)
     votes = [by_rows(partial(predict, teacher), GATE_BATCH, x).argmax(1) == labels for x in moved]
     return torch.stack(votes).double().mean(0)

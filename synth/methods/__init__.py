@@ -4,8 +4,9 @@
     PRESETS                       other settings to start from, by name
     check(teacher, settings)      raises UserError where the method can't work on the teacher
     uses_generator(settings)      whether `prepare` trains a generator
-    prepare(teacher, settings, seed, student) -> ClassGenerator | None
-                                  runs once per run, before all shards; `student` is a Classifier or None
+    prepare(teacher, settings, seed, student, classes) -> ClassGenerator | None
+                                  runs once per run, before all shards; `student` is a Classifier or None; the generator
+                                  can draw no class but `classes` (None means all of the teacher's)
     synthesise(teacher, labels_B, settings, rng, network) -> uint8 images (B, C, H, W)
                                   makes one image per label, on the teacher's device
 

@@ -23,22 +23,22 @@ from synth.methods.networks import ClassGenerator
 
 @dataclass(frozen=True, kw_only=True)
 class DeepInversionSettings(ComputeSettings):
-    """DeepInversion (Yin et al. 2020). The defaults are ours, chosen on training images only; the paper's are a preset.
+    """DeepInversion (Yin et al. 2020). Our own defaults, chosen on training images only; the paper's are a preset.
 
-    Four things differ from the paper by default, each of which measured better: the statistics loss is in each channel's
-    own standard deviation and averaged (`bn_loss`); pixels have statistics too (`pixel`); the gradient is smoothed before
-    each step, which keeps textures out that only the network sees (`smoothing`); and the steps are far fewer.
+    Four defaults differ from the paper; each gave better students. The statistics loss is measured in each channel's
+    own standard deviation and averaged (`bn_loss`). Pixels have statistics too (`pixel`). The gradient is smoothed
+    before each step, which suppresses textures that only the network sees (`smoothing`). And there are far fewer steps.
     """
 
     steps: int = setting(100, "Adam steps per image", at_least=1)
     batch_size: int = setting(
-        500, "images optimised together; their classes are mixed, for the statistics' sake", at_least=2
+        500, "images optimised together; classes are mixed, so that the statistics resemble training", at_least=2
     )
     lr: float = setting(0.3, "Adam's peak learning rate, in normalised pixels", above=0)
     warmup: int = setting(0, "steps of linear warm-up before the cosine decay", at_least=0, rare=True)
     start: str = setting(
         "dark",
-        "first images: dark with some noise, with noise as smooth as strokes, or noise throughout",
+        "first images: dark with some noise, noise as smooth as strokes, or plain noise",
         choices=("dark", "smooth", "noise"),
         rare=True,
     )
@@ -63,28 +63,30 @@ class DeepInversionSettings(ComputeSettings):
     tv_l2: float = setting(0.0, "weight of the total variation's Euclidean norm, over the batch", at_least=0, rare=True)
     tv_squared: float = setting(1.0, "weight of the total variation's squares, per pixel", at_least=0, rare=True)
     l2: float = setting(0.0, "weight of the image's Euclidean norm", at_least=0, rare=True)
-    jitter: int = setting(0, "largest random shift in pixels, drawn anew each step", at_least=0, at_most=32)
+    jitter: int = setting(0, "largest random shift in pixels, drawn for each step", at_least=0, at_most=32)
     flip: bool = setting(False, "mirror images at random; right for natural images, wrong for digits")
-    coarse_steps: int = setting(0, "of the steps, how many run first at half resolution", at_least=0, rare=True)
+    coarse_steps: int = setting(0, "number of the first steps that run at half resolution", at_least=0, rare=True)
     plateau: float = setting(
         0.0,
-        "stop a batch whose loss fell by less than this share over ten steps; 0 takes every step",
+        "stop a batch if its loss falls by less than this share over ten steps; 0 takes every step",
         at_least=0,
         below=1,
         rare=True,
     )
-    warm_start: bool = setting(False, "start from the images of a generator, trained first or given by --generator")
+    warm_start: bool = setting(
+        False, "start from the images of a generator, which is trained first or given by --generator"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
             self.coarse_steps <= self.steps,
-            f"coarse steps must be steps ({self.steps}) or fewer, not {self.coarse_steps}",
+            f"coarse steps must be at most steps ({self.steps}), not {self.coarse_steps}",
         )
 
 
 SETTINGS = DeepInversionSettings
-# The run of the report: 2,000 steps, batch 1,000, cosine with 100 steps of warm-up.
+# The published schedule: 2,000 steps, batches of 1,000, and a cosine after 100 steps of warm-up.
 PUBLISHED = DeepInversionSettings(
     steps=2000,
     batch_size=1000,
@@ -103,31 +105,33 @@ PUBLISHED = DeepInversionSettings(
     precision="float32",
     layout="planes",
 )
-# A tenth of the default's steps, from a start that they need not clear of single pixels' noise: on training images as good a
-# student as the published 2,000 steps' (docs/results/bench-synth.md, Choosing settings).
+# A tenth of the default's steps, from smooth noise, so that no step is spent on removing the noise of single pixels.
+# Judged on training images, the students are as good as with the published 2,000 steps (docs/results/bench-synth.md,
+# Choosing settings).
 LEAN = DeepInversionSettings(steps=10, lr=1.0, start="smooth")
-# So few steps earn their keep by a rate five times as high: MNIST, LeNet5, 300 images a class, students of 700 steps judged on
-# training images: 99.2 % retain at 5 steps and lr 1.5, 98.8 % at lr 1; 99.4 % at 10 and 0.8, 98.1 % at 0.3; 99.6 % at 100 and 0.3.
+# Few steps need a learning rate five times as high. Retain accuracy on training images (MNIST, LeNet5, 300 images per
+# class, students of 700 steps): 5 steps: 99.2 % at lr 1.5, 98.8 % at lr 1. 10 steps: 99.4 % at 0.8, 98.1 % at 0.3. 100
+# steps: 99.6 % at 0.3.
 QUICK = DeepInversionSettings(steps=5, lr=1.5)
-# A tenth of the steps, from a generator's images on.
+# A tenth of the default's steps, from the images of a generator.
 WARM = DeepInversionSettings(steps=10, lr=0.2, warm_start=True)
 PRESETS = {"published": PUBLISHED, "lean": LEAN, "quick": QUICK, "warm": WARM}
 
 
-# Of the images, normalised (B, C, H, W), and of the teacher's logits (B, K), to a scalar.
+# From normalised images (B, C, H, W) and the teacher's logits (B, K) to a scalar.
 ExtraLoss = Callable[[Tensor, Tensor], Tensor]
 
-STROKE = 4  # times that a smooth start's noise is blurred: as wide as a stroke of a digit
-WINDOW = 10  # steps whose mean loss is compared with that of as many before
+STROKE = 4  # times that the noise of a smooth start is blurred, until it is as wide as a stroke of a digit
+WINDOW = 10  # steps; the mean loss over them is compared with that over the steps before
 
 
 def check(teacher: Classifier, settings: DeepInversionSettings) -> None:
-    """Raise UserError where the method can't work on this teacher."""
+    """Raise UserError if the method cannot work with this teacher."""
     if settings.bn > 0 and not batch_norm_layers(teacher):
         raise UserError(
-            f"{teacher.card.architecture} has no batch-norm layers, whose statistics tell DeepInversion what training "
-            "images looked like: use a teacher with batch norm, or --bn 0 to go on with the class and smoothness terms "
-            "alone (add --tv-l2 0.001; expect poorer images)"
+            f"{teacher.card.architecture} has no batch-norm layers, whose statistics show DeepInversion what "
+            "training images looked like: use a teacher with batch norm, or --bn 0 to use only the class and smoothness terms "
+            "(add --tv-l2 0.001; expect poorer images)"
         )
 
 
@@ -142,8 +146,10 @@ def prepare(
     student: Classifier | None = None,
     classes: tuple[int, ...] | None = None,
 ) -> ClassGenerator | None:
-    """With `warm_start` the generator whose images are optimised further, of that method's own settings but for what is true of
-    the teacher (no batch norm), the data (flips) or the machine (arithmetic, and its own batch halved where memory doesn't hold it).
+    """With `warm_start`, the generator of these classes (None means all) whose images are optimised further.
+
+    It is trained with the generator method's own settings, except for those that follow from the teacher (no batch
+    norm), the data (flips) or the machine (arithmetic; half the batch where memory is short).
     """
     if not settings.warm_start:
         return None
@@ -162,20 +168,20 @@ def synthesise(
     network: ClassGenerator | None = None,
     extra_loss: ExtraLoss | None = None,
 ) -> Tensor:
-    """One image a label: argmin_x CE(T(x), y) + α_tv TV(x) + α_l2 ||x|| + α_bn R_bn(x) (equations 1 to 4).
+    """One image per label: argmin_x CE(T(x), y) + α_tv TV(x) + α_l2 ||x|| + α_bn R_bn(x) (equations 1 to 4).
 
     Args:
         teacher: frozen, on the device to work on.
-        labels_B: wanted class indices (B,).
+        labels_B: class indices (B,) to generate.
         rng: a random source on the CPU; the same state gives the same images on one kind of device.
         extra_loss: added to the loss, such as the student's agreement in Adaptive DeepInversion.
-        network: makes the first images where `warm_start` is on.
+        network: makes the first images if `warm_start` is on.
 
     Returns:
         uint8 images (B, C, H, W) on the CPU.
 
     Raises:
-        UserError: the loss is no longer a number.
+        UserError: the loss is not finite.
     """
     batches = max(1, math.ceil(len(labels_B) / settings.batch_size))
     images = [invert(teacher, labels, settings, rng, network, extra_loss) for labels in labels_B.tensor_split(batches)]
@@ -190,7 +196,7 @@ def invert(
     network: ClassGenerator | None = None,
     extra_loss: ExtraLoss | None = None,
 ) -> Tensor:
-    """One batch of images, optimised in normalised pixels and held inside the range that real pixels have."""
+    """One batch of images, optimised in normalised pixels and clamped to the range of real pixels."""
     labels_B = labels_B.to(teacher.mean.device)
     lowest, highest = (0 - teacher.mean) / teacher.std, (1 - teacher.mean) / teacher.std
     channels, side, _ = teacher.card.input_shape
@@ -215,10 +221,10 @@ def invert(
 
 
 def first_images(noise: Tensor, lowest: Tensor, start: str) -> Tensor:
-    """What the descent starts from, of standard normal noise (B, C, S, S), in normalised pixels, `lowest` being black.
+    """The start of the descent in normalised pixels, from standard normal noise (B, C, S, S). `lowest` is black.
 
-    A smoothed gradient can't take the noise of single pixels away, and ten steps leave much of it in the image. Smooth noise tells
-    images apart as well, and is within the gradient's reach.
+    A smoothed gradient cannot remove the noise of single pixels, and after ten steps much of it is left. Smooth noise
+    makes the images differ as well, and the gradient can change it.
     """
     if start == "noise":
         return noise
@@ -238,7 +244,7 @@ def descend(
     rng: torch.Generator,
     extra_loss: ExtraLoss | None,
 ) -> Tensor:
-    """Adam on the images for some of the schedule's steps, at the images' own resolution."""
+    """Take these steps of Adam on the images, at their own resolution. Raises UserError if the loss diverges."""
     x_norm = x_norm.detach().clone().requires_grad_(True)
     optimiser = torch.optim.Adam([x_norm], lr=settings.lr, betas=(0.5, 0.9))
     loss = torch.zeros(())
@@ -269,9 +275,9 @@ def descend(
 
 
 def at_plateau(losses: list[Tensor], loss: Tensor, share: float) -> bool:
-    """Whether the mean loss of the last ten steps fell by less than `share` below that of the ten before.
+    """Whether the mean loss of the last ten steps is less than `share` below that of the ten steps before.
 
-    Looks at the numbers, and so waits for the device, every tenth step alone.
+    Reads the losses, and so waits for the device, only every tenth step.
     """
     losses.append(loss)
     if len(losses) % WINDOW or len(losses) < 2 * WINDOW:
@@ -292,6 +298,7 @@ def statistics_prior(x_norm: Tensor, statistics: BatchStatistics, settings: Deep
 
 
 def resize(x: Tensor, side: int) -> Tensor:
+    """Images (B, C, S, S) at another side, bilinear."""
     if x.shape[-1] == side:
         return x
     if x.device.type == "cuda":
@@ -300,14 +307,14 @@ def resize(x: Tensor, side: int) -> Tensor:
 
 
 def resize_by_products(x: Tensor, side: int) -> Tensor:
-    """The same of images (B, C, S, S): on CUDA `F.interpolate`'s gradient is added up in another order each time."""
+    """Bilinear resize as two matrix products, because the gradient of `F.interpolate` is not deterministic on CUDA."""
     units = torch.eye(x.shape[-1], device=x.device, dtype=x.dtype)[None]
     weights = F.interpolate(units, size=side, mode="linear", align_corners=False)[0]  # (S, side)
     return weights.T @ x @ weights
 
 
 def schedule(step: int, settings: DeepInversionSettings) -> float:
-    """Learning rate factor: linear warm-up, then half a cosine to 0."""
+    """The factor on the learning rate: linear warm-up, then half a cosine to 0."""
     if step < settings.warmup:
         return (step + 1) / settings.warmup
     done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
@@ -315,7 +322,7 @@ def schedule(step: int, settings: DeepInversionSettings) -> float:
 
 
 def augment(x: Tensor, settings: DeepInversionSettings, rng: torch.Generator) -> Tensor:
-    """The batch shifted by up to `jitter` pixels with wrap-around, and mirrored half of the time where flips are on."""
+    """Shift the batch by up to `jitter` pixels with wrap-around and, if flips are on, mirror it half of the time."""
     if settings.jitter:
         dy, dx = torch.randint(-settings.jitter, settings.jitter + 1, (2,), generator=rng).tolist()
         x = torch.roll(x, (dy, dx), dims=(2, 3))
@@ -325,9 +332,10 @@ def augment(x: Tensor, settings: DeepInversionSettings, rng: torch.Generator) ->
 
 
 def image_prior(x: Tensor, settings: DeepInversionSettings) -> Tensor:
-    """α_tv1 mean|Δx| + α_tv2 Σ_d ||Δ_d x||₂ + α_tvs mean (Δx)² + α_l2 ||x||₂, Δ_d being differences in four directions.
+    """α_tv1 mean|Δx| + α_tv2 Σ_d ||Δ_d x||₂ + α_tvs mean (Δx)² + α_l2 ||x||₂, where Δ_d are differences in four
+    directions.
 
-    The Euclidean norms are over the whole batch, as in the authors' code, which the published weights belong to.
+    The Euclidean norms are over the whole batch, as in the authors' code, to which the published weights belong.
     """
     total = x.new_zeros(())
     if settings.tv_l1 or settings.tv_l2 or settings.tv_squared:

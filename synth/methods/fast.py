@@ -1,8 +1,8 @@
-"""FastDFKD: a meta-learned generator that a few steps fit to each batch, together with the batch's noise (Fang et al. 2022).
+"""FastDFKD: a meta-generator that a few steps adapt to each batch, together with the batch's noise (Fang et al. 2022).
 
-The paper learns the meta-generator while it makes batches, each the better for those before. Here it is learned once, from
-the seed, before the first batch, and shipped: a batch that depended on its worker's earlier ones would depend on how many
-workers there are.
+The paper trains the meta-generator while it makes batches, so that each batch gains from the batches before. Here it is
+trained once from the seed, before the first batch, and sent to every worker. Otherwise a batch would depend on the
+worker's earlier batches, and so on the number of workers.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from synth.methods.networks import ClassGenerator
 class FastSettings(GeneratorSettings):
     """FastDFKD (Fang et al. 2022): a meta-generator, trained once, then adapted to each batch together with its noise.
 
-    The defaults are ours. Other than the paper's, the generator is told the class, and its training ends before the first
-    batch is made, so that no batch depends on the batches that a worker made before.
+    The defaults are our own. Unlike in the paper, the class is an input of the generator, and its training ends before
+    the first batch, so that no batch depends on a worker's earlier batches.
     """
 
-    train_steps: int = setting(500, "training steps of the meta-generator, once a run", at_least=1)
+    train_steps: int = setting(500, "training steps of the meta-generator, once per run", at_least=1)
     batch_size: int = setting(
-        250, "images adapted together; their classes are mixed, for the statistics' sake", at_least=4
+        250, "images adapted together; classes are mixed, so that the statistics resemble training", at_least=4
     )
     meta_steps: int = setting(
         20,
-        "outer steps of the meta-training, each of `steps` inner ones, that follow",
+        "outer steps of the meta-training that follows, each with `steps` inner steps",
         at_least=0,
         rare=True,
     )
     meta_lr: float = setting(
         0.1,
-        "share of the way to the adapted generator that an outer step goes (Reptile)",
+        "share of the way to the adapted generator that an outer step takes (Reptile)",
         at_least=0,
         at_most=1,
         rare=True,
@@ -72,8 +72,10 @@ def prepare(
     classes: tuple[int, ...] | None = None,
     log: plain.Log = lambda step, values: None,
 ) -> ClassGenerator:
-    """The meta-generator θ: trained as the generator method's, then by Reptile, θ <- θ + ε (θ_k - θ), where θ_k is what `steps`
-    steps of adaptation to a new batch make of θ. Frozen, on the teacher's device.
+    """The meta-generator θ of these classes (None means all), frozen, on the teacher's device.
+
+    It is trained as in the generator method, then by Reptile: θ <- θ + ε (θ_k - θ), where θ_k is θ after `steps` steps
+    of adaptation to a new batch.
     """
     network = plain.untrained(teacher, settings, seed, student, classes).to(teacher.mean.device)
     rng = torch.Generator().manual_seed(seed)
@@ -95,12 +97,13 @@ def synthesise(
     rng: torch.Generator,
     network: ClassGenerator | None = None,
 ) -> Tensor:
-    """One image a label, uint8 (B, C, H, W) on the CPU: batches of noise z and a generator θ' of their own, from the meta-generator,
+    """One image per label, uint8 (B, C, H, W) on the CPU. Each batch has its own noise z and a copy θ' of the
+    meta-generator:
 
         min_{z, θ'}  the generator method's loss of G_θ'(z, y), by `steps` steps of Adam.
 
     Raises:
-        UserError: the loss is no longer a number.
+        UserError: the images are not finite.
     """
     assert network is not None, "prepare trains it"
     batches = max(1, math.ceil(len(labels_B) / settings.batch_size))
@@ -128,7 +131,9 @@ def adapt(
     rng: torch.Generator,
     student: Classifier | None,
 ) -> tuple[ClassGenerator, Tensor]:
-    """A copy of the generator and the noise after `steps` steps on this batch. The generator's batch norm sees the batch."""
+    """A copy of the generator, and the noise, after `steps` steps on this batch. The copy's batch norm uses the batch's
+    statistics.
+    """
     adapted = copy.deepcopy(network).train().requires_grad_(True)
     z = z.clone().requires_grad_(True)
     groups = [{"params": [z], "lr": settings.z_lr}, {"params": list(adapted.parameters()), "lr": settings.adapt_lr}]

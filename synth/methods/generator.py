@@ -1,4 +1,4 @@
-"""A class-conditional generator: trained once against the teacher, then sampled (after Chen et al. 2019, DAFL)."""
+"""A class-conditional generator: trained once against the teacher, then sampled (after DAFL, Chen et al. 2019)."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from synth.basics.settings import ComputeSettings, setting
 from synth.checkpoint.arithmetic import arithmetic_note, computed
 from synth.checkpoint.batch_norm import BatchStatistics, batch_norm_layers, input_loss, watch_batch_norm
 from synth.checkpoint.classifier import Classifier, to_uint8
-from synth.checkpoint.layers import forward_flop, last_linear, watch_features
+from synth.checkpoint.layers import last_linear, watch_features
 from synth.methods.losses import activation_loss, blur, disagreement, diversity_loss, total_variation
 from synth.methods.networks import ClassGenerator, GeneratorCard
 
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorSettings(ComputeSettings):
-    """A class-conditional generator, trained once, then sampled. The terms are DeepInversion's, but for two.
+    """A class-conditional generator, trained once, then sampled. Adds to DeepInversion's losses those of mode seeking
+    and DAFL.
 
-    The defaults are ours, chosen on training images only.
+    The defaults are our own, chosen on training images only.
     """
 
-    train_steps: int = setting(600, "training steps of the generator, once a run", at_least=1)
-    batch_size: int = setting(200, "images a training step", at_least=4)
+    train_steps: int = setting(600, "training steps of the generator, once per run", at_least=1)
+    batch_size: int = setting(200, "images per training step", at_least=4)
     lr: float = setting(3e-3, "Adam's peak learning rate for the generator", above=0)
     z: int = setting(64, "length of the generator's noise", at_least=1, at_most=65536, rare=True)
     channels: int = setting(0, "channels of the generator; 0 sizes it to the teacher", at_least=0, at_most=4096)
@@ -52,13 +53,13 @@ class GeneratorSettings(ComputeSettings):
         rare=True,
     )
     diversity: float = setting(
-        1.0, "weight of mode seeking: different noise is to give different images", at_least=0, rare=True
+        1.0, "weight of mode seeking, which makes different noise give different images", at_least=0, rare=True
     )
     activation: float = setting(
         0.0, "weight of strong features (DAFL), for teachers without batch norm", at_least=0, rare=True
     )
     adversarial: float = setting(
-        1.0, "weight of the disagreement with --student, where one is given", at_least=0, rare=True
+        1.0, "weight of the disagreement with --student, if one is given", at_least=0, rare=True
     )
     flip: bool = setting(False, "mirror images at random; right for natural images, wrong for digits")
 
@@ -67,27 +68,26 @@ SETTINGS = GeneratorSettings
 PRESETS: dict[str, GeneratorSettings] = {}
 
 
-SAMPLE_BATCH = 500  # images drawn at once; content doesn't depend on it but for rounding
+SAMPLE_BATCH = 500  # images drawn at once; it affects the content by rounding only
 CHANNELS = (8, 16, 32, 64, 128, 256)
-FLOP_OF_TEACHER = 4  # a generator's forward pass costs at most so many of its teacher's
-SETTLE_BATCHES = 20  # forward passes that the generator's own batch norm is averaged over at the end
+FLOP_OF_TEACHER = 4  # a generator's forward pass costs at most this many forward passes of its teacher
+SETTLE_BATCHES = 20  # forward passes over which the generator's own batch norm is averaged at the end
 
 Log = Callable[[int, dict[str, float]], None]
 
 
 def check(teacher: Classifier, settings: GeneratorSettings) -> None:
-    """Raise UserError where the method can't work on this teacher."""
+    """Raise UserError if the method cannot work with this teacher."""
     has_features = last_linear(teacher.net) is not None
     if settings.bn > 0 and not batch_norm_layers(teacher):
         instead = "--bn 0 --activation 0.1" if has_features else "--bn 0"
         raise UserError(
-            f"{teacher.card.architecture} has no batch-norm layers, whose statistics tell a generator what training images "
-            f"looked like: use a teacher with batch norm, or {instead} to go on with what else is known of it (expect poorer "
-            "images)"
+            f"{teacher.card.architecture} has no batch-norm layers, whose statistics show a generator what training "
+            f"images looked like: use a teacher with batch norm, or {instead} to use only the other losses (expect poorer images)"
         )
     if settings.activation > 0 and not has_features:
         raise UserError(
-            f"{teacher.card.architecture} has no linear layer, whose inputs are the features of --activation: leave it out"
+            f"{teacher.card.architecture} has no linear layer, whose inputs are the features of --activation: leave out --activation"
         )
 
 
@@ -103,13 +103,14 @@ def prepare(
     classes: tuple[int, ...] | None = None,
     log: Log = lambda step, values: None,
 ) -> ClassGenerator:
-    """The generator of these classes (None means all), trained for this teacher from the seed, frozen, on the teacher's device.
+    """Train the generator of these classes (None means all). Returns it frozen, on the teacher's device.
 
-    min_G  CE(T(x), y) + α_bn R_bn(x) + α_pixel R_pixel(x) + α_tv TV(x) + α_div R_div - α_act |f(x)| - α_adv KL(T(x) || S(x)),
-    x = G(z, y), z ~ N(0, I), with every class equally often in a batch.
+    min_G  CE(T(x), y) + α_bn R_bn(x) + α_pixel R_pixel(x) + α_tv TV(x) + α_div R_div - α_act |f(x)| - α_adv KL(T(x) ||
+    S(x)), where x = G(z, y), z ~ N(0, I), and every class is equally frequent in a batch. `log` gets the terms of some
+    steps.
 
     Raises:
-        UserError: the loss is no longer a number.
+        UserError: the loss is not finite.
     """
     network = untrained(teacher, settings, seed, student, classes).to(teacher.mean.device)
     train(network, teacher, settings, torch.Generator().manual_seed(seed), student, log)
@@ -123,7 +124,7 @@ def synthesise(
     rng: torch.Generator,
     network: ClassGenerator | None = None,
 ) -> Tensor:
-    """One image a label, uint8 (B, C, H, W) on the CPU: x = G(z, y), z ~ N(0, I)."""
+    """One image per label, uint8 (B, C, H, W) on the CPU: x = G(z, y), z ~ N(0, I)."""
     assert network is not None, "prepare trains it"
     device = teacher.mean.device
     z = torch.randn(len(labels_B), network.card.z, generator=rng)
@@ -166,14 +167,14 @@ def untrained(
 
 
 def channels_for(teacher: Classifier, card: GeneratorCard) -> int:
-    """The widest generator whose forward pass costs at most four of the teacher's (REFERENCE: size it to its teacher)."""
-    limit = FLOP_OF_TEACHER * forward_flop(teacher.net, teacher.card.input_shape)
+    """The channels of the widest generator whose forward pass costs at most four of the teacher's."""
+    limit = FLOP_OF_TEACHER * teacher.flop
     fitting = [c for c in CHANNELS if generator_flop(dataclasses.replace(card, channels=c)) <= limit]
     return max(fitting, default=CHANNELS[0])
 
 
 def generator_flop(card: GeneratorCard) -> int:
-    """Floating-point operations of one image."""
+    """Floating-point operations of the forward pass for one image."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
@@ -189,7 +190,9 @@ def train(
     student: Classifier | None,
     log: Log,
 ) -> None:
-    """Adam with a cosine to 0, in place."""
+    """Train the network in place, by Adam with a learning rate that falls to 0 as a cosine. Raises UserError if it
+    diverges.
+    """
     network.train().requires_grad_(True)
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.lr, betas=(0.5, 0.999))
     every = max(1, settings.train_steps // 20)
@@ -214,7 +217,11 @@ def train(
 
 
 def draw(network: ClassGenerator, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Noise and classes of a batch, the classes equally often and at least two of each that is there, for the diversity term."""
+    """Noise (N, Z) and classes (N,) of a batch. Only the network's own classes occur, each equally often.
+
+    Each class in the batch has two images or more, which the diversity term needs; an odd `count` leaves one class with
+    one.
+    """
     device, classes = network.mean.device, torch.tensor(network.card.drawn)
     z = torch.randn(count, network.card.z, generator=rng)
     half = classes[torch.randperm(len(classes), generator=rng)[torch.arange(-(-count // 2)) % len(classes)]]
@@ -231,7 +238,7 @@ def objective(
     rng: torch.Generator,
     student: Classifier | None = None,
 ) -> dict[str, Tensor]:
-    """The weighted terms of the training loss, by their names."""
+    """The weighted terms of the training loss, by name."""
     if settings.smoothing and x_norm.requires_grad:
         x_norm.register_hook(lambda gradient: blur(gradient, settings.smoothing))
     seen = x_norm
@@ -250,7 +257,7 @@ def objective(
     if settings.tv_squared:
         terms["tv"] = settings.tv_squared * total_variation(x_norm)
     if settings.diversity:
-        # Of the noise as it is: where it is fitted too, drawing it together would be the cheapest way to a low loss.
+        # Detached: where the noise is optimised too, moving it closer together would be the cheapest way to a low loss.
         terms["diversity"] = settings.diversity * diversity_loss(z.detach(), x_norm, labels)
     if settings.activation:
         terms["activation"] = settings.activation * activation_loss(features[0])
@@ -261,7 +268,7 @@ def objective(
 
 @torch.no_grad()
 def settle(network: ClassGenerator, settings: GeneratorSettings, rng: torch.Generator) -> ClassGenerator:
-    """Average the generator's own batch-norm statistics anew, as those of its training lag behind it, and freeze it."""
+    """Compute the generator's own batch-norm statistics anew, as those of the training lag behind, and freeze it."""
     network.train()
     layers = batch_norm_layers(network)
     for layer in layers:

@@ -1,4 +1,4 @@
-"""Losses that image generators are trained by, beside the batch-norm statistics (`synth.statistics`)."""
+"""Losses for training image generators. Those on batch-norm statistics are in synth/checkpoint/batch_norm.py."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from torch import Tensor
 
 
 def disagreement(teacher_logits: Tensor, student_logits: Tensor, inhibited: tuple[int, ...] = ()) -> Tensor:
-    """mean_n [ Σ_{c ∉ F} k_c - Σ_{c ∈ F} k_c ],  k_c = p_c (log p_c - log q_c), a scalar in nats; generators maximise it.
+    """mean_n [ Σ_{c ∉ F} k_c - Σ_{c ∈ F} k_c ],  k_c = p_c (log p_c - log q_c), a scalar in nats. Generators maximise
+    it.
 
-    Without inhibited classes it is mean_n KL(T(x_n) || S(x_n)). ISPF turns the sign of the forget classes' terms, so that
-    nothing is to be gained by producing them (Zhang et al. 2025).
+    Without inhibited classes this is mean_n KL(T(x_n) || S(x_n)). ISPF inverts the sign of the terms of the forget
+    classes F, so that a generator gains nothing from producing them (Zhang et al. 2025).
     """
     log_p, log_q = teacher_logits.log_softmax(1), student_logits.log_softmax(1)
     terms_NK = log_p.exp() * (log_p - log_q)
@@ -21,25 +22,27 @@ def disagreement(teacher_logits: Tensor, student_logits: Tensor, inhibited: tupl
 
 
 def one_hot_loss(teacher_logits: Tensor) -> Tensor:
-    """mean_n CE(T(x_n), argmax T(x_n)): images that the teacher is sure of (Chen et al. 2019, DAFL)."""
+    """mean_n CE(T(x_n), argmax T(x_n)): low for images of which the teacher is certain (DAFL, Chen et al. 2019)."""
     return F.cross_entropy(teacher_logits, teacher_logits.argmax(1))
 
 
 def balance_loss(teacher_logits: Tensor, classes: tuple[int, ...]) -> Tensor:
-    """Σ_c p̄_c log p̄_c, p̄ being the mean over the batch of p over `classes`: -H, lowest where they are equally frequent."""
+    """Σ_c p̄_c log p̄_c, where p̄ is the batch mean of p over `classes`. The negative entropy: lowest if the classes
+    are equally frequent.
+    """
     mean_K = teacher_logits[:, list(classes)].softmax(1).mean(0)
     return torch.xlogy(mean_K, mean_K).sum()
 
 
 def activation_loss(features: Tensor) -> Tensor:
-    """-mean_n mean_d |f_nd| for features (N, D): what a network was trained on excites it (Chen et al. 2019, DAFL)."""
+    """-mean_n mean_d |f_nd| for features (N, D): training images give strong features (DAFL, Chen et al. 2019)."""
     return -features.abs().mean()
 
 
 def diversity_loss(z: Tensor, x: Tensor, labels: Tensor) -> Tensor:
-    """mean_p  d(z_a, z_b) / (d(x_a, x_b) + ε): mode seeking (Mao et al. 2019). Pairs p are of one class.
+    """mean_p  d(z_a, z_b) / (d(x_a, x_b) + ε): mode seeking (Mao et al. 2019). Both images of a pair p have one class.
 
-    d is the mean absolute difference. It is low where different noise gives different images. 0 without a pair.
+    d is the mean absolute difference. The loss is low if different noise gives different images, and 0 without a pair.
     """
     order = labels.argsort(stable=True)
     first, second = order[: len(order) // 2 * 2 : 2], order[1::2]
@@ -50,16 +53,16 @@ def diversity_loss(z: Tensor, x: Tensor, labels: Tensor) -> Tensor:
 
 
 def total_variation(x: Tensor) -> Tensor:
-    """Mean squared difference of neighbours, down and right, of (N, C, H, W)."""
+    """The mean squared difference of neighbouring pixels of (N, C, H, W), downwards plus to the right."""
     down, right = x[:, :, 1:] - x[:, :, :-1], x[:, :, :, 1:] - x[:, :, :, :-1]
     return down.square().mean() + right.square().mean()
 
 
 def blur(x: Tensor, times: int) -> Tensor:
-    """(B, C, H, W) smoothed by the 3x3 binomial filter, so many times.
+    """(B, C, H, W) after `times` passes of the 3x3 binomial filter.
 
-    On a gradient this is descent in a smoother (Sobolev) norm: what single pixels could gain by a texture that only the
-    network sees is held back, what strokes gain is not.
+    For a gradient this means descent in a smoother (Sobolev) norm: it suppresses textures of single pixels, which only
+    the network sees, but not strokes.
     """
     channels = x.shape[1]
     kernel = torch.tensor([1.0, 2.0, 1.0], device=x.device, dtype=x.dtype)

@@ -1,7 +1,8 @@
-"""Networks that make images from noise, and the checkpoint that a trained one is shipped in.
+"""Networks that make images from noise, and the checkpoint of a trained one.
 
-`Generator` is GKT's, without classes. `ClassGenerator` is the one that synthesis trains: it is told the class, stays inside
-the range of real pixels, and is sized to its teacher, since a usual 32x32 generator costs 400 times a LeNet5.
+`Generator` is GKT's, without classes. Synthesis trains a `ClassGenerator`: the class is an input, no pixel leaves the
+range of real pixels, and its size follows the teacher's, because a usual generator for 32x32 images costs 400 times as
+much as LeNet5.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ from synth.checkpoint.file import card_text
 CARD_KEY = "generator_card"
 CARD_VERSION = 2  # version 1 has no `classes`
 LARGEST_HEADER = 2**20  # bytes
-SMALLEST_SIDE = 8  # pixels; a generator starts from a map of at most this side and doubles it
+SMALLEST_SIDE = 8  # pixels; a generator starts from a map with at most this side and doubles it
 
 
 class Generator(nn.Module):
     """Noise (N, Z) to images (N, C, S, S) in normalised pixels.
 
-    The network of GKT: a linear layer to S/4 + 1 squared, twice enlarged and convolved, and a 7x7 convolution that takes
-    the margin of 4 off again; at last batch norm on the image itself, so that the range is a normalised image's but has
-    no bounds. `channels` is 128 there; a small teacher needs far less, and the generator's cost is most of a run's.
+    The network of GKT (Chundawat et al. 2023): a linear layer to maps of side S/4 + 1, twice enlarged and convolved,
+    and a 7x7 convolution that removes the margin of 4. Batch norm on the image comes last, so pixels are spread like
+    those of a normalised image, without bounds. GKT has 128 `channels`. A small teacher needs far fewer, and the
+    generator takes most of a run's time.
     """
 
     def __init__(self, z: int, channels: int, image_shape: tuple[int, int, int]) -> None:
@@ -51,20 +53,20 @@ class Generator(nn.Module):
 
     @classmethod
     def untrained(cls, z: int, channels: int, image_shape: tuple[int, int, int], seed: int) -> Generator:
-        """A function of the seed alone."""
+        """A newly initialised network. The weights depend on the seed only."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(z, channels, image_shape)
 
     def forward(self, z: Tensor) -> Tensor:
         x_norm = self.net(z)
-        margin = (x_norm.shape[-1] - self.side) // 2  # 0 where 4 divides the side
+        margin = (x_norm.shape[-1] - self.side) // 2  # 0 if 4 divides the side
         return x_norm[..., margin : margin + self.side, margin : margin + self.side]
 
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorCard:
-    """What a generator's checkpoint says about it. `mean` and `std` are its teacher's, per channel."""
+    """What a generator's checkpoint states about it. `mean` and `std` are its teacher's, per channel."""
 
     z: int  # length of the noise
     channels: int
@@ -73,7 +75,7 @@ class GeneratorCard:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     teacher_sha256: str
-    student_sha256: str | None = None  # of the student that it was trained against
+    student_sha256: str | None = None  # the student that it was trained against
     classes: tuple[int, ...] | None = None  # the only classes that it can draw, in ascending order; None means all
     training: Mapping[str, Any] = field(default_factory=dict)
 
@@ -84,7 +86,7 @@ class GeneratorCard:
         if not (1 <= self.z <= 65536 and 1 <= self.channels <= 4096 and 1 <= self.num_classes <= 100_000):
             raise ValueError("its noise, channels or classes are out of range")
         if len(self.mean) != channels or len(self.std) != channels:
-            raise ValueError(f"mean and std need {channels} values, one a channel")
+            raise ValueError(f"mean and std need {channels} values, one per channel")
         if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
             raise ValueError("mean and std must be finite, std above 0")
         if tuple(sorted(set(self.drawn))) != self.drawn or not self.drawn:
@@ -106,12 +108,14 @@ class GeneratorCard:
 
     @classmethod
     def from_json(cls, text: str) -> GeneratorCard:
-        """Raises ValueError, KeyError, TypeError, OverflowError or RecursionError where the text is no card."""
+        """The card in the text. Raises ValueError, KeyError, TypeError, OverflowError or RecursionError if there is
+        none.
+        """
         raw = json.loads(text)
         if not isinstance(raw, dict):
             raise ValueError("its card is not one object")
         if raw.pop("version") > CARD_VERSION:
-            raise ValueError("it is newer than this package: update it")
+            raise ValueError("it is newer than this package: update the package")
         raw["image_shape"] = tuple(int(n) for n in raw["image_shape"])
         raw["mean"], raw["std"] = (tuple(float(v) for v in raw[name]) for name in ("mean", "std"))
         if raw.get("classes") is not None:
@@ -120,12 +124,12 @@ class GeneratorCard:
 
 
 class ClassGenerator(nn.Module):
-    """Noise (N, Z) and classes (N,) to images (N, C, S, S) in normalised pixels, inside the range of real ones.
+    """Noise (N, Z) and classes (N,) to images (N, C, S, S) in normalised pixels, inside the range of real pixels.
 
-    A linear layer from noise and one-hot class to a small map, which is doubled and convolved until it has half of the
-    image's side; the last convolution gives four pixels a place (sub-pixel convolution, Shi et al. 2016), so that nothing
-    wide is computed at the image's own size. Then a sigmoid: no image leaves [0, 1].
-    The one-hot class has an input only for the classes of the card, so that no other class can be drawn.
+    A linear layer maps noise and one-hot class to a small map, which is doubled and convolved until it has half of the
+    image's side. The last convolution gives four pixels per place (sub-pixel convolution, Shi et al. 2016), so that no
+    wide layer works at full size. A sigmoid keeps every pixel in [0, 1]. There is an input only for each class of the
+    card, so that no other class can be drawn.
     """
 
     mean: Tensor
@@ -160,7 +164,7 @@ class ClassGenerator(nn.Module):
 
     @classmethod
     def untrained(cls, card: GeneratorCard, seed: int) -> ClassGenerator:
-        """A function of the card and the seed alone."""
+        """A newly initialised network. The weights depend on the card and the seed only."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(card)
@@ -170,7 +174,8 @@ class ClassGenerator(nn.Module):
         if self.card.classes is not None and not places.is_meta and (places < 0).any():
             raise ValueError(f"this generator draws only the classes {listed(self.card.drawn)}")
         one_hot = F.one_hot(places, len(self.card.drawn)).to(z.dtype)
-        # The class counts as much as the noise does: a one-hot vector is as long as a standard normal one of Z values.
+        # The class gets the weight of the noise: this scales its one-hot vector to the length of a standard normal
+        # vector.
         x = self.net(torch.cat([z, one_hot * self.card.z**0.5], dim=1))
         side = self.card.image_shape[1]
         margin = (x.shape[-1] - side) // 2
@@ -179,15 +184,17 @@ class ClassGenerator(nn.Module):
 
 
 def generator_bytes(network: ClassGenerator) -> bytes:
+    """The checkpoint file of the generator."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     return save_tensors(tensors, metadata={CARD_KEY: network.card.to_json()})
 
 
 def parse_generator(data: bytes, name: str) -> ClassGenerator:
-    """The generator in a checkpoint's bytes, frozen, on the CPU. `name` is what errors call it.
+    """The generator in a checkpoint's bytes, frozen, on the CPU. Errors call the checkpoint `name`.
 
     Raises:
-        UserError: the bytes are no generator, or damaged. A file from elsewhere is hostile until checked.
+        UserError: the bytes are not a generator, or damaged. A file from elsewhere may be hostile, so everything is
+        checked.
     """
     again = "make it again with 'synth generate --method generator'"
     try:
@@ -221,15 +228,15 @@ def read_generator(
     network = parse_generator(data, name)
     card = network.card
     if card.teacher_sha256 != teacher_sha256:
-        raise UserError(f"{name} was trained for another teacher: leave out --generator to train one for this")
+        raise UserError(f"{name} was trained for another teacher: leave out --generator to train one for this teacher")
     wanted = (teacher.input_shape, teacher.num_classes, teacher.mean, teacher.std)
     if (card.image_shape, card.num_classes, card.mean, card.std) != wanted:
         raise UserError(
             f"{name} has another image shape, number of classes or normalisation than its teacher: leave out --generator to "
-            "train one"
+            "train one for this teacher"
         )
     if student_sha256 is not None and card.student_sha256 != student_sha256:
-        raise UserError(f"{name} was not trained against this --student: leave out --student, or the generator")
+        raise UserError(f"{name} was not trained against this --student: leave out --student or --generator")
     wanted_classes = range(teacher.num_classes) if classes is None else sorted(set(classes))
     if card.drawn != tuple(wanted_classes):
         raise UserError(
@@ -240,5 +247,5 @@ def read_generator(
 
 
 def listed(classes: Sequence[int]) -> str:
-    """The first ten."""
+    """The first ten classes, as text."""
     return ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")

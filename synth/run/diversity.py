@@ -21,10 +21,10 @@ CLOSE = 0.1  # two images nearer than this share of the mean distance to the nea
 
 @dataclass(frozen=True)
 class ClassDiversity:
-    """The diversity of one class: numbers of images, of exact duplicates and of near-duplicates, and the features' spread.
+    """The diversity of one class: its images, exact duplicates and near-duplicates, and the spread of its features.
 
-    `spread` is the root mean square distance of the class's features from their mean, divided by the same distance over all
-    classes. It lies between 0 (all images are alike) and about 1 (they differ as much as images of all classes).
+    `spread` is the root mean square distance of the class's features from their mean, divided by the same distance over
+    all classes. It lies between 0 (all images are alike) and about 1 (they differ as much as images of all classes).
     """
 
     label: int
@@ -38,13 +38,13 @@ def measure(store: Store, teacher: Classifier, most: int = 10_000) -> list[Class
     """The diversity of each class, from the first `most` images of a run. Blends are left out.
 
     Raises:
-        UserError: the run has no image yet, or was made from another teacher; or the teacher has no linear layer, whose inputs
-            are the features.
+        UserError: the run has no image yet, or was made from another teacher; or the teacher has no linear layer, whose
+            inputs are the features.
     """
     if last_linear(teacher.net) is None:
         raise UserError(
-            f"images are compared by the inputs of the last linear layer, and {teacher.card.architecture} has no linear layer: "
-            f"look at the images with 'synth preview {store}' instead"
+            f"images are compared by the inputs of the last linear layer, and {teacher.card.architecture} has no linear "
+            f"layer: look at the images with 'synth preview {store}' instead"
         )
     index = read_index(store)
     if index.card.teacher_sha256 != teacher.digest:
@@ -102,7 +102,10 @@ def diversity(images: Tensor, labels: Tensor, features: Tensor) -> list[ClassDiv
 
 
 def nearest_distance(features: Tensor, others: Tensor, *, itself: bool = False) -> Tensor:
-    """Each feature's distance from the nearest of the others, (N,). With `itself` on, its distance from itself is left out."""
+    """Each feature's distance from the nearest of the others, (N,).
+
+    With `itself` on, its distance from itself is left out.
+    """
     neighbour = min(1 + itself, len(others))
     distances = [torch.cdist(part, others).kthvalue(neighbour, dim=1).values for part in features.split(1000)]
     return torch.cat(distances)

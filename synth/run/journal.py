@@ -31,7 +31,10 @@ class JsonLines(logging.Formatter):
 
 
 def configure_log(level: str, run: str, stream: TextIO | None = None) -> None:
-    """Send the log lines of `synth` at `level` and above to `stream`, which is stderr by default. The level `off` sends none."""
+    """Send the log lines of `synth` at `level` and above to `stream`, which is stderr by default.
+
+    The level `off` sends none.
+    """
     logger = logging.getLogger("synth")
     logger.handlers.clear()
     logger.propagate = False

@@ -1,11 +1,11 @@
-"""One driver per run. The lock is a file beside the shards; it outlives a crash and does not rely on the clock of any machine.
+"""One driver per run. The lock is a file beside the shards that outlives a crash and relies on no machine's clock.
 
-The holder rewrites the lock every few seconds with a growing count. Whoever finds a lock judges its holder by its process if
-that ran on the same machine, and otherwise by whether the lock still changes.
+The holder rewrites the lock every few seconds with a growing count. Whoever finds a lock judges its holder by its
+process if that ran on the same machine, and otherwise by whether the lock still changes.
 
-Taking over a dead lock needs a second lock, whose name is derived from the dead one's content (`claim_name`). Of several
-drivers that find the same dead lock only one gets that claim, and it replaces the dead lock only if it is still there. So
-exactly one driver takes the run over.
+Taking over a dead lock needs a second lock, whose name is derived from the dead one's content (`claim_name`). Of
+several drivers that find the same dead lock only one gets that claim, and it replaces the dead lock only if it is still
+there. So exactly one driver takes the run over.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Lock:
         error = self.keeper.exception() if self.keeper and self.keeper.done() else None
         if error is not None:
             raise LostLockError(
-                f"the lock of {self.store} could not be renewed ({type(error).__name__}: {str(error)[:160]}): go on with the "
-                "same command and --resume"
+                f"the lock of {self.store} could not be renewed ({type(error).__name__}: {str(error)[:160]}): go on with "
+                "the same command and --resume"
             ) from error
 
     def keep(self, beat: float) -> None:
@@ -110,7 +110,10 @@ def locked(
 
 
 def acquire(lock: Lock, name: str, say: Callable[[str], None], patience: float) -> None:
-    """Write the lock under this name, where no lock is or only a dead one. Raises UserError if the holder may be alive."""
+    """Write the lock under this name, where no lock is or only a dead one.
+
+    Raises UserError if the holder may be alive.
+    """
     store = lock.store
     while not store.write_new(name, lock.to_bytes()):
         seen = read_lock(store, name)
@@ -119,8 +122,8 @@ def acquire(lock: Lock, name: str, say: Callable[[str], None], patience: float) 
         if holder_lives(store, name, seen, say, patience):
             holder = facts_in(seen)
             raise UserError(
-                f"another 'synth generate' (process {holder.get('pid')} on {holder.get('host')}) is making {store}: wait for "
-                "it, end it, or choose another --out"
+                f"another 'synth generate' (process {holder.get('pid')} on {holder.get('host')}) is making {store}: wait "
+                "for it, end it, or choose another --out"
             )
         claim = claim_name(seen)
         acquire(lock, claim, say, patience)
@@ -177,7 +180,7 @@ def facts_in(content: bytes | None) -> dict[str, Any]:
 
 
 def process_facts(pid: Any) -> dict[str, Any]:
-    """The machine (this boot of it, and this container) and when the process began; None if there is no such process."""
+    """The machine (its boot and its container), and when the process began; None if there is no such process."""
     try:
         machine = Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
     except OSError:

@@ -50,8 +50,8 @@ def open_run(store: Store, card: RunCard, resume: bool, overwrite: bool) -> Inde
     With `overwrite`, the files of the run that is there are removed first.
 
     Raises:
-        UsageError: the store holds a run and neither resume nor overwrite was asked for; or resume was asked for and the store
-            holds another run; or the store holds files that belong to no run.
+        UsageError: the store holds a run and neither resume nor overwrite was asked for; or resume was asked for and
+            the store holds another run; or the store holds files that belong to no run.
     """
     if overwrite:
         clear(store)  # without reading the index, because a damaged index may be the reason for --overwrite
@@ -158,10 +158,10 @@ def provide_generator(
     say: Callable[[str], None],
     check: Callable[[], None] = lambda: None,
 ) -> tuple[Index, Recipe]:
-    """Write the generator of the run's images into the store, before any shard, and return the index and recipe that name it.
+    """Write the run's generator into the store before any shard, and return the index and recipe that name it.
 
-    It is the generator that was given, or else the one that the run holds, or else it is trained now, in one job. If the method
-    uses no generator, index and recipe are returned as they are.
+    It is the generator that was given, or else the one that the run holds, or else it is trained now, in one job. If
+    the method uses no generator, index and recipe are returned as they are.
 
     Raises:
         UserError: the training failed; or the run has shards of another generator; or what `check` raises.
@@ -183,8 +183,8 @@ def provide_generator(
     sha256_hex = sha256_of(data)
     if index.generator_sha256 not in (None, sha256_hex) and index.entries:
         raise UsageError(
-            f"{store} holds shards of another generator ({index.generator_sha256[:12]}, not {sha256_hex[:12]}): pass that "
-            "generator with --generator, or replace the run with --overwrite"
+            f"{store} holds shards of another generator ({index.generator_sha256[:12]}, not {sha256_hex[:12]}): pass "
+            "that generator with --generator, or replace the run with --overwrite"
         )
     check()
     store.write(GENERATOR, data)
@@ -234,8 +234,9 @@ def publish(
     Whatever ends the call early, the published shards stay valid and the growing index lists them.
 
     Raises:
-        UserError: some shards failed after all retries; the error names them, and the others are published first. If the first
-            shard fails before any is published, its error ends the run at once, because it will very likely meet all shards.
+        UserError: some shards failed after all retries; the error names them, and the others are published first. If
+            the first shard fails before any is published, its error ends the run at once, because it will very likely
+            meet all shards.
     """
     entries = dict(index.entries)
     missing = (job for job in index.card.plan.jobs() if job.number not in index.entries)
@@ -330,4 +331,7 @@ def generator_problems(store: Store, index: Index) -> Iterator[str]:
         return
     left_out = sorted(set(drawn) - set(index.card.plan.classes))
     if left_out:
-        yield f"{where} can draw the classes {listed(left_out)}, which the run leaves out: make the run again with --overwrite"
+        yield (
+            f"{where} can draw the classes {listed(left_out)}, which the run leaves out: make the run again with "
+            "--overwrite"
+        )

@@ -146,8 +146,8 @@ def check_shard_size(plan: Plan, card: ModelCard) -> None:
     if min(plan.shard_size, plan.images) > fitting:
         cure = f"give --shard-size {fitting} or less" if fitting else "give fewer --blends"
         raise UsageError(
-            f"a shard of {plan.shard_size} images with their blends may take {plan.shard_size * image:,} bytes, but readers "
-            f"accept at most {LARGEST_SHARD:,}: {cure}"
+            f"a shard of {plan.shard_size} images with their blends may take {plan.shard_size * image:,} bytes, but "
+            f"readers accept at most {LARGEST_SHARD:,}: {cure}"
         )
 
 
@@ -160,7 +160,10 @@ def refuse_files_without_effect(request: Request) -> None:
 
 
 def checked_student(request: Request, teacher: Classifier) -> bytes | None:
-    """The student's checkpoint, if one was named. Raises UserError if it has other inputs or classes than the teacher."""
+    """The student's checkpoint, if one was named.
+
+    Raises UserError if it has other inputs or classes than the teacher.
+    """
     if request.student is None:
         return None
     data = read_checkpoint(request.student)
@@ -191,7 +194,8 @@ def refuse_useless_code(request: Request, teacher: Classifier, student: bytes | 
     cards = [teacher.card, *([parse_card(student, str(request.student))] if student else [])]
     if request.trusted_architecture and not any(":" in card.architecture for card in cards):
         raise UsageError(
-            f"--arch has no effect on {request.teacher}, whose architecture is {teacher.card.architecture}: leave it out"
+            f"--arch has no effect on {request.teacher}, whose architecture is {teacher.card.architecture}: leave it "
+            "out"
         )
 
 

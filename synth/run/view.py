@@ -8,27 +8,31 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
 
+from synth.basics.disk import write_file
 from synth.basics.errors import UserError
+from synth.basics.grids import GAP, Row, Text, draw_rows, png_bytes
 from synth.basics.progress import format_seconds
 from synth.shards.index import Index, read_index, read_shard
 from synth.shards.store import Store
 
 LABEL_WIDTH = 120  # pixels
-GAP = 2  # pixels
 LARGEST_GRID = 2**27  # pixels, half a gigabyte while it is drawn
 
 
 def describe(store: Store) -> str:
-    """A run in words: what is published, what is missing, the rate and the time left. Takes one listing of the store."""
+    """A run in words: what is published, what is missing, the rate and the time left.
+
+    Takes one listing of the store.
+    """
     index = read_index(store)
     plan = index.card.plan
     times = store.modified()
     gone = [entry.name for _, entry in sorted(index.entries.items()) if entry.name not in times]
     lines = [
         f"{store}: {'complete' if index.complete and not gone else 'not complete'}",
-        f"  method     {index.card.method}, seed {plan.seed}, teacher {index.card.teacher_sha256[:12]} ({index.card.architecture})",
+        f"  method     {index.card.method}, seed {plan.seed}, teacher {index.card.teacher_sha256[:12]} "
+        f"({index.card.architecture})",
         f"  published  {len(index.entries)} of {plan.shards} shards, {index.samples:,} of {plan.samples:,} samples",
     ]
     if index.generator_sha256:
@@ -39,7 +43,8 @@ def describe(store: Store) -> str:
         lines.append(f"  gate       {again:,} images generated again, {missed:,} missed the bounds in every try")
     if gone:
         lines.append(
-            f"  gone       {listed(gone)}: published before, but not there now; 'synth generate --resume' makes them again"
+            f"  gone       {listed(gone)}: published before, but not there now; 'synth generate --resume' makes them "
+            "again"
         )
     missing = (number for number in range(plan.shards) if number not in index.entries)
     first = list(islice(missing, 11))
@@ -62,7 +67,8 @@ def rate_line(index: Index, times: Mapping[str, float]) -> str:
         return "unknown until two shards are published"
     rate = sum(samples for _, samples in published[1:]) / seconds
     left = format_seconds((index.card.plan.samples - index.samples) / rate)
-    return f"{rate:,.1f} samples/s, {left} left at that rate, last shard {format_seconds(time.time() - published[-1][0])} ago"
+    ago = format_seconds(time.time() - published[-1][0])
+    return f"{rate:,.1f} samples/s, {left} left at that rate, last shard {ago} ago"
 
 
 def draw_grid(store: Store, columns: int, out: Path) -> None:
@@ -74,31 +80,25 @@ def draw_grid(store: Store, columns: int, out: Path) -> None:
     rows = first_images(store, index, columns)
     if not rows:
         raise UserError(f"{store} has no published shard yet: wait for the first one")
-    cell_h, cell_w = cell_size(index)
-    grid = Image.new("RGB", (LABEL_WIDTH + columns * cell_w, len(rows) * cell_h), "white")
-    draw = ImageDraw.Draw(grid)
-    for row, (label, (images, confidences)) in enumerate(rows.items()):
-        name = index.card.class_names[label]
-        draw.text((4, row * cell_h + 4), f"{label}  {name[:14]}" if name != str(label) else name, fill="black")
-        if confidences:
-            draw.text((4, row * cell_h + 20), f"confidence {np.mean(confidences):.2f}", fill="dimgray")
-        for column, image in enumerate(images):
-            pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
-            tile = Image.fromarray(np.ascontiguousarray(pixels)).resize(
-                (cell_w - GAP, cell_h - GAP), Image.Resampling.NEAREST
-            )
-            grid.paste(tile, (LABEL_WIDTH + column * cell_w, row * cell_h))
-    try:
-        grid.save(out, format="PNG")
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror or error}") from error
+    height, width = tile_size(index)
+    drawn = [Row(images, texts_of(label, index, confidences)) for label, (images, confidences) in rows.items()]
+    write_file(out, png_bytes(draw_rows(drawn, columns, height, width, LABEL_WIDTH)))
 
 
-def cell_size(index: Index) -> tuple[int, int]:
-    """Height and width in pixels of an image's place in the grid. Small images are enlarged."""
+def texts_of(label: int, index: Index, confidences: list[float]) -> list[Text]:
+    """The texts before a class's images."""
+    name = index.card.class_names[label]
+    texts = [Text(4, 4, f"{label}  {name[:14]}" if name != str(label) else name)]
+    if confidences:
+        texts.append(Text(4, 20, f"confidence {np.mean(confidences):.2f}", "dimgray"))
+    return texts
+
+
+def tile_size(index: Index) -> tuple[int, int]:
+    """Height and width in pixels of an image in the grid. Small images are enlarged."""
     _, height, width = index.card.image_shape
     scale = max(1, 48 // height)
-    return height * scale + GAP, width * scale + GAP
+    return height * scale, width * scale
 
 
 def first_images(store: Store, index: Index, count: int) -> dict[int, tuple[list[np.ndarray], list[float]]]:
@@ -125,14 +125,14 @@ def first_images(store: Store, index: Index, count: int) -> dict[int, tuple[list
 
 def check_size(index: Index, rows: int, columns: int) -> None:
     """Raise UserError if a grid with this number of rows and columns would be too large."""
-    cell_h, cell_w = cell_size(index)
+    cell_h, cell_w = (side + GAP for side in tile_size(index))
     if rows * cell_h * (LABEL_WIDTH + columns * cell_w) <= LARGEST_GRID:
         return
     fitting = (LARGEST_GRID // (len(index.card.plan.classes) * cell_h) - LABEL_WIDTH) // cell_w
     cure = f"give --columns {fitting}" if fitting > 0 else "view a run with fewer classes ('synth generate --classes')"
     raise UserError(
-        f"a grid of {columns} images for each of {len(index.card.plan.classes):,} classes has more than {LARGEST_GRID:,} "
-        f"pixels: {cure}"
+        f"a grid of {columns} images for each of {len(index.card.plan.classes):,} classes has more than "
+        f"{LARGEST_GRID:,} pixels: {cure}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Blends: samples that mix two images of a shard, labelled by the teacher."""
+"""Blends: samples that mix two images of a shard."""
 
 from __future__ import annotations
 
@@ -10,26 +10,32 @@ from torch import Tensor
 from synth.checkpoint.augment import draw_corners, shifted
 from synth.shards.plan import ShardJob
 
-BLEND_ROWS = 500  # blends that are computed at once, which takes some twenty times their bytes
-BLEND_SHIFT = 0.1  # of the image's side: 3 pixels of 28 or 32
+BLEND_ROWS = 500  # blends computed at once; this takes about twenty times their bytes
+BLEND_SHIFT = 0.1  # share of the image's side: 3 pixels at 28 or 32
 
 
 def blend_record(job: ShardJob, partner: int, partner_class: int, share: float) -> dict[str, Any]:
+    """What a blend's json says beside that of an image. `partner` is a row of the shard's images."""
     return {"share": round(share, 6), "partner": job.start + partner, "partner_class": partner_class}
 
 
 def blend(
     images: Tensor, blends: int, rng: torch.Generator, at_once: int = BLEND_ROWS
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Each image followed by `blends` blends of it with other images, both shifted at random, as in mixup (Zhang et al. 2018).
+    """Each image, followed by `blends` blends of it with other images (mixup, Zhang et al. 2018). Both images are
+    shifted at random.
 
-    A student that learns the teacher's answers around and between the images comes out far better than one that learns
-    them at the images alone; augmenting them later would keep labels that are no longer the teacher's. Here, where the
-    teacher is at hand, a true label costs one forward pass. The image itself has the larger share, uniform in [0.5, 1).
-    All that is random is drawn first, so that it doesn't depend on how many are computed at once.
+    A student that learns the teacher's answers around and between the images becomes far better than one that learns
+    them at the images only. Augmenting the images later would keep labels that are no longer the teacher's; here the
+    teacher is available, and a true label costs one forward pass. The image itself has the larger share, uniform in
+    [0.5, 1). All random numbers are drawn first, so that they do not depend on `at_once`.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        at_once: blends computed at once.
 
     Returns:
-        uint8 images (N * (1 + blends), C, H, W), the row of each one's partner, and its own share (1 for the images).
+        uint8 images (N * (1 + blends), C, H, W); for each the row of its partner, and its own share (1 for the images).
     """
     count = len(images)
     shares = torch.ones(count, 1 + blends)

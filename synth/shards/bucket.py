@@ -1,7 +1,7 @@
-"""A run in object storage: s3://, gs:// and whatever else fsspec speaks, with the same calls as a folder.
+"""A run in object storage: s3://, gs:// and others that fsspec supports. Has the same calls as a folder.
 
-An object appears whole or not at all, so publication is one put of bytes already built. Every call is tried again with a
-growing pause where the failure may pass, and a put counts only once the store shows the same bytes.
+An object appears complete or not at all, so publishing a file is one put. A call whose failure may pass is repeated
+after a growing pause. A put counts only once the store shows the same bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ATTEMPTS = 8
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds; all pauses together take about a minute
 PIECE = 8 * 2**20  # bytes of a shard that one call reads
 OPTIONS: dict[str, dict[str, Any]] = {
-    # One layer of retries, ours, so that a store that is down is given up after a stated time.
+    # botocore's own retries are off, so that only ours decide how long a store may be down.
     "s3": {
         "config_kwargs": {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 0}},
         "use_listings_cache": False,
@@ -37,7 +37,7 @@ CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredenti
 
 
 class BrokenTransferError(Exception):
-    """The store shows other bytes than were sent."""
+    """A read or write was incomplete: the store shows other bytes."""
 
 
 class Bucket:
@@ -65,10 +65,10 @@ class Bucket:
         return self.uri
 
     def create(self) -> None:
-        """Nothing to do: a prefix exists once an object does."""
+        """Does nothing: a prefix exists once it has an object."""
 
     def names(self) -> set[str]:
-        """The names of the objects; empty where there are none."""
+        """The names of the objects; empty if there are none."""
         try:
             listed = self.patiently("", lambda: self.files.ls(self.root, detail=False, **self.fresh()))
         except FileNotFoundError:
@@ -88,13 +88,13 @@ class Bucket:
         return {info["name"].rsplit("/", 1)[-1]: seconds_of(info) for info in objects}
 
     def read(self, name: str) -> bytes:
-        """Raises FileNotFoundError where there is no such object."""
+        """The content. Raises FileNotFoundError if there is no such object."""
         return self.patiently(name, lambda: self.files.cat_file(self.path(name)))
 
     def fetch(self, name: str, size: int, sha256: str) -> bytes:
-        """The object in pieces, each with its own retries, so that a broken read goes on where it broke.
+        """The object, read in pieces with retries for each, so that a broken read continues where it broke.
 
-        Raises FileNotFoundError where there is no such object. One of another size is not read.
+        Returns empty bytes if the object has another size. Raises FileNotFoundError if there is no such object.
         """
         if self.size(name) != size:
             return b""
@@ -108,7 +108,7 @@ class Bucket:
         return piece
 
     def write(self, name: str, data: bytes) -> None:
-        """One put, then a look at what arrived."""
+        """Put the object, then compare what arrived. Raises UserError if that fails after all attempts."""
 
         def put() -> None:
             self.files.pipe_file(self.path(name), data)
@@ -118,7 +118,7 @@ class Bucket:
         try:
             self.patiently(name, put)
         except FileNotFoundError as error:
-            raise UserError(f"{self.uri}: there is no such bucket: make it first, or choose another --out") from error
+            raise UserError(f"{self.uri}: there is no such bucket: create it first, or choose another --out") from error
 
     def write_new(self, name: str, data: bytes) -> bool:
         """Write the object unless there is one: of several who try at once, one succeeds and hears True."""
@@ -129,13 +129,15 @@ class Bucket:
             except OSError as error:
                 if not says_it_exists(error):
                     raise
-                return self.files.cat_file(self.path(name)) == data  # ours, where an earlier attempt's answer was lost
+                return (
+                    self.files.cat_file(self.path(name)) == data
+                )  # it is ours if the answer to an earlier attempt was lost
             return True
 
         try:
             return self.patiently(name, put)
         except FileNotFoundError as error:
-            raise UserError(f"{self.uri}: there is no such bucket: make it first, or choose another --out") from error
+            raise UserError(f"{self.uri}: there is no such bucket: create it first, or choose another --out") from error
 
     def remove(self, name: str) -> None:
         def delete() -> None:
@@ -147,10 +149,10 @@ class Bucket:
         self.patiently(name, delete)
 
     def remove_temporaries(self) -> None:
-        """Nothing to do: a put that didn't end left nothing under any name."""
+        """Does nothing: an incomplete put leaves no object."""
 
     def holds(self, name: str, data: bytes) -> bool:
-        """Whether the object has these bytes: by its size and MD5 where the store tells them, else by reading it."""
+        """Whether the object has these bytes. Compares size and MD5 if the store gives them, else reads the object."""
         info = self.info(name)
         if info["size"] != len(data):
             return False
@@ -161,7 +163,7 @@ class Bucket:
         return self.patiently(name, lambda: self.files.info(self.path(name), **self.fresh()))
 
     def fresh(self) -> dict[str, bool]:
-        """Past any cache of listings: another process may be writing."""
+        """Drop fsspec's cached listings, as another process may be writing. Returns options for a fresh listing."""
         self.files.invalidate_cache()
         return {"refresh": True} if self.scheme == "s3" else {}
 
@@ -169,7 +171,9 @@ class Bucket:
         return f"{self.root.rstrip('/')}/{name}"
 
     def patiently(self, name: str, call: Callable[[], T]) -> T:
-        """The call's result, tried again while its failure may pass. Raises FileNotFoundError, or UserError in words."""
+        """The result of `call`, repeated while its failure may pass. Raises FileNotFoundError, or UserError after all
+        attempts.
+        """
         pause = FIRST_PAUSE
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -182,7 +186,7 @@ class Bucket:
                 if attempt == ATTEMPTS:
                     raise UserError(
                         f"{where}: the storage failed {ATTEMPTS} times ({type(error).__name__}: {str(error)[:160]}): "
-                        "see whether it is up, and go on with --resume"
+                        "check that it is up, and go on with --resume"
                     ) from error
             self.pause(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -203,7 +207,7 @@ def says_it_exists(error: OSError) -> bool:
 
 
 def refuse_lasting(error: Exception, where: str, scheme: str) -> None:
-    """Raise UserError for a failure that waiting doesn't cure, and let bugs of ours through as they are."""
+    """Raise UserError for a failure that waiting does not cure. Errors from elsewhere are raised unchanged."""
     if type(error).__name__ in CREDENTIALS:
         cure = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE" if scheme == "s3" else "log in first"
         raise UserError(f"{where}: there are no credentials for {scheme}://: {cure}") from error

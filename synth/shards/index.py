@@ -1,7 +1,7 @@
-"""A run's index: which shards there are, their hashes, and everything that determined their content.
+"""A run's index: its shards, their hashes, and everything that determined their content.
 
-`index.json` is a valid wids index with fields of our own, written last; `index.part.json` is the same and grows while the
-run goes on. Neither holds a time, so equal runs have equal indexes.
+`index.json` is a valid wids index with additional fields, and is written last. `index.part.json` has the same form and
+grows during the run. Neither holds a time, so equal runs have equal indexes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def shard_name(number: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class RunCard:
-    """What determines a run's content, and where it came from. Versions are informative: they may differ on resume."""
+    """What determines a run's content. The versions are for information only: they may differ when a run is resumed."""
 
     teacher_sha256: str
     architecture: str
@@ -62,7 +62,7 @@ class RunCard:
             std=self.std,
         )
         if not all(text.isprintable() and len(text) <= 200 for text in (self.method, self.device)):
-            raise ValueError("its method or device is not short printable text")
+            raise ValueError("its method or device is not printable text of at most 200 characters")
         sha256_in(self.teacher_sha256, "its teacher's")
         if max(self.plan.classes) >= len(self.class_names):
             raise ValueError(f"class {max(self.plan.classes)} has no name")
@@ -73,7 +73,7 @@ class RunCard:
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> RunCard:
-        """Raises KeyError, TypeError or ValueError where `raw` is no card."""
+        """The card in `raw`. Raises KeyError, TypeError or ValueError if it is not a card."""
         plan = raw["plan"]
         return cls(
             teacher_sha256=str(raw["teacher_sha256"]),
@@ -130,6 +130,7 @@ class ShardEntry:
 
     @cached_property
     def line(self) -> str:
+        """The entry as a line of the index."""
         return json.dumps(self.to_json(), sort_keys=True)
 
     def to_json(self) -> dict[str, Any]:
@@ -155,12 +156,12 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class Index:
-    """A run as its index tells it; `complete` once every planned shard is there."""
+    """The content of a run's index. `complete` once every planned shard is published."""
 
     card: RunCard
     entries: Mapping[int, ShardEntry]
     complete: bool
-    generator_sha256: str | None = None  # of GENERATOR, which the run's images were made with
+    generator_sha256: str | None = None  # of the file GENERATOR, which made the run's images
 
     @property
     def samples(self) -> int:
@@ -177,19 +178,19 @@ class Index:
         }
         if self.generator_sha256 is not None:
             raw["generator"] = {"url": GENERATOR, "sha256": self.generator_sha256}
-        # A shard a line, each encoded once in its life: long runs have long lists, and the growing one is written often.
+        # One line per shard, encoded only once: long runs have long lists, and a growing list is written often.
         head = json.dumps(raw, indent=1, sort_keys=True).removesuffix("\n}")
         lines = (self.entries[number].line for number in sorted(self.entries))
         return (head + ',\n "shardlist": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n").encode()
 
     @classmethod
     def parse(cls, data: bytes, name: str) -> Index:
-        """The index in `data`. Raises UserError where it isn't one, or is of a newer format."""
+        """The index in `data`. Raises UserError if it is not an index, or one of a newer format."""
         try:
             raw = json.loads(data)
             version = int(raw["format_version"])
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise UserError(f"{name} is not an index that 'synth generate' wrote: make the run again") from error
+            raise UserError(f"{name} is not an index of 'synth generate': make the run again") from error
         if version > FORMAT_VERSION:
             raise UserError(f"{name} has format version {version}, newer than {FORMAT_VERSION}: update this package")
         try:
@@ -204,7 +205,7 @@ class Index:
 
 
 def check_entries(plan: Plan, listed: list[ShardEntry], complete: bool) -> None:
-    """Raise ValueError where the listed shards are not the plan's."""
+    """Raise ValueError if the listed shards are not those of the plan."""
     numbers = [entry.number for entry in listed]
     if len(set(numbers)) != len(numbers):
         raise ValueError("a shard is listed twice")
@@ -218,8 +219,8 @@ def check_entries(plan: Plan, listed: list[ShardEntry], complete: bool) -> None:
 
 
 def find_index(store: Store) -> Index | None:
-    """The run's index, complete or growing; None where the store holds no run."""
-    for name in (INDEX, PART, INDEX):  # again, for a run that was completed between the two looks
+    """The run's index, complete or growing; None if the store holds no run."""
+    for name in (INDEX, PART, INDEX):  # the second time for a run that became complete meanwhile
         try:
             if store.size(name) > LARGEST_INDEX:
                 raise UserError(f"{store}/{name} is too large for an index: make the run again")
@@ -230,11 +231,12 @@ def find_index(store: Store) -> Index | None:
 
 
 def index_sha256(store: Store) -> str:
-    """Of the file that a complete run has. Raises FileNotFoundError where it isn't there."""
+    """The sha256 of a complete run's index. Raises FileNotFoundError if the run is not complete."""
     return sha256_of(store.read(INDEX))
 
 
 def read_index(store: Store) -> Index:
+    """The run's index, complete or growing. Raises UserError if the store holds no run."""
     index = find_index(store)
     if index is None:
         raise UserError(
@@ -244,7 +246,7 @@ def read_index(store: Store) -> Index:
 
 
 def read_shard(store: Store, index: Index, entry: ShardEntry) -> Samples:
-    """A shard's samples, once its size, hash, keys and labels are found to be those of the index and the plan."""
+    """A shard's samples. Raises DamagedShardError if size, hash, keys or labels differ from the index and the plan."""
     where = f"{store}/{entry.name}"
     cure = "make it again with the run's own 'synth generate' options and --resume"
     try:
@@ -254,11 +256,11 @@ def read_shard(store: Store, index: Index, entry: ShardEntry) -> Samples:
     except FileNotFoundError:
         raise DamagedShardError(f"{where} is missing: {cure}") from None
     if sha256_of(data) != entry.sha256:
-        raise DamagedShardError(f"{where} is damaged (its sha256 is not the index's): {cure}")
+        raise DamagedShardError(f"{where} is damaged (its sha256 differs from the index): {cure}")
     samples = decode_shard(data, where, index.card.image_shape, index.card.num_classes)
     job = index.card.plan.job(entry.number)
     if len(samples) != job.samples or samples.keys != job.keys:
-        raise DamagedShardError(f"{where} holds other keys than its plan: {cure}")
+        raise DamagedShardError(f"{where} holds other keys than planned: {cure}")
     if samples.labels.tolist() != job.labels:
-        raise DamagedShardError(f"{where} holds other classes than its plan: {cure}")
+        raise DamagedShardError(f"{where} holds other classes than planned: {cure}")
     return samples

@@ -1,4 +1,4 @@
-"""A run's plan: which images exist, in which shards, from which seeds. Pure arithmetic, nothing is stored per image."""
+"""A run's plan: which images exist, in which shards, from which seeds. It is computed; nothing is stored per image."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 LARGEST_RUN = 10**9  # keys have nine digits
-PREPARATION = -1  # in the place of a shard's number
+PREPARATION = -1  # instead of a shard's number
 
 
 @dataclass(frozen=True)
 class ShardJob:
-    """One shard to make: the images number `start` to `stop` (excluded), whose classes take turns.
+    """One shard to make: the images with the numbers `start` to `stop` (excluded). Their classes alternate.
 
-    Each image is a sample, and is followed by `blends` samples that blend it with another image of its shard.
+    Each image is a sample, followed by `blends` samples that blend it with another image of the shard.
     """
 
     number: int
@@ -28,7 +28,7 @@ class ShardJob:
 
     @property
     def prepares(self) -> bool:
-        """Whether this is no shard, but what comes before them all (`Plan.preparation`)."""
+        """Whether this is the job before all shards (`Plan.preparation`), and not a shard."""
         return self.number == PREPARATION
 
     @property
@@ -42,7 +42,7 @@ class ShardJob:
 
     @property
     def labels(self) -> list[int]:
-        """The class of each sample; a blend counts as the image that has the larger share in it."""
+        """The class of each sample. The class of a blend is that of the image with the larger share."""
         return [label for label in self.image_labels for _ in range(1 + self.blends)]
 
     @property
@@ -59,8 +59,8 @@ class ShardJob:
 class Plan:
     """`per_class` images of every class in shards of at most `shard_size` images, each image with `blends` blends.
 
-    Classes take turns from image to image, so every shard and batch mixes them, and shards differ by at most one image in
-    size, so that no small last batch has poor statistics.
+    Classes alternate from image to image, so every shard and batch mixes them. The sizes of shards differ by at most
+    one image, so no batch is small and has poor statistics. Raises ValueError for a plan that cannot be made.
     """
 
     classes: tuple[int, ...]
@@ -71,7 +71,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not self.classes or len(set(self.classes)) != len(self.classes) or min(self.classes) < 0:
-            raise ValueError("classes must be distinct indices from 0 on, at least one")
+            raise ValueError("classes must be distinct indices from 0 up, at least one")
         if self.per_class < 1:
             raise ValueError(f"--per-class must be 1 or more, not {self.per_class}")
         if self.shard_size < 1:
@@ -96,7 +96,7 @@ class Plan:
         return -(-self.images // self.shard_size)
 
     def span(self, number: int) -> tuple[int, int]:
-        """A shard's images: the first, and the one after the last."""
+        """A shard's images: the number of the first, and that after the last."""
         return self.images * number // self.shards, self.images * (number + 1) // self.shards
 
     def samples_in(self, number: int) -> int:
@@ -115,7 +115,7 @@ class Plan:
         )
 
     def preparation(self) -> ShardJob:
-        """The job that trains what the methods with a generator work with; its result is the generator's checkpoint."""
+        """The job that trains the generator, for methods with one. Its result is the generator's checkpoint."""
         return ShardJob(number=PREPARATION, start=0, stop=0, classes=self.classes, seed=self.seed)
 
     def jobs(self) -> Iterator[ShardJob]:
@@ -123,6 +123,6 @@ class Plan:
 
 
 def shard_seed(seed: int, number: int) -> int:
-    """A 63-bit seed of the shard's own, from a counter-based generator keyed by (run seed, shard number)."""
+    """The shard's own 63-bit seed, from a counter-based random source (Philox) keyed by (run seed, shard number)."""
     key = np.array([seed, number], dtype=np.uint64)
     return int(np.random.Philox(key=key).random_raw()) >> 1

@@ -1,9 +1,9 @@
-"""The shard format, version 1: samples to tar bytes and back, and nothing but png, cls, npy and json is ever decoded.
+"""Reading the shard format, version 1. Nothing but png, cls, npy and json is ever decoded.
 
 A shard is a plain tar. Each sample has one 9-digit key and four members: `KEY.cls` (class index), `KEY.json` (method,
-seed, confidence, entropy in nats; of a blend also its share, and its partner's number and class), `KEY.logits.npy` (the teacher's
-logits on the decoded PNG, shape (K,)) and `KEY.png`.
-Its bytes are a function of the samples alone. A shard from elsewhere is hostile until checked.
+seed, confidence, entropy in nats; for a blend also its share, and its partner's number and class), `KEY.logits.npy`
+(the teacher's logits on the decoded PNG, shape (K,)) and `KEY.png`. The bytes depend on the samples only. A shard from
+elsewhere may be hostile.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from synth.shards.write import npy_header
 
 MEMBER_NAME = re.compile(r"([0-9]{9})\.(cls|json|logits\.npy|png)")
 MEMBERS = ("cls", "json", "logits.npy", "png")
-# What Pillow raises of a damaged file, by version and format.
+# What Pillow raises for a damaged file, depending on its version and the format.
 UNREADABLE = (
     *(OSError, SyntaxError, ValueError, LookupError, TypeError, OverflowError),
     *(struct.error, Image.DecompressionBombError),
 )
-warnings.filterwarnings(
-    "ignore", module="PIL"
-)  # an image's size is compared with the index's before a pixel is decoded
+# Pillow warns of large images. We compare an image's size with the index before a pixel is decoded.
+warnings.filterwarnings("ignore", module="PIL")
 
 
 class DamagedShardError(UserError):
-    """A shard that is not what the format allows."""
+    """A shard that breaks the format, or differs from its index."""
 
 
 def decode_shard(data: bytes, name: str, image_shape: tuple[int, int, int], num_classes: int) -> Samples:
     """The samples in a shard's bytes.
 
     Raises:
-        DamagedShardError: a member, name, type, size or value that the format doesn't allow; `name` is what it is called.
+        DamagedShardError: a member, name, type, size or value that the format does not allow. It calls the shard
+        `name`.
     """
     members = read_members(data, name)
     keys = sorted(members)
@@ -90,8 +90,8 @@ def read_members(data: bytes, name: str) -> dict[str, dict[str, bytes]]:
 def tar_files(data: bytes, name: str) -> Iterator[tuple[str, bytes]]:
     """Name and content of a tar's plain files, up to its end marker.
 
-    Header by header rather than by `tarfile.open`, which also reads pax, GNU and sparse extensions: they aren't of the
-    format, and a crafted pax header of a megabyte keeps it busy for a quarter of an hour.
+    Reads header by header. `tarfile.open` would also read pax, GNU and sparse extensions: they are not part of the
+    format, and a crafted pax header of one megabyte keeps it busy for a quarter of an hour.
     """
     offset = 0
     while any(block := data[offset : offset + tarfile.BLOCKSIZE]):
@@ -107,7 +107,7 @@ def tar_files(data: bytes, name: str) -> Iterator[tuple[str, bytes]]:
 
 
 def our_header(block: bytes) -> tuple[str, int] | None:
-    """Name and size from a header as our writer makes it, three times as fast as `tarfile`; None for any other."""
+    """Name and size from a header of our own writer, three times as fast as `tarfile`; None for any other header."""
     name, _, filling = block[:100].partition(b"\0")
     size, checksum = block[124:135], block[148:154]
     plain = block[156:157] == tarfile.REGTYPE and not any(filling) and not any(block[345:])
@@ -124,7 +124,7 @@ def our_header(block: bytes) -> tuple[str, int] | None:
 
 
 def foreign_header(block: bytes, name: str) -> tuple[str, int]:
-    """Name and size from any header of a plain file, by `tarfile`. Raises DamagedShardError for what isn't one."""
+    """Name and size from any header of a plain file, read by `tarfile`. Raises DamagedShardError for anything else."""
     try:
         info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
     except (tarfile.TarError, ValueError) as error:
@@ -163,7 +163,7 @@ def decode_record(content: bytes, where: str, num_classes: int) -> dict[str, Any
 
 def decode_logits(content: bytes, where: str, num_classes: int) -> np.ndarray:
     head = npy_head(num_classes)
-    if len(content) == len(head) + 4 * num_classes and content.startswith(head):  # as our writer makes it
+    if len(content) == len(head) + 4 * num_classes and content.startswith(head):  # as our writer writes it
         return finite(np.frombuffer(content, dtype="<f4", offset=len(head)), where)
     stream = io.BytesIO(content)
     try:
@@ -184,7 +184,7 @@ def decode_logits(content: bytes, where: str, num_classes: int) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def npy_head(num_classes: int) -> bytes:
-    """What precedes the numbers in a sample's logits."""
+    """The bytes before the numbers in a sample's logits."""
     return npy_header((num_classes,))
 
 
@@ -205,5 +205,5 @@ def decode_png(content: bytes, where: str, image_shape: tuple[int, int, int]) ->
                 )
             pixels = np.asarray(image)
     except UNREADABLE as error:
-        raise DamagedShardError(f"{where}: its PNG can't be decoded ({str(error)[:80]})") from error
+        raise DamagedShardError(f"{where}: its PNG cannot be decoded ({str(error)[:80]})") from error
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)

@@ -1,4 +1,4 @@
-"""The samples of a shard in memory, and the largest sizes that a shard may have."""
+"""The samples of a shard in memory, and limits of a shard's size."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 
 LARGEST_MEMBER = 64 * 2**20  # bytes
 LARGEST_SHARD = 8 * 2**30  # bytes, as a file and decoded
-SAMPLE_OVERHEAD = 8 * 2**10  # bytes of a sample beside pixels and logits: headers, padding, json, at most
-LARGEST_NUMBER = 1e300  # in a sample's json; NaN is not below it either
+SAMPLE_OVERHEAD = 8 * 2**10  # bytes of a sample at most beside pixels and logits: headers, padding, json
+LARGEST_NUMBER = 1e300  # in a sample's json; a comparison with it excludes NaN too
 PIXEL_MODES = {1: "L", 3: "RGB"}
 
 
@@ -27,13 +27,13 @@ class Samples:
 
     @property
     def partners(self) -> np.ndarray:
-        """int64 (N,): the class of the image that a blend holds the smaller share of; the sample's own elsewhere."""
+        """int64 (N,): the class of a blend's partner, which has the smaller share; the own class of an image."""
         pairs = zip(self.records, self.labels.tolist(), strict=True)
         return np.array([record.get("partner_class", label) for record, label in pairs], dtype=np.int64)
 
     @property
     def partner_images(self) -> np.ndarray:
-        """int64 (N,): the number of the image that a blend holds the smaller share of; -1 elsewhere."""
+        """int64 (N,): the number of a blend's partner, which has the smaller share; -1 for an image."""
         return np.array([record.get("partner", -1) for record in self.records], dtype=np.int64)
 
     def __len__(self) -> int:
@@ -41,6 +41,8 @@ class Samples:
 
 
 def largest_size(samples: int, image_shape: tuple[int, int, int], num_classes: int) -> int:
-    """Bytes that a shard takes at most, as a file and decoded: pixels of noise, which a PNG makes a little longer."""
+    """An upper bound of a shard's bytes, as a file and decoded. The worst case is pixels of noise, which grow a little
+    as PNG.
+    """
     pixels = math.prod(image_shape)
     return samples * (pixels + pixels // 100 + 4 * num_classes + SAMPLE_OVERHEAD)

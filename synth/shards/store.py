@@ -1,4 +1,4 @@
-"""Where a run's files live. A file appears under its name complete or not at all."""
+"""The place of a run's files: a folder or object storage. A file appears under its name complete or not at all."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Protocol
 from synth.basics.disk import create_folder, one_line_os_errors, remove_temporaries, write_file, write_new_file
 from synth.basics.errors import UsageError
 
-REMOTE = ("s3", "gs", "gcs", "memory")  # what fsspec opens for us; memory is for tests
+REMOTE = ("s3", "gs", "gcs", "memory")  # opened by fsspec; memory is for tests
 AGAIN = "go on with --resume"  # the cure once a full disk has space
 
 
 class Store(Protocol):
-    """The calls that a run is written and read by. `size`, `read` and `fetch` raise FileNotFoundError."""
+    """The calls that write and read a run. `size`, `read` and `fetch` raise FileNotFoundError for an absent file."""
 
     def create(self) -> None: ...
     def names(self) -> set[str]: ...
@@ -25,7 +25,10 @@ class Store(Protocol):
 
     def read(self, name: str) -> bytes: ...
     def fetch(self, name: str, size: int, sha256: str) -> bytes:
-        """What is there under a name that is never written twice, such as a shard's; the caller checks its hash."""
+        """The content of a name that is written only once, such as a shard's. The caller checks the hash.
+
+        May return other bytes, also none, if the file has another size.
+        """
 
     def write(self, name: str, data: bytes) -> None: ...
     def write_new(self, name: str, data: bytes) -> bool: ...
@@ -46,7 +49,7 @@ class Folder:
         create_folder(self.path)
 
     def names(self) -> set[str]:
-        """The names of the files, without those still being written; empty where the folder doesn't exist."""
+        """The names of the files, without files that are being written; empty if the folder does not exist."""
         try:
             with one_line_os_errors(self.path):
                 return {entry.name for entry in os.scandir(self.path) if not entry.name.endswith(".tmp")}
@@ -54,12 +57,12 @@ class Folder:
             return set()
 
     def size(self, name: str) -> int:
-        """Raises FileNotFoundError where there is no such file."""
+        """The file's bytes. Raises FileNotFoundError if there is no such file."""
         with one_line_os_errors(self.path / name):
             return (self.path / name).stat().st_size
 
     def modified(self) -> dict[str, float]:
-        """Every name with the time of its last write, in seconds since the epoch; empty where the folder doesn't exist."""
+        """Every name with the time of its last write, in seconds since the epoch; empty for an absent folder."""
         times: dict[str, float] = {}
         for name in self.names():
             with suppress(FileNotFoundError):  # it was removed meanwhile
@@ -67,18 +70,19 @@ class Folder:
         return times
 
     def read(self, name: str) -> bytes:
-        """Raises FileNotFoundError where there is no such file."""
+        """The content. Raises FileNotFoundError if there is no such file."""
         with one_line_os_errors(self.path / name):
             return (self.path / name).read_bytes()
 
     def fetch(self, name: str, size: int, sha256: str) -> bytes:
-        """Raises FileNotFoundError where there is no such file. One of another size is not read."""
+        """The file; empty bytes if it has another size. Raises FileNotFoundError if there is no such file."""
         return self.read(name) if self.size(name) == size else b""
 
     def write(self, name: str, data: bytes) -> None:
         write_file(self.path / name, data, AGAIN)
 
     def write_new(self, name: str, data: bytes) -> bool:
+        """Write the file unless there is one, and return whether it was written: of several writers one succeeds."""
         return write_new_file(self.path / name, data, AGAIN)
 
     def remove(self, name: str) -> None:
@@ -103,4 +107,4 @@ def open_store(uri: str) -> Store:
         from synth.shards.bucket import Bucket
 
         return Bucket(uri)
-    raise UsageError(f"'{uri}' is no place for a run: give a folder, s3://BUCKET/RUN or gs://BUCKET/RUN")
+    raise UsageError(f"'{uri}' is not a place for a run: give a folder, s3://BUCKET/RUN or gs://BUCKET/RUN")

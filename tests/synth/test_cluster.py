@@ -34,7 +34,15 @@ ray = pytest.importorskip("ray")
 
 from synth.executors import ray as cluster  # noqa: E402
 from synth.executors.dispatch import FailedJobError, LostWorkerError  # noqa: E402
-from synth.executors.ray import RayBackend, Workers, connected, host_and_port, last_line, on_ray, workers_that_fit  # noqa: E402
+from synth.executors.ray import (  # noqa: E402
+    RayBackend,
+    Workers,
+    connected,
+    host_and_port,
+    last_line,
+    on_ray,
+    workers_that_fit,
+)
 
 PLAN = Plan(classes=tuple(range(10)), per_class=6, shard_size=10, blends=1, seed=5)  # 6 shards
 Task = Callable[[ShardJob, Recipe], JobResult]

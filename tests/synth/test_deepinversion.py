@@ -78,7 +78,7 @@ def test_augmentation_only_moves_and_mirrors_pixels() -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, {"coarse_steps": 1}, {"flip": True, "jitter": 3}, {"bn_loss": "published"}])
-def test_images_are_a_function_of_the_generator_alone(tiny_teacher: Classifier, changes: dict[str, object]) -> None:
+def test_images_depend_on_the_random_source_only(tiny_teacher: Classifier, changes: dict[str, object]) -> None:
     settings = dataclasses.replace(QUICKEST, **changes)  # type: ignore[arg-type]
     first = synthesise(tiny_teacher, LABELS, settings, seeded())
     torch.manual_seed(99)
@@ -123,7 +123,7 @@ def test_a_teacher_without_batch_norm_is_refused_with_the_cure(tiny_teacher: Cla
     deepinversion.check(tiny_teacher, QUICK)
 
 
-def test_a_diverging_synthesis_says_so_and_leaves_no_hook(tiny_teacher_path: object) -> None:
+def test_a_diverging_synthesis_is_an_error_of_one_line_and_leaves_no_hook(tiny_teacher_path: object) -> None:
     teacher = load_checkpoint(tiny_teacher_path)  # type: ignore[arg-type]
     with torch.no_grad():
         teacher.net.classifier.bias.fill_(float("nan"))  # type: ignore[union-attr]
@@ -133,6 +133,6 @@ def test_a_diverging_synthesis_says_so_and_leaves_no_hook(tiny_teacher_path: obj
 
 
 @pytest.mark.parametrize(("small", "side"), [(14, 28), (16, 33)])
-def test_images_resized_by_products_are_those_interpolated(small: int, side: int) -> None:
+def test_resizing_by_products_equals_interpolation(small: int, side: int) -> None:
     x = torch.rand(2, 3, small, small, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(deepinversion.resize_by_products(x, side), deepinversion.resize(x, side))

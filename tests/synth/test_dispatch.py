@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Hashable, Iterator
+from collections.abc import Generator, Hashable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +13,17 @@ from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier
 from synth.executors.dispatch import FAILURES, LOSSES, Delivery, Dispatch, FailedJobError, LostWorkerError
 from synth.executors.executor import Made
+from synth.making.make import Recipe
 from synth.run.publish import open_run, publish
 from synth.shards.plan import Plan, ShardJob
 from tests.runs import card_for, recipe_for
 
 
 class ModelCluster:
-    """Nodes with one worker each. `fate(job, node, nth attempt)` is the seconds that an attempt takes, or its exception."""
+    """Nodes with one worker each.
+
+    `fate(job, node, nth attempt)` is the seconds that an attempt takes, or its exception.
+    """
 
     def __init__(self, nodes: list[str], fate) -> None:  # type: ignore[no-untyped-def]
         self.idle, self.up, self.fate = list(nodes), set(nodes), fate
@@ -129,9 +133,14 @@ def test_a_large_cluster_with_faults_makes_each_shard_once_within_a_tenth_of_the
     tiny_teacher: Classifier, tmp_path: Path
 ) -> None:
     plan = Plan(classes=tuple(range(10)), per_class=200, shard_size=2)  # 1,000 shards
-    cluster, store, recipe = SimulatedCluster(Fates(workers=20, per_node=2), b"data"), IndexOnly(tmp_path), None
-    index = open_run(store, card_for(recipe_for(tiny_teacher), plan), resume=False, overwrite=False)
-    whole = publish(store, index, recipe, lambda j, r: Dispatch(cluster).run(j), lambda n: None, now=cluster.now)  # type: ignore[arg-type]
+    cluster, store = SimulatedCluster(Fates(workers=20, per_node=2), b"data"), IndexOnly(tmp_path)
+    recipe = recipe_for(tiny_teacher)
+
+    def execute(jobs: Iterable[ShardJob], recipe: Recipe, begun: bool = False) -> Generator[Made, None, None]:
+        return Dispatch(cluster).run(jobs)
+
+    index = open_run(store, card_for(recipe, plan), resume=False, overwrite=False)
+    whole = publish(store, index, recipe, execute, lambda samples: None, now=cluster.now)
     assert (whole.complete, len(store.seen), store.twice) == (True, 1000, 0)
     assert sum(cluster.tally.events.values()) > 0
     assert cluster.now() < 1.1 * cluster.bound

@@ -60,7 +60,7 @@ def test_logits_are_plain_npy() -> None:
     np.testing.assert_array_equal(np.load(io.BytesIO(encode_npy(values)), allow_pickle=False), values.astype("<f4"))
 
 
-def test_an_error_while_the_next_part_is_computed_is_raised() -> None:
+def test_an_error_in_the_next_part_is_raised() -> None:
     def failing():  # type: ignore[no-untyped-def]
         yield some_samples(2)
         raise ValueError("no")

@@ -16,6 +16,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
-def test_memory_that_is_freed_is_used_again() -> None:
+def test_freed_memory_is_used_again() -> None:
     done = subprocess.run([sys.executable, "-c", COUNT], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 20_000  # page faults; 150 tensors of 8 MiB are 307,200 pages of 4 KiB

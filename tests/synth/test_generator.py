@@ -9,7 +9,7 @@ from safetensors.torch import save as save_tensors
 
 from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier
-from synth.checkpoint.layers import forward_flop, watch_features
+from synth.checkpoint.layers import watch_features
 from synth.methods.generator import FLOP_OF_TEACHER, GeneratorSettings, channels_for, draw, generator_flop, settle
 from synth.methods.losses import activation_loss, diversity_loss, total_variation
 from synth.methods.networks import (
@@ -24,10 +24,8 @@ from tests.runs import digits_card
 
 
 def card(**changes: Any) -> GeneratorCard:
-    facts: dict[str, Any] = {
-        "z": 6, "channels": 4, "image_shape": (1, 28, 28), "num_classes": 10, "mean": (0.3,), "std": (0.35,),
-        "teacher_sha256": "0" * 64,
-    }  # fmt: skip
+    facts: dict[str, Any] = {"z": 6, "channels": 4, "image_shape": (1, 28, 28), "num_classes": 10}
+    facts |= {"mean": (0.3,), "std": (0.35,), "teacher_sha256": "0" * 64}
     return GeneratorCard(**{**facts, **changes})
 
 
@@ -36,7 +34,7 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 17, 17), (1, 8, 8), (3, 96, 96)])
-def test_images_have_the_asked_shape_and_stay_in_the_range_of_pixels(shape: tuple[int, int, int]) -> None:
+def test_images_have_the_requested_shape_and_stay_in_the_range_of_pixels(shape: tuple[int, int, int]) -> None:
     made = card(image_shape=shape, mean=(0.3,) * shape[0], std=(0.35,) * shape[0])
     network = ClassGenerator.untrained(made, 0)
     x_norm = network(100 * random(5, 6), torch.arange(5))
@@ -108,7 +106,7 @@ def carrying(text: str) -> bytes:
     ],
     ids=range(26),
 )
-def test_what_is_no_generator_is_refused_in_one_line(data: bytes, words: str) -> None:
+def test_a_file_that_is_not_a_generator_is_refused_in_one_line(data: bytes, words: str) -> None:
     with pytest.raises(UserError, match=words) as caught:
         parse_generator(data, "g.safetensors")
     assert str(caught.value).startswith("g.safetensors ")
@@ -151,7 +149,7 @@ def test_a_generator_is_sized_to_its_teacher(tiny_teacher: Classifier) -> None:
         teacher = Classifier.untrained(digits_card(width=width), 0)
         chosen = channels_for(teacher, card())
         sizes.append(chosen)
-        limit = FLOP_OF_TEACHER * forward_flop(teacher.net, (1, 28, 28))
+        limit = FLOP_OF_TEACHER * teacher.flop
         assert chosen == 8 or generator_flop(card(channels=chosen)) <= limit
     assert sizes == sorted(set(sizes))
 
@@ -165,7 +163,7 @@ def test_a_batch_has_its_classes_in_pairs(count: int) -> None:
     assert counts.max() - counts[counts > 0].min() <= 2
 
 
-def test_settling_averages_the_batches_statistics() -> None:
+def test_settling_averages_the_statistics_of_the_batches() -> None:
     network = ClassGenerator.untrained(card(), 0)
     settings = GeneratorSettings(batch_size=200)
     settle(network, settings, torch.Generator().manual_seed(0))
@@ -175,7 +173,7 @@ def test_settling_averages_the_batches_statistics() -> None:
     torch.testing.assert_close(network.train()(z, labels), evaluated, rtol=0.2, atol=0.2)
 
 
-def test_mode_seeking_wants_images_of_a_class_apart_and_ignores_other_pairs() -> None:
+def test_mode_seeking_separates_images_of_one_class_and_ignores_other_pairs() -> None:
     z, labels = random(6, 3), torch.tensor([0, 1, 0, 1, 2, 2])
     x = random(6, 1, 2, 2, seed=1)
     expected = 0.0

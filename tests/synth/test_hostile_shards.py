@@ -152,7 +152,7 @@ def test_a_name_outside_the_format_is_refused_by_name(name: str) -> None:
         b"?",
     ],
 )
-def test_a_member_that_is_no_plain_file_is_refused(kind: bytes) -> None:
+def test_a_member_that_is_not_a_plain_file_is_refused(kind: bytes) -> None:
     link = member("000000000.cls", b"1", type=kind, linkname="/etc/passwd")
     assert "'000000000.cls' is not a plain file" in refused(tar_of(link))
 
@@ -162,7 +162,7 @@ def test_a_pax_header_is_refused_unread() -> None:
     assert "not a plain file" in refused(tar_of(member("x", b"1" * 2**20, type=tarfile.XHDTYPE)))
 
 
-def test_a_member_that_is_there_twice_is_refused() -> None:
+def test_a_duplicate_member_is_refused() -> None:
     twice = [member("000000000.cls", b"1"), member("000000000.cls", b"2")]
     assert "000000000.cls is there twice" in refused(tar_of(*twice))
 
@@ -173,7 +173,7 @@ def test_a_missing_member_is_named(kind: str) -> None:
 
 
 @pytest.mark.parametrize("size", [2, 10**6, 2**33, 2**60, -512, -1])
-def test_a_size_that_is_not_there_is_refused(size: int) -> None:
+def test_a_member_longer_than_the_shard_is_refused(size: int) -> None:
     message = refused(tar_of(member("000000000.cls", b"1", size=size))[: 512 + 1])
     assert "claims" in message or "cut short" in message
 
@@ -181,16 +181,16 @@ def test_a_size_that_is_not_there_is_refused(size: int) -> None:
 @pytest.mark.parametrize(
     ("png", "words"),
     [
-        (png_of(100_000, 100_000), "can't be decoded"),
+        (png_of(100_000, 100_000), "cannot be decoded"),
         (png_of(20_000, 2_000), "is 20000x2000 L, expected 5x6 L"),
         (png_of(6, 5), "is 6x5 L, expected 5x6 L"),
         (png_of(5, 6, depth=1), "is 5x6 1, expected 5x6 L"),
         (png_of(5, 6, depth=16), "is 5x6 I;16, expected 5x6 L"),
         (encoded(np.zeros((3, 6, 5), dtype=np.uint8)), "is 5x6 RGB, expected 5x6 L"),
-        (png_of(5, 6)[:45], "can't be decoded"),
-        (b"", "can't be decoded"),
-        (b"GIF89a" + b"\0" * 50, "can't be decoded"),
-        (b"\xff\xd8\xff\xe0" + b"\0" * 50, "can't be decoded"),
+        (png_of(5, 6)[:45], "cannot be decoded"),
+        (b"", "cannot be decoded"),
+        (b"GIF89a" + b"\0" * 50, "cannot be decoded"),
+        (b"\xff\xd8\xff\xe0" + b"\0" * 50, "cannot be decoded"),
     ],
 )
 def test_a_png_of_another_size_kind_or_none_is_refused(png: bytes, words: str) -> None:
@@ -213,7 +213,7 @@ def test_a_chunk_too_short_for_its_numbers_is_refused(monkeypatch: pytest.Monkey
         struct.unpack(">I", stream.fp.read(length))
 
     monkeypatch.setattr(PngImagePlugin.PngStream, f"chunk_{kind}", unpack)
-    assert "its PNG can't be decoded" in refused(shard_with(png=png_of(5, 6, chunk(kind.encode(), b"\0"))))
+    assert "its PNG cannot be decoded" in refused(shard_with(png=png_of(5, 6, chunk(kind.encode(), b"\0"))))
 
 
 def returns_or_refuses(data: bytes) -> bool:
@@ -297,20 +297,20 @@ def test_a_blends_partner_out_of_range_is_refused(field: str, value: object) -> 
     assert f"its {field} is not within 0 and" in refused(shard_with(json=record.encode()))
 
 
-def test_a_shard_whose_images_would_not_fit_in_memory_is_refused_before_they_are_made() -> None:
+def test_a_shard_whose_images_would_not_fit_in_memory_is_refused_before_decoding() -> None:
     data = tar_of(*(member(f"{key:09d}.cls", b"1") for key in range(1000)))
     with pytest.raises(DamagedShardError, match="take more than"):
         decode_shard(data, "the shard", (3, 4096, 4096), 10)
 
 
-def test_a_cut_shard_is_refused_by_name() -> None:
+def test_a_truncated_shard_is_refused_by_name() -> None:
     data = encode_shard([some_samples()])
     end = len(data.rstrip(b"\0"))
     for length in [*range(0, end, 177), 511, 512, 513, end]:
         assert "the shard" in refused(data[:length])
 
 
-def test_what_is_no_tar_is_refused_by_name() -> None:
+def test_a_file_that_is_not_a_tar_is_refused_by_name() -> None:
     for data in (b"", b"x" * 511, b"x" * 5000, zlib.compress(b"0" * 5000), b"PK\x03\x04" + b"\0" * 600):
         refused(data)
 
@@ -357,7 +357,7 @@ def reseal(data: bytearray, choose: random.Random) -> bytearray:
 DAMAGES: list[Callable[[bytearray, random.Random], bytearray]] = [flip, cut, remove, repeat, reseal]
 
 
-def test_the_quick_reading_of_a_header_agrees_with_tarfiles() -> None:
+def test_the_fast_reading_of_a_header_agrees_with_tarfile() -> None:
     draw = random.Random(0)
     good = encode_shard([some_samples()])[:512]
     assert our_header(good) == foreign_header(good, "s")

@@ -55,7 +55,7 @@ def test_an_index_survives_the_round_trip_byte_for_byte(run: Folder) -> None:
     assert (index.samples, index.complete, sorted(index.entries)) == (100, True, [0, 1, 2, 3])
 
 
-def test_the_index_tells_what_determined_the_run_and_no_time(run: Folder) -> None:
+def test_the_index_records_what_determines_the_run_and_no_time(run: Folder) -> None:
     raw = json.loads(run.read(INDEX))
     assert {"wids_version", "shardlist", "format_version", "run", "complete", "name"} < set(raw)
     assert {"teacher_sha256", "method", "settings", "plan", "mean", "std", "class_names", "versions"} < set(raw["run"])
@@ -133,7 +133,7 @@ def set_shard(**values: object) -> Callable[[Raw], object]:
         (set_run(image_shape=[1, 28, 29]), "input shape"),
         (set_run(image_shape=[2, 28, 28]), "image shape"),
         (set_run(image_shape=[28, 28]), "is damaged"),
-        (set_run(class_names=["a"] * 200_000), "100,000 at most"),
+        (set_run(class_names=["a"] * 200_000), "2 to 100,000 classes"),
         (set_run(class_names=["a" * 5000] * 10), "class names"),
         (set_run(class_names=["\x1b[2J"] * 10), "class names"),
         (set_run(class_names=[1] * 10), "class names"),
@@ -144,11 +144,14 @@ def set_shard(**values: object) -> Callable[[Raw], object]:
         (set_run(width=99), "width 99.0 is not within"),
         (set_run(settings=5), "is damaged"),
         (set_run(width=10**400), "is damaged"),
-        (set_run(method="\x1b[2J"), "not short printable text"),
+        (set_run(method="\x1b[2J"), "not printable text of at most 200 characters"),
         (set_run(architecture="a" * 1000), "architecture must be printable text"),
-        (set_run(teacher_sha256="\x1b[2J"), "its teacher's sha256 is not one"),
-        (set_shard(sha256="\x1b[2J"), "a shard's sha256 is not one"),
-        (lambda raw: raw.update(generator={"sha256": "\x1b[2J"}), "its generator's sha256 is not one"),
+        (set_run(teacher_sha256="\x1b[2J"), "its teacher's sha256 is not 64 hexadecimal digits"),
+        (set_shard(sha256="\x1b[2J"), "a shard's sha256 is not 64 hexadecimal digits"),
+        (
+            lambda raw: raw.update(generator={"sha256": "\x1b[2J"}),
+            "its generator's sha256 is not 64 hexadecimal digits",
+        ),
     ],
 )
 def test_an_index_that_contradicts_itself_is_refused(run: Folder, change: Callable[[Raw], object], words: str) -> None:
@@ -179,17 +182,17 @@ def test_a_shard_of_large_images_may_be_larger_than_an_index(run: Folder) -> Non
     ],
     ids=lambda data: repr(data[:30]),
 )
-def test_what_is_no_index_is_refused(data: bytes) -> None:
+def test_a_file_that_is_not_an_index_is_refused(data: bytes) -> None:
     assert "make the run again" in refused(data)
 
 
-def test_no_index_is_said_with_the_command_that_makes_a_run(tmp_path: Path) -> None:
+def test_an_absent_run_is_refused_with_the_command_that_makes_one(tmp_path: Path) -> None:
     assert find_index(Folder(tmp_path)) is None
     with pytest.raises(UserError, match=r"there is no run in .* 'synth generate --teacher T --per-class 100 --out"):
         read_index(Folder(tmp_path / "nowhere"))
 
 
-def test_a_run_that_is_completed_between_two_looks_is_found(run: Folder) -> None:
+def test_a_run_that_becomes_complete_meanwhile_is_found(run: Folder) -> None:
     class Racing(Folder):
         """The index takes its final name just after the first look for it."""
 
@@ -221,8 +224,8 @@ def test_a_shard_with_a_true_hash_and_other_content_is_refused(run: Folder) -> N
     index = read_index(run)
     good = decode_shard(run.read("shard-000000.tar"), "s", (1, 28, 28), 10)
     for field, values, words in (
-        ("labels", good.labels[::-1], "holds other classes than its plan"),
-        ("keys", [f"{int(key) + 1:09d}" for key in good.keys], "holds other keys than its plan"),
+        ("labels", good.labels[::-1], "holds other classes than planned"),
+        ("keys", [f"{int(key) + 1:09d}" for key in good.keys], "holds other keys than planned"),
     ):
         data = encode_shard([dataclasses.replace(good, **{field: values})])
         run.write("shard-000000.tar", data)

@@ -61,10 +61,10 @@ def images_of(teacher: Classifier, recipe: Recipe, seed: int = 0) -> Tensor:
 
 
 def test_every_method_is_tried_here() -> None:
-    assert set(methods.METHODS) <= set(QUICK_SETTINGS)
+    assert set(methods.METHODS.names()) <= set(QUICK_SETTINGS)
 
 
-def test_a_method_makes_one_image_for_each_label_and_leaves_the_teacher_and_global_randomness_alone(
+def test_a_method_makes_one_image_per_label_and_changes_neither_the_teacher_nor_global_random_state(
     tiny_teacher: Classifier, recipe: Recipe
 ) -> None:
     before = {name: value.clone() for name, value in tiny_teacher.state_dict().items()}
@@ -76,14 +76,14 @@ def test_a_method_makes_one_image_for_each_label_and_leaves_the_teacher_and_glob
     assert torch.equal(randomness, torch.get_rng_state())
 
 
-def test_images_are_a_function_of_the_generators_state(tiny_teacher: Classifier, recipe: Recipe) -> None:
+def test_images_depend_on_the_random_source_only(tiny_teacher: Classifier, recipe: Recipe) -> None:
     first = images_of(tiny_teacher, recipe)
     torch.manual_seed(99)
     assert torch.equal(first, images_of(tiny_teacher, recipe))
     assert not torch.equal(first, images_of(tiny_teacher, recipe, seed=1))
 
 
-def test_preparation_is_a_function_of_the_seed(tiny_teacher: Classifier, recipe: Recipe) -> None:
+def test_the_preparation_depends_on_the_seed_only(tiny_teacher: Classifier, recipe: Recipe) -> None:
     method = methods.find(recipe.method)
     made = [method.prepare(tiny_teacher, recipe.settings, seed) for seed in (0, 0, 1)]
     assert all((network is not None) == method.uses_generator(recipe.settings) for network in made)
@@ -122,7 +122,7 @@ def test_a_lost_generator_is_trained_again_and_a_foreign_one_refused(tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["generator", "fast"])
-def test_a_given_generator_takes_the_place_of_the_training(tmp_path: Path, tiny_teacher: Classifier, name: str) -> None:
+def test_a_given_generator_replaces_the_training(tmp_path: Path, tiny_teacher: Classifier, name: str) -> None:
     recipe = dataclasses.replace(recipe_for(tiny_teacher, QUICK_SETTINGS[name]), method=name)
     trained, _ = make_run(tmp_path / "trained", recipe, PLAN)
     given = dataclasses.replace(recipe, generator=trained.read(GENERATOR))
@@ -189,17 +189,17 @@ def test_a_warm_start_works_on_a_teacher_without_batch_norm() -> None:
 
 
 @pytest.mark.parametrize("name", ["generator", "fast"])
-def test_features_are_not_asked_of_a_teacher_without_a_linear_layer(name: str) -> None:
+def test_a_feature_loss_is_refused_for_a_teacher_without_a_linear_layer(name: str) -> None:
     bare = bare_teacher(nn.Conv2d(1, 10, 5), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     method, settings = methods.find(name), QUICK_SETTINGS[name]
-    with pytest.raises(UserError, match=r"no batch-norm layers.*or --bn 0 to go on"):
+    with pytest.raises(UserError, match=r"no batch-norm layers.*or --bn 0 to use only"):
         method.check(bare, settings)
-    with pytest.raises(UserError, match=r"no linear layer.* --activation: leave it out"):
+    with pytest.raises(UserError, match=r"no linear layer.* --activation: leave out --activation"):
         method.check(bare, dataclasses.replace(settings, bn=0.0, activation=0.1))
     method.check(bare, dataclasses.replace(settings, bn=0.0))
 
 
-@pytest.mark.parametrize("name", methods.METHODS)
+@pytest.mark.parametrize("name", methods.METHODS.names())
 def test_a_teacher_without_batch_norm_is_refused_with_a_cure_that_works(name: str) -> None:
     bare = bare_teacher(nn.Flatten(), nn.Linear(784, 16), nn.ReLU(), nn.Linear(16, 10))
     method = methods.find(name)
@@ -225,7 +225,7 @@ def test_a_teacher_that_gives_nan_ends_in_one_line(tiny_teacher_path: Path, name
     assert not any(m._forward_pre_hooks or "forward" in vars(m) for m in teacher.modules())
 
 
-def test_a_generator_learns_its_classes_from_the_teacher_alone(tiny_teacher: Classifier) -> None:
+def test_a_generator_learns_its_classes_from_the_teacher_only(tiny_teacher: Classifier) -> None:
     settings = GeneratorSettings(train_steps=60, batch_size=100, z=16, channels=8)
     method = methods.find("generator")
     images = method.synthesise(
@@ -235,7 +235,7 @@ def test_a_generator_learns_its_classes_from_the_teacher_alone(tiny_teacher: Cla
     assert len({image.numpy().tobytes() for image in images}) == 20
 
 
-def test_a_student_changes_what_a_generator_is_trained_for(tiny_teacher: Classifier) -> None:
+def test_a_student_changes_the_training_of_a_generator(tiny_teacher: Classifier) -> None:
     student = Classifier.untrained(digits_card(), 3).freeze()
     settings, method = QUICK_SETTINGS["generator"], methods.find("generator")
     alone, against = method.prepare(tiny_teacher, settings, 0), method.prepare(tiny_teacher, settings, 0, student)
@@ -256,7 +256,7 @@ def test_more_adaptation_fits_a_batch_better(tiny_teacher: Classifier) -> None:
     assert losses[1] < 0.8 * losses[0]
 
 
-def test_adaptation_does_not_draw_the_noise_together_to_please_the_diversity_term(tiny_teacher: Classifier) -> None:
+def test_adaptation_does_not_lower_the_diversity_term_by_moving_the_noise_together(tiny_teacher: Classifier) -> None:
     from synth.checkpoint.batch_norm import watch_batch_norm
     from synth.methods import generator as plain
 
@@ -279,7 +279,7 @@ def test_a_warm_start_begins_where_the_generator_ends(tiny_teacher: Classifier) 
     assert (images.int() - drawn.int()).abs().max() <= 1
 
 
-def test_a_smooth_start_holds_strokes_in_place_of_single_pixels_noise() -> None:
+def test_a_smooth_start_has_strokes_and_no_noise_of_single_pixels() -> None:
     from synth.methods.deepinversion import first_images
 
     noise, lowest = torch.randn(50, 1, 28, 28, generator=seeded()), torch.tensor([-0.4])

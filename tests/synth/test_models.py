@@ -1,3 +1,5 @@
+import hashlib
+import subprocess
 import sys
 from pathlib import Path
 
@@ -6,8 +8,12 @@ import torch
 from torch import nn
 
 from synth.basics.errors import UsageError
-from synth.checkpoint.architectures import AUXILIARY_HEADS, OURS, build
+from synth.checkpoint.architectures import names
 from synth.checkpoint.batch_norm import batch_norm_layers
+from synth.checkpoint.building import AUXILIARY_HEADS, build
+from synth.checkpoint.classifier import Classifier, predict
+from synth.checkpoint.file import load_checkpoint, save_checkpoint
+from tests.runs import digits_card
 
 
 @pytest.mark.parametrize(("architecture", "size"), [("lenet5", 28), ("lenet5", 32), ("allcnn", 32), ("resnet20", 32)])
@@ -40,14 +46,14 @@ def test_resnet20_has_twenty_weighted_layers_on_its_longest_path() -> None:
     assert len(weighted) == 20
 
 
-def test_width_scales_every_one_of_ours() -> None:
-    for architecture in OURS:
+def test_width_scales_each_of_our_own_architectures() -> None:
+    for architecture in names():
         with torch.device("meta"):
             sizes = [sum(p.numel() for p in build(architecture, 3, 10, 32, width=w).parameters()) for w in (0.5, 1, 2)]
         assert sizes[0] < sizes[1] < sizes[2]
 
 
-def test_a_torchvision_model_and_a_function_of_ones_own_are_found_by_name() -> None:
+def test_a_torchvision_model_and_a_users_function_are_found_by_name() -> None:
     with torch.device("meta"):
         assert build("resnet18", 3, 5, 32).fc.out_features == 5  # type: ignore[union-attr]
         own = build("torch.nn:Linear", 4, 6, 32)
@@ -67,13 +73,13 @@ def test_a_network_has_one_output_in_training_too(architecture: str) -> None:
     [
         ("lenet6", 1, 28, 1.0, "unknown architecture 'lenet6': choose one of lenet5, allcnn, resnet20"),
         ("lenet5", 1, 64, 1.0, "takes 28x28 or 32x32 images, not 64x64"),
-        ("resnet18", 1, 28, 1.0, "takes 3-channel images, these have 1"),
+        ("resnet18", 1, 28, 1.0, "takes images with 3 channels, not 1"),
         ("resnet18", 3, 32, 0.5, "--width scales lenet5, allcnn, resnet20 only, not resnet18"),
         ("no.such.module:net", 1, 28, 1.0, "cannot find the architecture 'no.such.module:net'"),
         ("math:net", 1, 28, 1.0, "cannot find the architecture 'math:net'"),
     ],
 )
-def test_an_impossible_architecture_is_refused_with_what_would_do(
+def test_an_impossible_architecture_is_refused_with_a_cure(
     architecture: str, channels: int, size: int, width: float, words: str
 ) -> None:
     with pytest.raises(UsageError, match=words):
@@ -90,7 +96,7 @@ def test_an_impossible_architecture_is_refused_with_what_would_do(
         ("operator:add", "made a int, not a torch.nn.Module"),
     ],
 )
-def test_code_that_makes_no_network_is_told_in_words(architecture: str, words: str) -> None:
+def test_code_that_makes_no_network_is_an_error_of_one_line(architecture: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         build(architecture, 1, 10, 28)
 
@@ -98,12 +104,12 @@ def test_code_that_makes_no_network_is_told_in_words(architecture: str, words: s
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        ("def net(:", r"cannot find the architecture '.*:net' \(SyntaxError: .*\): mend the module"),
-        ("1 / 0", r"cannot find the architecture '.*:net' \(ZeroDivisionError: division by zero\): mend the module"),
+        ("def net(:", r"cannot find the architecture '.*:net' \(SyntaxError: .*\): correct the module"),
+        ("1 / 0", r"cannot find the architecture '.*:net' \(ZeroDivisionError: division by zero\): correct the module"),
         ("def net(a, b): from no_such import x", "called with .* failed: No module named 'no_such'"),
     ],
 )
-def test_a_module_of_ones_own_that_fails_is_told_in_words(
+def test_a_users_module_that_fails_is_an_error_of_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, words: str
 ) -> None:
     name = f"failing_{abs(hash(code))}"
@@ -125,3 +131,44 @@ def test_a_module_in_the_working_folder_is_found_and_the_path_is_as_before(
     before = list(sys.path)
     assert isinstance(build("net_here:net", 1, 10, 28), nn.Linear)
     assert sys.path == before
+
+
+def test_an_architecture_of_an_installed_package_is_trusted_and_built_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "installed_net.py").write_text(
+        "from torch import nn\n"
+        "def build(in_channels, num_classes, image_size, width):\n"
+        "    pixels = in_channels * image_size**2\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(pixels, round(8 * width)), nn.Linear(round(8 * width), num_classes))\n"
+    )
+    info = tmp_path / "theirs-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[data_free_unlearning.architectures]\ninstalled_net = installed_net\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert names() == ("lenet5", "allcnn", "resnet20", "installed_net")
+    card = digits_card(architecture="installed_net", width=2.0)
+    save_checkpoint(Classifier.untrained(card, 0), tmp_path / "t.safetensors")
+    model = load_checkpoint(tmp_path / "t.safetensors")  # no --arch is needed, as the user installed the code
+    assert predict(model, torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+    assert model.net[1].out_features == 16  # type: ignore[index]
+
+
+def test_the_names_are_known_without_torch() -> None:
+    script = "import sys; from synth.checkpoint.architectures import names; print(*names(), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.split() == ["lenet5", "allcnn", "resnet20", "False"]
+
+
+# The first bytes of the hash of each network's state dict, keys and initial weights of seed 0, before they had a file each.
+INITIAL = {"lenet5": "2c57d84a0312", "allcnn": "5b5171f673e9", "resnet20": "7fcefcb6cf68"}
+
+
+@pytest.mark.parametrize("architecture", INITIAL)
+def test_keys_and_initial_weights_are_those_of_earlier_versions(architecture: str) -> None:
+    card = digits_card(architecture=architecture, width=0.25, input_shape=(3, 32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
+    digest = hashlib.sha256()
+    for key, value in Classifier.untrained(card, 0).net.state_dict().items():
+        digest.update(key.encode() + value.numpy().tobytes())
+    assert digest.hexdigest()[:12] == INITIAL[architecture]

@@ -102,14 +102,14 @@ def test_slow_storage_is_waited_for(s3_port: int, monkeypatch: pytest.MonkeyPatc
         assert bucket.read("a") == b"content"
 
 
-def test_storage_that_stays_away_is_given_up_in_one_line(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_storage_that_stays_down_is_an_error_of_one_line(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with FaultyProxy(s3_port, lambda call: "unavailable") as proxy:
         bucket = through(proxy, monkeypatch)
         with pytest.raises(UserError, match=rf"failed {ATTEMPTS} times .* go on with --resume"):
             bucket.write("a", b"content")
 
 
-def test_a_run_that_storage_ended_goes_on_where_it_was(
+def test_a_run_that_storage_ended_can_be_resumed(
     s3_port: int, monkeypatch: pytest.MonkeyPatch, tiny_teacher: Classifier
 ) -> None:
     recipe = recipe_for(tiny_teacher)
@@ -158,9 +158,9 @@ def test_a_byte_flipped_on_the_way_is_never_trained_on(
 
 @pytest.mark.parametrize(
     ("fault", "message"),
-    [("no bucket", "no such bucket: make it first"), ("denied", "access is denied .* bucket's policy")],
+    [("no bucket", "no such bucket: create it first"), ("denied", "access is denied .* bucket's policy")],
 )
-def test_what_waiting_does_not_cure_is_said_at_once(
+def test_a_failure_that_waiting_does_not_cure_is_an_error_at_once(
     fault: str, message: str, s3_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with FaultyProxy(s3_port, lambda call: fault) as proxy:
@@ -179,7 +179,7 @@ def test_missing_credentials_are_named(s3_port: int, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("uri", ["s3://", "http://host/run", "s3://a::memory://b", "pipe:cat", "reference://x"])
-def test_places_that_are_none_are_refused(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_malformed_place_is_refused(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     if uri == "pipe:cat":
         assert isinstance(open_store(uri), Folder)  # a folder of that name, nothing is run

@@ -54,7 +54,7 @@ def test_seeds_differ_by_shard_and_by_run_seed_and_are_stable() -> None:
     assert (shard_seed(0, 0), shard_seed(0, 1), shard_seed(1, 0)) == pinned
 
 
-def test_a_seed_goes_by_no_rule_of_numpys_for_mixed_integers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_seed_does_not_depend_on_numpys_rules_for_mixed_integers(monkeypatch: pytest.MonkeyPatch) -> None:
     class Philox:
         """numpy 1.26 shifts a small Python integer as this one, which a uint64 can't shift."""
 
@@ -82,7 +82,7 @@ def test_the_largest_plan_costs_no_memory() -> None:
     [
         ({"classes": ()}, "at least one"),
         ({"classes": (1, 1)}, "distinct"),
-        ({"classes": (-1,)}, "from 0 on"),
+        ({"classes": (-1,)}, "from 0 up"),
         ({"per_class": 0}, "--per-class must be 1 or more, not 0"),
         ({"per_class": LARGEST_RUN}, "a run holds at most 1,000,000,000"),
         ({"per_class": LARGEST_RUN // 4, "blends": 4}, "a run holds at most 1,000,000,000"),

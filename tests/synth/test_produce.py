@@ -41,7 +41,7 @@ def test_a_shard_holds_its_jobs_keys_and_labels(tiny_teacher: Classifier) -> Non
     assert {(r["method"], r["seed"]) for r in samples.records} == {("deepinversion", job.seed)}
 
 
-def test_a_shard_is_a_function_of_job_and_recipe_alone(tiny_teacher: Classifier) -> None:
+def test_a_shard_depends_on_job_and_recipe_only(tiny_teacher: Classifier) -> None:
     recipe = recipe_for(tiny_teacher)
     first = make_shard(PLAN.job(0), recipe).data
     torch.manual_seed(123)

@@ -19,7 +19,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_a_file_gets_a_line_now_and_then_and_at_the_end(clock: list[float]) -> None:
+def test_a_file_gets_a_line_every_ten_seconds_and_at_the_end(clock: list[float]) -> None:
     stream = io.StringIO()
     bar = Progress(total=1000, unit="images", stream=stream)
     for _ in range(25):
@@ -33,14 +33,14 @@ def test_a_file_gets_a_line_now_and_then_and_at_the_end(clock: list[float]) -> N
     ]
 
 
-def test_what_was_there_before_does_not_count_towards_the_rate(clock: list[float]) -> None:
+def test_samples_from_before_the_start_do_not_count_towards_the_rate(clock: list[float]) -> None:
     bar = Progress(total=1000, done=900, stream=io.StringIO())
     clock[0] += 10
     bar.advance(50)
     assert bar.line(clock[0]) == "950 of 1,000 samples (95%), 5.0/s, 10 s left"
 
 
-def test_a_terminal_gets_one_line_that_renews_itself(clock: list[float]) -> None:
+def test_a_terminal_gets_one_line_that_is_rewritten(clock: list[float]) -> None:
     stream = Terminal()
     bar = Progress(total=4, stream=stream)
     for _ in range(2):

@@ -25,7 +25,7 @@ def noise(seed: int) -> Tensor:
     return torch.randint(0, 256, (6, 1, 28, 28), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
 
 
-def test_the_shortfall_is_what_each_bound_lacks(tiny_teacher: Classifier) -> None:
+def test_the_shortfall_is_the_sum_over_the_missed_bounds(tiny_teacher: Classifier) -> None:
     images = noise(0)
     p = predict(tiny_teacher, images).double().softmax(1)
     confidence, entropy = p[range(6), LABELS], -(p * p.log()).sum(1)
@@ -34,7 +34,7 @@ def test_the_shortfall_is_what_each_bound_lacks(tiny_teacher: Classifier) -> Non
     assert shortfall(tiny_teacher, images, LABELS, gate).tolist() == pytest.approx(expected)
 
 
-def test_agreement_is_the_share_of_shifted_images_that_keep_their_class(tiny_teacher: Classifier) -> None:
+def test_agreement_is_the_share_of_shifted_images_that_get_the_wanted_class(tiny_teacher: Classifier) -> None:
     images = noise(1)
     votes = [
         [
@@ -48,7 +48,7 @@ def test_agreement_is_the_share_of_shifted_images_that_keep_their_class(tiny_tea
     assert agreement(tiny_teacher, images, LABELS).tolist() == [sum(v) / 8 for v in votes]
 
 
-def test_what_misses_is_made_again_and_the_best_try_stands(tiny_teacher: Classifier) -> None:
+def test_images_that_miss_the_bounds_are_generated_again_and_the_best_try_is_kept(tiny_teacher: Classifier) -> None:
     gate = QualityGate(confidence=0.5, tries=4)
     made: list[Tensor] = []
 
@@ -94,7 +94,7 @@ def test_a_runs_index_and_status_count_what_the_gate_did(tmp_path: Path, tiny_te
     found = read_index(store)
     assert sum(e.again or 0 for e in found.entries.values()) == again
     assert sum(e.missed or 0 for e in found.entries.values()) == missed
-    assert f"{again} images made again, {missed} missed its bounds to the end" in describe(store)
+    assert f"{again} images generated again, {missed} missed the bounds in every try" in describe(store)
     make_run(tmp_path / "again", recipe, plan)
     assert digests(tmp_path / "again") == digests(tmp_path / "run")
 
@@ -111,7 +111,7 @@ def test_the_driver_takes_the_gates_counts_from_the_worker_and_parses_no_shard(
     assert {number: (e.again, e.missed) for number, e in index.entries.items()} == {0: (10, 0), 1: (11, 1)}
 
 
-def test_a_run_without_a_gate_counts_nothing(tiny_run: Path, tiny_teacher: Classifier, tmp_path: Path) -> None:
+def test_a_run_without_a_gate_has_no_counts(tiny_run: Path, tiny_teacher: Classifier, tmp_path: Path) -> None:
     index = read_index(Folder(tiny_run))
     assert {(e.again, e.missed) for e in index.entries.values()} == {(None, None)}
     assert b"again" not in index.to_bytes()
@@ -123,11 +123,11 @@ def test_a_run_without_a_gate_counts_nothing(tiny_run: Path, tiny_teacher: Class
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "is no quality gate: write it like confidence=0.9"),
-        ("confidence", "is no quality gate"),
-        ("size=3", "is no quality gate"),
-        ("confidence=0.9,confidence=0.8", "is no quality gate"),
-        ("confidence=high", "confidence of the quality gate is no number: 'high'"),
+        ("", "is not a quality gate: write it like confidence=0.9"),
+        ("confidence", "is not a quality gate"),
+        ("size=3", "is not a quality gate"),
+        ("confidence=0.9,confidence=0.8", "is not a quality gate"),
+        ("confidence=high", "confidence of the quality gate is not a number: 'high'"),
         ("confidence=1.5", "confidence of the quality gate must be within 0 and 1"),
         ("entropy=-1", "entropy of the quality gate must be above 0"),
         ("entropy=nan", "entropy of the quality gate must be above 0"),
@@ -135,7 +135,7 @@ def test_a_run_without_a_gate_counts_nothing(tiny_run: Path, tiny_teacher: Class
         ("entropy=1,tries=0", "tries of the quality gate must be within 1 and 100"),
     ],
 )
-def test_a_gate_that_makes_no_sense_is_refused_by_name(text: str, words: str) -> None:
+def test_a_malformed_gate_is_refused_and_the_error_names_the_bound(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         QualityGate.parse(text)
 

@@ -406,7 +406,7 @@ def test_verify_finds_a_flipped_byte_a_missing_shard_and_wrong_counts(run: Folde
     run.write(INDEX, dataclasses.replace(index, entries=entries).to_bytes())
     _, problems = verify(run)
     assert [problem.split(":")[0].removeprefix(f"{run}/") for problem in problems] == [
-        f"{shard_name(0)} is damaged (its sha256 is not the index's)",
+        f"{shard_name(0)} is damaged (its sha256 differs from the index)",
         f"{shard_name(1)} is missing",
         shard_name(2),
     ]

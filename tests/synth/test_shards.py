@@ -38,7 +38,7 @@ def test_samples_survive_the_round_trip(shape: tuple[int, int, int]) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 28, 28), (3, 64, 64)])
-def test_a_shard_of_noise_is_no_larger_than_was_foreseen(shape: tuple[int, int, int]) -> None:
+def test_a_shard_of_noise_stays_below_the_upper_bound(shape: tuple[int, int, int]) -> None:
     samples = some_samples(50, shape)
     assert len(encode_shard([samples])) <= largest_size(50, shape, CLASSES)
 

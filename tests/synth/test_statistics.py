@@ -75,7 +75,7 @@ def test_the_normalised_loss_is_its_formula(weight: float) -> None:
     assert observed(net, x).normalised_loss(weight).item() == pytest.approx(total / weights, rel=1e-4)
 
 
-def test_both_losses_vanish_on_the_batch_that_made_the_statistics() -> None:
+def test_both_losses_are_zero_on_the_batch_of_the_statistics() -> None:
     net, rng = random_network(), torch.Generator().manual_seed(3)
     x = torch.randn(512, 2, 4, 4, generator=rng)
     for layer in batch_norm_layers(net):
@@ -130,7 +130,7 @@ def test_no_hook_outlives_the_block_even_after_an_exception() -> None:
     assert not found.moments
 
 
-def test_an_interruption_while_layers_are_put_in_passes_on_and_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_while_layers_are_replaced_is_raised_and_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
     net = nn.Sequential(nn.BatchNorm2d(2), nn.BatchNorm2d(2)).eval()
     fused_forward = statistics.fused_forward
 
@@ -160,7 +160,7 @@ def test_a_sync_batch_norm_is_measured_like_a_plain_one() -> None:
     torch.testing.assert_close(observed(nn.SyncBatchNorm.convert_sync_batchnorm(plain), x).published_loss(), expected)
 
 
-def test_a_single_layer_of_weight_nothing_gives_nothing() -> None:
+def test_a_single_layer_of_weight_zero_gives_zero() -> None:
     net = random_network()[:2].eval()
     found = observed(net, torch.randn(6, 2, 4, 4, generator=torch.Generator().manual_seed(1)))
     assert found.normalised_loss(first_layer_weight=0.0) == 0.0
@@ -228,7 +228,7 @@ def test_a_watched_network_gives_the_outputs_of_the_plain_one() -> None:
     torch.testing.assert_close(watched, net(x))
 
 
-def test_a_layer_in_training_or_of_somebodys_own_keeps_its_forward() -> None:
+def test_a_layer_in_training_or_of_a_subclass_keeps_its_forward() -> None:
     class Doubling(nn.BatchNorm2d):
         def forward(self, x: Tensor) -> Tensor:
             return 2 * super().forward(x)
@@ -241,7 +241,7 @@ def test_a_layer_in_training_or_of_somebodys_own_keeps_its_forward() -> None:
         torch.testing.assert_close(found.moments[layer][0], x.mean((0, 2, 3)))
 
 
-def test_watching_twice_gives_both_what_they_watch() -> None:
+def test_two_watchers_of_one_network_both_get_the_statistics() -> None:
     net, x = random_network(), torch.randn(6, 2, 4, 4, generator=torch.Generator().manual_seed(11))
     with watch_batch_norm(net) as outer:
         with watch_batch_norm(net) as inner:

@@ -28,7 +28,7 @@ def test_what_is_written_is_read_back_and_replaced_and_removed(tmp_path: Path) -
         store.size("x")
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_no_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Folder(tmp_path)
     store.write("x", b"old")
     monkeypatch.setattr(os, "fsync", disk_full)
@@ -41,7 +41,7 @@ def disk_full(descriptor: int) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_writer_killed_midway_leaves_the_old_file_and_a_rest_that_can_be_swept(tmp_path: Path) -> None:
+def test_a_writer_killed_midway_leaves_the_old_file_and_a_temporary_one_that_can_be_removed(tmp_path: Path) -> None:
     store = Folder(tmp_path)
     store.write("x", b"old")
     script = (
@@ -57,7 +57,7 @@ def test_a_writer_killed_midway_leaves_the_old_file_and_a_rest_that_can_be_swept
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
-def test_a_path_below_a_file_is_one_line(tmp_path: Path) -> None:
+def test_a_path_below_a_file_is_an_error_of_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for store in (Folder(tmp_path / "file"), Folder(tmp_path / "file" / "run")):
         for action in (store.create, store.names, lambda s=store: s.size("x"), lambda s=store: s.write("x", b"")):
@@ -65,7 +65,7 @@ def test_a_path_below_a_file_is_one_line(tmp_path: Path) -> None:
                 action()
 
 
-def test_a_folder_that_was_removed_meanwhile_is_one_line(tmp_path: Path) -> None:
+def test_a_removed_folder_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="was removed meanwhile: choose another folder"):
         Folder(tmp_path / "gone").write("x", b"")
     with pytest.raises(UserError, match="can't be made"):
@@ -115,13 +115,13 @@ def test_a_new_file_on_a_full_disk_is_refused(tmp_path: Path, monkeypatch: pytes
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_that_the_system_refuses_is_one_line(tmp_path: Path) -> None:
+def test_a_name_that_the_system_refuses_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="File name too long"):
         Folder(tmp_path / ("a" * 300)).size("x")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_permission_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_without_permission_is_an_error_of_one_line(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(UserError, match="permission denied"):
         Folder(tmp_path).write("x", b"")
@@ -134,6 +134,6 @@ def test_a_store_is_a_path_or_a_file_uri(tmp_path: Path) -> None:
         open_store("file://relative")
     for uri in ("pipe:cat x://y", "http://host/x"):
         with pytest.raises(
-            UsageError, match="is no place for a run: give a folder, s3://BUCKET/RUN or gs://BUCKET/RUN"
+            UsageError, match="is not a place for a run: give a folder, s3://BUCKET/RUN or gs://BUCKET/RUN"
         ):
             open_store(uri)

@@ -1,4 +1,4 @@
-"""The commands of the README on three hosts: `ray up`, a run with both workers, one of them switched off, `ray down`."""
+"""A cluster of three hosts: `ray up`, a run with both workers, one of them switched off, `ray down`."""
 
 from __future__ import annotations
 

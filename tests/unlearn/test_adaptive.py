@@ -12,7 +12,7 @@ SMALL = AdaptiveSettings(
 )
 
 
-def test_the_divergence_is_its_equation_and_bounded_by_a_bit() -> None:
+def test_the_divergence_is_its_equation_and_at_most_one_bit() -> None:
     teacher, student = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0))
     for n, value in enumerate(jensen_shannon(teacher, student).tolist()):
         p, q = teacher[n].softmax(0), student[n].softmax(0)
@@ -49,13 +49,13 @@ def test_each_round_adds_its_images_and_keeps_the_old(tiny_teacher: Classifier) 
     assert method.images[27:].any(dim=(1, 2, 3)).all()
 
 
-def test_agreement_costs_its_weight(tiny_teacher: Classifier) -> None:
+def test_full_agreement_costs_the_whole_weight(tiny_teacher: Classifier) -> None:
     x_norm = torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     loss = competition(tiny_teacher, 10.0)(x_norm, tiny_teacher.net(x_norm))
     assert loss.item() == pytest.approx(10.0, abs=1e-4)
 
 
-def test_a_teacher_without_batch_norm_gets_a_cure_that_can_be_followed() -> None:
+def test_a_teacher_without_batch_norm_is_refused_with_another_way() -> None:
     card = digits_card(architecture="tests.runs:bare", width=1.0)
     with pytest.raises(
         UserError, match=r"has no batch-norm layers, .* or 'synth generate --bn 0' and 'unlearn distill'"

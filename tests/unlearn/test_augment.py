@@ -1,7 +1,8 @@
+import pytest
 import torch
 
 from synth.checkpoint.augment import shift_and_flip
-from unlearn.methods.mixing import mixed, mixup
+from unlearn.methods.mixing import mixed, mixup, pairing
 
 
 def rng() -> torch.Generator:
@@ -44,3 +45,15 @@ def test_images_alone_are_blended_as_with_targets() -> None:
     for alpha in (0.0, 0.5):
         assert torch.equal(mixed(x, alpha, ours), mixup(x, torch.eye(8), alpha, theirs)[0])
     assert torch.equal(ours.get_state(), theirs.get_state())
+
+
+def test_shares_are_beta_variates_from_the_given_source_alone() -> None:
+    ours, x = rng(), torch.zeros(3, 1, 1, 1)
+    before = torch.get_rng_state()
+    shares = torch.tensor([pairing(x, 0.5, ours)[0] for _ in range(2000)])
+    assert torch.equal(torch.get_rng_state(), before)
+    assert abs(shares.mean() - 0.5) < 0.03
+    assert abs(shares.var() - 1 / 8) < 0.01  # of Beta(a, a): 1 / (8 a + 4)
+    again = rng()
+    assert [pairing(x, 0.5, again)[0] for _ in range(5)] == shares[:5].tolist()
+    assert shares[:3].tolist() == pytest.approx([0.017564604, 0.303637773, 0.378026336])  # of earlier versions, too

@@ -1,4 +1,4 @@
-"""What a user can get wrong about a method: one line, with what to do, and no half-written folder."""
+"""Wrong requests: the error is one line that says what to do, and no folder is left half-written."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ SETTINGS = GKTSettings(rounds=8, student_steps=1, batch_size=8, z=8, channels=2,
 
 
 def asked(teacher: Path, shards: Path, out: Path, *options: object) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of `unlearn gkt`."""
+    """The exit code, stdout and stderr of `unlearn gkt`."""
     given = ["gkt", "--teacher", teacher, "--shards", shards, "--forget", "0", "--out", out, "--threads", 1]
     result = CliRunner().invoke(main, list(map(str, [*given, "--device", "cpu", *QUICK, *options])))
     return result.exit_code, result.stdout, result.stderr
@@ -44,7 +44,7 @@ def asked(teacher: Path, shards: Path, out: Path, *options: object) -> tuple[int
         (["--gate", "0"], 2, "gate must be above 0 and at most 1"),
         (["--mask", "--post-filter"], 2, "exclude each other"),
         (["--student-arch", "lenet6"], 2, "unknown architecture 'lenet6'"),
-        (["--student-arch", "tests.runs:for_32"], 2, "can't take images [1, 28, 28]"),
+        (["--student-arch", "tests.runs:for_32"], 2, "does not accept images [1, 28, 28]"),
         (["--teacher", "nowhere.safetensors"], 1, "nowhere.safetensors"),
         (["--attention", "0", "--attention-layers", "conv9"], 2, "--attention-layers has no effect without attention"),
         (["--preset", "tuned", "--attention-layers", "features.2"], 2, "has no effect without attention"),
@@ -70,7 +70,7 @@ def test_a_distilled_student_for_other_images_is_refused_before_the_folder_is_cl
     options = ["--shards", tiny_run, "--forget", 0, "--out", tmp_path / "run", "--student-arch", "tests.runs:for_32"]
     result = CliRunner().invoke(main, ["distill", *map(str, options), "--threads", "1"])
     assert result.exit_code == 2
-    assert "can't take images [1, 28, 28]" in result.stderr
+    assert "does not accept images [1, 28, 28]" in result.stderr
     assert result.stderr.rstrip().endswith("choose another --student-arch")
     assert not (tmp_path / "run").exists()
 
@@ -86,7 +86,7 @@ def test_a_teacher_that_cannot_take_its_own_images_is_refused(tmp_path: Path, me
 
 
 @pytest.mark.parametrize("option", ["--steps", "--lr", "--batch-size", "--shift"])
-def test_a_masked_logit_takes_no_training_options(tiny_teacher_path: Path, tmp_path: Path, option: str) -> None:
+def test_a_masked_logit_has_no_training_options(tiny_teacher_path: Path, tmp_path: Path, option: str) -> None:
     command = [
         "edit",
         "--kind",
@@ -105,7 +105,7 @@ def test_a_masked_logit_takes_no_training_options(tiny_teacher_path: Path, tmp_p
     assert CliRunner().invoke(main, list(map(str, command))).exit_code == 0
 
 
-def test_shards_that_nothing_reads_are_said(tiny_teacher_path: Path, tmp_path: Path) -> None:
+def test_shards_that_are_not_read_are_reported(tiny_teacher_path: Path, tmp_path: Path) -> None:
     options = ["--no-monitor", "--attention", 0, "--gate", 1]
     code, said, error = asked(tiny_teacher_path, tmp_path / "nowhere", tmp_path / "run", *options)
     assert code == 0, error
@@ -113,7 +113,7 @@ def test_shards_that_nothing_reads_are_said(tiny_teacher_path: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("closes", [0, 2])
-def test_a_gate_that_lets_nothing_pass_says_so_and_writes_the_last_good_student(
+def test_a_gate_that_nothing_passes_ends_the_run_with_the_last_good_student(
     tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closes: int
 ) -> None:
     step = gkt.GKT.step
@@ -164,7 +164,7 @@ def test_a_generator_that_diverges_leaves_the_last_good_student(
     assert facts["ended"].startswith("the training diverged by step 6")
     assert facts["student_step"] <= 4
     assert all(value.isfinite().all() for value in load_file(tmp_path / "run" / STUDENT).values())
-    again = dataclasses.replace(request, resume=True)  # a run that broke off is over: it would break off again
+    again = dataclasses.replace(request, resume=True)  # a run that broke off is complete: it would break off again
     said: list[str] = []
     runs.unlearn(again, said.append)
     assert said[-1].endswith("is complete already")

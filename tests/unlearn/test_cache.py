@@ -1,4 +1,4 @@
-"""Shards from object storage by way of a bounded cache, and over a line that breaks."""
+"""Shards from object storage, through a cache of limited size and over a connection that breaks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unlearn.samples.stream import load_complete
 
 
 class Counted(Folder):
-    """Notes what is fetched."""
+    """A folder that notes the names of the files that are fetched."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -41,7 +41,9 @@ def test_a_second_reading_comes_from_the_disk(tiny_run: Path, tmp_path: Path) ->
     assert {f.name for f in (tmp_path / "cache").iterdir()} == {f"{e.sha256}.tar" for e in index.entries.values()}
 
 
-def test_the_cache_keeps_its_bound_and_drops_what_was_used_longest_ago(tiny_run: Path, tmp_path: Path) -> None:
+def test_the_cache_stays_within_its_limit_and_removes_the_files_unused_for_longest(
+    tiny_run: Path, tmp_path: Path
+) -> None:
     store, index = Counted(tiny_run), read_index(Folder(tiny_run))
     sizes = [entry.size for entry in index.entries.values()]
     cached = CachedStore(store, tmp_path / "cache", limit=sum(sizes[:2]) + max(sizes) // 2)
@@ -55,7 +57,7 @@ def test_the_cache_keeps_its_bound_and_drops_what_was_used_longest_ago(tiny_run:
     assert not (tmp_path / "small").exists()
 
 
-def test_what_is_not_the_caches_own_stays(tiny_run: Path, tmp_path: Path) -> None:
+def test_other_files_in_the_folder_of_the_cache_stay(tiny_run: Path, tmp_path: Path) -> None:
     theirs = [tmp_path / "thesis.tex", tmp_path / "photos.tar", tmp_path / f".{'0' * 64}.tar.1.2.tmp"]
     for path in theirs:
         path.write_bytes(bytes(10**6))
@@ -63,7 +65,7 @@ def test_what_is_not_the_caches_own_stays(tiny_run: Path, tmp_path: Path) -> Non
     cached = CachedStore(Folder(tiny_run), tmp_path, limit=max(entry.size for entry in entries))
     load_complete(cached, {})
     assert all(path.exists() for path in theirs)
-    assert len(list(tmp_path.iterdir())) == len(theirs) + 1  # the bound is the shards' alone
+    assert len(list(tmp_path.iterdir())) == len(theirs) + 1  # only shards count towards the limit
 
 
 def test_a_damaged_copy_is_fetched_again(tiny_run: Path, tmp_path: Path) -> None:
@@ -75,7 +77,7 @@ def test_a_damaged_copy_is_fetched_again(tiny_run: Path, tmp_path: Path) -> None
     assert (tmp_path / f"{entry.sha256}.tar").read_bytes() == data
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(tiny_run: Path, tmp_path: Path) -> None:
+def test_shards_are_read_even_if_the_cache_cannot_be_written(tiny_run: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert len(load_complete(CachedStore(Folder(tiny_run), tmp_path / "file" / "cache", limit=10**9), {})) == 100
 
@@ -88,13 +90,13 @@ def test_object_storage_is_read_through_a_cache_and_a_folder_is_not(
     assert isinstance(open_shards(str(tmp_path)), Folder)
     for limit in ("lots", "inf", "nan"):
         monkeypatch.setenv("UNLEARN_CACHE_GIB", limit)
-        with pytest.raises(UsageError, match=f"UNLEARN_CACHE_GIB is no number of GiB: '{limit}'"):
+        with pytest.raises(UsageError, match=f"UNLEARN_CACHE_GIB is not a number of GiB .'{limit}'"):
             open_shards("memory://a/run")
     monkeypatch.setenv("UNLEARN_CACHE", "")
     assert isinstance(open_shards("memory://a/run"), Bucket)
 
 
-def test_a_broken_read_goes_on_where_it_broke(
+def test_a_broken_read_continues_where_it_broke(
     s3_port: int, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = f"s3://runs/{uuid.uuid4()}"
@@ -112,5 +114,5 @@ def test_a_broken_read_goes_on_where_it_broke(
     shards = [path.stat().st_size for path in tiny_run.glob("*.tar")]
     pieces = sum(-(-size // 10_000) for size in shards)
     assert len(pool) == 100
-    assert calls < 2 * pieces + 40  # each broken piece again, not each broken shard
+    assert calls < 2 * pieces + 40  # only broken pieces are read again, not whole shards
     shutil.rmtree(tmp_path / "cache")

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from synth.shards.store import Folder
 from unlearn.commands.main import main
-from unlearn.run.folder import METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder
+from unlearn.run.folder import METRICS, PROVENANCE, SETTINGS, STUDENT
 
 
 def unlearn(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -97,7 +96,7 @@ def test_missing_shards_and_a_filter_that_drops_all_are_failures(tiny_run: Path,
     assert "there is no run" in refused(nothing, 1)
     options = ["--gate", "1e-12", "--out", tmp_path / "b"]
     dropped = unlearn("distill", "--shards", tiny_run, "--forget", "0", *options)
-    assert "dropped (forget label 10, forget probability 90)" in refused(dropped, 1)
+    assert "(forget label 10, forget probability 90)" in refused(dropped, 1)
 
 
 def test_an_existing_student_is_not_overwritten_untold(tiny_run: Path, tmp_path: Path) -> None:
@@ -107,11 +106,14 @@ def test_an_existing_student_is_not_overwritten_untold(tiny_run: Path, tmp_path:
     assert unlearn(*command, "--overwrite").returncode == 0
 
 
-def test_a_folder_of_other_files_is_never_emptied(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(Exception, match=r"thesis\.tex"):
-        RunFolder(tmp_path).begin({}, overwrite=True)
-    assert Folder(tmp_path).names() == {"thesis.tex"}
+def test_a_run_starts_from_the_settings_of_another(tiny_run: Path, tmp_path: Path) -> None:
+    command = ["distill", "--shards", tiny_run, "--threads", "1"]
+    first = unlearn(*command, "--forget", "3", "--steps", "2", "--batch-size", "8", "--out", tmp_path / "first")
+    assert first.returncode == 0, first.stderr
+    settings = tmp_path / "first" / SETTINGS
+    again = unlearn(*command, "--config", settings, "--out", tmp_path / "again")
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "again" / STUDENT).read_bytes() == (tmp_path / "first" / STUDENT).read_bytes()
 
 
 def test_evaluating_on_other_data_names_the_mismatch(tiny_teacher_path: Path, tmp_path: Path) -> None:
@@ -135,7 +137,7 @@ def test_training_then_importing_what_is_no_state_dict(tmp_path: Path) -> None:
     assert "test accuracy" in trained.stdout
     before = out.read_bytes()
     again = unlearn("train", "--arch", "lenet5", "--data", "digits", "--out", out)
-    assert "is there already: replace it with --overwrite" in refused(again, 2)
+    assert "exists already: replace it with --overwrite" in refused(again, 2)
     assert out.read_bytes() == before
     assert "is a folder" in refused(unlearn("train", "--arch", "lenet5", "--data", "digits", "--out", tmp_path), 2)
     shape = ["--input-shape", "1,28,28", "--classes", "10", "--mean", "0", "--std", "1"]

@@ -54,7 +54,7 @@ def learn(run: Path, forget: tuple[int, ...] = (0,), seed: int = 0) -> tuple[Cla
     return run_method(method, LOOP).student, pool
 
 
-def test_the_student_learns_the_retain_classes_and_never_the_forgotten(tiny_run: Path) -> None:
+def test_the_student_learns_the_retain_classes_and_never_answers_a_forget_class(tiny_run: Path) -> None:
     student, pool = learn(tiny_run, forget=(3, 8))
     everything = load_complete(Folder(tiny_run), {}).samples()
     kept = pool.samples()
@@ -94,10 +94,10 @@ def test_hard_labels_are_the_likeliest_retain_class() -> None:
         DistillSettings(hard_labels=True, post_filter=True)
 
 
-def test_each_shard_buys_its_share_of_the_steps(tiny_run: Path) -> None:
+def test_each_shard_allows_its_share_of_the_steps(tiny_run: Path) -> None:
     pool = ShardPool(Folder(tiny_run), training_filters((0,), QUICK))
     entries = pool.index.entries
-    asked_at: list[int] = []  # steps done when the student wanted more shards
+    asked_at: list[int] = []  # steps done when the student asked for more shards
 
     def grow():  # type: ignore[no-untyped-def]
         for count in (1, 2, 4):
@@ -123,7 +123,7 @@ def test_the_last_step_waits_for_the_last_shard(tiny_run: Path, tmp_path: Path, 
     assert method.counts == {"kept": 100}
 
 
-def test_following_a_run_whose_driver_died_before_its_last_word(tiny_run: Path, tmp_path: Path) -> None:
+def test_following_a_run_whose_driver_died_before_it_wrote_the_index(tiny_run: Path, tmp_path: Path) -> None:
     run = shutil.copytree(tiny_run, tmp_path / "run")
     index = read_index(Folder(run))
     (run / INDEX).rename(run / PART)
@@ -160,7 +160,7 @@ def test_a_student_of_another_architecture(tiny_run: Path) -> None:
     assert Classifier.untrained(other, 0)(torch.rand(2, *run.image_shape)).shape == (2, 10)
 
 
-def test_forgetting_nothing_there_or_everything_is_a_usage_error(tiny_run: Path) -> None:
+def test_unknown_classes_or_all_classes_cannot_be_forgotten(tiny_run: Path) -> None:
     teacher = teacher_card(read_index(Folder(tiny_run)).card)
     with pytest.raises(UsageError, match=r"forget class 12 is out of range: the teacher has 10 classes \(0-9\)"):
         check_forget((12,), teacher)
@@ -168,7 +168,7 @@ def test_forgetting_nothing_there_or_everything_is_a_usage_error(tiny_run: Path)
         check_forget(tuple(range(10)), teacher)
 
 
-def test_rows_cover_the_samples_in_each_pass_and_go_on_where_they_were() -> None:
+def test_each_pass_covers_all_samples_and_can_be_resumed() -> None:
     rng = torch.Generator().manual_seed(0)
     rows = Rows(5, rng)
     first = rows.next(10)
@@ -182,7 +182,7 @@ def test_rows_cover_the_samples_in_each_pass_and_go_on_where_they_were() -> None
     assert len(rows.next(3)) == 3  # fewer samples than a batch
 
 
-def test_one_sample_left_is_too_few(tiny_run: Path) -> None:
+def test_filters_that_leave_one_sample_are_an_error(tiny_run: Path) -> None:
     pool = load_complete(Folder(tiny_run), training_filters((0,), QUICK))
     pool.count = 1
     method = at_work([pool], pool.index.card)
@@ -190,13 +190,13 @@ def test_one_sample_left_is_too_few(tiny_run: Path) -> None:
         method.step(0)
 
 
-def test_a_batch_keeps_its_parts_together(tiny_run: Path) -> None:
+def test_a_batch_has_one_image_label_and_answer_per_sample(tiny_run: Path) -> None:
     samples = load_complete(Folder(tiny_run), {}).samples()
     assert isinstance(samples, Batch)
     assert len(samples.images) == len(samples.labels) == len(samples.logits) == 100
 
 
-def test_the_post_filter_drops_nothing_and_never_lets_a_forget_class_win(tiny_run: Path) -> None:
+def test_with_the_post_filter_no_sample_is_dropped_and_no_forget_class_wins(tiny_run: Path) -> None:
     settings = DistillSettings(post_filter=True)
     pool = load_complete(Folder(tiny_run), training_filters((0,), settings))
     samples = pool.samples()
@@ -205,7 +205,7 @@ def test_the_post_filter_drops_nothing_and_never_lets_a_forget_class_win(tiny_ru
     assert (targets_for(samples.logits, (0,), settings).argmax(1) != 0).all()
 
 
-def test_softened_targets_carry_no_more_of_a_forget_class_past_the_post_filter(tiny_run: Path) -> None:
+def test_the_post_filter_also_holds_for_softened_targets(tiny_run: Path) -> None:
     settings = DistillSettings(post_filter=True, temperature=4.0)
     samples = load_complete(Folder(tiny_run), training_filters((0,), settings)).samples()
     targets = targets_for(samples.logits, (0,), settings)

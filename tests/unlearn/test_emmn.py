@@ -16,7 +16,7 @@ def test_the_noise_loss_is_its_equation(tiny_teacher: Classifier, maximise: bool
     assert noise_loss(tiny_teacher, NOISE, 3, maximise, 0.1).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_noise_grows_or_shrinks_the_teachers_error(tiny_teacher: Classifier) -> None:
+def test_the_noise_raises_or_lowers_the_teachers_error(tiny_teacher: Classifier) -> None:
     settings = EMMNSettings(noise_steps=20, l2=0.0)
     before = noise_loss(tiny_teacher, NOISE, 3, False, 0.0)
     for maximise in (True, False):

@@ -33,7 +33,7 @@ def images(called: list[int], labels: list[int]) -> LabelledImages:
     return LabelledImages(pixels, torch.tensor(labels), CARD.class_names, natural=False)
 
 
-def test_the_pair_and_the_confusion_are_counted_by_hand() -> None:
+def test_both_accuracies_and_the_confusion_are_as_counted_by_hand() -> None:
     data = images(called=[0, 1, 1, 1, 2, 0], labels=[0, 0, 1, 1, 2, 2])
     result = evaluate_model(Classifier(CallsByFirstPixel(), CARD), data, forget=(0,))
     assert (result.retain, result.forget) == (75.0, 50.0)
@@ -47,12 +47,12 @@ def test_a_class_without_images_has_no_accuracy() -> None:
     assert result.per_class == [None, 100.0, 0.0]
 
 
-def test_without_an_image_to_retain_there_is_nothing_to_tell() -> None:
-    with pytest.raises(UsageError, match="no test image of a class to retain"):
+def test_data_without_an_image_of_a_retain_class_is_refused() -> None:
+    with pytest.raises(UsageError, match="no test image of a retain class"):
         evaluate_model(Classifier(CallsByFirstPixel(), CARD), images([0], [0]), forget=(0,))
 
 
-def test_tables_and_json_say_the_same() -> None:
+def test_the_tables_and_the_json_give_the_same_numbers() -> None:
     data = images(called=[0, 1, 2], labels=[0, 1, 1])
     results = {"unlearned": evaluate_model(Classifier(CallsByFirstPixel(), CARD), data, forget=(0,))}
     text = evaluation_tables(results, CARD.class_names, (0,))
@@ -88,3 +88,13 @@ def test_a_class_is_the_same_one_in_the_model_and_in_the_data(tmp_path: Path) ->
     assert (results["student"].retain, results["student"].forget, class_names) == (0.0, 100.0, PETS)
     with pytest.raises(UsageError, match=r"ours and .*theirs have their classes in different orders: evaluate each"):
         evaluate({"student": ours, "reference": theirs}, source, (2,), None, "cpu")
+
+
+def test_a_forget_list_of_every_class_is_refused(tmp_path: Path) -> None:
+    for name in PETS:
+        (tmp_path / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / "test" / name / "a.png")
+    source = DataSource(str(tmp_path), None, False, 32)
+    model = pet_model(tmp_path / "model", PETS)
+    with pytest.raises(UsageError, match="every class is to be forgotten: leave at least one class to retain"):
+        evaluate({"student": model}, source, (0, 1, 2), None, "cpu")

@@ -29,19 +29,19 @@ def test_a_blend_with_a_forget_class_is_dropped_however_small_its_share() -> Non
     assert NoForgetLabel((0,))(seen).tolist() == [True, False, False]
 
 
-def test_the_gate_closes_on_any_forget_class() -> None:
+def test_one_forget_class_above_epsilon_is_enough_to_drop_a_sample() -> None:
     seen = view([[0.98, 0.01, 0.01], [0.009, 0.982, 0.009], [0.002, 0.5, 0.498]], [0, 1, 2])
     assert ForgetShareBelow((0,), 0.01)(seen).tolist() == [False, True, True]
     assert ForgetShareBelow((0, 2), 0.01)(seen).tolist() == [False, True, False]
 
 
-def test_a_gate_of_one_is_no_gate() -> None:
+def test_an_epsilon_of_one_passes_every_sample() -> None:
     certain = View(torch.tensor([[100.0, 0.0]]), torch.tensor([0]))
     assert certain.logits.double().softmax(1)[0, 0] == 1
     assert ForgetShareBelow((0,), 1.0)(certain).tolist() == [True]
 
 
-def test_a_sample_is_counted_by_the_first_filter_that_drops_it() -> None:
+def test_a_sample_counts_for_the_first_filter_that_drops_it() -> None:
     seen = view([[0.98, 0.01, 0.01], [0.4, 0.3, 0.3], [0.001, 0.5, 0.499], [0.001, 0.998, 0.001]], [0, 1, 1, 1])
     filters = {"label": NoForgetLabel((0,)), "gate": ForgetShareBelow((0,), 0.01), "entropy": EntropyBelow(0.1)}
     passed, dropped = apply(filters, seen)
@@ -49,7 +49,7 @@ def test_a_sample_is_counted_by_the_first_filter_that_drops_it() -> None:
     assert dropped == {"label": 1, "gate": 1, "entropy": 1}
 
 
-def test_forget_classes_get_no_mass_and_the_rest_keeps_its_ratios() -> None:
+def test_forget_classes_get_no_probability_and_the_others_keep_their_ratios() -> None:
     logits = torch.tensor([[3.0, 1.0, 2.0, 0.0]])
     target = without_forget_classes(logits, (0,))
     expected = torch.tensor([0.0, math.e, math.e**2, 1.0])
@@ -57,7 +57,7 @@ def test_forget_classes_get_no_mass_and_the_rest_keeps_its_ratios() -> None:
     assert torch.equal(logits, torch.tensor([[3.0, 1.0, 2.0, 0.0]]))
 
 
-def test_the_post_filter_is_its_equation_where_a_forget_class_has_a_say() -> None:
+def test_the_post_filter_follows_its_equation_above_the_threshold_and_changes_nothing_below() -> None:
     logits = torch.tensor([[3.0, 1.0, -2.0, 0.0], [-9.0, 5.0, 4.0, 0.0]])
     filtered = post_filter(logits, (0,), threshold=0.01)
     share = (3.0 - -2.0) / 3
@@ -78,7 +78,9 @@ def test_the_gate_bounds_the_forget_classes_share_of_the_targets(temperature: fl
     passed = ForgetShareBelow((0, 2), epsilon, temperature)(seen)
     targets = (logits[passed] / temperature).softmax(1)[:, [0, 2]]
     assert not targets.numel() or targets.max() <= epsilon
-    assert not torch.isin(logits[passed].argmax(1), torch.tensor([0, 2])).any()  # nor is it let in by softening
+    assert not torch.isin(
+        logits[passed].argmax(1), torch.tensor([0, 2])
+    ).any()  # a high temperature does not let such samples pass
     assert (passed == ForgetShareBelow((0, 2), epsilon)(seen)).all() or temperature != 1
 
 
@@ -100,7 +102,7 @@ def held_out_of(classes: int, per_class: int, share: float) -> Tensor:
 
 
 @pytest.mark.parametrize(("per_class", "least", "most"), [(20, 1, 4), (100, 7, 14)])
-def test_every_class_gives_its_share_of_the_hold_out(per_class: int, least: int, most: int) -> None:
+def test_about_the_same_share_of_every_class_is_held_out(per_class: int, least: int, most: int) -> None:
     for classes in range(2, 1001, per_class // 20):
         held = held_out_of(classes, per_class, 0.1).sum(0)
         assert least <= held.min() <= held.max() <= most, f"{classes} classes"

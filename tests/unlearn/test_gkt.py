@@ -57,7 +57,7 @@ def test_disagreement_is_its_equation(inhibited: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("reduction", ["batchmean", "mean"])
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
 @pytest.mark.parametrize("change", [{}, {"mask": True}, {"post_filter": True}])
-def test_the_generator_goes_by_the_students_loss(
+def test_the_generators_gain_is_the_students_loss(
     tiny_teacher: Classifier, reduction: str, temperature: float, change: dict[str, bool]
 ) -> None:
     settings = dataclasses.replace(SMALL, kl_reduction=reduction, temperature=temperature, gate=1.0, **change)
@@ -69,7 +69,7 @@ def test_the_generator_goes_by_the_students_loss(
 
 
 @pytest.mark.parametrize(("change", "asked"), [({}, 10), ({"mask": True}, 9), ({"inhibit": True}, 9)])
-def test_balance_is_asked_of_the_classes_that_the_student_learns(
+def test_the_classes_that_the_student_learns_are_balanced(
     tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch, change: dict[str, bool], asked: int
 ) -> None:
     seen: list[tuple[int, ...]] = []
@@ -98,7 +98,7 @@ def test_layers_are_found_in_any_architecture(tiny_teacher: Classifier) -> None:
     assert layer_pairs(tiny_teacher, same, "features.3, features.2=features.2")[0] == ("features.3", "features.3")
     with pytest.raises(UsageError, match=r"no layer 'conv9' with maps to compare: it has features.0, features.1"):
         layer_pairs(tiny_teacher, same, "conv9")
-    with pytest.raises(UsageError, match=r"features.2 has maps of 28x28, features.6 of 10x10"):
+    with pytest.raises(UsageError, match=r"features.2 has maps of 28x28, layer features.6 has maps of 10x10"):
         layer_pairs(tiny_teacher, same, "features.2=features.6")
 
 
@@ -108,19 +108,19 @@ def test_networks_without_a_comparable_layer_are_refused(tiny_teacher: Classifie
         layer_pairs(tiny_teacher, student, "")
 
 
-def test_no_hook_outlives_its_block(tiny_teacher: Classifier) -> None:
+def test_hooks_are_removed_at_the_end_of_their_block(tiny_teacher: Classifier) -> None:
     with pytest.raises(KeyboardInterrupt), watch_layers(tiny_teacher, ["features.2"]):
         raise KeyboardInterrupt
     assert not tiny_teacher.net.get_submodule("features.2")._forward_hooks
 
 
-def test_without_attention_any_student_will_do(tiny_teacher: Classifier) -> None:
+def test_without_attention_any_architecture_can_be_the_student(tiny_teacher: Classifier) -> None:
     method = at_work(tiny_teacher, dataclasses.replace(SMALL, attention=0.0), architecture="allcnn", width=0.1)
     assert method.pairs == ()
     assert "attention" not in method.step(0)
 
 
-def test_statistics_that_a_teacher_does_not_have_are_said(tiny_teacher: Classifier) -> None:
+def test_a_weight_for_statistics_that_the_teacher_lacks_is_reported(tiny_teacher: Classifier) -> None:
     card = digits_card(architecture="tests.runs:bare", width=1.0)
     settings = dataclasses.replace(SMALL, attention=0.0, bn=2.0)
     for teacher, told in ((Classifier.untrained(card, 0), True), (tiny_teacher, False)):
@@ -138,10 +138,20 @@ def test_the_published_student_keeps_its_initial_batch_norm(tiny_teacher: Classi
         assert all(torch.equal(value, after[name]) == same for name, value in before.items())
 
 
-def test_both_learning_rates_halve_where_the_loss_on_the_hold_outs_stalls(tiny_teacher: Classifier) -> None:
+def test_both_learning_rates_halve_if_the_loss_on_the_hold_out_stalls(tiny_teacher: Classifier) -> None:
     method = at_work(tiny_teacher, dataclasses.replace(SMALL, schedule="plateau"))
     rates = []
-    for loss in (2.0, 1.0, 1.1, 1.0, 1.2, 0.9, 1.0, 1.0, 1.0):  # the third check without a lower one halves
+    for loss in (
+        2.0,
+        1.0,
+        1.1,
+        1.0,
+        1.2,
+        0.9,
+        1.0,
+        1.0,
+        1.0,
+    ):  # the rate halves at the third check without a lower loss
         method.heed({"holdout_loss": loss})
         rates.append((method.optimiser.param_groups[0]["lr"], method.generator_optimiser.param_groups[0]["lr"]))
     assert rates == [(1e-3, 1e-3)] * 4 + [(5e-4, 5e-4)] * 3 + [(5e-4, 5e-4), (2.5e-4, 2.5e-4)]
@@ -159,11 +169,13 @@ def test_the_gate_holds_for_the_targets_that_the_student_gets(tiny_teacher: Clas
         passed = method.gate(logits)
         assert len(passed)
         assert method.targets(logits[passed])[:, 0].max() <= 0.01
-    assert torch.equal(passed, at_work(tiny_teacher, SMALL_GATE).gate(logits))  # masked targets need no more
+    assert torch.equal(
+        passed, at_work(tiny_teacher, SMALL_GATE).gate(logits)
+    )  # masked targets need only the gate at temperature 1
 
 
 class WithoutFloat64(Tensor):
-    """As on MPS."""
+    """A tensor that refuses float64, like those on MPS."""
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -173,13 +185,13 @@ class WithoutFloat64(Tensor):
         return super().__torch_function__(func, types, args, kwargs or {})
 
 
-def test_the_gate_needs_no_float64_of_the_device(tiny_teacher: Classifier) -> None:
+def test_the_gate_needs_no_float64_on_the_device(tiny_teacher: Classifier) -> None:
     method = at_work(tiny_teacher, dataclasses.replace(SMALL, entropy=2.0))
     logits = 3 * random(16, 10)
     assert method.gate(logits.as_subclass(WithoutFloat64)).tolist() == method.gate(logits).tolist() != []
 
 
-def test_a_gate_that_lets_nothing_pass_says_so_restores_and_gives_up(tiny_teacher: Classifier) -> None:
+def test_if_nothing_passes_the_gate_generators_are_restored_and_then_the_run_ends(tiny_teacher: Classifier) -> None:
     said: list[str] = []
     settings = dataclasses.replace(SMALL, rounds=50, gate=1e-9, empty_batches=4)
     method = gkt.start(Inputs(tiny_teacher, digits_card(), (0,), 0, "cpu", None, said.append), settings)
@@ -193,7 +205,7 @@ def test_a_gate_that_lets_nothing_pass_says_so_restores_and_gives_up(tiny_teache
     ]
 
 
-def test_batches_that_the_gate_empties_are_drawn_again_and_the_earlier_generator_goes_on(
+def test_empty_batches_are_drawn_again_and_then_the_earlier_generator_is_restored(
     tiny_teacher: Classifier,
 ) -> None:
     method = at_work(tiny_teacher, dataclasses.replace(SMALL, gate=1.0, empty_batches=3))
@@ -213,7 +225,7 @@ def test_batches_that_the_gate_empties_are_drawn_again_and_the_earlier_generator
     assert all(torch.equal(value, kept[name]) for name, value in method.generator.named_parameters())
 
 
-def test_the_generator_too_goes_on_until_something_passes(tiny_teacher: Classifier) -> None:
+def test_the_generators_batches_are_drawn_again_too_if_nothing_passes(tiny_teacher: Classifier) -> None:
     method = at_work(tiny_teacher, dataclasses.replace(SMALL, gate=1.0))
     gate, tries = method.gate, []
 
@@ -226,7 +238,7 @@ def test_the_generator_too_goes_on_until_something_passes(tiny_teacher: Classifi
     assert len(tries) == 3 + 1 + SMALL.student_steps
 
 
-def test_without_fresh_noise_a_round_is_of_one_batch(tiny_teacher: Classifier) -> None:
+def test_without_fresh_noise_a_round_uses_one_batch(tiny_teacher: Classifier) -> None:
     for fresh, drawn in ((True, 1 + SMALL.student_steps), (False, 1)):
         method = at_work(tiny_teacher, dataclasses.replace(SMALL, gate=1.0, fresh_noise=fresh))
         before = method.rng.get_state()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from synth.basics.errors import UsageError, UserError
-from synth.checkpoint.architectures import build
+from synth.checkpoint.building import build
 from synth.checkpoint.file import load_checkpoint
 from synth.checkpoint.importing import import_state_dict, parse_card_options
 
@@ -61,19 +61,19 @@ def test_weights_of_a_training_that_diverged_are_refused(tmp_path: Path, value: 
 
 def test_another_architecture_is_named(tmp_path: Path) -> None:
     torch.save(build("resnet20", 1, 10, 28).state_dict(), tmp_path / "model.pt")
-    with pytest.raises(UserError, match="is no lenet5: it lacks"):
+    with pytest.raises(UserError, match="does not fit lenet5: it has no weights"):
         import_state_dict(tmp_path / "model.pt", CARD, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"input_shape": "1,28"}, "--input-shape '1,28' is no shape: write it like 3,32,32"),
-        ({"input_shape": "1x28x28"}, "--input-shape '1x28x28' is no list of numbers"),
-        ({"std": "x"}, "--std 'x' is no list of numbers"),
-        ({"classes": "1"}, "don't go together"),
-        ({"mean": "0.1,0.2"}, "don't go together"),
-        ({"classes": "cat,dog,cat"}, "names a class twice"),
+        ({"input_shape": "1,28"}, "--input-shape '1,28' is not a shape: write it like 3,32,32"),
+        ({"input_shape": "1x28x28"}, "--input-shape '1x28x28' is not a list of numbers"),
+        ({"std": "x"}, "--std 'x' is not a list of numbers"),
+        ({"classes": "1"}, "do not fit together"),
+        ({"mean": "0.1,0.2"}, "do not fit together"),
+        ({"classes": "cat,dog,cat"}, "has a name twice"),
         ({"mean": "33.3", "std": "78.6"}, "are not for images in [0, 1]: divide them by 255"),
     ],
 )
@@ -97,6 +97,6 @@ def test_auxiliary_heads_are_left_behind(tmp_path: Path) -> None:
 def test_an_input_shape_that_the_network_does_not_take_is_refused(tmp_path: Path) -> None:
     torch.save(build("tests.runs:for_32", 1, 10, 28).state_dict(), tmp_path / "model.pt")
     card = parse_card_options("tests.runs:for_32", 1.0, "1,28,28", "10", "0.13", "0.31")
-    with pytest.raises(UsageError, match=r"can't take images \[1, 28, 28\] .*: give the --input-shape"):
+    with pytest.raises(UsageError, match=r"does not accept images \[1, 28, 28\] .*: give the --input-shape"):
         import_state_dict(tmp_path / "model.pt", card, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""Ctrl-C on a method at work, in a process of its own."""
+"""Runs that are interrupted, and folders that are damaged."""
 
 import dataclasses
 import io
@@ -28,7 +28,7 @@ LOOP = LoopSettings(every=5, patience=1000)
 
 
 def interrupted(arguments: list[object], out: Path, lines: int = 3) -> subprocess.CompletedProcess[str]:
-    """`unlearn ...` that gets Ctrl-C once it has written so many lines of metrics."""
+    """Run `unlearn ...` and press Ctrl-C once it has written this number of lines of metrics."""
     command = [sys.executable, "-m", "unlearn", *map(str, arguments), "--out", str(out), "--threads", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
@@ -59,7 +59,7 @@ def distill_request(shards: Path, out: Path, settings: DistillSettings) -> runs.
     )
 
 
-def test_a_method_that_gets_ctrl_c_is_resumed_bit_by_bit(
+def test_a_run_that_gets_ctrl_c_is_resumed_with_the_same_bytes(
     tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
     def run(out: Path, **changes: Any) -> None:
@@ -78,7 +78,7 @@ def test_a_method_that_gets_ctrl_c_is_resumed_bit_by_bit(
     same(whole, broken)
 
 
-def test_distill_that_ended_after_its_last_check_is_resumed_with_its_counts(
+def test_distill_that_was_interrupted_after_its_last_step_still_counts_its_samples(
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = DistillSettings(steps=20, batch_size=8)
@@ -101,13 +101,13 @@ def test_distill_that_ended_after_its_last_check_is_resumed_with_its_counts(
 
 
 @pytest.mark.parametrize("content", [b"", b'{"method": "gk', b"[1, 2]", b"\xff", b"null"])
-def test_settings_that_are_damaged_are_one_line(tmp_path: Path, content: bytes) -> None:
+def test_damaged_settings_are_an_error_of_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / SETTINGS).write_bytes(content)
     with pytest.raises(UserError, match=r"settings\.json is damaged: start the run again with --overwrite"):
         RunFolder(tmp_path).check({"method": "gkt"}, resume=True)
 
 
-def test_a_checkpoint_that_is_damaged_anywhere_is_one_line(tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_damaged_anywhere_is_an_error_of_one_line(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.begin({})
     folder.save_checkpoint({"step": 3, "parts": {"student": {"weight": torch.ones(2, 2)}}})
@@ -122,11 +122,22 @@ def test_a_checkpoint_that_is_damaged_anywhere_is_one_line(tmp_path: Path) -> No
         with suppress(UserError):
             folder.load_checkpoint()
             sound += 1
-    assert sound < len(flipped) * 3 / 4  # where the flipped bit is filling
+    assert sound < len(flipped) * 3 / 4  # a flipped bit in padding does no harm
+
+
+def test_a_checkpoint_of_another_version_is_an_error_of_one_line(tiny_run: Path, tmp_path: Path) -> None:
+    settings = DistillSettings(steps=20, batch_size=8)
+    runs.unlearn(distill_request(tiny_run, tmp_path, settings), lambda line: None)
+    (tmp_path / PROVENANCE).unlink()
+    parts = {"student": {}, "generator": torch.ones(2)}
+    RunFolder(tmp_path).save_checkpoint({"step": 3, "real_images_read": 0, "parts": parts})
+    request = dataclasses.replace(distill_request(tiny_run, tmp_path, settings), resume=True)
+    with pytest.raises(UserError, match="checkpoint is from another version: start the run again with --overwrite"):
+        runs.unlearn(request, lambda line: None)
 
 
 @pytest.mark.long
-def test_distill_that_gets_ctrl_c_is_resumed_bit_by_bit(tiny_run: Path, tmp_path: Path) -> None:
+def test_distill_that_gets_ctrl_c_is_resumed_with_the_same_bytes(tiny_run: Path, tmp_path: Path) -> None:
     def run(out: Path, resume: bool) -> None:
         request = dataclasses.replace(distill_request(tiny_run, out, DISTILL), resume=resume)
         runs.unlearn(request, lambda line: None)

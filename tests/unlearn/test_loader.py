@@ -1,4 +1,4 @@
-"""Several trainers on one run: each sample once an epoch, equal steps, no hang."""
+"""Several trainers on one run: each sample once per epoch, equal numbers of steps, no hang."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from unlearn.samples.stream import load_complete
 
 
 def seen(batches: list[WeightedBatch]) -> Counter[bytes]:
-    """Each sample by its logits, which are its own."""
+    """How often each sample was seen. A sample is known by its logits, which no other sample has."""
     return Counter(row.numpy().tobytes() for b in batches for row in b.logits[b.weights == 1])
 
 
@@ -44,7 +44,9 @@ def everything(run: Path) -> Counter[bytes]:
 
 
 @pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (1, 3), (2, 0), (3, 0), (3, 2), (7, 0)])
-def test_each_sample_once_an_epoch_in_equal_steps(tiny_run: Path, ranks: int, workers: int) -> None:
+def test_each_sample_comes_once_per_epoch_and_all_trainers_get_equally_many_batches(
+    tiny_run: Path, ranks: int, workers: int
+) -> None:
     for epoch in (0, 1):
         epochs = []
         for rank in range(ranks):
@@ -67,7 +69,7 @@ def test_epochs_differ_and_repeat_with_their_seed(tiny_run: Path) -> None:
     assert order(0, 1) != order(0, 2)
 
 
-def test_workers_that_outlive_an_epoch_go_on_to_the_next(tiny_run: Path) -> None:
+def test_loader_workers_that_live_for_several_epochs_follow_set_epoch(tiny_run: Path) -> None:
     loader = ShardLoader(str(tiny_run), 10)
     lasting = DataLoader(loader, batch_size=None, num_workers=2, persistent_workers=True)
     for epoch in (0, 1, 2):
@@ -79,7 +81,7 @@ def test_workers_that_outlive_an_epoch_go_on_to_the_next(tiny_run: Path) -> None
             assert torch.equal(batch.logits, same.logits)
 
 
-def test_an_iteration_stays_in_its_epoch(tiny_run: Path) -> None:
+def test_set_epoch_does_not_change_an_iteration_that_has_begun(tiny_run: Path) -> None:
     loader, undisturbed = (ShardLoader(str(tiny_run), 10) for _ in range(2))
     batches = iter(loader)
     first = next(batches)
@@ -98,7 +100,7 @@ def test_a_loader_with_a_filter_can_be_sent_to_a_process_that_is_not_forked(tiny
     assert all(torch.equal(a.logits, b.logits) for a, b in zip(sent, loader, strict=True))
 
 
-def test_filtered_samples_leave_filling_and_the_steps_stay_equal(tiny_run: Path) -> None:
+def test_padding_takes_the_place_of_filtered_samples(tiny_run: Path) -> None:
     loaders = [
         ShardLoader(str(tiny_run), 8, rank=r, world_size=3, filters={"label": NoForgetLabel((0, 1))}) for r in range(3)
     ]
@@ -108,7 +110,7 @@ def test_filtered_samples_leave_filling_and_the_steps_stay_equal(tiny_run: Path)
     assert sorted(kept) == sorted(list(range(2, 10)) * 10)
 
 
-def test_a_slot_whose_shard_never_comes_gives_up(tiny_run: Path, tmp_path: Path) -> None:
+def test_a_shard_that_never_comes_ends_the_iteration_with_an_error(tiny_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     grow(tiny_run, run, upto=2)
     with pytest.raises(UserError, match="was not published within"):
@@ -117,13 +119,13 @@ def test_a_slot_whose_shard_never_comes_gives_up(tiny_run: Path, tmp_path: Path)
         list(ShardLoader(str(tmp_path / "none"), 8, timeout=0.01, wait=lambda seconds: None))
 
 
-def test_ranks_out_of_range_are_refused(tiny_run: Path) -> None:
-    with pytest.raises(ValueError, match="rank 2 is not within 0 and world size 2"):
+def test_a_rank_out_of_range_is_refused(tiny_run: Path) -> None:
+    with pytest.raises(ValueError, match="rank 2 must be 0 or more and below the world size 2"):
         ShardLoader(str(tiny_run), 8, rank=2, world_size=2)
 
 
 def grow(source: Path, target: Path, upto: int | None = None, pause: float = 0.0) -> None:
-    """Publish a run's shards in an odd order, one after the other, as a driver would."""
+    """Publish a run's shards one after the other, out of order, as a driver would."""
     whole, store = read_index(Folder(source)), Folder(target)
     store.create()
     entries = {}
@@ -137,7 +139,7 @@ def grow(source: Path, target: Path, upto: int | None = None, pause: float = 0.0
 
 
 def train(rank: int, run: str, folder: str) -> None:
-    """A data-parallel trainer, as the README has it; leaves what it saw and its weights."""
+    """A data-parallel trainer. It saves which samples it saw, its number of steps and its weights."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     torch.manual_seed(0)
     model = torch.nn.parallel.DistributedDataParallel(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10)))

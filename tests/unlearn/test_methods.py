@@ -1,4 +1,4 @@
-"""What holds for every unlearning method, whatever it does."""
+"""Tests that every unlearning method must pass."""
 
 import dataclasses
 import hashlib
@@ -21,6 +21,7 @@ from tests.catalogue import METHOD_PRESETS, METHOD_SETTINGS
 from tests.runs import digits_card
 from unlearn import methods
 from unlearn.commands.main import main
+from unlearn.data import load_images
 from unlearn.methods import METHODS, losses
 from unlearn.methods.adaptive import AdaptiveSettings
 from unlearn.methods.distill import DistillSettings
@@ -58,7 +59,7 @@ FORGET = (0, 3)
 
 def run(case: str, teacher: Path, run_of_shards: Path, out: Path, **changes: Any) -> None:
     method = case.split()[0]
-    needs_teacher = methods.find(method).NEEDS_TEACHER
+    needs_teacher = methods.needs_teacher(methods.find(method))
     request = runs.Request(
         method=method,
         settings=CASES[case],
@@ -82,7 +83,7 @@ def test_a_run_folder_is_complete_and_a_function_of_the_seed(
 ) -> None:
     before = tiny_teacher_path.read_bytes()
     for name, seed in (("once", 1), ("again", 1), ("other", 2)):
-        torch.manual_seed(seed + len(name))  # the global generator has no say
+        torch.manual_seed(seed + len(name))  # torch's global random source has no influence
         run(case, tiny_teacher_path, tiny_run, tmp_path / name, seed=seed)
     assert tiny_teacher_path.read_bytes() == before
     assert {path.name for path in (tmp_path / "once").iterdir()} == {SETTINGS, METRICS, STUDENT, PROVENANCE}
@@ -117,7 +118,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 
 
 def interrupt_after(checks: int, patch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C as a line of metrics was written that no checkpoint covers."""
+    """Press Ctrl-C just after a line of metrics was written, before its checkpoint is."""
     log, seen = RunFolder.log, []
 
     def logging(self: RunFolder, step: int, values: dict[str, float]) -> None:
@@ -145,15 +146,55 @@ def test_no_real_data_and_no_forget_class_as_a_target(
     settings = CASES[case]
     allowed = getattr(settings, "gate", 0.0)
     if getattr(settings, "post_filter", False):
-        allowed = 0.1  # the smallest of ten
+        allowed = 0.1  # the post-filter leaves the smallest of ten probabilities
     if getattr(settings, "mask", False) or case == "distill":
         allowed = 0.0
     if case == "emmn":
-        allowed = 1.0  # its own definition
+        allowed = 1.0  # a forget class is its target by definition
     assert max(masses) <= allowed
 
 
-def test_students_of_every_check_are_kept_where_that_is_asked_for(
+@pytest.mark.parametrize("case", ["edit finetune", "distill"])
+def test_the_real_images_that_a_run_reads_are_counted_even_if_the_run_is_interrupted(
+    case: str, tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    divergence = losses.divergence
+
+    def cheating(*arguments: Any, **options: Any) -> Tensor:
+        load_images("digits", "test")
+        return divergence(*arguments, **options)
+
+    monkeypatch.setattr(losses, "divergence", cheating)
+    run(case, tiny_teacher_path, tiny_run, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        interrupt_after(2, patch)
+        with pytest.raises(runs.InterruptedRunError):
+            run(case, tiny_teacher_path, tiny_run, tmp_path / "broken")
+    run(case, tiny_teacher_path, tiny_run, tmp_path / "broken", resume=True)
+    for name in ("whole", "broken"):
+        facts = json.loads((tmp_path / name / PROVENANCE).read_text())
+        assert facts["real_images_read"] == 7 * 450  # once per step
+
+
+@pytest.mark.parametrize("case", ["edit finetune", "gkt", "distill"])
+def test_a_complete_run_is_recognised_without_decoding_a_shard(
+    case: str, tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(case, tiny_teacher_path, tiny_run, tmp_path / "run")
+    monkeypatch.setattr("unlearn.samples.pool.decoded", lambda *given: pytest.fail("a shard was decoded"))
+    run(case, tiny_teacher_path, tiny_run, tmp_path / "run", resume=True)
+    with pytest.raises(UsageError, match="was begun with seed 0, not 5"):
+        run(case, tiny_teacher_path, tiny_run, tmp_path / "run", seed=5, resume=True)
+
+
+def test_shards_of_another_teacher_are_refused_before_anything_is_written(tiny_run: Path, tmp_path: Path) -> None:
+    save_checkpoint(Classifier.untrained(digits_card(), 0), tmp_path / "other.safetensors")
+    with pytest.raises(UsageError, match="was made from another teacher: name that teacher with --teacher"):
+        run("gkt", tmp_path / "other.safetensors", tiny_run, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_students_of_every_check_are_kept_if_keep_students_is_set(
     tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
     loop = dataclasses.replace(LOOP, keep_students=True)
@@ -163,10 +204,12 @@ def test_students_of_every_check_are_kept_where_that_is_asked_for(
     chosen = json.loads((tmp_path / "run" / PROVENANCE).read_text())["student_step"]
     last, student = (load_checkpoint(path).state_dict() for path in (kept[chosen], tmp_path / "run" / STUDENT))
     assert all(torch.equal(last[name], student[name]) for name in last)
-    run("gkt", tiny_teacher_path, tiny_run, tmp_path / "run", loop=loop, resume=True)  # a folder of ours still
+    run(
+        "gkt", tiny_teacher_path, tiny_run, tmp_path / "run", loop=loop, resume=True
+    )  # the folder still counts as a run's
 
 
-def test_a_run_keeps_its_hands_off_other_devices(
+def test_a_run_does_not_touch_other_devices(
     tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forked: list[Any] = []
@@ -179,7 +222,7 @@ def test_a_run_keeps_its_hands_off_other_devices(
     monkeypatch.setattr(torch.random, "fork_rng", fork_rng)
     run("emmn", tiny_teacher_path, tiny_run, tmp_path / "run")
     assert forked
-    assert all(devices == [] for devices in forked)  # None would be all there are
+    assert all(devices == [] for devices in forked)  # None would mean all devices
 
 
 def test_cuda_computes_the_same_bytes_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +234,7 @@ def test_cuda_computes_the_same_bytes_each_time(monkeypatch: pytest.MonkeyPatch)
 
 
 @ALL
-def test_other_options_on_resume_are_refused(
+def test_a_run_is_resumed_only_with_its_own_options(
     case: str, tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
     run(case, tiny_teacher_path, tiny_run, tmp_path / "run")
@@ -200,7 +243,7 @@ def test_other_options_on_resume_are_refused(
     run(case, tiny_teacher_path, tiny_run, tmp_path / "run", resume=True)  # complete already
 
 
-def test_what_cannot_be_is_refused_before_anything_is_written(
+def test_an_impossible_request_is_refused_before_anything_is_written(
     tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
     finetune = ("edit finetune", tiny_teacher_path, tiny_run, tmp_path / "run")
@@ -247,7 +290,7 @@ def test_settings_out_of_range_name_the_setting() -> None:
 def test_the_commands_defaults_are_the_settings(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     requests: list[runs.Request] = []
     monkeypatch.setattr(runs, "unlearn", lambda request, say: requests.append(request))
-    needs_teacher = methods.find(method).NEEDS_TEACHER
+    needs_teacher = methods.needs_teacher(methods.find(method))
     source = ["--teacher", "t.safetensors"] if needs_teacher else ["--shards", "somewhere"]
     arguments = [method, *source, "--forget", "3,0", "--out", "somewhere", "--device", "cpu"]
     changes = ["--batch-size", "77", *(["--patience", "9"] if needs_teacher else [])]
@@ -261,7 +304,7 @@ def test_the_commands_defaults_are_the_settings(method: str, monkeypatch: pytest
     assert changed.loop.patience == (9 if needs_teacher else by_default.loop.patience)
 
 
-def test_a_preset_is_what_flags_start_from(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_change_the_settings_of_a_preset(monkeypatch: pytest.MonkeyPatch) -> None:
     requests: list[runs.Request] = []
     monkeypatch.setattr(runs, "unlearn", lambda request, say: requests.append(request))
     arguments = ["gkt", "--preset", "published", "--rounds", "7", "--forget", "0", "--out", "somewhere"]

@@ -1,4 +1,4 @@
-"""Code of the user's own runs where the user names it, and nowhere else: no shard and no report chooses it."""
+"""A user's own code runs only if the user names it: neither shards nor a report can choose code."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def quiet(line: str) -> None:
 
 @pytest.fixture
 def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """`module:function` of a network; the file `ran` appears beside the module once it is imported."""
+    """`module:function` of a network; the file `ran` appears beside the module when it is imported."""
     module = f"net_of_{request.node.name.split('[')[0]}"
     (tmp_path / f"{module}.py").write_text(MODULE)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -49,7 +49,7 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtur
 
 @pytest.fixture
 def run(tiny_run: Path, tmp_path: Path, code: str) -> Path:
-    """Shards that name the code as their teacher's architecture."""
+    """Shards whose teacher has the code as its architecture."""
     run = shutil.copytree(tiny_run, tmp_path / "shards")
     index = read_index(Folder(run))
     card = dataclasses.replace(index.card, architecture=code, width=1.0)
@@ -71,7 +71,7 @@ def distill(run: Path, out: Path, architecture: str | None) -> None:
 
 
 def test_shards_choose_no_code_unless_the_user_names_it(run: Path, tmp_path: Path, code: str) -> None:
-    with pytest.raises(UserError, match=rf"shards wants to run the code {code}: .* say so with --student-arch {code}"):
+    with pytest.raises(UserError, match=rf"shards asks to run the code {code}: .* give --student-arch {code}"):
         distill(run, tmp_path / "student", None)
     assert not (tmp_path / "student").exists()
     distill(run, tmp_path / "other", "lenet5")
@@ -88,7 +88,7 @@ def test_a_report_chooses_no_code(run: Path, tmp_path: Path, code: str, method: 
         "models": {"student": {"architecture": "lenet5", "width": 1.0, "sha256": ""}},
     }
     for other in (None, "torch.nn:Linear"):
-        with pytest.raises(UserError, match=f"the report wants to run the code {code}: .* say so with --arch {code}"):
+        with pytest.raises(UserError, match=f"the report asks to run the code {code}: .* give --arch {code}"):
             remake(record, tmp_path / "again", tmp_path / "none", None, other, quiet)
     assert not (tmp_path / "ran").exists()
 
@@ -118,12 +118,12 @@ def test_a_student_of_ones_own_code_can_be_swept(run: Path, tmp_path: Path, code
     assert "sweep.csv" in done.output
 
 
-def test_models_of_several_codes_are_evaluated_together(tmp_path: Path, code: str) -> None:
+def test_models_with_different_code_are_evaluated_together(tmp_path: Path, code: str) -> None:
     card = digits_card(architecture=code, width=1.0)
     paths = {"original": tmp_path / "a", "unlearned": tmp_path / "b"}
     for path, architecture in zip(paths.values(), (code, "tests.runs:bare"), strict=True):
         save_checkpoint(Classifier.untrained(dataclasses.replace(card, architecture=architecture), 0), path)
     source = DataSource("digits", None, False, 32)
-    with pytest.raises(UserError, match="wants to run the code tests"):
+    with pytest.raises(UserError, match="asks to run the code tests"):
         evaluate(paths, source, (0,), code, "cpu")
     assert set(evaluate(paths, source, (0,), f"{code},tests.runs:bare", "cpu")[0]) == set(paths)

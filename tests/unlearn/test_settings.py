@@ -47,7 +47,7 @@ def test_every_number_has_a_range_and_is_held_to_it(owner: Any, field: dataclass
 def test_every_choice_is_held_to(owner: Any) -> None:
     for field in dataclasses.fields(owner):
         if "choices" in field.metadata:
-            with pytest.raises(ValueError, match=f"^{field.name.replace('_', ' ')} is one of .*, not other$"):
+            with pytest.raises(ValueError, match=f"^{field.name.replace('_', ' ')} must be one of .*, not other$"):
                 owner(**{field.name: "other"})
 
 

@@ -15,7 +15,7 @@ from unlearn.samples.stream import follow, load_complete
 
 
 class Growing:
-    """A run that gains a shard each time somebody waits for it."""
+    """A run that gets one more shard each time that somebody waits for it."""
 
     def __init__(self, source: Path, target: Path) -> None:
         self.source, self.store = source, Folder(target)
@@ -35,7 +35,7 @@ class Growing:
             self.store.remove(PART)
 
 
-def test_a_finished_run_is_loaded_once_each_and_filtered(tiny_run: Path) -> None:
+def test_each_sample_of_a_complete_run_is_loaded_once_and_filtered(tiny_run: Path) -> None:
     pool = load_complete(Folder(tiny_run), {"label": NoForgetLabel((0,))})
     samples = pool.samples()
     assert pool.dropped == {"label": 10}
@@ -66,7 +66,7 @@ def test_decoding_in_processes_gives_the_same_samples_in_the_same_order(
     assert torch.equal(here.logits, there.logits)
 
 
-def test_a_damaged_shard_is_one_line_from_a_process_too(
+def test_a_missing_shard_is_an_error_of_one_line_from_another_process_too(
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoding, "WORTH_A_PROCESS", 1)
@@ -77,7 +77,7 @@ def test_a_damaged_shard_is_one_line_from_a_process_too(
     assert "\n" not in str(caught.value)
 
 
-def test_following_gives_up_when_nothing_comes(tiny_run: Path, tmp_path: Path) -> None:
+def test_following_gives_up_if_no_shard_comes(tiny_run: Path, tmp_path: Path) -> None:
     growing = Growing(tiny_run, tmp_path / "run")
     growing.publish_next(0)
     growing.publish_next(0)
@@ -85,15 +85,15 @@ def test_following_gives_up_when_nothing_comes(tiny_run: Path, tmp_path: Path) -
         list(follow(growing.store, {}, timeout=0.01, wait=lambda _: None))
 
 
-def test_a_part_of_a_run_is_refused_without_follow(tiny_run: Path, tmp_path: Path) -> None:
+def test_an_incomplete_run_is_refused_without_follow(tiny_run: Path, tmp_path: Path) -> None:
     growing = Growing(tiny_run, tmp_path / "run")
     growing.publish_next(0)
-    with pytest.raises(UserError, match="0 of 4 shards: train while they are made with --follow"):
+    with pytest.raises(UserError, match="0 of 4 shards: train while they are being made with --follow"):
         load_complete(growing.store, {})
 
 
-def test_dropping_everything_says_by_what(tiny_run: Path) -> None:
-    with pytest.raises(UserError, match=r"every one of the 100 samples .* \(gate 100\)"):
+def test_an_error_names_the_filter_that_dropped_every_sample(tiny_run: Path) -> None:
+    with pytest.raises(UserError, match=r"the filters dropped all 100 samples .* \(gate 100\): loosen the filter"):
         load_complete(Folder(tiny_run), {"gate": ForgetShareBelow((0,), 1e-12)})
 
 
@@ -112,11 +112,11 @@ def test_a_run_larger_than_memory_is_refused(tiny_run: Path, tmp_path: Path) -> 
     plan = replace(index.card.plan, per_class=99_000_000, shard_size=1_000_000)
     store = Folder(tmp_path)
     store.write(PART, Index(replace(index.card, plan=plan), {}, complete=False).to_bytes())
-    with pytest.raises(UserError, match="GiB decoded"):
+    with pytest.raises(UserError, match="GiB of memory"):
         load_complete(store, {})
 
 
-def test_logits_of_many_classes_count_as_memory(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_logits_count_towards_the_memory(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = read_index(Folder(tiny_run))
     pixels, logits = 100 * 28 * 28, 100 * 4 * 10_000
     monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": pixels + logits}.__getitem__)

@@ -1,4 +1,4 @@
-"""The recipes of docs/streaming.md, run as they stand in two processes."""
+"""The programs of docs/streaming.md, run in two processes exactly as they are printed there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RECIPES = {
 
 
 def run_in_two_processes(script: Path, run: Path) -> list[str]:
-    """Each process's lines, all together."""
+    """The lines that both processes print."""
     port = free_ports(1)[0]
     command = [sys.executable, "-u", str(script), str(run)]
     both = []
@@ -43,9 +43,7 @@ def run_in_two_processes(script: Path, run: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["train", "plain"])
-def test_a_recipe_sees_every_sample_once_an_epoch_in_two_processes(
-    name: str, tiny_teacher: Classifier, tmp_path: Path
-) -> None:
+def test_two_processes_see_every_sample_once_per_epoch(name: str, tiny_teacher: Classifier, tmp_path: Path) -> None:
     if name == "train":
         pytest.importorskip("accelerate", reason="accelerate is not installed: pip install '.[test]'")
     make_run(tmp_path / "run", recipe_for(tiny_teacher), Plan(classes=tuple(range(10)), per_class=6, shard_size=20))

@@ -159,7 +159,7 @@ def test_values_have_the_settings_type_and_each_has_its_own_folder(asked: list[R
 
 
 @pytest.mark.parametrize("data", ["nonsense", "mnist"])
-def test_test_images_that_are_not_there_are_known_before_the_first_run(
+def test_missing_test_images_are_an_error_before_the_first_run(
     data: str, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(carry_out, "unlearn", lambda request, say: pytest.fail("ran"))
@@ -167,11 +167,13 @@ def test_test_images_that_are_not_there_are_known_before_the_first_run(
     options = ["--data", data, "--data-root", str(tmp_path / "data"), "--out", str(tmp_path / "sweep")]
     done = CliRunner().invoke(main, [*command, *options])
     assert (done.exit_code, done.stderr.count("\n")) == ({"nonsense": 2, "mnist": 1}[data], 1)
-    assert data in done.stderr
+    assert data in done.stderr.lower()
 
 
 @pytest.mark.parametrize("given", ["two words", "one word", "environment"])
-def test_a_sweep_has_no_events(given: str, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_refuses_tensorboard(
+    given: str, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(carry_out, "unlearn", lambda request, say: pytest.fail("ran"))
     events = str(tmp_path / "events")
     options = {"two words": ["--tensorboard", events], "one word": [f"--tensorboard={events}"], "environment": []}[
@@ -185,14 +187,14 @@ def test_a_sweep_has_no_events(given: str, tiny_run: Path, tmp_path: Path, monke
     assert "a sweep has no --tensorboard" in done.stderr
 
 
-def test_shards_that_are_not_there_end_a_sweep(tmp_path: Path) -> None:
+def test_missing_shards_end_a_sweep(tmp_path: Path) -> None:
     command = ["sweep", "--method", "distill", "--over", "gate=0.1,0.2", "--data", "digits", "--forget", "0"]
     done = CliRunner().invoke(main, [*command, "--shards", str(tmp_path / "nope"), "--out", str(tmp_path / "sweep")])
     assert done.exit_code == 1
     assert "nope" in done.stderr
 
 
-def test_a_sweep_from_the_command_line_and_again(tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path) -> None:
+def test_a_sweep_from_the_command_line_is_not_repeated(tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path) -> None:
     own = ["--teacher", tiny_teacher_path, "--shards", tiny_run, "--kind", "finetune", "--holdout", 0.3]
     command = ["sweep", "--method", "edit", "--over", "steps=2,4", "--seeds", "0,1", "--data", "digits"]
     arguments = list(map(str, [*command, "--forget", "0", "--out", tmp_path, "--threads", 1, *own]))

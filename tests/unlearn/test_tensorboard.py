@@ -20,7 +20,7 @@ def test_the_events_are_the_runs_metrics(tiny_run: Path, tmp_path: Path) -> None
     assert [event.value for event in found.Scalars("loss")] == pytest.approx([line["loss"] for line in metrics])
 
 
-def test_a_resumed_run_hides_what_it_makes_again(tmp_path: Path) -> None:
+def test_a_resumed_run_hides_the_events_that_it_repeats(tmp_path: Path) -> None:
     for done, steps in ((0, (50, 100, 150)), (100, (150, 200))):
         with tensorboard.events(tmp_path, done) as log:
             for step in steps:
@@ -34,7 +34,7 @@ def test_a_resumed_run_hides_what_it_makes_again(tmp_path: Path) -> None:
     ]
 
 
-def test_without_the_package_the_message_says_how_to_install_it(
+def test_without_the_package_the_error_says_how_to_install_it(
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tensorboard, "find_spec", lambda name: None)

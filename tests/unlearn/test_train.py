@@ -19,7 +19,7 @@ def digits() -> LabelledImages:
     return load_images("digits", "train")
 
 
-def test_a_reference_never_sees_the_classes_left_out(digits: LabelledImages) -> None:
+def test_a_reference_does_not_know_the_classes_left_out(digits: LabelledImages) -> None:
     reference = train_classifier(digits, "lenet5", QUICK, without=(0, 7), width=0.5)
     result = evaluate_model(reference, load_images("digits", "test"), (0, 7))
     assert result.forget == 0
@@ -48,26 +48,28 @@ def test_the_same_seed_gives_the_same_weights(digits: LabelledImages) -> None:
     assert any(not torch.equal(once[name], other[name]) for name in once)
 
 
-def test_other_arithmetic_trains_as_well(digits: LabelledImages) -> None:
+def test_training_works_in_bfloat16_and_channels_last(digits: LabelledImages) -> None:
     settings = replace(QUICK, precision="bfloat16", layout="channels-last")
     model = train_classifier(digits, "lenet5", settings, width=0.5)
     assert evaluate_model(model, load_images("digits", "test"), ()).retain > 80
     assert all(value.dtype == torch.float32 for value in model.parameters())
 
 
-def test_an_architecture_for_other_images_is_a_usage_error(digits: LabelledImages) -> None:
+def test_an_architecture_that_does_not_take_the_images_is_a_usage_error(digits: LabelledImages) -> None:
     with pytest.raises(
-        UsageError, match=r"can't take images \[1, 28, 28\] .*: choose another --arch, or .* --image-size"
+        UsageError, match=r"does not accept images \[1, 28, 28\] .*: choose another --arch, or .* --image-size"
     ):
         train_classifier(digits, "tests.runs:for_32", QUICK)
 
 
-def test_no_images_left_is_a_usage_error(digits: LabelledImages) -> None:
-    with pytest.raises(UsageError, match="only 0 training images"):
+def test_too_few_images_for_a_batch_are_a_usage_error(digits: LabelledImages) -> None:
+    with pytest.raises(
+        UsageError, match=r"only 0 training images are left, fewer than one batch of 64: lower --batch-size"
+    ):
         train_classifier(digits, "lenet5", QUICK, without=tuple(range(10)))
 
 
-def test_test_images_that_are_not_there_are_known_before_the_training(tmp_path: Path) -> None:
+def test_missing_test_images_are_an_error_before_the_training(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / "train" / name).mkdir(parents=True)
         Image.new("RGB", (32, 32)).save(tmp_path / "train" / name / "a.png")
@@ -76,7 +78,7 @@ def test_test_images_that_are_not_there_are_known_before_the_training(tmp_path: 
         train("lenet5", 1.0, source, (), tmp_path / "t", 0, "cpu", settings, lambda line: pytest.fail("trained"))
 
 
-def test_a_class_without_images_has_to_be_left_out(tmp_path: Path) -> None:
+def test_a_class_without_images_must_be_left_out(tmp_path: Path) -> None:
     for place in ("train/cat", "train/dog", "test/cat", "test/dog"):
         (tmp_path / place).mkdir(parents=True)
         for number in range(0 if place == "train/dog" else 2):
@@ -92,6 +94,6 @@ def test_a_class_without_images_has_to_be_left_out(tmp_path: Path) -> None:
     train_without((1,))
 
 
-def test_divergence_is_named(digits: LabelledImages) -> None:
+def test_a_training_that_diverges_is_an_error_with_its_epoch(digits: LabelledImages) -> None:
     with pytest.raises(UserError, match="diverged in epoch 1"):
         train_classifier(digits, "lenet5", replace(QUICK, lr=1e12), width=0.5)

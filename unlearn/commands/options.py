@@ -8,13 +8,15 @@ from typing import Any
 
 import click
 
+from synth.checkpoint.architectures import names
 from synth.commands.console import ClassList
 from synth.commands.options import MACHINE, Decorator, option, stacked
+from unlearn import data_sets
 
 FROM_ENVIRONMENT = {"auto_envvar_prefix": "UNLEARN", "show_default": True, "max_content_width": 110}
 PATH = click.Path(path_type=Path)
 WHAT, WHERE, DATA = "What to do", "Where", "Real images"
-ARCHITECTURES = "lenet5, allcnn, resnet20, a torchvision model, or your own module:function"
+ARCHITECTURES = f"{', '.join(names())}, a torchvision model, or your own module:function"
 
 
 class Within(click.FloatRange):
@@ -80,7 +82,7 @@ def data_options(required: bool = True) -> Decorator:
             "--data",
             group=DATA,
             required=required,
-            help="digits, mnist, fashion-mnist, cifar10, or a folder with train/ and test/",
+            help=f"{', '.join(data_sets.names())}, or a folder with train/ and test/",
         ),
         option("--data-root", group=DATA, type=PATH, help="folder that holds the data set  [default: data]"),
         option("--download", group=DATA, is_flag=True, help="download the data set if it is not there"),

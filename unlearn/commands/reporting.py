@@ -24,19 +24,19 @@ class ReportCommand(click.Command):
     """A command that reads what others wrote: no word of it reaches the terminal as it is, in errors either."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        from unlearn.report.verify.checks import LINE, told
+        from unlearn.report.printable import LINE, printable
 
         try:
             return super().invoke(ctx)
         except UserError as error:
-            error.args = (told(str(error), LINE),)
+            error.args = (printable(str(error), LINE),)
             raise
 
 
 def say(line: str, err: bool = False) -> None:
-    from unlearn.report.verify.checks import LINE, told
+    from unlearn.report.printable import LINE, printable
 
-    click.echo(told(line, LINE), err=err)
+    click.echo(printable(line, LINE), err=err)
 
 
 @click.command(cls=ReportCommand, context_settings=FROM_ENVIRONMENT)
@@ -77,7 +77,7 @@ def verify(report: Path, references: tuple[Path, ...], **places: Any) -> None:
     checks = verifying.verify(report, Places(references=references, **places))
     for check in checks:
         say(f"{check.state:12s} {check.what}{f' ({check.why})' if check.why else ''}")
-    say(checking.counted(checks))
+    say(checking.summary(checks))
     broken = [check for check in checks if check.state == checking.BROKEN]
     if broken:
         raise UserError(f"{report} does not hold: {broken[0].what}: {broken[0].why}")

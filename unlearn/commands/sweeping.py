@@ -59,21 +59,21 @@ def sweep(
     """
     from synth.basics.device import machine
     from unlearn.data import DataSource
-    from unlearn.methods import METHODS
+    from unlearn.methods import METHODS, needs_teacher
     from unlearn.run import sweep as sweeping
     from unlearn.settings import LoopSettings, refuse_idle
 
     declared = METHODS.declared(method)
-    swept = (declared.SETTINGS, LoopSettings) if declared.NEEDS_TEACHER else (declared.SETTINGS,)
+    swept = (declared.SETTINGS, LoopSettings) if needs_teacher(declared) else (declared.SETTINGS,)
     chosen = sweeping.Range.parse(over).check(method, *swept)
     command = COMMANDS[method]
-    given = [*options, "--forget", ",".join(map(str, forget)), "--out", str(out), "--device", machine(device, threads)]
+    given = ["--forget", ",".join(map(str, forget)), "--out", str(out), "--device", machine(device, threads)]
     given += ["--threads", str(threads)] if threads else []
-    flags = command.make_context(command.name, given, auto_envvar_prefix="UNLEARN").params
+    flags = command.make_context(command.name, [*options, *given], auto_envvar_prefix="UNLEARN").params
     if flags["tensorboard"] is not None:
         raise UsageError("a sweep has no --tensorboard: its runs would lie on top of each other; see its sweep.csv")
     request = request_of(method, flags)
-    refuse_idle(getattr(declared, "IDLE", ()), request.settings, {chosen.name.replace("-", "_"): chosen.values[0]})
+    refuse_idle(getattr(declared, "IDLE", ()), request.settings, {chosen.name.replace("-", "_"): chosen.values})
     trusted = ",".join(filter(None, (request.trusted_architecture, request.student_arch)))
     source = DataSource(data, data_root, download, image_size)
     images = source.load("test")  # before any run

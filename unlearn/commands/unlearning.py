@@ -26,7 +26,7 @@ from unlearn.commands.options import (
     tensorboard_option,
     threads_option,
 )
-from unlearn.methods import METHODS
+from unlearn.methods import METHODS, needs_teacher
 from unlearn.settings import LoopSettings, refuse_idle
 
 FOLLOW_TIMEOUT = 3600.0  # seconds
@@ -68,11 +68,11 @@ def options_of_method(name: str) -> Decorator:
     settings: dict[str, type] = {name: method.SETTINGS}
     headings = {name: "Settings"}
     preset = [preset_option(method.PRESETS)] if method.PRESETS else []
-    if method.NEEDS_TEACHER:
+    if needs_teacher(method):
         settings["loop"], headings["loop"] = LoopSettings, WATCHING
     return stacked(
         forget_option,
-        with_teacher if method.NEEDS_TEACHER else from_shards,
+        with_teacher if needs_teacher(method) else from_shards,
         student_options,
         *preset,
         seed_option,
@@ -89,9 +89,16 @@ def preset_option(presets: Mapping[str, Any]) -> Decorator:
 
 
 def options_of_run(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The options that a run's settings.json stands for: its hashes only identify the files that it read."""
-    named = {name: value for name, value in content.items() if not name.endswith("_sha256") and name != "method"}
-    return {**named, "command": content.get("method")}
+    """The options that a run's settings.json stands for.
+
+    Its hashes only identify the files that the run read, and a method without the teacher has no options for its loop.
+    """
+    method = content.get("method")
+    left_out = {"method"}
+    if method in METHODS.names() and not needs_teacher(METHODS.declared(method)):
+        left_out |= fields_of(LoopSettings)
+    named = {name: value for name, value in content.items() if not name.endswith("_sha256") and name not in left_out}
+    return {**named, "command": method}
 
 
 def request_of(name: str, options: Mapping[str, Any]) -> Any:
@@ -104,16 +111,16 @@ def request_of(name: str, options: Mapping[str, Any]) -> Any:
 
     module = METHODS.find(name)
     start = module.PRESETS[preset] if preset else module.SETTINGS()
+    start_of_loop = LoopSettings() if needs_teacher(module) else module.LOOP
     own, loop = fields_of(start), fields_of(LoopSettings)
     others = {key: value for key, value in options.items() if key not in own | loop | {"preset", "follow"}}
     if options.get("follow"):
         others["follow_timeout"] = options["follow_timeout"] or FOLLOW_TIMEOUT
-    loop_settings = settings_from_flags(LoopSettings(), {n: v for n, v in options.items() if n in loop}, name)
     device = machine(others.pop("device"), others.pop("threads"))
     return carry_out.Request(
         method=name,
         settings=settings_from_flags(start, {n: v for n, v in options.items() if n in own}, name),
-        loop=loop_settings if module.NEEDS_TEACHER else module.LOOP,
+        loop=settings_from_flags(start_of_loop, {n: v for n, v in options.items() if n in loop}, name),
         device=device,
         trusted_architecture=others.pop("arch", None),
         **others,

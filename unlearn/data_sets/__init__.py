@@ -1,13 +1,13 @@
 """The data sets that `--data` can name, one per file. torch is not loaded here, because help texts list the names.
 
-Each module of this package holds one data set: an object `DATA_SET` (see `reading/data_set.py`). The name of the data set is the
-module's name, with dashes instead of underscores. A new file is a new data set; nothing else has to change.
+Each module of this package holds one data set: an object `DATA_SET` (see `reading/data_set.py`). The name of the data
+set is the module's name, with dashes instead of underscores. A new file is a new data set; nothing else has to change.
 
 Another installed package can add data sets through entry points. In its setup.cfg:
 
     [options.entry_points]
     data_free_unlearning.data_sets =
-        my-photos = my_package.photos:DATA_SET
+        my-photos = my_package.photos
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ def find(name: str) -> DataSet | None:
     for point in entry_points(group=ENTRY_POINTS, name=name):
         try:
             found = point.load()
+            found = getattr(found, "DATA_SET", found)  # the entry may name the module or the object
         except Exception as error:  # the code of another package may raise anything
             raise UserError(
                 f"cannot load the data set '{name}' from {point.value} ({type(error).__name__}: {error}): "

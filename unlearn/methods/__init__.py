@@ -3,20 +3,24 @@
     HELP                                 one or two sentences for `unlearn METHOD --help`
     SETTINGS                             its settings, a dataclass with a default for each field
     PRESETS                              other settings to start from, by name
-    IDLE                                 settings that have no effect beside others (`unlearn.settings.Idle`); may be missing
-    NEEDS_TEACHER                        whether it needs the teacher's checkpoint. If not, it learns from shards only, as
-                                         they come (`Inputs.pools`), and has `fill_in` and `LOOP` as well
-    STARTS_FROM_TEACHER                  whether its student is a copy of the teacher, and of the teacher's architecture
-    trains_on_shards(settings)           whether it learns from shards; the other methods use shards for the monitor only
-    training_filters(forget, settings)   the filters that drop what it does not learn from, if it learns from shards
-    needs_monitor(settings)              the error for a run without the monitor; None if the method can run without it
+    STARTS_FROM_TEACHER                  whether its student is a copy of the teacher, and of its architecture
+    trains_on_shards(settings)           whether it learns from shards; otherwise shards serve the monitor only
+    training_filters(forget, settings)   the filters that drop samples before training, if it learns from shards
     start(inputs, settings)              the method at work (`unlearn.methods.method.Method`)
 
-    fill_in(settings, run)               the settings with everything decided that depends on the run of shards
+and may have
+
+    IDLE                                 settings that have no effect beside others (`unlearn.settings.Idle`)
+    needs_monitor(settings)              the error for a run without the monitor; None if it can run without
+    NEEDS_TEACHER = False                it learns from shards only, as they come (`unlearn.methods.method.Streaming`), and
+                                         has these two as well:
     LOOP                                 the settings of its loop, which has no monitor
+    fill_in(settings, run)               the settings with everything decided that depends on the run of shards
 
 Other packages add a method by an entry point in the group below (docs/extending.md).
 """
+
+from typing import Any
 
 from synth.basics.plugins import Plugins
 
@@ -27,3 +31,13 @@ METHODS = Plugins(
     group="data_free_unlearning.unlearning_methods",
 )
 find = METHODS.find
+
+
+def needs_teacher(method: Any) -> bool:
+    """Whether a method, or what it declares, needs the teacher's checkpoint."""
+    return bool(getattr(method, "NEEDS_TEACHER", True))
+
+
+def why_monitor(method: Any, settings: Any) -> str | None:
+    """Why the method cannot run without the monitor; None if it can."""
+    return method.needs_monitor(settings) if hasattr(method, "needs_monitor") else None

@@ -27,16 +27,16 @@ from synth.methods.deepinversion import DeepInversionSettings, ExtraLoss
 from unlearn.methods import losses
 from unlearn.methods.method import Inputs, Part
 from unlearn.methods.mixing import mixed
+from unlearn.optimise import descend, one_cycle_sgd
 from unlearn.samples.logits import without_forget_classes
-from unlearn.train import descend, one_cycle_sgd
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveSettings(ComputeSettings):
-    """Adaptive DeepInversion in the loop. The weight of competition is the paper's; sizes and student are ours."""
+    """Adaptive DeepInversion in the loop. `compete` has the paper's default; the other defaults are our own."""
 
     rounds: int = setting(5, "rounds of synthesis and distillation", at_least=1)
-    per_class: int = setting(20, "images of each retain class that a round adds", at_least=1)
+    per_class: int = setting(20, "images per retain class that a round adds", at_least=1)
     compete: float = setting(
         10.0,
         "weight of the student's disagreement in the synthesis (the paper's alpha_c); 0 leaves it out",
@@ -45,13 +45,13 @@ class AdaptiveSettings(ComputeSettings):
     )
     synthesis_steps: int = setting(100, "Adam steps for a round's images", at_least=1)
     synthesis_batch: int = setting(500, "images optimised together", at_least=2, rare=True)
-    round_steps: int = setting(400, "the student's training steps a round", at_least=1)
-    batch_size: int = setting(128, "images a step", at_least=2)
+    round_steps: int = setting(400, "the student's training steps per round", at_least=1)
+    batch_size: int = setting(128, "images per step", at_least=2)
     lr: float = setting(0.1, "peak learning rate of SGD with momentum, one cycle over all rounds", above=0, rare=True)
     weight_decay: float = setting(5e-4, "L2 penalty on the weights", at_least=0, rare=True)
     temperature: float = setting(
         1.0,
-        "softens the teacher's and the student's probabilities; above 1 they carry more of the forget class",
+        "softens the teacher's and the student's probabilities; above 1 they show more of the forget class",
         above=0,
     )
     mixup: float = setting(
@@ -70,16 +70,13 @@ HELP = (
 )
 SETTINGS = AdaptiveSettings
 PRESETS: dict[str, AdaptiveSettings] = {}
-NEEDS_TEACHER = True
+
+
 STARTS_FROM_TEACHER = False
 
 
 def trains_on_shards(settings: AdaptiveSettings) -> bool:
     return False
-
-
-def needs_monitor(settings: AdaptiveSettings) -> str | None:
-    return None
 
 
 def start(inputs: Inputs, settings: AdaptiveSettings) -> Adaptive:

@@ -1,4 +1,4 @@
-"""Attention transfer between networks of any architecture: their layers are found by name and read by hooks."""
+"""Attention transfer between networks of any architecture. Layers are found by name, and hooks read their outputs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from synth.basics.errors import UsageError, UserError
 from synth.checkpoint.classifier import Classifier
 
-Pairs = tuple[tuple[str, str], ...]  # names of a teacher's layer and of the student's that is compared with it
+Pairs = tuple[
+    tuple[str, str], ...
+]  # the names of a teacher's layer and of the student's layer that is compared with it
 
 
 @contextmanager
 def watch_layers(model: Classifier, names: list[str]) -> Iterator[dict[str, Tensor]]:
-    """The outputs of the named layers in the last forward pass inside the `with` block. No hook outlives it."""
+    """The outputs of the named layers in the last forward pass inside the `with` block. The hooks are removed at its end."""
     outputs: dict[str, Tensor] = {}
     layers = dict(model.net.named_modules())
     handles = [layers[name].register_forward_hook(keep_output(name, outputs)) for name in names]
@@ -38,28 +40,29 @@ def keep_output(name: str, outputs: dict[str, Tensor]):  # type: ignore[no-untyp
 def attention_loss(teacher_maps: list[Tensor], student_maps: list[Tensor]) -> Tensor:
     """Σ_l mean_n mean_hw ( f(A_l^T) / ||f(A_l^T)|| - f(A_l^S) / ||f(A_l^S)|| )²,  f(A) = mean_c A², a scalar.
 
-    (N, C, H, W) each; channels may differ. The paper writes the norm of the difference; its code, and that of attention
-    transfer (Zagoruyko & Komodakis 2017), takes the mean square, which the published weight of 250 belongs to.
+    Each map is (N, C, H, W); teacher and student may differ in C. The paper writes the norm of the difference. Its code, like
+    that of attention transfer (Zagoruyko & Komodakis 2017), takes the mean square, and so the published weight of 250 does.
     """
     pairs = zip(teacher_maps, student_maps, strict=True)
     return torch.stack([(attention(t) - attention(s)).square().mean() for t, s in pairs]).sum()
 
 
 def attention(activations: Tensor) -> Tensor:
-    """f(A) / ||f(A)||, (N, C, H, W) to (N, H W), in float32 or wider."""
+    """f(A) / ||f(A)||, (N, C, H, W) to (N, H W), in float32 or a wider type."""
     wide = torch.promote_types(activations.dtype, torch.float32)
     return F.normalize(activations.square().mean(1, dtype=wide).flatten(1))
 
 
 def layer_pairs(teacher: Classifier, student: Classifier, chosen: str) -> Pairs:
-    """The layers to compare: those that the user names, or all activations that both networks have.
+    """The layers to compare.
 
     Args:
-        chosen: names separated by commas, `teacher_name=student_name` where they differ; empty for the default: every
-            ReLU, or for networks unlike each other the last ReLU at each image size that both have.
+        chosen: names separated by commas, written `teacher_name=student_name` if they differ. Empty for the default: every
+            ReLU if both networks have the same ones, else the last ReLU at each map size that both networks have.
 
     Raises:
-        UsageError: a layer doesn't exist; UserError: there is nothing to compare.
+        UsageError: a named layer does not exist, or two layers have maps of different sizes.
+        UserError: the networks have no layers that can be compared.
     """
     ours, theirs = map_sizes(teacher), map_sizes(student)
     if chosen:
@@ -73,7 +76,7 @@ def layer_pairs(teacher: Classifier, student: Classifier, chosen: str) -> Pairs:
         for t, s in pairs:
             if ours[t] != theirs[s]:
                 raise UsageError(
-                    f"layer {t} has maps of {show(ours[t])}, {s} of {show(theirs[s])}: name layers of one size"
+                    f"layer {t} has maps of {show(ours[t])}, layer {s} has maps of {show(theirs[s])}: name layers of one size"
                 )
         return tuple(pairs)
     ours, theirs = relus(teacher, ours), relus(student, theirs)
@@ -91,7 +94,7 @@ def layer_pairs(teacher: Classifier, student: Classifier, chosen: str) -> Pairs:
 
 
 def map_sizes(model: Classifier) -> dict[str, tuple[int, int]]:
-    """The layers whose outputs are maps of more than one pixel, in the order of the forward pass, and their (H, W)."""
+    """The layers whose outputs are maps of more than one pixel, in the order of the forward pass, with their (H, W)."""
     names = [name for name, _ in model.net.named_modules() if name]
     training = model.training
     with watch_layers(model, names) as outputs, torch.no_grad():

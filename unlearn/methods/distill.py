@@ -20,24 +20,20 @@ from synth.shards.index import Index, RunCard
 from unlearn.methods import losses
 from unlearn.methods.method import Inputs, Part
 from unlearn.methods.mixing import mixup
+from unlearn.optimise import descend, one_cycle_sgd
 from unlearn.samples.filters import EntropyBelow, Filter, ForgetShareBelow, NoForgetLabel
 from unlearn.samples.logits import post_filter, without_forget_classes
 from unlearn.samples.pool import Batch, ShardPool
 from unlearn.settings import Idle, LoopSettings
-from unlearn.train import descend, one_cycle_sgd
-
-NEEDS_TEACHER = False
-STARTS_FROM_TEACHER = False
-LOOP = LoopSettings(every=100, monitor=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillSettings(ComputeSettings):
-    """Filtered distillation: a student from scratch on the shards' images and the teacher's stored logits.
+    """Filtered distillation.
 
-    Temperature, shift and steps were chosen on training images of MNIST, never on test images. A temperature of 4 keeps
-    some tenths of a point more of the retain classes, but its soft targets teach what the teacher knows of the forget class
-    (docs/traces.md); hard labels teach least of it.
+    Temperature, shift and steps were chosen on training images of MNIST, never on test images. A temperature of 4 gives
+    some tenths of a point more retain accuracy, but its soft targets show what the teacher knows of the forget class
+    (docs/traces.md). Hard labels show least of it.
     """
 
     gate: float = setting(
@@ -46,23 +42,23 @@ class DistillSettings(ComputeSettings):
     entropy: float | None = setting(None, "drop samples whose entropy in nats is this or more", above=0)
     post_filter: bool = setting(False, "drop nothing, but push the forget classes down in the teacher's logits (ISPF)")
     steps: int = setting(4000, "training steps", at_least=1)
-    batch_size: int = setting(128, "images a step", at_least=2)
+    batch_size: int = setting(128, "images per step", at_least=2)
     lr: float = setting(0.1, "peak learning rate of SGD with momentum", above=0)
     weight_decay: float = setting(5e-4, "L2 penalty on the weights", at_least=0, rare=True)
     temperature: float = setting(
         1.0,
-        "softens the teacher's and the student's probabilities; above 1 they carry more of the forget class",
+        "softens the teacher's and the student's probabilities; above 1 they show more of the forget class",
         above=0,
     )
     hard_labels: bool = setting(
-        False, "learn the teacher's likeliest retain class alone, not its probabilities", rare=True
+        False, "learn only the teacher's likeliest retain class, not its probabilities", rare=True
     )
     mixup: float = setting(
         0.0, "blend pairs of images and of their targets by Beta(m, m); 0 is off", at_least=0, rare=True
     )
     shift: int | None = setting(
         None,
-        "largest random shift in pixels; by default 0 where the shards hold blends, which are shifted already, else 2",
+        "largest random shift in pixels; by default 0 if the shards hold blends, which are shifted already, else 2",
         at_least=0,
         at_most=64,
     )
@@ -88,6 +84,11 @@ IDLE: Idle = (
 )
 
 
+NEEDS_TEACHER = False
+STARTS_FROM_TEACHER = False
+LOOP = LoopSettings(every=100, monitor=False)
+
+
 def trains_on_shards(settings: DistillSettings) -> bool:
     return True
 
@@ -104,10 +105,6 @@ def training_filters(forget: tuple[int, ...], settings: DistillSettings) -> dict
     if settings.entropy is not None:
         filters["entropy"] = EntropyBelow(settings.entropy)
     return filters
-
-
-def needs_monitor(settings: DistillSettings) -> str | None:
-    return None
 
 
 def fill_in(settings: DistillSettings, run: RunCard) -> DistillSettings:
@@ -200,7 +197,7 @@ class Arrived:
     def update(self, pool: ShardPool) -> None:
         """Make `samples` those of the pool."""
         found = pool.samples()
-        if self.device == "cpu":  # where the pool's own memory serves
+        if self.device == "cpu":  # the pool is in this memory already
             self.samples = found
             return
         if self.room is None and pool.share_loaded == 1:

@@ -29,11 +29,11 @@ BASELINES = ("masked-logit", "last-layer", "finetune", "random-relabel")
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineSettings(ComputeSettings):
-    """What every comparison needs. All start from the teacher's weights; the defaults are ours."""
+    """Baselines that start from the teacher's weights. The defaults are our own."""
 
     kind: str = setting("finetune", "which baseline", choices=BASELINES)
     steps: int = setting(500, "training steps; masking the logit takes none", at_least=1)
-    batch_size: int = setting(128, "images a step", at_least=2)
+    batch_size: int = setting(128, "images per step", at_least=2)
     lr: float = setting(0.01, "learning rate of SGD with momentum 0.9", above=0)
     shift: int = setting(2, "largest random shift in pixels", at_least=0, at_most=64)
 
@@ -53,7 +53,6 @@ IDLE: Idle = (
 )
 
 
-NEEDS_TEACHER = True
 STARTS_FROM_TEACHER = True
 
 
@@ -63,10 +62,6 @@ def trains_on_shards(settings: BaselineSettings) -> bool:
 
 def training_filters(forget: tuple[int, ...], settings: BaselineSettings) -> dict[str, Filter]:
     return {} if settings.kind == "random-relabel" else {"forget label": NoForgetLabel(forget)}
-
-
-def needs_monitor(settings: BaselineSettings) -> str | None:
-    return None
 
 
 def start(inputs: Inputs, settings: BaselineSettings) -> MaskedLogit | Finetuning:

@@ -1,4 +1,4 @@
-"""Error-minimising and error-maximising noise: unlearning from the teacher's weights alone (Chundawat et al. 2023).
+"""Error-minimising and error-maximising noise: unlearning from the teacher's weights only (Chundawat et al. 2023).
 
 For a forget class f, noise is optimised until the teacher is most wrong about it; for a retain class r, until the teacher is
 most certain of it:
@@ -26,10 +26,10 @@ from unlearn.methods.student import copy_of
 
 @dataclass(frozen=True, kw_only=True)
 class EMMNSettings(ComputeSettings):
-    """Error-minimising and -maximising noise. The defaults are those of UNSIR, its predecessor, which publishes more."""
+    """Error-minimising and -maximising noise. The defaults are those of UNSIR, its predecessor, whose authors published more."""
 
-    noise_per_class: int = setting(256, "noise images optimised for each class", at_least=1, rare=True)
-    noise_steps: int = setting(40, "Adam steps for a class's noise", at_least=1)
+    noise_per_class: int = setting(256, "noise images per class", at_least=1, rare=True)
+    noise_steps: int = setting(40, "Adam steps per class for its noise", at_least=1)
     noise_lr: float = setting(0.1, "Adam's learning rate for the noise, in normalised pixels", above=0, rare=True)
     l2: float = setting(0.1, "weight of the noise's squared norm", at_least=0, rare=True)
     impair_steps: int = setting(20, "training steps on the noise of all classes", at_least=1)
@@ -37,7 +37,7 @@ class EMMNSettings(ComputeSettings):
     repair_steps: int = setting(20, "training steps on the noise of the retain classes", at_least=0)
     repair_lr: float = setting(0.01, "learning rate of SGD while repairing", above=0, rare=True)
     momentum: float = setting(0.0, "momentum of SGD", at_least=0, below=1, rare=True)
-    batch_size: int = setting(256, "noise images a training step", at_least=2)
+    batch_size: int = setting(256, "noise images per training step", at_least=2)
 
 
 HELP = (
@@ -48,16 +48,11 @@ SETTINGS = EMMNSettings
 PRESETS: dict[str, EMMNSettings] = {}
 
 
-NEEDS_TEACHER = True
 STARTS_FROM_TEACHER = True
 
 
 def trains_on_shards(settings: EMMNSettings) -> bool:
     return False
-
-
-def needs_monitor(settings: EMMNSettings) -> str | None:
-    return None
 
 
 def start(inputs: Inputs, settings: EMMNSettings) -> EMMN:

@@ -17,30 +17,22 @@ classes the generator would have to produce what inhibition forbids.
 from dataclasses import dataclass
 
 from synth.basics.settings import setting
-from unlearn.methods.gkt import (
-    NEEDS_TEACHER,
-    SCHEDULE,
-    STARTS_FROM_TEACHER,
-    GKTSettings,
-    needs_monitor,
-    start,
-    trains_on_shards,
-)
+from unlearn.methods.gkt import SCHEDULE, STARTS_FROM_TEACHER, GKTSettings, needs_monitor, start, trains_on_shards
 
 
 @dataclass(frozen=True, kw_only=True)
 class ISPFSettings(GKTSettings):
-    """Inhibited synthesis and post-filter: GKT's loop with the paper's defaults for it. A round is one of its epochs."""
+    """Inhibited synthesis and post-filter: GKT's settings with this paper's defaults. A round is one of its epochs."""
 
     rounds: int = setting(200, "rounds of generator and student steps", at_least=1)
-    generator_steps: int = setting(5, "generator steps a round", at_least=1, rare=True)
-    student_steps: int = setting(50, "student steps a round", at_least=1, rare=True)
+    generator_steps: int = setting(5, "generator steps per round", at_least=1, rare=True)
+    student_steps: int = setting(50, "student steps per round", at_least=1, rare=True)
     z: int = setting(256, "length of the generator's noise", at_least=1, rare=True)
     gate: float = setting(
-        1.0, "images pass where every forget class's probability is below this (ε); 1 lets all pass", above=0, at_most=1
+        1.0, "images pass if every forget class's probability is below this (ε); 1 lets all pass", above=0, at_most=1
     )
     attention: float = setting(0.0, "weight of attention transfer (β); 0 leaves it out", at_least=0)
-    inhibit: bool = setting(True, "turn the sign of the forget classes in the generator's loss", rare=True)
+    inhibit: bool = setting(True, "change the sign of the forget classes in the generator's loss", rare=True)
     post_filter: bool = setting(True, "push the forget classes down in the teacher's logits")
     bn: float = setting(1.0, "weight of the batch-norm statistics in the generator's loss", at_least=0, rare=True)
     one_hot: float = setting(1.0, "weight of the teacher's certainty in the generator's loss", at_least=0, rare=True)
@@ -60,4 +52,4 @@ SETTINGS = ISPFSettings
 PRESETS: dict[str, ISPFSettings] = {}
 
 
-__all__ = ["NEEDS_TEACHER", "STARTS_FROM_TEACHER", "needs_monitor", "start", "trains_on_shards"]
+__all__ = ["STARTS_FROM_TEACHER", "needs_monitor", "start", "trains_on_shards"]

@@ -30,18 +30,20 @@ Part = Stateful | torch.Generator | Tensor
 class Inputs:
     """What a method starts from. Nothing here is real data."""
 
-    loaded_teacher: Classifier | None  # frozen, on the device; None for a method without NEEDS_TEACHER
+    loaded_teacher: Classifier | None  # frozen, on the device; None for a method with NEEDS_TEACHER = False
     card: ModelCard  # the student's
     forget: tuple[int, ...]
     seed: int
     device: str
     samples: Batch | None = None  # training samples from shards, on the device
     say: Callable[[str], None] = lambda line: None  # for messages that a person should see at once
-    pools: Iterator[ShardPool] | None = None  # the same pool each time it has grown; for a method without NEEDS_TEACHER
+    pools: Iterator[ShardPool] | None = (
+        None  # the same pool each time it has grown; for a method with NEEDS_TEACHER = False
+    )
 
     @property
     def teacher(self) -> Classifier:
-        assert self.loaded_teacher is not None, "a method without NEEDS_TEACHER gets no teacher"
+        assert self.loaded_teacher is not None, "a method with NEEDS_TEACHER = False gets no teacher"
         return self.loaded_teacher
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.distributions import Gamma
 
 
 def mixup(x: Tensor, targets: Tensor, alpha: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -24,10 +25,18 @@ def mixed(x: Tensor, alpha: float, rng: torch.Generator) -> Tensor:
 
 def pairing(x: Tensor, alpha: float, rng: torch.Generator) -> tuple[float, Tensor]:
     """The share of each sample itself, and the rows (N,) of the samples that it is blended with."""
-    # A Beta variate from the given random source: torch.distributions does not accept one.
-    gammas = torch._standard_gamma(torch.full((2,), alpha), generator=rng)
+    gammas = gamma_variates(alpha, rng)
     share = (gammas[0] / gammas.sum()).item()
     return share, torch.randperm(len(x), generator=rng).to(x.device)
+
+
+def gamma_variates(alpha: float, rng: torch.Generator) -> Tensor:
+    """Two variates of Gamma(alpha), (2,). `torch.distributions` draws from PyTorch's global source, which is `rng` meanwhile."""
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(rng.get_state())
+        variates = Gamma(torch.full((2,), alpha), torch.ones(())).sample()
+        rng.set_state(torch.get_rng_state())
+    return variates
 
 
 def blend(x: Tensor, share: float, other: Tensor) -> Tensor:

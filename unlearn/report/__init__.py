@@ -1,5 +1,5 @@
-"""The report: an audit's record as one self-contained page, and the commands that re-check it.
+"""The report: an audit's record as one self-contained page, and the commands that check it again.
 
-page.py writes the page from the record, charts.py draws, document.py reads the record back out of a page, verify.py follows the
-chain of hashes and re-judges the measurements, replay.py makes the audit again and compares.
+file.py reads a report, page/ writes the page from the record, verify/ follows the chain of hashes and judges the measurements
+again, replay/ makes the audit again and compares.
 """

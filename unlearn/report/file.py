@@ -1,4 +1,7 @@
-"""The record inside the page: put in as JSON that no HTML parser can leave, and read back out of page or audit.json."""
+"""A report in a file: its record, its text and its pictures, read once.
+
+The record lies inside the page as JSON that no HTML parser can leave. It is read back out of a page, or out of an audit.json.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,66 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from synth.basics.errors import UserError
-from synth.shards.store import Folder
 from unlearn.audit.audit import AUDIT, PICTURES
-from unlearn.audit.record.schema import LARGEST, parse_record, read_record
+from unlearn.audit.record.schema import LARGEST, parse_record
+from unlearn.report.consistency import check_consistent
+from unlearn.report.regular_files import read_regular
 
 OPEN, CLOSE = '<script type="application/json" id="audit-record">', "</script>"
 PICTURE = re.compile(r'<img src="data:image/png;base64,([A-Za-z0-9+/=]+)"')
+PAGE_SUFFIXES = (".html", ".htm")
+
+
+@dataclass(frozen=True)
+class Report:
+    """A page, or an audit.json with the pictures beside it."""
+
+    path: Path  # as the user gave it
+    record: Mapping[str, Any]  # has the schema's form, and its parts fit together
+    text: str | None  # the page; None for an audit.json
+    found: Mapping[str, bytes]  # every picture in the page or beside the audit.json, by its SHA-256
+
+    @property
+    def pictures(self) -> dict[str, bytes]:
+        """The pictures of the record that were found, by their names."""
+        return {name: self.found[digest] for name, digest in self.record["pictures"].items() if digest in self.found}
+
+    @property
+    def missing(self) -> set[str]:
+        """The hashes of the record's pictures that were not found."""
+        return set(self.record["pictures"].values()) - set(self.found)
+
+    @property
+    def foreign(self) -> set[str]:
+        """The hashes of pictures that were found and are not in the record."""
+        return set(self.found) - set(self.record["pictures"].values())
+
+
+def read_report(path: Path) -> Report:
+    """The report in a page, an audit.json, or an audit's folder.
+
+    Raises:
+        UserError: the file can't be read, or it holds no audit record.
+    """
+    file = path / AUDIT if path.is_dir() else path
+    is_page = file.suffix.lower() in PAGE_SUFFIXES
+    try:
+        data = read_regular(file, LARGEST)
+        text = data.decode() if is_page else None
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        maker = "unlearn report" if is_page else "unlearn audit"
+        raise UserError(f"cannot read {file}: {why}; make it with '{maker}'") from error
+    record = parse_record(data if text is None else embedded_in(text, path), str(path))
+    check_consistent(record, str(path))
+    pictures = pictures_beside(file, record) if text is None else pictures_in(text, path)
+    return Report(path, record, text, {hashlib.sha256(data).hexdigest(): data for data in pictures})
 
 
 def embed(record: Mapping[str, Any]) -> str:
@@ -25,51 +77,35 @@ def embed(record: Mapping[str, Any]) -> str:
     return f"{OPEN}{text}{CLOSE}"
 
 
-def read_report(path: Path) -> dict[str, Any]:
-    """The record of a page, an audit.json, or an audit's folder."""
-    if path.is_dir():
-        return read_record(path / AUDIT)
-    text = page_text(path)
-    if text is None:
-        return read_record(path)
+def embedded_in(text: str, path: Path) -> bytes:
+    """The record inside a page. Raises UserError where there is none."""
     start = text.find(OPEN)
     end = text.find(CLOSE, start)
     if start < 0 or end < 0:
         raise UserError(f"{path} holds no audit record: make the page with 'unlearn report'")
-    return parse_record(text[start + len(OPEN) : end].encode(), str(path))
+    return text[start + len(OPEN) : end].encode()
 
 
-def page_text(path: Path) -> str | None:
-    """The page's text; None where the file is no page."""
-    if path.suffix.lower() not in (".html", ".htm"):
-        return None
-    try:
-        if path.stat().st_size > LARGEST:
-            raise UserError(f"{path} is too large for a report")
-        return path.read_bytes().decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}; make it with 'unlearn report'") from error
-
-
-def pictures_of(path: Path, record: Mapping[str, Any]) -> dict[str, bytes]:
-    """The record's pictures: those inside a page, by their hashes, or those beside an audit.json. What is gone is left out."""
-    text = None if path.is_dir() else page_text(path)
-    if text is None:
-        return read_pictures(path if path.is_dir() else path.parent, record)
-    inside = {hashlib.sha256(data).hexdigest(): data for data in pictures_in(text)}
-    return {name: inside[digest] for name, digest in record["pictures"].items() if digest in inside}
-
-
-def read_pictures(folder: Path, record: Mapping[str, Any]) -> dict[str, bytes]:
-    """The record's pictures beside it; those that are gone are left out."""
-    store = Folder(folder / PICTURES)
-    there = store.names()
-    return {name: store.read(name) for name in record["pictures"] if name in there}
-
-
-def pictures_in(text: str) -> list[bytes]:
-    """The PNGs inside a page. Raises UserError where one is none."""
+def pictures_in(text: str, path: Path) -> list[bytes]:
+    """The PNGs inside a page. Raises UserError where one of them is damaged."""
     try:
         return [base64.b64decode(data) for data in PICTURE.findall(text)]
     except binascii.Error as error:
-        raise UserError(f"a picture in the page is damaged ({error}): make the page again") from error
+        raise UserError(
+            f"a picture in {path} is damaged ({error}): make the page again with 'unlearn report'"
+        ) from error
+
+
+def pictures_beside(file: Path, record: Mapping[str, Any]) -> Sequence[bytes]:
+    """The record's pictures in the folder beside an audit.json. Pictures that are gone are left out."""
+    found = []
+    for name in record["pictures"]:
+        try:
+            found.append(read_regular(file.parent / PICTURES / name, LARGEST))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise UserError(
+                f"cannot read the picture {name} of {file}: {error.strerror}; make the audit again"
+            ) from error
+    return found

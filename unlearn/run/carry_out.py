@@ -105,7 +105,7 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
     module = methods.find(request.method)
     opened = open_inputs(request, module)
     check_forget(request.forget, opened.card)
-    if not module.NEEDS_TEACHER:
+    if not methods.needs_teacher(module):
         request = dataclasses.replace(request, settings=module.fill_in(request.settings, opened.run))
     card = card_of_student(request, module, opened)
     check_networks(request, opened, card)
@@ -150,7 +150,7 @@ def open_inputs(request: Request, module: Any) -> Opened:
         UsageError: something is not named that the method needs, or the shards were made from another teacher.
         UserError: there is no such checkpoint or run of shards.
     """
-    if not module.NEEDS_TEACHER:
+    if not methods.needs_teacher(module):
         if request.shards is None:
             raise UsageError(f"{request.method} learns from shards: name their folder with --shards")
         if request.loop.monitor:
@@ -188,7 +188,7 @@ def card_of_student(request: Request, module: Any, opened: Opened) -> ModelCard:
         "seed": request.seed,
         "settings": dataclasses.asdict(request.settings),
     }
-    if module.NEEDS_TEACHER:
+    if methods.needs_teacher(module):
         training["from_teacher"] = module.STARTS_FROM_TEACHER
     return student_card(opened.card, request.student_arch, request.student_width, training)
 
@@ -218,7 +218,7 @@ def claim_of(request: Request, module: Any, opened: Opened) -> dict[str, Any]:
         "student_width": request.student_width,
         "teacher_sha256": opened.teacher_sha256,
         "run_sha256": run_digest(opened.run) if opened.index else None,
-        "index_sha256": opened.index_sha256 if module.NEEDS_TEACHER else None,
+        "index_sha256": opened.index_sha256 if methods.needs_teacher(module) else None,
         **dataclasses.asdict(request.loop),
         **dataclasses.asdict(request.settings),
     }
@@ -249,7 +249,7 @@ def read_samples(request: Request, module: Any, opened: Opened) -> Samples:
         return Samples()
     trains = module.trains_on_shards(request.settings)
     filters = dict(module.training_filters(request.forget, request.settings)) if trains else {}
-    if not module.NEEDS_TEACHER:
+    if not methods.needs_teacher(module):
         if request.follow_timeout is not None:
             return Samples(pools=follow(store, filters, request.follow_timeout))
         return Samples(pools=iter([load_complete(store, filters)]))
@@ -274,7 +274,7 @@ def start(
     Raises UsageError if the method needs the monitor and there is none, and what the method finds wrong with its inputs.
     """
     monitor = Monitor(samples.held_out, request.forget, request.loop) if samples.held_out else None
-    why = module.needs_monitor(request.settings)
+    why = methods.why_monitor(module, request.settings)
     if why and not monitor:
         raise UsageError(why)
     training = samples.training.to(request.device) if samples.training else None
@@ -284,7 +284,7 @@ def start(
     )
     if request.shards and not opened.store:
         say(f"--shards {request.shards} is not read: {request.method} learns from no shards here, and has no monitor")
-    if module.NEEDS_TEACHER and not monitor and method.steps > 1:
+    if methods.needs_teacher(module) and not monitor and method.steps > 1:
         why = "without --shards there is no hold-out" if request.shards is None else "--no-monitor"
         say(f"{why}: nothing will stop the run if the forget class comes back")
     return method, monitor
@@ -300,7 +300,7 @@ def carry_out(
     checkpoint = folder.load_checkpoint()
     done = checkpoint["step"] if checkpoint else 0
     if checkpoint:
-        real_images.count += checkpoint["real_images_read"]  # by the processes that ran the steps before
+        real_images.count += checkpoint.get("real_images_read", 0)  # by the processes that ran the steps before
     progress = Progress(method.steps, done=done, unit="steps")
     try:
         with events(request.tensorboard, done) as show:

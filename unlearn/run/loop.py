@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from synth.basics.errors import HopelessError, UserError
 from synth.checkpoint.classifier import Classifier
 from unlearn.methods.method import Attentive, Method, Part, StuckError, is_finite
+from unlearn.optimise import Log
 from unlearn.run.monitor import Monitor, weights_of
 from unlearn.settings import LoopSettings
-from unlearn.train import Log
 
 
 @dataclass(frozen=True)

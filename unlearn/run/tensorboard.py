@@ -9,7 +9,7 @@ from pathlib import Path
 
 from synth.basics.errors import UsageError
 from synth.shards.store import Folder
-from unlearn.train import Log
+from unlearn.optimise import Log
 
 
 def check(folder: Path) -> None:

@@ -1,7 +1,8 @@
-"""Shards of object storage kept on the local disk, up to a bound: a second run, or a second epoch, reads them from there.
+"""Shards from object storage, kept in a local folder up to a size limit, so that a second run or epoch reads the disk.
 
-A file is named by its shard's sha256, so runs never mix, and is checked against that name before it is used. The files used
-longest ago go first. A cache that can't be written, as on a full disk, is done without.
+A file has its shard's sha256 for a name, so that runs never mix. Its content is checked against this name before each
+use. If the folder is full, the files that were not used for the longest time are removed first. If the folder cannot be
+written, such as on a full disk, nothing is kept.
 """
 
 from __future__ import annotations
@@ -16,25 +17,32 @@ from synth.basics.errors import UsageError, UserError
 from synth.shards.store import Folder, Store, open_store
 
 FOLDER = "~/.cache/data-free-unlearning"
-GIB = 10.0
+GIB = 10.0  # size limit
 KEPT = re.compile(r"[0-9a-f]{64}\.tar")
 
 
 def open_shards(uri: str) -> Store:
-    """The store that a URI names; object storage with a cache in UNLEARN_CACHE ("" for none) of UNLEARN_CACHE_GIB."""
+    """The store that a URI names. Object storage gets a cache.
+
+    The environment variables UNLEARN_CACHE (a folder, or empty for no cache) and UNLEARN_CACHE_GIB (its size limit)
+    change the defaults. Raises UsageError if the limit is not a number.
+    """
     store = open_store(uri)
     folder = os.environ.get("UNLEARN_CACHE", FOLDER)
     if isinstance(store, Folder) or not folder:
         return store
     try:
         limit = round(float(os.environ.get("UNLEARN_CACHE_GIB", GIB)) * 2**30)
-    except (ValueError, OverflowError):  # of NaN and infinity too
-        raise UsageError(f"UNLEARN_CACHE_GIB is no number of GiB: {os.environ['UNLEARN_CACHE_GIB']!r}") from None
+    except (ValueError, OverflowError):  # NaN and infinity too
+        given = os.environ["UNLEARN_CACHE_GIB"]
+        raise UsageError(
+            f"UNLEARN_CACHE_GIB is not a number of GiB ({given!r}): set it to a number, such as 10"
+        ) from None
     return CachedStore(store, Path(folder).expanduser(), limit)
 
 
 class CachedStore:
-    """Another store, whose shards are read from `folder` once they are there. It holds at most `limit` bytes."""
+    """Another store with a cache for its shards in `folder`, of at most `limit` bytes."""
 
     def __init__(self, store: Store, folder: Path, limit: int) -> None:
         self.store, self.folder, self.limit = store, folder, limit
@@ -46,6 +54,7 @@ class CachedStore:
         return str(self.store)
 
     def fetch(self, name: str, size: int, sha256: str) -> bytes:
+        """A shard's bytes, from the folder if it has them, else from the store."""
         kept = self.folder / f"{sha256}.tar"
         with suppress(OSError):
             data = kept.read_bytes()
@@ -59,7 +68,10 @@ class CachedStore:
         return data
 
     def keep(self, path: Path, data: bytes) -> None:
-        """Make room, then put the file there. Several processes may share the folder, and other files may lie in it."""
+        """Remove old files until the new one fits, then write it.
+
+        Several processes may share the folder. Files that are no shards stay.
+        """
         if len(data) > self.limit:
             return
         local = Folder(self.folder)

@@ -1,4 +1,4 @@
-"""Shards decoded ahead of the training, in processes of their own where there is much to decode."""
+"""Shards decoded ahead of the training, in other processes if there is much to decode."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ T = TypeVar("T")
 
 WORTH_A_PROCESS = 20_000  # samples; some three seconds of decoding
 MOST_PROCESSES = 4
-AHEAD = 2  # shards that each process holds ready
+AHEAD = 2  # shards that each process decodes in advance
 
 
 class Decoding(Dataset[Samples | UserError]):
-    """Shards by their place in `numbers`. An error is returned rather than raised: DataLoader wraps what a process raises."""
+    """The shards of a run with these numbers, in this order.
+
+    A UserError is returned, not raised: DataLoader would wrap it in a traceback of many lines.
+    """
 
     def __init__(self, store: Store, index: Index, numbers: Sequence[int]) -> None:
         self.store, self.index, self.numbers = store, index, numbers
@@ -31,17 +34,21 @@ class Decoding(Dataset[Samples | UserError]):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, place: int) -> Samples | UserError:
-        if get_worker_info() is not None and not self.reopened:  # connections don't survive a fork
+    def __getitem__(self, position: int) -> Samples | UserError:
+        if get_worker_info() is not None and not self.reopened:  # a fork cannot use the parent's connections
             self.store, self.reopened = open_shards(str(self.store)), True
         try:
-            return read_shard(self.store, self.index, self.index.entries[self.numbers[place]])
+            return read_shard(self.store, self.index, self.index.entries[self.numbers[position]])
         except UserError as error:
             return error
 
 
 def decoded(store: Store, index: Index, numbers: Sequence[int]) -> Iterator[tuple[int, Samples]]:
-    """The shards of these numbers, in their order. Raises UserError for one that is missing or damaged."""
+    """The number and the samples of each of these shards, in this order.
+
+    Raises:
+        UserError: a shard is missing or damaged.
+    """
     much = sum(index.entries[number].samples for number in numbers) >= WORTH_A_PROCESS
     processes = min(torch.get_num_threads(), MOST_PROCESSES, len(numbers)) if much else 0
     shards = DataLoader(
@@ -49,7 +56,7 @@ def decoded(store: Store, index: Index, numbers: Sequence[int]) -> Iterator[tupl
         batch_size=None,
         num_workers=processes,
         prefetch_factor=AHEAD if processes else None,
-        collate_fn=as_it_is,  # arrays rather than tensors, which would take shared memory, often short in containers
+        collate_fn=unchanged,  # tensors would need shared memory, of which containers often have little
     )
     for number, found in zip(numbers, shards, strict=True):
         if isinstance(found, UserError):
@@ -57,5 +64,5 @@ def decoded(store: Store, index: Index, numbers: Sequence[int]) -> Iterator[tupl
         yield number, found
 
 
-def as_it_is(item: T) -> T:
+def unchanged(item: T) -> T:
     return item

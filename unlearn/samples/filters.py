@@ -1,7 +1,7 @@
 """Filters decide which synthetic samples a student may learn from.
 
-A filter takes a `View` of N samples and returns a mask (N,), True for the samples that pass. `apply` runs several filters in order.
-A filter can be sent to another process.
+A filter takes a `View` of N samples and returns a mask (N,), True for the samples that pass. `apply` runs several
+filters in order. A filter can be sent to another process.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ GOLDEN_RATIO = 0.6180339887498949
 class View:
     """What a filter sees of N samples.
 
-    A sample is one image, or a blend of two. The images of a run are numbered, and the run's classes take turns from one image to
-    the next.
+    A sample is one image, or a blend of two. The images of a run are numbered, and the run's classes take turns from
+    one image to the next.
     """
 
     logits: Tensor  # (N, K), the teacher's
@@ -67,10 +67,10 @@ class NoForgetLabel:
 
 @dataclass(frozen=True)
 class ForgetShareBelow:
-    """Pass samples where p_f(x) < ε for every forget class f: the gate of GKT (Chundawat et al. 2023). ε = 1 passes all samples.
+    """Pass samples where p_f(x) < ε for every forget class f: the gate of GKT (Chundawat et al. 2023).
 
-    p_f has to be below ε at temperature 1 and at the given temperature, which is that of the student's targets if these keep the
-    forget classes.
+    ε = 1 passes all samples. p_f has to be below ε at temperature 1 and at the given temperature, which is that of the
+    student's targets if these keep the forget classes.
     """
 
     forget: tuple[int, ...]
@@ -95,7 +95,7 @@ class EntropyBelow:
 
 @dataclass(frozen=True)
 class NotHeldOut:
-    """Pass samples that hold no held-out image: those to train on. `share` of the images are held out, see `is_held_out`."""
+    """Pass samples that hold no held-out image: those to train on. `share` of the images is held out."""
 
     share: float
 
@@ -105,7 +105,7 @@ class NotHeldOut:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Pass samples that hold only held-out images: those to judge by. `share` of the images are held out, see `is_held_out`."""
+    """Pass samples that hold only held-out images: those to judge by. `share` of the images is held out."""
 
     share: float
 
@@ -121,11 +121,12 @@ def unblended(view: View) -> Tensor:
 def is_held_out(view: View, share: float) -> Tensor:
     """Which images of each sample are held out, (N, 2). `share` of each class's images are, the same ones every time.
 
-    Image number n is held out if the fractional part of n · 0.618... (the golden ratio) is below `share`. These fractional parts
-    fill the range from 0 to 1 evenly, so that every stretch of numbers gives its share. The images of one of K classes are every K-th
-    number. For most K (10 among them) their fractional parts fill the range evenly too. For some K, such as 34 or 1,000, they
-    cluster, because K · 0.618... is almost a whole number: some classes would give far too many images. There the image's position
-    within its class, plus the number of its class, takes the place of n.
+    Image number n is held out if the fractional part of n · 0.618... (the golden ratio) is below `share`. These
+    fractional parts fill the range from 0 to 1 evenly, so that every stretch of numbers gives its share. The images of
+    one of K classes are every K-th number. For most K (10 among them) their fractional parts fill the range evenly too.
+    For some K, such as 34 or 1,000, they cluster, because K · 0.618... is almost a whole number: some classes would
+    give far too many images. There the image's position within its class, plus the number of its class, takes the place
+    of n.
     """
     numbers, k = view.sources, view.classes
     positions = numbers if spread_evenly(k) else numbers // k + numbers % k
@@ -136,8 +137,8 @@ def is_held_out(view: View, share: float) -> Tensor:
 def spread_evenly(step: int) -> bool:
     """Whether the fractional parts of every `step`-th number · 0.618... fill the range from 0 to 1 without large gaps.
 
-    The largest gap must be below 0.1 between 20 of them, and below 0.03 between 100. That is 2 and 3 times the mean gap; the best
-    sequence has 1.6 times.
+    The largest gap must be below 0.1 between 20 of them, and below 0.03 between 100. That is 2 and 3 times the mean
+    gap; the best sequence has 1.6 times.
     """
     parts = torch.arange(100, dtype=torch.double) * step * GOLDEN_RATIO % 1
     for count, gap in ((20, 0.1), (100, 0.03)):

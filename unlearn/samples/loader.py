@@ -1,9 +1,10 @@
-"""One run to several trainers at once: split by rank and by loader worker, also while the run is still being written.
+"""One run for several trainers of your own at once, also while the run is still being written (docs/streaming.md).
 
-The rule. In each epoch the plan's shards are put in an order drawn from (seed, epoch) and dealt in turn to the slots, a
-slot being one loader worker of one rank, so that each sample is in one batch of one slot. Every slot yields the same number
-of batches, that of the fullest one, and every batch has the same size: what is missing is filled with zeros of weight 0.
-So no rank waits for another that has ended, and nothing is dropped or seen twice; a loss multiplies by the weights.
+A slot is one loader worker of one rank. In each epoch the planned shards are put in an order drawn from (seed, epoch)
+and dealt to the slots in turn, so that each sample is in one batch of one slot. Every slot yields as many batches as
+the slot with the most samples, and all batches have the same size: missing samples are filled in with zeros of weight
+0. So no rank waits for a rank that has ended, and no sample is dropped or seen twice. The loss of each sample is
+multiplied by its weight.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from unlearn.samples.stream import POLL_SECONDS
 
 @dataclass(frozen=True)
 class WeightedBatch:
-    """uint8 images (B, C, H, W), classes (B,), teacher logits (B, K), and weights (B,): 1 for a sample, 0 for filling."""
+    """uint8 images (B, C, H, W), classes (B,), teacher logits (B, K), weights (B,): 1 for a sample, 0 for padding."""
 
     images: Tensor
     labels: Tensor
@@ -38,13 +39,20 @@ class WeightedBatch:
 
 
 class ShardLoader(IterableDataset[WeightedBatch]):
-    """Give it to a `DataLoader(loader, batch_size=None, num_workers=...)`, and call `set_epoch` before each epoch.
+    """Batches of a run for one trainer.
+
+    Give it to `DataLoader(loader, batch_size=None, num_workers=...)`, and call `set_epoch` before each epoch.
 
     Args:
         uri: a folder, or s3://BUCKET/RUN.
-        rank, world_size: this trainer's number, and how many there are.
-        filters: which samples pass, as in `unlearn.filters`; those that don't leave filling in their place.
-        timeout: seconds without a new shard of this slot's before giving up with a UserError.
+        rank, world_size: this trainer's number from 0, and the number of trainers.
+        filters: which samples pass, as in `unlearn.samples.filters`. Padding takes the place of the others.
+        timeout: seconds to wait for a new shard of this slot.
+        wait: sleeps for a number of seconds.
+
+    Raises:
+        ValueError: rank, seed or batch size is out of range.
+        UserError: while iterating: there is no run, a shard is damaged, or no new shard came in time.
     """
 
     def __init__(
@@ -60,7 +68,7 @@ class ShardLoader(IterableDataset[WeightedBatch]):
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
         if not 0 <= rank < world_size:
-            raise ValueError(f"rank {rank} is not within 0 and world size {world_size} - 1")
+            raise ValueError(f"rank {rank} must be 0 or more and below the world size {world_size}")
         if seed < 0:
             raise ValueError(f"seed must be 0 or more, not {seed}")
         if batch_size < 1:
@@ -68,16 +76,15 @@ class ShardLoader(IterableDataset[WeightedBatch]):
         self.uri, self.batch_size = uri, batch_size
         self.rank, self.world_size, self.seed = rank, world_size, seed
         self.filters, self.timeout, self.wait = filters or {}, timeout, wait
-        self.shared_epoch = torch.zeros(
-            (), dtype=torch.long
-        ).share_memory_()  # workers that outlive an epoch see it change
+        # In shared memory, so that loader workers that live for several epochs see it change.
+        self.shared_epoch = torch.zeros((), dtype=torch.long).share_memory_()
 
     @property
     def epoch(self) -> int:
         return int(self.shared_epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Another epoch has another order and another split. It holds from the next iteration on."""
+        """Choose the epoch, which has its own order and split. The choice applies from the next iteration on."""
         self.shared_epoch.fill_(epoch)
 
     def __iter__(self) -> Iterator[WeightedBatch]:
@@ -88,16 +95,16 @@ class ShardLoader(IterableDataset[WeightedBatch]):
         deal = deal_shards(index.card.plan, self.world_size * workers, self.seed, epoch)
         steps = steps_for(index.card.plan, deal, self.batch_size)
         mine = deal[self.rank * workers + worker]
-        filler = empty_batch(self.batch_size, index)
+        padding = empty_batch(self.batch_size, index)
         yielded = 0
-        for batch in in_batches(self.samples(store, index, mine, epoch), self.batch_size, filler):
+        for batch in in_batches(self.shards(store, index, mine, epoch), self.batch_size, padding):
             yield batch
             yielded += 1
         for _ in range(steps - yielded):
-            yield filler
+            yield padding
 
-    def samples(self, store: Store, index: Index, numbers: list[int], epoch: int) -> Iterator[WeightedBatch]:
-        """The shards of these numbers, each as soon as it is published, its samples shuffled and filtered."""
+    def shards(self, store: Store, index: Index, numbers: list[int], epoch: int) -> Iterator[WeightedBatch]:
+        """The shards with these numbers, each as soon as it is published, with its samples filtered and shuffled."""
         waiting = list(numbers)
         last_news = time.monotonic()
         while waiting:
@@ -110,14 +117,15 @@ class ShardLoader(IterableDataset[WeightedBatch]):
                 return
             if time.monotonic() - last_news > self.timeout:
                 raise UserError(
-                    f"shard {waiting[0]} of {store} was not published within {self.timeout:g} s: see 'synth status', and "
-                    "go on with 'synth generate --resume'"
+                    f"shard {waiting[0]} of {store} was not published within {self.timeout:g} s: "
+                    "look at 'synth status', and continue the run with 'synth generate --resume'"
                 )
             if not ready:
                 self.wait(POLL_SECONDS)
             index = find_index(store) or index
 
     def load(self, store: Store, index: Index, number: int, epoch: int) -> WeightedBatch:
+        """One shard, with its samples filtered and shuffled."""
         samples = read_shard(store, index, index.entries[number])
         view = view_of(samples, index.card.plan)
         passed, _ = apply(self.filters, view)
@@ -127,6 +135,7 @@ class ShardLoader(IterableDataset[WeightedBatch]):
         return WeightedBatch(images[rows], view.labels[rows], view.logits[rows], torch.ones(len(rows)))
 
     def first_index(self, store: Store) -> Index:
+        """The run's index, as soon as there is one. Raises UserError if there is none in time."""
         started = time.monotonic()
         while (index := find_index(store)) is None:
             if time.monotonic() - started > self.timeout:
@@ -136,7 +145,7 @@ class ShardLoader(IterableDataset[WeightedBatch]):
 
 
 def deal_shards(plan: Plan, slots: int, seed: int, epoch: int) -> list[list[int]]:
-    """The shard numbers of each slot."""
+    """The numbers of the shards that each slot reads."""
     order = shuffled(plan.shards, seed, epoch).tolist()
     return [order[slot::slots] for slot in range(slots)]
 
@@ -147,13 +156,13 @@ def shuffled(count: int, *key: int) -> np.ndarray:
 
 
 def steps_for(plan: Plan, deal: list[list[int]], batch_size: int) -> int:
-    """Batches that the fullest slot takes, before filters; all the others yield as many."""
+    """The number of batches of every slot: enough for the slot with the most samples, if all samples pass."""
     jobs = [[plan.job(number) for number in numbers] for numbers in deal]
     return max(-(-sum(job.samples for job in slot) // batch_size) for slot in jobs)
 
 
-def in_batches(parts: Iterator[WeightedBatch], size: int, filler: WeightedBatch) -> Iterator[WeightedBatch]:
-    """Batches of one size from parts of any; the last one is filled up."""
+def in_batches(parts: Iterator[WeightedBatch], size: int, padding: WeightedBatch) -> Iterator[WeightedBatch]:
+    """Batches of one size from parts of any size. The last batch is padded."""
     held: list[WeightedBatch] = []
     for part in parts:
         held.append(part)
@@ -165,12 +174,16 @@ def in_batches(parts: Iterator[WeightedBatch], size: int, filler: WeightedBatch)
             yield part_of(whole, start, start + size)
         held = [part_of(whole, full, len(whole.weights))]
     if sum(len(p.weights) for p in held):
-        yield part_of(joined([*held, filler]), 0, size)
+        yield part_of(joined([*held, padding]), 0, size)
 
 
 def joined(parts: list[WeightedBatch]) -> WeightedBatch:
-    fields = zip(*((p.images, p.labels, p.logits, p.weights) for p in parts), strict=True)
-    return WeightedBatch(*map(torch.cat, fields))
+    return WeightedBatch(
+        images=torch.cat([part.images for part in parts]),
+        labels=torch.cat([part.labels for part in parts]),
+        logits=torch.cat([part.logits for part in parts]),
+        weights=torch.cat([part.weights for part in parts]),
+    )
 
 
 def part_of(batch: WeightedBatch, start: int, stop: int) -> WeightedBatch:
@@ -180,6 +193,7 @@ def part_of(batch: WeightedBatch, start: int, stop: int) -> WeightedBatch:
 
 
 def empty_batch(size: int, index: Index) -> WeightedBatch:
+    """A batch of padding: zeros of weight 0."""
     return WeightedBatch(
         torch.zeros(size, *index.card.image_shape, dtype=torch.uint8),
         torch.zeros(size, dtype=torch.long),

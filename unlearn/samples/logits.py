@@ -1,4 +1,4 @@
-"""Functions of the teacher's logits (N, K): entropy, the share of the forget classes, and targets without these classes."""
+"""Functions of the teacher's logits (N, K): entropy, share of the forget classes, and targets without them."""
 
 from __future__ import annotations
 
@@ -29,9 +29,11 @@ def without_forget_classes(logits: Tensor, forget: tuple[int, ...], temperature:
 
 
 def post_filter(logits: Tensor, forget: tuple[int, ...], threshold: float = 0.01, temperature: float = 1.0) -> Tensor:
-    """The teacher's logits (N, K) with the forget classes F lowered in each sample where `forget_share` is above the threshold (ISPF).
+    """The teacher's logits (N, K) with the forget classes F lowered in each sample where `forget_share` is above the
+    threshold (ISPF).
 
-    In such a sample every forget class gets the sample's smallest logit, and what it loses is divided among the retain classes R:
+    In such a sample every forget class gets the sample's smallest logit, and what it loses is divided among the retain
+    classes R:
 
         z'_f = min_c z_c,   z'_r = z_r + Σ_f (z_f - z'_f) / |R|.
 

@@ -1,4 +1,4 @@
-"""The samples of a run's shards that passed the filters, in memory."""
+"""The samples that a student learns from, in memory: those of a run that passed the filters."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from synth.shards.store import Store
 from unlearn.samples.decoding import decoded
 from unlearn.samples.filters import Filter, View, apply
 
-SHARE_OF_MEMORY = 0.5
+SHARE_OF_MEMORY = 0.5  # that the samples may take at most
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples that passed the filters: uint8 images (N, C, H, W), classes (N,), teacher logits (N, K)."""
+    """Samples: uint8 images (N, C, H, W), classes int64 (N,), and the teacher's logits float32 (N, K)."""
 
     images: Tensor
     labels: Tensor
@@ -38,16 +38,31 @@ class Batch:
 
 
 def view_of(samples: Samples, plan: Plan) -> View:
-    """What the filters see of a shard's samples."""
+    """What the filters see of a shard's samples, where each image is followed by its `plan.blends` blends."""
     images = np.array([int(key) // (1 + plan.blends) for key in samples.keys])
-    partners = np.where(samples.partner_images < 0, images, samples.partner_images)
-    arrays = (samples.logits, samples.labels, samples.partners, np.stack([images, partners], axis=1))
-    logits, labels, partner_labels, sources = map(torch.from_numpy, arrays)
-    return View(logits, labels, partner_labels, sources, len(plan.classes))
+    others = np.where(samples.partner_images < 0, images, samples.partner_images)
+    return View(
+        logits=torch.from_numpy(samples.logits),
+        labels=torch.from_numpy(samples.labels),
+        partners=torch.from_numpy(samples.partners),
+        sources=torch.from_numpy(np.stack([images, others], axis=1)),
+        classes=len(plan.classes),
+    )
 
 
 class ShardPool:
-    """Grows shard by shard, in memory: 60,000 images of 32x32x3 take 184 MB."""
+    """The samples of a run that passed the filters. The pool grows shard by shard.
+
+    60,000 images of 32x32x3 take 184 MB.
+
+    Attributes:
+        index: the run's index, as last read.
+        loaded: the numbers of the shards whose samples are in the pool.
+        dropped: how many samples each filter dropped so far.
+
+    Raises:
+        UserError: there is no run in the store, or its samples would fill this machine's memory.
+    """
 
     def __init__(self, store: Store, filters: Mapping[str, Filter]) -> None:
         self.store = store
@@ -61,14 +76,14 @@ class ShardPool:
 
     @property
     def share_loaded(self) -> float:
-        """Of the planned shards, how many are here, 0 to 1."""
+        """The share of the planned shards that are loaded, 0 to 1."""
         return len(self.loaded) / self.index.card.plan.shards
 
     def __len__(self) -> int:
         return self.count
 
     def arrivals(self) -> Iterator[int]:
-        """Load what has been published since, and yield each shard's number once it is in."""
+        """Load the shards that were published since the last call. Yield the number of each after it is added."""
         self.index = find_index(self.store) or self.index
         new = sorted(set(self.index.entries) - set(self.loaded))
         for number, samples in decoded(self.store, self.index, new):
@@ -77,6 +92,7 @@ class ShardPool:
             yield number
 
     def add(self, samples: Samples) -> None:
+        """Append the samples of one shard that pass the filters."""
         view = view_of(samples, self.index.card.plan)
         passed, dropped = apply(self.filters, view)
         self.dropped.update(dropped)
@@ -87,33 +103,34 @@ class ShardPool:
         self.count = end
 
     def samples(self) -> Batch:
-        """Everything loaded so far, as one batch that isn't a copy."""
+        """All samples of the pool as one batch. It shares the pool's memory."""
         return Batch(*(rows[: self.count] for rows in (self.rows.images, self.rows.labels, self.rows.logits)))
 
     def refuse_if_empty(self) -> None:
-        """Raise HopelessError where every sample was dropped."""
+        """Raise HopelessError if every sample was dropped."""
         if len(self) == 0:
             reasons = ", ".join(f"{name} {count:,}" for name, count in self.dropped.items() if count)
             raise HopelessError(
-                f"every one of the {self.dropped.total():,} samples of {self.store} was dropped ({reasons}): "
-                "loosen the filter that dropped most, or make shards with other classes"
+                f"the filters dropped all {self.dropped.total():,} samples of {self.store} ({reasons}): "
+                "loosen the filter that dropped most of them, or make shards with other classes"
             )
 
 
 def empty_rows(index: Index) -> Batch:
-    """Room for the whole run, which takes memory only as it is filled."""
+    """Memory for all samples of the run. The system provides it only when it is written to."""
     planned, card = index.card.plan.samples, index.card
     images = torch.empty(planned, *card.image_shape, dtype=torch.uint8)
     return Batch(images, torch.empty(planned, dtype=torch.long), torch.empty(planned, card.num_classes))
 
 
 def check_memory(index: Index) -> None:
-    """Raise UserError where the run's samples, as `empty_rows` lays them out, would fill this machine's memory."""
+    """Raise UserError if `empty_rows` would take more than half of this machine's memory."""
     each = int(np.prod(index.card.image_shape)) + 8 + 4 * index.card.num_classes  # bytes of image, label and logits
     needed = index.card.plan.samples * each
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > SHARE_OF_MEMORY * present:
         raise UserError(
-            f"the run's {index.card.plan.samples:,} samples take {needed / 2**30:.0f} GiB decoded, more than half of this "
-            f"machine's {present / 2**30:.0f} GiB: use a machine with more memory, or a smaller run"
+            f"the run's {index.card.plan.samples:,} samples take {needed / 2**30:.0f} GiB of memory, "
+            f"more than half of the {present / 2**30:.0f} GiB that this machine has: "
+            "use a machine with more memory, or a smaller run"
         )

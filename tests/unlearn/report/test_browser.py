@@ -1,4 +1,4 @@
-"""The page in headless Chromium: it renders, says nothing on the console, asks nobody for anything, and prints."""
+"""The page in headless Chromium: it renders, writes nothing on the console, sends no request, and prints."""
 
 import re
 import shutil
@@ -34,7 +34,7 @@ def report(page_path: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def proxy() -> Iterator[tuple[int, list[str]]]:
-    """A proxy for everything the browser might ask for; it answers nothing and remembers the questions."""
+    """A proxy for every request of the browser. It answers with 404 and remembers the request."""
     asked: list[str] = []
 
     class Remember(BaseHTTPRequestHandler):
@@ -59,7 +59,7 @@ def console(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
 
 
-def test_it_renders_without_a_word_on_the_console_or_a_request(
+def test_the_page_renders_without_a_line_on_the_console_or_a_request(
     report: Path, tmp_path: Path, proxy: tuple[int, list[str]]
 ) -> None:
     port, asked = proxy
@@ -67,17 +67,17 @@ def test_it_renders_without_a_word_on_the_console_or_a_request(
     assert "What is left of class 0?" in done.stdout
     assert len(re.findall("<svg", done.stdout)) >= 5
     assert console(done) == []
-    own = [path for path in asked if not re.search(r"google|gstatic|chromium|gvt1", path)]  # the browser's own errands
+    own = [path for path in asked if not re.search(r"google|gstatic|chromium|gvt1", path)]  # the browser's own requests
     assert own == []
 
 
-def test_the_console_would_have_been_heard(tmp_path: Path) -> None:
+def test_a_line_on_the_console_would_be_seen(tmp_path: Path) -> None:
     (tmp_path / "loud.html").write_text("<script>console.error('heard')</script>")
     assert len(console(chromium(tmp_path, "--dump-dom", (tmp_path / "loud.html").as_uri()))) == 1
 
 
-def test_a_narrow_screen_needs_no_sideways_scrolling(report: Path, tmp_path: Path) -> None:
-    """The page says its own width from inside a phone-sized frame."""
+def test_the_page_fits_a_narrow_screen(report: Path, tmp_path: Path) -> None:
+    """The page inside a frame of a phone's size reports its own width."""
     probe = (
         f'<iframe id="f" src="{report.as_uri()}" style="width:380px;height:700px;border:0"></iframe>'
         "<script>f.onload=()=>{const d=f.contentDocument.documentElement;"
@@ -96,7 +96,7 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(report: Path, tmp_path: Pat
     assert int(widths[1]) <= int(widths[2])
 
 
-def test_it_prints(report: Path, tmp_path: Path) -> None:
+def test_the_page_prints(report: Path, tmp_path: Path) -> None:
     chromium(tmp_path, "--no-pdf-header-footer", f"--print-to-pdf={tmp_path / 'report.pdf'}", report.as_uri())
     data = (tmp_path / "report.pdf").read_bytes()
     assert data.startswith(b"%PDF")

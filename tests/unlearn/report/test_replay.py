@@ -15,7 +15,7 @@ from tests.unlearn.audit.subjects import SMALL
 from unlearn.audit.audit import AUDIT, Request, audit
 from unlearn.audit.record.schema import read_record
 from unlearn.methods.distill import LOOP, DistillSettings
-from unlearn.report.places import Places, run_shards_of
+from unlearn.report.places import Places, locate
 from unlearn.report.replay import replay as replaying
 from unlearn.report.replay.comparison import compare
 from unlearn.report.replay.remake import remake
@@ -47,16 +47,16 @@ def test_differences_are_named_and_judged(audited: Path) -> None:
     assert found.conclusions == ("like retrained", "not unlearned")
 
 
-def test_what_was_left_out_or_is_judged_otherwise_is_named(audited: Path) -> None:
+def test_what_was_left_out_or_is_judged_in_another_way_is_named(audited: Path) -> None:
     old, new = read_record(audited / AUDIT), read_record(audited / AUDIT)
     old["measurements"] = [m for m in old["measurements"] if m["name"] != "resurrection"]
     old["measurements"][1]["resolution"] = 90.0
     old["ledger"] = []
-    named = ["resurrection, which the report lacks", "the ledger", "accuracy-forget, which is judged otherwise"]
+    named = ["resurrection, which the report lacks", "the ledger", "accuracy-forget, which is judged in another way"]
     assert compare(old, new).outside == named
 
 
-def test_what_is_audited_again_is_what_has_the_records_hashes(
+def test_a_replay_audits_the_files_with_the_hashes_of_the_record(
     models: Mapping[str, Path], audited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = read_record(audited / AUDIT)
@@ -68,9 +68,9 @@ def test_what_is_audited_again_is_what_has_the_records_hashes(
     assert (seen[0].student, seen[0].shards) == (models["first"], None)
 
 
-def test_other_models_or_shards_are_no_replay(audited: Path) -> None:
+def test_other_models_or_shards_are_not_a_replay(audited: Path) -> None:
     old, new = read_record(audited / AUDIT), read_record(audited / AUDIT)
-    old["origin"]["shards"] = {"index_sha256": None, "shards": {"shard-000000.tar": "a" * 64}}
+    old["origin"]["shards"] = {"uri": "shards", "index_sha256": None, "shards": {"shard-000000.tar": "a" * 64}}
     new["models"]["student"]["sha256"] = "b" * 64
     new["models"]["references"][1]["sha256"] = "c" * 64
     student, others = "the student, which is another one", "the shards, which are others (1 of 1)"
@@ -90,9 +90,14 @@ def test_the_student_is_made_again_from_its_runs_settings(
 ) -> None:
     runs.unlearn(distill_request(tiny_run, tmp_path / "run"), quiet)
     request = Request(
-        student=tmp_path / "run", teacher=tiny_teacher_path, forget=(0,), shards=str(tiny_run), out=tmp_path / "audit",
-        settings=dataclasses.replace(SMALL, relearn_steps=2, inversion_steps=2), workers=1,
-    )  # fmt: skip
+        student=tmp_path / "run",
+        teacher=tiny_teacher_path,
+        forget=(0,),
+        shards=str(tiny_run),
+        out=tmp_path / "audit",
+        settings=dataclasses.replace(SMALL, relearn_steps=2, inversion_steps=2),
+        workers=1,
+    )
     audit(request, quiet)
     found = replay(tmp_path / "audit", tmp_path / "again", Places(), None, None, 1, quiet, retrain=True)
     assert found.same_student is True
@@ -105,7 +110,7 @@ def test_the_student_is_made_again_from_its_runs_settings(
     assert (check.what[:24], check.why[-8:]) == ("the run's settings, metr", "settings")
 
 
-def test_shards_that_were_held_out_are_not_those_that_the_run_read(
+def test_the_shards_of_the_audit_need_not_be_those_that_the_run_read(
     tiny_teacher_path: Path, tiny_teacher: Classifier, tiny_run: Path, tmp_path: Path
 ) -> None:
     learnt = tmp_path / "learnt"
@@ -114,13 +119,18 @@ def test_shards_that_were_held_out_are_not_those_that_the_run_read(
     held_out = tmp_path / "held-out"
     make_run(held_out, recipe_for(tiny_teacher, QUICK), Plan(classes=tuple(range(10)), per_class=16, shard_size=80))
     request = Request(
-        student=tmp_path / "run", teacher=tiny_teacher_path, forget=(0,), shards=str(held_out), out=tmp_path / "audit",
-        settings=dataclasses.replace(SMALL, relearn_steps=1, inversion_steps=1), workers=1,
-    )  # fmt: skip
+        student=tmp_path / "run",
+        teacher=tiny_teacher_path,
+        forget=(0,),
+        shards=str(held_out),
+        out=tmp_path / "audit",
+        settings=dataclasses.replace(SMALL, relearn_steps=1, inversion_steps=1),
+        workers=1,
+    )
     record = audit(request, quiet)
     assert {check.state for check in verify(tmp_path / "audit", Places())} == {HOLDS}
     assert "the shards that the run read name this teacher" in {c.what for c in verify(tmp_path / "audit", Places())}
-    _, same = remake(record, tmp_path / "again", tiny_teacher_path, run_shards_of(record, Places()), None, quiet)
+    _, same = remake(record, tmp_path / "again", tiny_teacher_path, locate(record, Places()).run_shards, None, quiet)
     assert same
     learnt.rename(tmp_path / "moved")
     (gone,) = [c for c in verify(tmp_path / "audit", Places()) if c.state != HOLDS]
@@ -135,25 +145,57 @@ def test_shards_that_were_held_out_are_not_those_that_the_run_read(
         remake(record, tmp_path / "third", tiny_teacher_path, str(held_out), None, quiet)
 
 
-def test_a_report_that_tells_other_facts_does_not_agree(audited: Path) -> None:
+def test_a_report_with_other_facts_does_not_agree(audited: Path) -> None:
     def outside(change: Callable[[dict[str, Any]], object]) -> list[str]:
         old, new = read_record(audited / AUDIT), read_record(audited / AUDIT)
         change(old)
         return compare(old, new).outside
 
     assert outside(lambda r: r["class_names"].reverse()) == ["the names of the classes"]
-    assert outside(lambda r: r.update(images="real test images of a hospital")) == ["what it was judged on"]
+    assert outside(lambda r: r.update(images="real test images of a hospital")) == ["the images that it was judged on"]
     assert outside(lambda r: r.update(not_run=[])) == ["what could not be run"]
-    assert outside(lambda r: r["models"]["teacher"].update(training={})) == ["what the teacher's card says"]
+    assert outside(lambda r: r["models"]["teacher"].update(training={})) == ["the facts in the teacher's card"]
     assert outside(lambda r: r["histograms"][0]["counts"].reverse()) == ["the histograms"]
     assert outside(lambda r: r["pictures"].popitem()) == ["the pictures"]
     curve = lambda r: next(m for m in r["measurements"] if m["name"] == "relearn-5")["details"]["curves"]["original"][0]  # noqa: E731
     assert outside(lambda r: curve(r)["accuracy"].reverse()) == ["the curves or counts of relearn-5"]
-    assert outside(lambda r: r["controls"].pop()) == ["the verdict's reasons, or those on the known models"]
+    assert outside(lambda r: r["controls"].pop()) == ["the reasons of the verdict, or of those on the known models"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"method": ["distill"]}, "which this version doesn't know"),
+        ({"method": "distill", "forget": ["x"]}, "settings are not this version's"),
+        ({"method": "distill", "seed": "x"}, "settings are not this version's"),
+        ({"method": "distill", "steps": "many"}, "settings are not this version's"),
+    ],
+)
+def test_settings_that_no_run_has_are_refused_in_one_line(
+    settings: dict[str, Any], words: str, audited: Path, tmp_path: Path
+) -> None:
+    record = read_record(audited / AUDIT)
+    record["origin"]["run"] = {"settings": settings, "provenance": {}, "metrics": []}
+    with pytest.raises(UserError, match=words):
+        remake(record, tmp_path / "again", tmp_path / "teacher", "shards", None, quiet)
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_bug_of_a_run_is_not_the_fault_of_the_report(
+    audited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bug(*_: object) -> None:
+        raise TypeError("a bug of ours")
+
+    record = read_record(audited / AUDIT)
+    record["origin"]["run"] = {"settings": {"method": "distill"}, "provenance": {}, "metrics": []}
+    monkeypatch.setattr("unlearn.run.carry_out.unlearn", bug)
+    with pytest.raises(TypeError, match="a bug of ours"):
+        remake(record, tmp_path / "again", tmp_path / "teacher", "shards", None, quiet)
 
 
 def test_without_a_run_the_student_cannot_be_made_again(audited: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="replay without --retrain"):
+    with pytest.raises(UserError, match="replay it without --retrain"):
         replay(audited, tmp_path / "again", Places(), None, None, 1, quiet, retrain=True)
 
 
@@ -194,5 +236,5 @@ def test_what_cannot_be_a_replay_is_refused_at_once(
     (tmp_path / AUDIT).write_text(json.dumps(record))
     refused(r"the student is not in .*gone: name its place now with --student", Places(), tmp_path)
     refused("no cuda device: use --device cpu", Places(), with_device(audited, "cuda", tmp_path))
-    refused("names the device 'moon'", Places(), with_device(audited, "moon", tmp_path))
+    refused("names the unknown device 'moon'", Places(), with_device(audited, "moon", tmp_path))
     assert not (tmp_path / "again").exists()

@@ -25,10 +25,10 @@ def audit_version() -> str:
 
 
 def page_version() -> str:
-    """What decides the bytes of a page, given its record: page, rules, charts, and the definitions of added measures."""
+    """What decides the bytes of a page, given its record: page, rules, charts, templates, and the definitions of added measures."""
     from unlearn.audit.measures import added_versions
 
     parts = [f"{PACKAGE} {version(PACKAGE)}", f"page {PAGE_VERSION}", f"rules {RULES_VERSION}"]
-    parts.append(f"matplotlib {version('matplotlib')}")
+    parts += [f"{name} {version(name)}" for name in ("matplotlib", "jinja2")]
     parts += [f"{name} {number}" for name, number in added_versions().items()]
     return ", ".join(parts)

@@ -1,1 +1,1 @@
-"""What the data sets share: the record that describes one, and the readers of torchvision's layouts and of image folders."""
+"""What the data sets share: the record that describes one, and readers of torchvision's layouts and of folders."""

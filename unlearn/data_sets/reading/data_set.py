@@ -16,8 +16,8 @@ Loaded = tuple[Tensor, Tensor, Sequence[str]]
 class DataSet:
     """How a data set is read, and what is known about its images.
 
-    `load` takes the split ("train" or "test"), the folder that holds data sets, and whether it may download the files. It raises
-    UserError if the files are missing.
+    `load` takes the split ("train" or "test"), the folder that holds data sets, and whether it may download the files.
+    It raises UserError if the files are missing.
     """
 
     load: Callable[[str, Path, bool], Loaded]

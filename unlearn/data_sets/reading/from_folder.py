@@ -17,8 +17,8 @@ from unlearn.data_sets.reading.first_line import first_line
 def load_folder(folder: Path, split: str, image_size: int) -> Loaded:
     """The images of one split in RGB, resized and cropped to squares of `image_size` pixels per side.
 
-    A class whose images are gone has an empty folder. Raises UserError if a split has no image, if only one split has a folder
-    for some class, or if an image cannot be read.
+    A class whose images are gone has an empty folder. Raises UserError if a split has no image, if only one split has a
+    folder for some class, or if an image cannot be read.
     """
     try:
         found = ImageFolder(str(folder / split), allow_empty=True)
@@ -26,7 +26,8 @@ def load_folder(folder: Path, split: str, image_size: int) -> Loaded:
             raise FileNotFoundError
     except FileNotFoundError as error:
         raise UserError(
-            f"{folder / split} has no folders of classes with images: name a folder that has train/CLASS/ and test/CLASS/"
+            f"{folder / split} has no folders of classes with images: "
+            "name a folder that has train/CLASS/ and test/CLASS/"
         ) from error
     check_same_classes(folder, split, set(found.classes))
     images = torch.empty(len(found), 3, image_size, image_size, dtype=torch.uint8)
@@ -51,5 +52,6 @@ def check_same_classes(folder: Path, split: str, classes: set[str]) -> None:
     in_one_only = classes ^ {entry.name for entry in other.iterdir() if entry.is_dir()}
     if in_one_only:
         raise UserError(
-            f"only one of {folder / split} and {other} has a folder '{min(in_one_only)}': give both a folder for each class"
+            f"only one of {folder / split} and {other} has a folder '{min(in_one_only)}': "
+            "give both a folder for each class"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,77 +14,82 @@ from unlearn.audit.audit import Request, audit
 from unlearn.audit.audit_settings import AuditSettings
 from unlearn.data import DataSource
 from unlearn.report.file import read_report
-from unlearn.report.places import AuditedModel, Places, check_places, models_of, run_shards_of, shards_of
+from unlearn.report.places import AuditedModel, Located, Places, locate
+from unlearn.report.regular_files import hash_and_start
 from unlearn.report.replay.comparison import Comparison, compare
 from unlearn.report.replay.device import device_of
 from unlearn.report.replay.remake import remake
-from unlearn.report.verify.hashes import sha256_of
-
-
-def request_of(
-    record: Mapping[str, Any], models: Sequence[AuditedModel], shards: str | None, out: Path,
-    data_root: Path | None, arch: str | None, workers: int | None,
-) -> Request:  # fmt: skip
-    """The request that the record was made from, of the models and shards whose hashes it has, not of those that it asked for.
-
-    Raises:
-        UserError: its settings are none of this version's.
-    """
-    data = record["request"]["data"]
-    teacher, student, *references = (model.path for model in models)
-    try:
-        settings = AuditSettings(**record["settings"])
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"the report's settings are not this version's ({error}): replay it with the version it names"
-        ) from error
-    root = data_root or (data and data["root"] and Path(data["root"]))
-    return Request(
-        student=student,
-        teacher=teacher,
-        forget=tuple(record["forget"]),
-        references=references,
-        data=data and DataSource(data["name"], root or None, False, data["image_size"]),
-        shards=shards,
-        out=out,
-        settings=settings,
-        trusted_architecture=arch,
-        seed=record["seed"],
-        device=record["device"],
-        workers=workers,
-    )
 
 
 def replay(
-    report: Path, out: Path, places: Places, data_root: Path | None, arch: str | None,
-    workers: int | None, say: Callable[[str], None], retrain: bool = False, device: str | None = None,
-) -> Comparison:  # fmt: skip
-    """Make the audit again in `out`/audit, on the audit's device or another, and compare. `places` are where the files are now.
+    report: Path,
+    out: Path,
+    places: Places,
+    data_root: Path | None,
+    arch: str | None,
+    workers: int | None,
+    say: Callable[[str], None],
+    retrain: bool = False,
+    device: str | None = None,
+) -> Comparison:
+    """Make the audit again in `out`/audit, on the audit's device or on `device`, and compare. `places` are where the files are now.
 
     With `retrain` the student is made again first, in `out`/student, and the new one is audited.
+
+    Raises:
+        UserError: the file holds no report, or its models, shards, device or settings are not there.
     """
-    record = read_report(report)
-    check_places(record, places)
-    models, shards = models_of(record, places), shards_of(record, places)
-    for model in models:
-        if not (retrain and model.option == "--student"):
+    record = read_report(report).record
+    located, same = locate(record, places), None
+    for model in located.models:
+        if not (retrain and model is located.student):
             check_same(model)
-    check_shards(shards)
-    request, same = request_of(record, models, shards, out / "audit", data_root, arch, workers), None
-    request = replace(request, device=device_of(device or record["device"]))
+    check_shards(located.shards)
+    request = request_of(record, located, out / "audit", device_of(device or record["device"]))
+    request = replace(request, trusted_architecture=arch, workers=workers)
+    if data_root and request.data:
+        request = replace(request, data=replace(request.data, root=data_root))
     if retrain:
-        learnt_from = run_shards_of(record, places)
-        student, same = remake(record, out / "student", request.teacher, learnt_from, arch, say, device)
+        teacher, learnt_from = located.teacher.path, located.run_shards
+        student, same = remake(record, out / "student", teacher, learnt_from, arch, say, device)
         request = replace(request, student=student)
     return replace(compare(record, audit(request, say), retrain), same_student=same)
 
 
-def check_same(model: AuditedModel) -> None:
+def request_of(record: Mapping[str, Any], located: Located, out: Path, device: str) -> Request:
+    """The audit's request, rebuilt from the record. It uses the files whose hashes match, not the paths that were asked for.
+
+    Raises:
+        UserError: this version can't read the audit's settings.
+    """
+    data = record["request"]["data"]
     try:
-        digest = sha256_of(model.path)
+        settings = AuditSettings(**record["settings"])
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"the report's settings are not this version's ({error}): replay it with the version that it names"
+        ) from error
+    return Request(
+        student=located.student.path,
+        teacher=located.teacher.path,
+        forget=tuple(record["forget"]),
+        references=[model.path for model in located.references],
+        data=data and DataSource(data["name"], data["root"] and Path(data["root"]), False, data["image_size"]),
+        shards=located.shards,
+        out=out,
+        settings=settings,
+        seed=record["seed"],
+        device=device,
+    )
+
+
+def check_same(model: AuditedModel) -> None:
+    """Raise UserError where the file is not the model that was audited."""
+    try:
+        digest, _ = hash_and_start(model.path)
     except FileNotFoundError:
         raise UserError(f"{model.name} is not in {model.path}: name its place now with {model.option}") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise UserError(
             f"{model.name} in {model.path} can't be read ({error}): name its place now with {model.option}"
         ) from error

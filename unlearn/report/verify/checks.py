@@ -1,69 +1,47 @@
-"""What a check of a report says: it holds, it is broken, or it was not checked; and why."""
+"""The outcome of a check of a report: it holds, it is broken, or it was not checked; and why."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from synth.basics.errors import UserError
-
 HOLDS, BROKEN, NOT_CHECKED = "holds", "broken", "not checked"
-Fault = tuple[str, str]  # what, and why
-# What computing with a record of the right form, but with details or values that are none, ends in; the statistics module's own
-# code fails with an AttributeError on an infinite sum.
-SENSELESS = (KeyError, TypeError, ValueError, IndexError, ArithmeticError, AttributeError)
-LINE = 2000  # characters
+Fault = tuple[str, str]  # what is wrong, and why
 
 
 @dataclass(frozen=True)
 class Check:
-    """One link of the chain."""
+    """One line of the answer of `unlearn verify`."""
 
     what: str
     state: str
     why: str = ""
 
 
-def compared(what: str, found: object, wanted: object) -> Check:
-    if found == wanted:
+def compared(what: str, found: object, expected: object) -> Check:
+    if found == expected:
         return Check(what, HOLDS)
-    return Check(what, BROKEN, f"{shown(found)} instead of {shown(wanted)}")
+    return Check(what, BROKEN, f"{shortened(found)} instead of {shortened(expected)}")
 
 
-def shown(value: object) -> str:
+def shortened(value: object) -> str:
     return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)[:200]
 
 
-def told(text: str, longest: int = 200) -> str:
-    """What a report says of itself, fit for a terminal: without escape sequences or line ends."""
-    return "".join(" " if c.isspace() else c for c in text if c.isprintable() or c.isspace())[:longest]
-
-
-def looked_up(what: str, look: Callable[[], object], wanted: object, where: str, option: str) -> Check:
-    """A comparison with what lies in a file that need not be there. `option` names its place."""
-    try:
-        return compared(what, look(), wanted)
-    except FileNotFoundError:
+def unreadable(what: str, where: str, error: OSError, option: str) -> Check:
+    """A file that is missing or can't be read accuses nobody. `option` names its place."""
+    if isinstance(error, FileNotFoundError):
         return Check(what, NOT_CHECKED, f"{where} is not there: name its place now with {option}")
-    except OSError as error:
-        return Check(what, NOT_CHECKED, f"{where} can't be read: {(error.strerror or str(error)).lower()}")
-    except ValueError as error:  # a path with a zero byte
-        return Check(what, NOT_CHECKED, f"{where} can't be read: {error}")
-    except UserError as error:
-        return Check(what, NOT_CHECKED, str(error))
+    return Check(what, NOT_CHECKED, f"{where} can't be read: {(error.strerror or str(error)).lower()}")
 
 
 def all_hold(what: str, faults: Iterable[Fault]) -> Iterator[Check]:
-    """One check that holds, or a broken one for each fault."""
-    none = True
-    for name, why in faults:
-        none = False
-        yield Check(name, BROKEN, why)
-    if none:
-        yield Check(what, HOLDS)
+    """One check that holds, or one broken check for each fault."""
+    checks = [Check(name, BROKEN, why) for name, why in faults]
+    yield from checks or [Check(what, HOLDS)]
 
 
-def counted(checks: Iterable[Check]) -> str:
+def summary(checks: Iterable[Check]) -> str:
     """`15 checks hold, 1 is broken, 0 could not be checked`."""
     states = [check.state for check in checks]
     holding, broken, unknown = (states.count(state) for state in (HOLDS, BROKEN, NOT_CHECKED))

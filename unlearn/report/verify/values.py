@@ -1,118 +1,117 @@
-"""What an audit's values say of each other fits together: means, intervals, the accuracy pair and its confusions, curves.
+"""The values of an audit fit together: means, intervals, the accuracies and their confusions, curves.
 
-Somebody who changes a value and everything that follows from it is not found out here, but by a replay.
+A change of a value and of everything that follows from it is not found here, but by a replay.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
 from typing import Any
 
 from unlearn.audit.measures.relearn import Curve, anamnesis
 from unlearn.audit.record.intervals import bounded, share_interval
 from unlearn.audit.record.record import Measurement, Reading
-from unlearn.report.verify.checks import BROKEN, SENSELESS, Check, Fault, all_hold
+from unlearn.report.consistency import CONFUSIONS, WORST, Record, true_classes
+from unlearn.report.verify.checks import Check, Fault, all_hold
 
-Record = Mapping[str, Any]
-ACCURACIES = (  # where the confusions are, and whether it is that of the forget classes
-    ("accuracy-retain", "accuracy-forget", False),
-    ("accuracy-forget", "accuracy-forget", True),
-    ("accuracy-retain-real", "accuracy-retain-real", False),
-)
-TOLERANCE = 1e-7  # of a number in JSON, and between versions of what computes it
+TOLERANCE = 1e-7  # of a number in JSON, and between versions of the libraries that compute it
 
 
 def values(record: Record) -> Iterator[Check]:
-    parts = (
-        ("means and intervals follow from the values", readings),
-        ("the accuracies are those of the confusions", accuracies),
-        ("the relearning curves give the values and the index beside them", curves),
-    )
-    for what, part in parts:
-        try:
-            yield from all_hold(what, part(record))
-        except SENSELESS as error:
-            yield Check(what, BROKEN, f"the values make no sense ({error!r})")
+    yield from all_hold("means and intervals follow from the values", readings(record))
+    yield from all_hold("the accuracies are those of the confusions", accuracies(record))
+    yield from all_hold("the relearning curves give the values and the index beside them", curves(record))
 
 
 def readings(record: Record) -> Iterator[Fault]:
-    confidence = float(record["settings"]["confidence"])
+    confidence = record["settings"]["confidence"]
     for raw in record["measurements"]:
         for subject, reading in Measurement.from_json(raw).readings.items():
-            told = raw["readings"][subject]
-            if not close(reading.mean, told["mean"]):
+            written = raw["readings"][subject]
+            if not close(reading.mean, written["mean"]):
                 yield f"the mean of {raw['name']}, {subject}", "it isn't the mean of its values"
-            if raw["name"].startswith("accuracy-"):
-                continue  # an interval of shares
+            if raw["name"] in CONFUSIONS and raw["name"] != WORST:
+                continue  # its interval is that of a share: see accuracies
             again = Reading.of(reading.values, confidence, raw["details"].get("images"))
             interval = bounded((again.low, again.high), raw["unit"])
-            if not close(interval, (told["low"], told["high"])):
+            if not close(interval, (written["low"], written["high"])):
                 yield f"the interval of {raw['name']}, {subject}", "it doesn't follow from its values"
 
 
 def accuracies(record: Record) -> Iterator[Fault]:
-    """A confusion is that of a subject's first model; its other models saw the same images."""
+    """A confusion matrix is that of a subject's first model. The subject's other models saw the same images."""
     measured = {m["name"]: m for m in record["measurements"]}
-    forgotten = set(record["forget"])
-    for name, matrices_in, kind in ACCURACIES:
-        if matrices_in not in measured:
-            continue
-        confusions = measured[matrices_in]["details"]["confusion"]
-        for subject, told in measured[name]["readings"].items():
-            counts = confusions[subject]
-            rows = [c for c in range(len(counts)) if (c in forgotten) == kind]
-            seen = sum(sum(counts[c]) for c in rows)
-            shares = [value / 100 * seen for model in told["values"] for value in model]
-            if not close(shares[0], sum(counts[c][c] for c in rows)) or not close(shares, [round(s) for s in shares]):
-                yield f"the value of {name}, {subject}", "it isn't that of the confusion matrix beside it"
-                continue
-            right = sum(map(round, shares))
-            interval = share_interval(right, seen * len(shares), float(record["settings"]["confidence"]))
-            if not close(interval, (told["low"], told["high"])):
-                yield f"the interval of {name}, {subject}", "it doesn't follow from its images"
-    for line in record["histograms"]:
-        counts = measured["accuracy-forget"]["details"]["confusion"][line["subject"]]
-        rows = [c for c in range(len(counts)) if (c in forgotten) == (line["images"] == "forget")]
-        if sum(line["counts"]) != sum(sum(counts[c]) for c in rows):
-            yield (
-                f"the histogram of {line['subject']}, {line['images']} images",
-                "it has other images than the confusion",
+    for name, source in CONFUSIONS.items():
+        if name in measured and name != WORST:
+            confusions = measured[source]["details"]["confusion"]
+            yield from accuracy(
+                measured[name], confusions, true_classes(name, record), record["settings"]["confidence"]
             )
+    if "accuracy-forget" not in measured:
+        return
+    confusions = measured["accuracy-forget"]["details"]["confusion"]
+    for subject, written in measured.get(WORST, {"readings": {}})["readings"].items():
+        if not close(written["values"][0][0], highest(confusions[subject], record["forget"])):
+            yield f"the value of {WORST}, {subject}", "it isn't that of the confusion matrix"
+    for line in record["histograms"]:
+        rows = true_classes(f"accuracy-{line['images']}", record)
+        if sum(line["counts"]) != sum(sum(confusions[line["subject"]][c]) for c in rows):
+            where = f"the histogram of {line['subject']}, {line['images']} images"
+            yield where, "it has other images than the confusion matrix"
+
+
+def accuracy(measurement: Record, confusions: Mapping[str, Any], rows: list[int], confidence: float) -> Iterator[Fault]:
+    """The value of each subject, and its interval, are those of the true classes `rows`."""
+    for subject, written in measurement["readings"].items():
+        counts, where = confusions[subject], f"{measurement['name']}, {subject}"
+        seen = sum(sum(counts[c]) for c in rows)
+        right = [value / 100 * seen for model in written["values"] for value in model]
+        if not close(right[0], sum(counts[c][c] for c in rows)) or not close(right, [round(count) for count in right]):
+            yield f"the value of {where}", "it isn't that of the confusion matrix beside it"
+            continue
+        interval = share_interval(sum(map(round, right)), seen * len(right), confidence)
+        if not close(interval, (written["low"], written["high"])):
+            yield f"the interval of {where}", "it doesn't follow from its images"
+
+
+def highest(counts: list[list[int]], forget: list[int]) -> float:
+    """The largest accuracy, in %, of the forget classes that have images."""
+    return max(100 * counts[c][c] / sum(counts[c]) for c in forget if sum(counts[c]))
 
 
 def curves(record: Record) -> Iterator[Fault]:
     for m in record["measurements"]:
-        if not m["name"].startswith("relearn-"):
+        if m["family"] != "relearn":
             continue
         details = m["details"]
-        found = {s: [curve_of(c) for c in lines] for s, lines in details["curves"].items()}
+        found = {subject: [curve_of(raw) for raw in lines] for subject, lines in details["curves"].items()}
         for subject, lines in found.items():
             flat = [value for model in m["readings"][subject]["values"] for value in model]
-            if not close([c.mean for c in lines], flat):
+            if not close([curve.mean for curve in lines], flat):
                 yield f"the values of {m['name']}, {subject}", "they aren't the means of its curves"
-            reached = [[*c.reaches(details["target"])] for c in lines]
-            if not close(reached, [[c["reached"], c["censored"]] for c in details["curves"][subject]]):
+            reached = [[*curve.reaches(details["target"])] for curve in lines]
+            if not close(reached, [[raw["reached"], raw["censored"]] for raw in details["curves"][subject]]):
                 yield f"the steps of {m['name']}, {subject}", "they aren't where its curves reach the target"
         if not close(anamnesis({s: [lines] for s, lines in found.items()}, details["target"]), details["anamnesis"]):
             yield f"the Anamnesis Index of {m['name']}", "it doesn't follow from its curves"
 
 
 def curve_of(raw: Record) -> Curve:
-    steps = tuple(raw["steps"])
-    if len(steps) != len(raw["accuracy"]) or any(b <= a for a, b in pairwise(steps)):
-        raise ValueError("a curve's steps don't ascend")
-    return Curve(steps, tuple(raw["accuracy"]))
+    return Curve(tuple(raw["steps"]), tuple(raw["accuracy"]))
 
 
-def close(found: Any, told: Any) -> bool:
+def close(found: Any, written: Any) -> bool:
     """Equal, as JSON has them, up to the rounding of numbers."""
     if isinstance(found, Mapping):
-        return isinstance(told, Mapping) and set(found) == set(told) and all(close(found[k], told[k]) for k in found)
+        return (
+            isinstance(written, Mapping)
+            and set(found) == set(written)
+            and all(close(found[k], written[k]) for k in found)
+        )
     if isinstance(found, (list, tuple)):
-        if not isinstance(told, (list, tuple)) or len(found) != len(told):
+        if not isinstance(written, (list, tuple)) or len(found) != len(written):
             return False
-        return all(close(a, b) for a, b in zip(found, told, strict=True))
+        return all(close(a, b) for a, b in zip(found, written, strict=True))
     if isinstance(found, bool) or not isinstance(found, (int, float)):
-        return bool(found == told)
-    return isinstance(told, (int, float)) and abs(found - told) <= TOLERANCE * (1 + abs(found))
+        return bool(found == written)
+    return isinstance(written, (int, float)) and abs(found - written) <= TOLERANCE * (1 + abs(found))

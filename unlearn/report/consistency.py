@@ -1,0 +1,170 @@
+"""What a record must have beyond the schema's form, so that it can be judged again and drawn: its parts fit together.
+
+Every check here is something that a record from elsewhere can get wrong and that an audit never does. After them, an error
+while a record is judged or drawn is a bug of this package.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from synth.basics.errors import UserError
+from unlearn.audit.record.record import MASKED, MODEL, SUBJECTS
+
+Record = Mapping[str, Any]
+LARGEST_NUMBER = 1e100  # the square of a larger one might be infinite
+DEEPEST = 50  # levels of lists and objects inside each other
+WORST = "accuracy-forget-worst"
+CONFUSIONS = {  # the measurement that has each accuracy's confusion
+    "accuracy-retain": "accuracy-forget",
+    "accuracy-forget": "accuracy-forget",
+    "accuracy-retain-real": "accuracy-retain-real",
+    WORST: "accuracy-forget",
+}
+RESURRECTED = re.compile(r"resurrection-([a-z-]+)\.png")
+
+
+def check_consistent(record: Record, name: str) -> None:
+    """Raise UserError at the first part of the record that doesn't fit the others. `name` is the file."""
+    for fault in faults(record):
+        raise UserError(f"{name} is not a record that an audit writes: {fault}; make it again with 'unlearn audit'")
+
+
+def faults(record: Record) -> Iterator[str]:
+    yield from leaves(record)
+    yield from settings(record)
+    yield from origin(record["origin"])
+    yield from measurements(record["measurements"])
+    yield from accuracies(record)
+    for measurement in record["measurements"]:
+        if measurement["family"] == "relearn":
+            yield from curves(measurement)
+    yield from drawn(record)
+
+
+def leaves(record: Record) -> Iterator[str]:
+    """Numbers that can be squared, text that can be written to a file, and no deep nesting. Without recursion."""
+    waiting: list[tuple[Any, int]] = [(record, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > DEEPEST:
+            yield f"it has more than {DEEPEST} levels"
+        if isinstance(value, Mapping):
+            waiting += [(part, depth + 1) for pair in value.items() for part in pair]
+        elif isinstance(value, list):
+            waiting += [(part, depth + 1) for part in value]
+        elif isinstance(value, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
+            yield f"{value[:40]!r} is not text"
+        elif isinstance(value, (int, float)) and abs(value) > LARGEST_NUMBER:
+            yield f"it has a number above {LARGEST_NUMBER:g}"
+
+
+def settings(record: Record) -> Iterator[str]:
+    confidence = record["settings"].get("confidence")
+    if not is_number(confidence) or not 0.5 <= confidence < 1:
+        yield "its setting confidence is not between 0.5 and 1"
+    if max(record["forget"]) >= len(record["class_names"]):
+        yield f"it forgets class {max(record['forget'])} of {len(record['class_names'])}"
+
+
+def origin(found: Record) -> Iterator[str]:
+    run, shards = found["run"], found["shards"]
+    if run and not is_counts(run["provenance"].get("samples") or {}):
+        yield "its run has no counts of samples"
+    if run and not all(is_number(line.get("step")) for line in run["metrics"]):
+        yield "its run has metrics without a step"
+    classes = shards["plan"].get("classes") if shards else []
+    if not isinstance(classes, list) or not all(isinstance(c, int) for c in classes):
+        yield "the plan of its shards has no classes"
+
+
+def measurements(found: Sequence[Record]) -> Iterator[str]:
+    names = [m["name"] for m in found]
+    if len(set(names)) < len(names):
+        yield "two of its measurements have one name"
+    for m in found:
+        if MODEL not in m["readings"]:
+            yield f"{m['name']} has no value of this model"
+            continue
+        ours, masked = (m["readings"].get(subject) for subject in (MODEL, MASKED))
+        if masked and count(masked) != count(ours):
+            yield f"{m['name']} has other repeats of this model than of the masked logit"
+        highest = 100 + 1e-6 if m["unit"] == "%" else LARGEST_NUMBER
+        if any(
+            not -highest <= value <= highest for r in m["readings"].values() for row in r["values"] for value in row
+        ):
+            yield f"{m['name']} has a value above 100 %"
+
+
+def accuracies(record: Record) -> Iterator[str]:
+    """Confusion matrices are square, and every accuracy and histogram has the one that it was counted from."""
+    classes = len(record["class_names"])
+    confusions = {m["name"]: m["details"].get("confusion", {}) for m in record["measurements"]}
+    for name, matrices in confusions.items():
+        if any(len(matrix) != classes or {*map(len, matrix)} != {classes} for matrix in matrices.values()):
+            yield f"a confusion of {name} is not {classes} by {classes}"
+            return
+    for m in record["measurements"]:
+        if m["name"] not in CONFUSIONS:
+            continue
+        rows, matrices = true_classes(m["name"], record), confusions.get(CONFUSIONS[m["name"]], {})
+        for subject in m["readings"]:
+            if subject not in matrices or not sum(sum(matrices[subject][c]) for c in rows):
+                yield f"{m['name']} of {subject} has no confusion beside it"
+    yield from histograms(record["histograms"], confusions.get("accuracy-forget", {}))
+
+
+def histograms(found: Sequence[Record], confusions: Record) -> Iterator[str]:
+    for line in found:
+        if line["subject"] not in confusions:
+            yield f"the histogram of {line['subject']} has no confusion beside it"
+        if not line["counts"] or min(line["counts"]) < 0 or line["highest"] <= 0:
+            yield f"the histogram of {line['subject']} has no counts"
+
+
+def true_classes(name: str, record: Record) -> list[int]:
+    """The true classes of the images that an accuracy was counted on: the forget classes, or all others."""
+    forgotten = name in ("accuracy-forget", WORST)
+    return [c for c in range(len(record["class_names"])) if (c in record["forget"]) == forgotten]
+
+
+def curves(m: Record) -> Iterator[str]:
+    """Every value has a curve, and the curves of a measurement have the same steps."""
+    found = m["details"]["curves"]
+    if set(found) != set(m["readings"]):
+        yield f"{m['name']} has not the curves of its subjects"
+        return
+    every = [curve for lines in found.values() for curve in lines]
+    if any(len(found[subject]) != count(reading) for subject, reading in m["readings"].items()):
+        yield f"{m['name']} has not one curve for each value"
+    elif any(curve["steps"] != every[0]["steps"] or len(curve["accuracy"]) != len(curve["steps"]) for curve in every):
+        yield f"the curves of {m['name']} have not the same steps"
+    elif any(later <= earlier for earlier, later in pairwise(every[0]["steps"])):
+        yield f"the steps of {m['name']} do not ascend"
+    elif any(not 0 <= value <= 100 for curve in every for value in curve["accuracy"]):
+        yield f"a curve of {m['name']} is not between 0 and 100 %"
+
+
+def drawn(record: Record) -> Iterator[str]:
+    """A picture of what a model draws belongs to a measurement of it."""
+    measured: Record = next((m["readings"] for m in record["measurements"] if m["name"] == "resurrection"), {})
+    for name in record["pictures"]:
+        found = RESURRECTED.fullmatch(name)
+        if found and found[1] in {s.replace(" ", "-") for s in SUBJECTS} - {s.replace(" ", "-") for s in measured}:
+            yield f"no measurement belongs to the picture {name}"
+
+
+def count(reading: Record) -> int:
+    """The values of a reading, of all models and repeats."""
+    return sum(len(model) for model in reading["values"])
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_counts(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(n, int) and n >= 0 for n in value.values())

@@ -1,0 +1,89 @@
+"""The page's sections that show what everything was made from: the student's run, hashes, real images, settings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from unlearn.report.page import charts
+from unlearn.report.page.charts import Chart
+from unlearn.report.page.first_screen import other_shards
+from unlearn.report.page.tables import Cell, Record, Table, facts, text_row
+from unlearn.report.places import run_provenance
+
+
+def training(record: Record) -> list[Chart] | None:
+    """The curves of the student's run, and what its filters dropped."""
+    run = record["origin"]["run"]
+    if run is None:
+        return None
+    drawn = [Chart(svg, "Over the steps of the run") for svg in charts.training(run["metrics"])]
+    samples = run["provenance"].get("samples")
+    if samples:
+        drawn.append(Chart(charts.filters(samples), "Samples that were kept, and those that each filter dropped"))
+    return drawn or None
+
+
+def inputs(record: Record) -> dict[str, Any]:
+    run, shards = record["origin"]["run"], record["origin"]["shards"]
+    synthesis = {"method": shards["method"], **shards["settings"], **shards["plan"]} if shards else {}
+    audit = {"seed": record["seed"], "device": record["device"], **record["settings"]}
+    folded = {
+        "Settings of the audit": facts("Settings", audit),
+        "Settings of the unlearning run": facts("Settings", run["settings"]) if run else None,
+        "Settings of the synthesis": facts("Settings", synthesis) if shards else None,
+        "Versions": facts("Versions of the audit", record["versions"]),
+    }
+    return {
+        "hashes": facts("SHA-256 of everything that this report rests on", hashes(record)),
+        "ledger": ledger(record) if record["ledger"] else None,
+        "real_images_read": run_provenance(record).get("real_images_read", "unknown"),
+        "sweep": sweep(record),
+        "trained_on": trained_on(record),
+        "folded": {summary: table for summary, table in folded.items() if table},
+    }
+
+
+def hashes(record: Record) -> dict[str, str]:
+    models, shards = record["models"], record["origin"]["shards"]
+    found = {"teacher": models["teacher"]["sha256"], "student": models["student"]["sha256"]}
+    found |= {f"retrained {number}": m["sha256"] for number, m in enumerate(models["references"], 1)}
+    if shards:
+        found["shards' index"] = shards["index_sha256"] or "not complete"
+        found |= {"shards' teacher": shards["teacher_sha256"], **shards["shards"]}
+    if other_shards(record) is not None:
+        found["index of the shards that the run read"] = run_provenance(record).get("index_sha256") or "unknown"
+    found["this record"] = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+    return found
+
+
+def ledger(record: Record) -> Table:
+    rows = []
+    for line in record["ledger"]:
+        cells = [Cell(line["purpose"]), Cell(f"{line['images']:,}"), Cell(line["rows"], code=True, folded=True)]
+        rows.append((f"{line['data']}, {line['split']}", cells))
+    return Table("Every real image that this audit read", ["data", "for", "images", "which"], rows, words=True)
+
+
+def sweep(record: Record) -> dict[str, Any] | None:
+    """The real images that a sweep judged the student on, where the run was part of one."""
+    judged = run_provenance(record).get("judged_on")
+    return {part: judged.get(part) for part in ("images", "split", "data")} if isinstance(judged, dict) else None
+
+
+def trained_on(record: Record) -> Table:
+    models = record["models"]
+    rows = [text_row(name, trained(models[name])) for name in ("teacher", "student")]
+    rows += [text_row(f"retrained {number}", trained(model)) for number, model in enumerate(models["references"], 1)]
+    return Table(
+        "What the models were trained on, as their own cards say", ["model", "data or method"], rows, words=True
+    )
+
+
+def trained(model: Record) -> str:
+    """The data or the method, and the classes that were left out, as the model's own card says."""
+    card = model["training"]
+    without = card.get("without")
+    left_out = f", without {', '.join(map(str, without))}" if isinstance(without, list) and without else ""
+    return f"{card.get('data') or card.get('method') or 'unknown'}{left_out}"

@@ -34,16 +34,10 @@ DIGITS = DataSource("digits", None, False, 32)
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory, _quiet_machine: None) -> Mapping[str, Path]:
-    """Checkpoints: a teacher, and four models retrained without class 0."""
+    """Checkpoints: a teacher, and three models retrained without class 0."""
     folder, data = tmp_path_factory.mktemp("models"), load_images("digits", "train")
     paths = {}
-    for name, without, seed in (
-        ("teacher", (), 0),
-        ("first", (0,), 4),
-        ("second", (0,), 2),
-        ("third", (0,), 3),
-        ("fourth", (0,), 5),
-    ):
+    for name, without, seed in (("teacher", (), 0), ("first", (0,), 4), ("second", (0,), 5), ("third", (0,), 6)):
         model = train_classifier(
             data, "lenet5", TrainSettings(epochs=6, batch_size=64), width=0.5, without=without, seed=seed
         )

@@ -1,9 +1,10 @@
-"""What is left of a class in students of several methods: every measure of `unlearn audit`, beside the retrained models.
+"""What is left of a class in students of several methods: every measure of `unlearn audit`, beside the retrained
+models.
 
-`control` is distilled like `distill`, but from images and logits of a model that never saw the class. A difference between the
-control and the retrained models comes from the recipe. A difference between `distill` and the control comes from what the teacher
-knows about the class. Every audit also judges models whose answer is known: the masked logit, and each retrained model against the
-others.
+`control` is distilled like `distill`, but from images and logits of a model that never saw the class. A difference
+between the control and the retrained models comes from the recipe. A difference between `distill` and the control comes
+from what the teacher knows about the class. Every audit also judges models whose answer is known: the masked logit, and
+each retrained model against the others.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ BRIEF = {
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What is the same for every seed. `size` has the sizes of the rows. Its two values of images per class belong to two runs of
-    shards: the monitors hold out images of the first, `distill` learns from the second.
+    """What is the same for every seed. `size` has the sizes of the rows. Its two values of images per class belong to
+    two runs of shards: the monitors hold out images of the first, `distill` learns from the second.
     """
 
     arch: str
@@ -136,7 +137,9 @@ def audit_students(students: list[str], case: Case, retrained: list[Path], brief
 
 
 def together(students: list[str], case: Case) -> dict[Path | None, list[str]]:
-    """Students grouped by the retrained model that may not be their reference, because they were made from it or are it."""
+    """Students grouped by the retrained model that may not be their reference, because they were made from it or are
+    it.
+    """
     found: dict[Path | None, list[str]] = {}
     for name in students:
         found.setdefault(case.retrained if name in (CONTROL, RETRAINED) else None, []).append(name)

@@ -48,7 +48,9 @@ class JobError(Exception):
 
 
 def in_parallel(jobs: Iterable[Job], workers: int | None = None) -> dict[Path, str]:
-    """Run one single-threaded job per core (small networks gain nothing from a second thread). Returns each failed file and why."""
+    """Run one single-threaded job per core (small networks gain nothing from a second thread). Returns each failed file
+    and why.
+    """
     failed: dict[Path, str] = {}
 
     def attempt(job: Job) -> None:

@@ -75,7 +75,9 @@ def evaluated(out: Path, seed: int, size: int, data: Data) -> list[dict[str, obj
 
 
 def accuracies(folder: Path, student: Path, forget: str, data: Data) -> dict[str, tuple[float, float]]:
-    """Retain and forget accuracy of the folder's teacher and retrained model and of the student, on the real test set."""
+    """Retain and forget accuracy of the folder's teacher and retrained model and of the student, on the real test
+    set.
+    """
     reference = folder / f"retrained-{forget}.safetensors"
     models = ["--teacher", folder / "teacher.safetensors", "--reference", reference]
     command = [

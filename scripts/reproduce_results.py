@@ -38,7 +38,9 @@ def of_model(name: str, path: Path, folder: Path, data: Data, forget: int) -> Re
 
 
 def of_run(row: Row, folder: Path, data: Data, forget: int) -> Result:
-    """The student that the monitor chose without data, the step where it would have stopped, and all checks on the test set."""
+    """The student that the monitor chose without data, the step where it would have stopped, and all checks on the test
+    set.
+    """
     facts = json.loads((folder / row.name / "provenance.json").read_text())
     chosen, stopped = choice(read_metrics(folder / row.name))
     course = curve(row.name, kept_students(folder / row.name), folder, data, forget)
@@ -69,7 +71,9 @@ def kept_students(run: Path) -> dict[int, Path]:
 
 
 def choice(metrics: list[dict[str, float]]) -> tuple[int, int | None]:
-    """The step whose student the monitor keeps, and the step at which it stops, or None. Both come from hold-outs only."""
+    """The step whose student the monitor keeps, and the step at which it stops, or None. Both come from hold-outs
+    only.
+    """
     from unlearn.run.monitor import StoppingRule
     from unlearn.settings import LoopSettings
 

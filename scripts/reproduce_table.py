@@ -1,7 +1,8 @@
 """Every method on one teacher, class 0 forgotten: make the runs, evaluate them, then make the table.
 
-Methods run to their end and keep the student of every check. The monitor's rule is then applied to the run's own metrics: where
-it would have stopped, and which student it would have kept. Accuracies on real test images are added after that.
+Methods run to their end and keep the student of every check. The monitor's rule is then applied to the run's own
+metrics: where it would have stopped, and which student it would have kept. Accuracies on real test images are added
+after that.
 """
 
 from __future__ import annotations

@@ -74,7 +74,9 @@ def ablation_table(results: Sequence[Result], rows: Sequence[Row]) -> str:
 
 
 def equal_steps_table(results: Sequence[Result], rows: Sequence[Row]) -> str:
-    """Each run's student at its last check within the given number of student steps; a dash where the run was shorter."""
+    """Each run's student at its last check within the given number of student steps; a dash where the run was
+    shorter.
+    """
     lines = [f"| | {' | '.join(f'{n:,}' for n in STUDENT_STEPS)} |", "|---" * (len(STUDENT_STEPS) + 1) + "|"]
     for row in rows:
         found = named(results, row.name)

@@ -60,7 +60,9 @@ def running_statistics(layer: _BatchNorm) -> tuple[Tensor, Tensor]:
 
 
 def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance per channel of (N, C, ...), from E[x] and E[x²]: ten times as fast as `var_mean` on a CPU."""
+    """Mean and biased variance per channel of (N, C, ...), from E[x] and E[x²]: ten times as fast as `var_mean` on a
+    CPU.
+    """
     dims = [d for d in range(x.dim()) if d != 1]
     wide = torch.promote_types(x.dtype, torch.float32)
     mean, second = x.mean(dims, dtype=wide), x.square().mean(dims, dtype=wide)

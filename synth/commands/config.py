@@ -17,7 +17,9 @@ Options = Callable[[Mapping[str, Any]], Mapping[str, Any]]  # the file's content
 
 
 def config_option(written: str, options_of: Options = lambda content: content) -> Decorator:
-    """The option. `written` is the file's name for the help; `options_of` gives the options that the file stands for."""
+    """The option. `written` is the file's name for the help; `options_of` gives the options that the file stands
+    for.
+    """
 
     def read(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
         if path is None:
@@ -43,7 +45,9 @@ def config_option(written: str, options_of: Options = lambda content: content) -
 
 
 def unlike_defaults(values: Mapping[str, Any], defaults: Any) -> dict[str, Any]:
-    """The values that differ from these settings. A default need not be given, and beside others it may have no effect."""
+    """The values that differ from these settings. A default need not be given, and beside others it may have no
+    effect.
+    """
     return {name: value for name, value in values.items() if value != getattr(defaults, name, None)}
 
 

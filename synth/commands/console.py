@@ -23,7 +23,8 @@ class Console(click.Group):
         return list(self.commands)  # in the order of the work, not of the alphabet
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        # SIGTERM acts as Ctrl-C does, also where a shell's `&` ignores Ctrl-C: spot machines get SIGTERM and a little time.
+        # SIGTERM acts as Ctrl-C does, also where a shell's `&` ignores Ctrl-C: spot machines get SIGTERM and a little
+        # time.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         kwargs["standalone_mode"] = False
         try:

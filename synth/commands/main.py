@@ -29,8 +29,8 @@ TUNED = "tuned"  # the preset of each method's defaults
 def main() -> None:
     """Generate training images from a checkpoint and publish them as WebDataset shards.
 
-    Every option can also come from the environment: SYNTH_TEACHER sets --teacher, and so on (SYNTH_PREVIEW_OUT sets the --out of
-    preview).
+    Every option can also come from the environment: SYNTH_TEACHER sets --teacher, and so on (SYNTH_PREVIEW_OUT sets the
+    --out of preview).
     """
 
 

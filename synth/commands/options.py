@@ -141,7 +141,9 @@ def show_default(value: Any) -> str:
 
 
 def settings_from_flags(base: Any, flags: Mapping[str, Any], method: str) -> Any:
-    """`base` with the flags that were given. Raises UsageError for a flag that the method doesn't have, or out of range."""
+    """`base` with the flags that were given. Raises UsageError for a flag that the method doesn't have, or out of
+    range.
+    """
     given = {name: value for name, value in flags.items() if value is not None}
     known = {field.name for field in dataclasses.fields(base)}
     for name in given:

@@ -55,7 +55,9 @@ def counts_of(notes: list[dict[str, Any]]) -> GateCounts:
 
 
 def shortfall(teacher: Classifier, images: Tensor, labels: Tensor, gate: QualityGate) -> Tensor:
-    """How far each image misses the bounds, (N,): summed over the bounds, in their own units; 0 if it meets them all."""
+    """How far each image misses the bounds, (N,): summed over the bounds, in their own units; 0 if it meets them
+    all.
+    """
     log_p = by_rows(partial(predict, teacher), GATE_BATCH, images).double().log_softmax(1)
     total = torch.zeros(len(images), dtype=torch.float64)
     if gate.confidence is not None:

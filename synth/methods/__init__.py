@@ -10,8 +10,8 @@
     synthesise(teacher, labels_B, settings, rng, network) -> uint8 images (B, C, H, W)
                                   makes one image per label, on the teacher's device
 
-`rng` is a torch.Generator on the CPU and the only source of randomness. `network` is what `prepare` returned. No call depends on
-an earlier one. Other packages add a method by an entry point in the group below (docs/extending.md).
+`rng` is a torch.Generator on the CPU and the only source of randomness. `network` is what `prepare` returned. No call
+depends on an earlier one. Other packages add a method by an entry point in the group below (docs/extending.md).
 """
 
 from synth.basics.plugins import Plugins

@@ -1,4 +1,6 @@
-"""Shards from elsewhere: whatever their bytes are, decoding returns samples or raises a UserError that names the shard."""
+"""Shards from elsewhere: whatever their bytes are, decoding returns samples or raises a UserError that names the
+shard.
+"""
 
 import io
 import json

@@ -161,7 +161,8 @@ def test_the_names_are_known_without_torch() -> None:
     assert done.stdout.split() == ["lenet5", "allcnn", "resnet20", "False"]
 
 
-# The first bytes of the hash of each network's state dict, keys and initial weights of seed 0, before they had a file each.
+# The first bytes of the hash of each network's state dict, keys and initial weights of seed 0, before they had a file
+# each.
 INITIAL = {"lenet5": "2c57d84a0312", "allcnn": "5b5171f673e9", "resnet20": "7fcefcb6cf68"}
 
 

@@ -99,8 +99,8 @@ def audit(
 ) -> None:
     """Measure what STUDENT still knows of the classes. STUDENT is a checkpoint or a run folder.
 
-    The audit runs every measure that the inputs allow. It lists each measure that it could not run, and the input that is
-    missing. It judges by stated rules, against models that were retrained without the classes. Several students are
+    The audit runs every measure that the inputs allow. It lists each measure that it could not run, and the input that
+    is missing. It judges by stated rules, against models that were retrained without the classes. Several students are
     audited one after the other, each into a folder of its name in --out; the other models are measured once.
     """
     settings = settings_from_flags(AuditSettings(), flags, "audit")
@@ -136,7 +136,9 @@ def audit(
 
 
 def folders(students: Sequence[Path], out: Path) -> dict[Path, Path]:
-    """Where each student's audit goes: `out` itself, or with several students a folder in it, named after the run or checkpoint."""
+    """Where each student's audit goes: `out` itself, or with several students a folder in it, named after the run or
+    checkpoint.
+    """
     if len(students) == 1:
         return {students[0]: out}
     found: dict[Path, Path] = {}

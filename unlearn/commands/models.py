@@ -138,7 +138,9 @@ def evaluate(
     device: str,
     threads: int | None,
 ) -> None:
-    """Show MODEL's accuracy on real test images. Tables give retain and forget accuracy, each class, and the confusion matrix."""
+    """Show MODEL's accuracy on real test images. Tables give retain and forget accuracy, each class, and the confusion
+    matrix.
+    """
     from synth.basics.device import machine
     from unlearn.data import DataSource
     from unlearn.evaluate import evaluate as evaluate_checkpoints

@@ -1,4 +1,6 @@
-"""One command per unlearning method, made from what the method's file declares; and the request that its options spell."""
+"""One command per unlearning method, made from what the method's file declares; and the request that its options
+spell.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +106,9 @@ def options_of_run(content: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def request_of(name: str, options: Mapping[str, Any]) -> Any:
-    """The request to `unlearn.run.carry_out.unlearn` that a command's options spell. Raises UsageError where one is wrong."""
+    """The request to `unlearn.run.carry_out.unlearn` that a command's options spell. Raises UsageError where one is
+    wrong.
+    """
     method = METHODS.declared(name)
     preset = options.get("preset")
     check_settings(method, method.PRESETS[preset] if preset else method.SETTINGS(), name, options)

@@ -1,13 +1,14 @@
 """Adaptive DeepInversion in the loop: the student's disagreement steers what is synthesised next (Yin et al. 2020).
 
-It needs the teacher only and works in rounds. Each round makes new images of the retain classes, by DeepInversion with one
-more term,
+It needs the teacher only and works in rounds. Each round makes new images of the retain classes, by DeepInversion with
+one more term,
 
     min_x  R_DeepInversion(x) + α_c (1 - JS(T(x) || S(x))),     JS = ½ KL(p || m) + ½ KL(q || m),  m = ½ (p + q),
 
-so that teacher and student disagree on the new images. Then it trains the student on all images so far. The first round has
-no such term, because the student is untrained. The teacher labels exactly what the student sees, blended and shifted, and
-the forget classes are removed from its distribution. Labels of the unblended images are far worse: 88 % against 99 %.
+so that teacher and student disagree on the new images. Then it trains the student on all images so far. The first round
+has no such term, because the student is untrained. The teacher labels exactly what the student sees, blended and
+shifted, and the forget classes are removed from its distribution. Labels of the unblended images are far worse: 88 %
+against 99 %.
 """
 
 from __future__ import annotations

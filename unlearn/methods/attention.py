@@ -19,7 +19,9 @@ Pairs = tuple[
 
 @contextmanager
 def watch_layers(model: Classifier, names: list[str]) -> Iterator[dict[str, Tensor]]:
-    """The outputs of the named layers in the last forward pass inside the `with` block. The hooks are removed at its end."""
+    """The outputs of the named layers in the last forward pass inside the `with` block. The hooks are removed at its
+    end.
+    """
     outputs: dict[str, Tensor] = {}
     layers = dict(model.net.named_modules())
     handles = [layers[name].register_forward_hook(keep_output(name, outputs)) for name in names]
@@ -40,8 +42,9 @@ def keep_output(name: str, outputs: dict[str, Tensor]):  # type: ignore[no-untyp
 def attention_loss(teacher_maps: list[Tensor], student_maps: list[Tensor]) -> Tensor:
     """Σ_l mean_n mean_hw ( f(A_l^T) / ||f(A_l^T)|| - f(A_l^S) / ||f(A_l^S)|| )²,  f(A) = mean_c A², a scalar.
 
-    Each map is (N, C, H, W); teacher and student may differ in C. The paper writes the norm of the difference. Its code, like
-    that of attention transfer (Zagoruyko & Komodakis 2017), takes the mean square, and so the published weight of 250 does.
+    Each map is (N, C, H, W); teacher and student may differ in C. The paper writes the norm of the difference. Its
+    code, like that of attention transfer (Zagoruyko & Komodakis 2017), takes the mean square, and so the published
+    weight of 250 does.
     """
     pairs = zip(teacher_maps, student_maps, strict=True)
     return torch.stack([(attention(t) - attention(s)).square().mean() for t, s in pairs]).sum()
@@ -57,7 +60,8 @@ def layer_pairs(teacher: Classifier, student: Classifier, chosen: str) -> Pairs:
     """The layers to compare.
 
     Args:
-        chosen: names separated by commas, written `teacher_name=student_name` if they differ. Empty for the default: every
+        chosen: names separated by commas, written `teacher_name=student_name` if they differ. Empty for the default:
+        every
             ReLU if both networks have the same ones, else the last ReLU at each map size that both networks have.
 
     Raises:

@@ -94,7 +94,8 @@ def trains_on_shards(settings: DistillSettings) -> bool:
 
 
 def training_filters(forget: tuple[int, ...], settings: DistillSettings) -> dict[str, Filter]:
-    """The filters that a sample has to pass before the student sees it. Each has a name, for the counts of what it drops.
+    """The filters that a sample has to pass before the student sees it. Each has a name, for the counts of what it
+    drops.
 
     The post-filter corrects the teacher's logits instead of dropping samples.
     """
@@ -121,10 +122,10 @@ def start(inputs: Inputs, settings: DistillSettings) -> Distillation:
 class Distillation:
     """Minimise KL(q || S(x)) for `settings.steps` steps; q is the teacher's distribution without the forget classes.
 
-    Each shard allows its share of the steps, and the last shard allows the last step. So the student trains on a run that is
-    still being written as far as its published shards allow. The learning rate follows the steps, so the work is the same as
-    on a finished run. On a finished run the student is a function of the seed; on a run that is still being written it also
-    depends on when the shards appear.
+    Each shard allows its share of the steps, and the last shard allows the last step. So the student trains on a run
+    that is still being written as far as its published shards allow. The learning rate follows the steps, so the work
+    is the same as on a finished run. On a finished run the student is a function of the seed; on a run that is still
+    being written it also depends on when the shards appear.
 
     Args:
         inputs: with `pools`: the same pool each time it has grown, or one pool for a finished run.
@@ -225,7 +226,9 @@ def part_of(samples: Batch, begin: int, end: int) -> Batch:
 
 
 class Rows:
-    """The rows of batches. Each pass over the samples has a new order and no small last batch; growing starts a new pass."""
+    """The rows of batches. Each pass over the samples has a new order and no small last batch; growing starts a new
+    pass.
+    """
 
     def __init__(self, batch_size: int, rng: torch.Generator) -> None:
         self.batch_size, self.rng = batch_size, rng

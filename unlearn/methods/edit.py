@@ -1,4 +1,5 @@
-"""Editing in place: the baselines that a method has to beat. The teacher's weights, which hold the forget classes, are changed.
+"""Editing in place: the baselines that a method has to beat. The teacher's weights, which hold the forget classes, are
+changed.
 
 masked-logit     the last layer gives the forget classes' logits a large negative constant. Nothing is forgotten.
 last-layer       only the last layer is trained again, from random weights, on synthetic retain data. The features stay.

@@ -1,12 +1,13 @@
 """Error-minimising and error-maximising noise: unlearning from the teacher's weights only (Chundawat et al. 2023).
 
-For a forget class f, noise is optimised until the teacher is most wrong about it; for a retain class r, until the teacher is
-most certain of it:
+For a forget class f, noise is optimised until the teacher is most wrong about it; for a retain class r, until the
+teacher is most certain of it:
 
     N_f = argmax_N  CE(T(N), f) - λ mean_n ||N_n||²         N_r = argmin_N  CE(T(N), r) + λ mean_n ||N_n||²
 
-The impair phase trains the teacher on N_f, labelled f, together with N_r. The repair phase trains it on N_r only. So here a
-forget class is a target, by design, on noise that looks nothing like the class. No other method has such a target.
+The impair phase trains the teacher on N_f, labelled f, together with N_r. The repair phase trains it on N_r only. So
+here a forget class is a target, by design, on noise that looks nothing like the class. No other method has such a
+target.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from unlearn.methods.student import copy_of
 
 @dataclass(frozen=True, kw_only=True)
 class EMMNSettings(ComputeSettings):
-    """Error-minimising and -maximising noise. The defaults are those of UNSIR, its predecessor, whose authors published more."""
+    """Error-minimising and -maximising noise. The defaults are those of UNSIR, its predecessor, whose authors published
+    more.
+    """
 
     noise_per_class: int = setting(256, "noise images per class", at_least=1, rare=True)
     noise_steps: int = setting(40, "Adam steps per class for its noise", at_least=1)

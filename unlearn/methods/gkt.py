@@ -7,17 +7,17 @@ It needs the teacher only (Chundawat et al. 2023). The generator G and the stude
 
 With other settings, the same loop is ISPF (`unlearn.methods.ispf`) or a mixture of both.
 
-The published code has four accidents. The defaults leave them out; `--preset published` repeats them:
-- The student is never in train mode, so batch norm works with its initial statistics.
-- The KL divergences of the student and of the generator are divided by K as well. At ten classes, the published β of 250 is
+The published code has four accidents. The defaults leave them out; `--preset published` repeats them: - The student is
+never in train mode, so batch norm works with its initial statistics. - The KL divergences of the student and of the
+generator are divided by K as well. At ten classes, the published β of 250 is
   therefore 2,500 in the equation's units, and the generator's gradient is clipped only when it is ten times as large.
-- All steps of a round, the generator's too, see the same noise.
-- The schedule of the generator's learning rate always gets the loss of the untrained student. So the rate halves every 150
+- All steps of a round, the generator's too, see the same noise. - The schedule of the generator's learning rate always
+gets the loss of the untrained student. So the rate halves every 150
   rounds, whatever happens.
 
-The published code halves the student's rate when the loss on real retain images has stalled, and chooses its stop by real
-images. Here both use the synthetic hold-out. The published code also clips the student's gradient, which the paper does not
-mention: the preset clips it, the defaults do not.
+The published code halves the student's rate when the loss on real retain images has stalled, and chooses its stop by
+real images. Here both use the synthetic hold-out. The published code also clips the student's gradient, which the paper
+does not mention: the preset clips it, the defaults do not.
 """
 
 from __future__ import annotations
@@ -156,9 +156,9 @@ PRESETS: dict[str, GKTSettings] = {
         schedule="plateau",
         generator_half_life=150,
     ),
-    # Our own, without attention and with a wide gate: the generator learns the teacher's batch-norm statistics, the teacher
-    # labels blends, and the forget classes are removed from its labels. LeNet5, MNIST, forget class 0, one seed, measured
-    # on 10,000 training images: retain 98.67 % and forget 0 % after 300 rounds, retain 97.4 % after 100.
+    # Our own, without attention and with a wide gate: the generator learns the teacher's batch-norm statistics, the
+    # teacher labels blends, and the forget classes are removed from its labels. LeNet5, MNIST, forget class 0, one
+    # seed, measured on 10,000 training images: retain 98.67 % and forget 0 % after 300 rounds, retain 97.4 % after 100.
     "tuned": GKTSettings(
         rounds=300,
         batch_size=128,
@@ -305,7 +305,9 @@ class GKT:
             self.generator_optimiser.param_groups[0]["lr"] = rate
 
     def copy_generator(self, number: int) -> None:
-        """Keep the generator of 50 to 100 rounds ago. It is restored if none of the present generator's images pass the gate."""
+        """Keep the generator of 50 to 100 rounds ago. It is restored if none of the present generator's images pass the
+        gate.
+        """
         if number % REMEMBERED == 0:
             self.earlier_generator.load_state_dict(self.recent_generator.state_dict())
             self.recent_generator.load_state_dict(self.generator.state_dict())
@@ -343,11 +345,12 @@ class GKT:
         return {"generator_loss": loss.detach(), "disagreement": adversarial.detach()}
 
     def generators_gain(self, teacher_logits: Tensor, student_logits: Tensor, inhibited: tuple[int, ...]) -> Tensor:
-        """The student's loss without attention, with the same targets, temperature and reduction; (N, K) twice to a scalar.
+        """The student's loss without attention, with the same targets, temperature and reduction; (N, K) twice to a
+        scalar.
 
-        A mask or a post-filter removes the forget classes here too. Otherwise the student would always disagree most about
-        these classes, since it never learns them, and the generator would make images of little else. With inhibition the
-        generator gains nothing from these classes, so the teacher's own answers are used.
+        A mask or a post-filter removes the forget classes here too. Otherwise the student would always disagree most
+        about these classes, since it never learns them, and the generator would make images of little else. With
+        inhibition the generator gains nothing from these classes, so the teacher's own answers are used.
         """
         settings, classes = self.settings, teacher_logits.shape[1]
         temperature = settings.temperature
@@ -413,7 +416,9 @@ class GKT:
         return (logits / settings.temperature).softmax(1)
 
     def gate(self, logits: Tensor) -> Tensor:
-        """The rows of the logits (N, K) that pass the gate and the entropy filter. Both work on the CPU: MPS has no float64."""
+        """The rows of the logits (N, K) that pass the gate and the entropy filter. Both work on the CPU: MPS has no
+        float64.
+        """
         view = View(logits.detach().cpu(), torch.empty(0))
         temperature = 1.0 if self.settings.mask else self.settings.temperature  # masked targets have no forget class
         passed = ForgetShareBelow(self.inputs.forget, self.settings.gate, temperature)(view)
@@ -426,7 +431,9 @@ class GKT:
         return torch.randn(size, generator=self.rng).to(self.inputs.device)
 
     def count_empty(self) -> None:
-        """After `empty_batches` batches, restore an earlier generator; after as many more, the first one; then StuckError."""
+        """After `empty_batches` batches, restore an earlier generator; after as many more, the first one; then
+        StuckError.
+        """
         patience = self.settings.empty_batches
         self.empty[0] += 1
         if self.empty[0] < patience:

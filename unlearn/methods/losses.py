@@ -10,9 +10,8 @@ def divergence(targets: Tensor, logits: Tensor, temperature: float = 1.0, reduct
     """τ² mean_n KL(q_n || softmax(z_n / τ)), a scalar in nats; for one-hot targets, the cross-entropy.
 
     Args:
-        targets: distributions q (N, K), computed at the same temperature.
-        logits: z (N, K).
-        reduction: `batchmean` is the equation. `mean`, the default of `F.kl_div`, divides by K as well; published weights
+        targets: distributions q (N, K), computed at the same temperature. logits: z (N, K). reduction: `batchmean` is
+        the equation. `mean`, the default of `F.kl_div`, divides by K as well; published weights
             of other loss terms assume it.
     """
     loss = temperature**2 * F.kl_div((logits / temperature).log_softmax(1), targets, reduction="batchmean")

@@ -1,4 +1,6 @@
-"""Masking: the logits of the forget classes are set so low that they never win. It forgets nothing; audits compare with it."""
+"""Masking: the logits of the forget classes are set so low that they never win. It forgets nothing; audits compare with
+it.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def refuse_unmaskable(inputs: Inputs) -> None:
 
 @torch.no_grad()
 def check_masked(masked: Classifier, forget: tuple[int, ...]) -> None:
-    """Raise UserError if the model's answers do not show the mask, for example because a ReLU follows the last layer."""
+    """Raise UserError if the model's answers do not show the mask, for example because a ReLU follows the last
+    layer.
+    """
     gray = torch.full((1, *masked.card.input_shape), 0.5, device=masked.mean.device)
     logits = masked(gray)[0]
     retain = [c for c in range(masked.card.num_classes) if c not in forget]

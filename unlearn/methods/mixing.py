@@ -31,7 +31,9 @@ def pairing(x: Tensor, alpha: float, rng: torch.Generator) -> tuple[float, Tenso
 
 
 def gamma_variates(alpha: float, rng: torch.Generator) -> Tensor:
-    """Two variates of Gamma(alpha), (2,). `torch.distributions` draws from PyTorch's global source, which is `rng` meanwhile."""
+    """Two variates of Gamma(alpha), (2,). `torch.distributions` draws from PyTorch's global source, which is `rng`
+    meanwhile.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(rng.get_state())
         variates = Gamma(torch.full((2,), alpha), torch.ones(())).sample()

@@ -1,7 +1,7 @@
 """What a record must have beyond the schema's form, so that it can be judged again and drawn: its parts fit together.
 
-Every check here is something that a record from elsewhere can get wrong and that an audit never does. After them, an error
-while a record is judged or drawn is a bug of this package.
+Every check here is something that a record from elsewhere can get wrong and that an audit never does. After them, an
+error while a record is judged or drawn is a bug of this package.
 """
 
 from __future__ import annotations

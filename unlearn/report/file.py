@@ -1,6 +1,7 @@
 """A report in a file: its record, its text and its pictures, read once.
 
-The record lies inside the page as JSON that no HTML parser can leave. It is read back out of a page, or out of an audit.json.
+The record lies inside the page as JSON that no HTML parser can leave. It is read back out of a page, or out of an
+audit.json.
 """
 
 from __future__ import annotations

@@ -57,7 +57,8 @@ def locate(record: Mapping[str, Any], places: Places) -> Located:
     """Where the audit's files are now.
 
     Raises:
-        UsageError: a file that the user names isn't there, or the user names more or fewer references than the audit had.
+        UsageError: a file that the user names isn't there, or the user names more or fewer references than the audit
+        had.
     """
     check_places(record, places)
     models = record["models"]

@@ -1,4 +1,6 @@
-"""Reading the files of a report. Anyone can write a report, so a path in it may lead to a device, a pipe, or nowhere."""
+"""Reading the files of a report. Anyone can write a report, so a path in it may lead to a device, a pipe, or
+nowhere.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ PIECE = 2**20  # bytes
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file for reading. Raises OSError for anything else: a device may never end, and a pipe may never begin."""
+    """Open a regular file for reading. Raises OSError for anything else: a device may never end, and a pipe may never
+    begin.
+    """
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a folder raises an error that says so
         raise OSError(errno.EINVAL, "it is not a regular file")

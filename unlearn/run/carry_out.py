@@ -96,7 +96,8 @@ class Samples:
 def unlearn(request: Request, say: Callable[[str], None]) -> None:
     """Run the method, or resume its run, and write its folder. `say` gets lines for a person.
 
-    What cannot work is refused before the folder is changed. A run that is complete is left as it is, and no shard is decoded.
+    What cannot work is refused before the folder is changed. A run that is complete is left as it is, and no shard is
+    decoded.
 
     Raises:
         UserError: with the cause and the cure.
@@ -206,8 +207,8 @@ def check_networks(request: Request, opened: Opened, card: ModelCard) -> None:
 def claim_of(request: Request, module: Any, opened: Opened) -> dict[str, Any]:
     """What settings.json holds: all that the student depends on, and where its inputs were (`PLACES`).
 
-    The index of shards that are still being made has no hash yet, so a method that may follow them claims the run of shards
-    by what synth was asked to make.
+    The index of shards that are still being made has no hash yet, so a method that may follow them claims the run of
+    shards by what synth was asked to make.
     """
     return {
         "method": request.method,
@@ -274,7 +275,8 @@ def start(
 ) -> tuple[Method, Monitor | None]:
     """The method at work and its monitor.
 
-    Raises UsageError if the method needs the monitor and there is none, and what the method finds wrong with its inputs.
+    Raises UsageError if the method needs the monitor and there is none, and what the method finds wrong with its
+    inputs.
     """
     monitor = Monitor(samples.held_out, request.forget, request.loop) if samples.held_out else None
     why = methods.why_monitor(module, request.settings)
@@ -332,7 +334,9 @@ def carry_out(
 
 
 def conclude(folder: RunFolder, result: Outcome, facts: Mapping[str, Any]) -> Path:
-    """Write the student and its provenance, and return the student's file. Raises HopelessError if the method broke off."""
+    """Write the student and its provenance, and return the student's file. Raises HopelessError if the method broke
+    off.
+    """
     path = folder.save_student(result.student)
     ours = {"ended": result.ended, "student_step": result.step, "seconds": round(result.seconds, 3)}
     folder.save_provenance({**facts, **ours})

@@ -49,8 +49,8 @@ class RunFolder:
     def check(self, claim: Mapping[str, Any], *, overwrite: bool = False, resume: bool = False) -> None:
         """Raise UsageError if a run with these settings may not have the folder.
 
-        A folder with files is taken only to overwrite or to resume a run, and only if all its files are a run's. A run is
-        resumed only with its own settings.
+        A folder with files is taken only to overwrite or to resume a run, and only if all its files are a run's. A run
+        is resumed only with its own settings.
 
         Args:
             claim: the settings of the run, as settings.json will hold them.
@@ -66,7 +66,9 @@ class RunFolder:
             self.check_settings(claim)
 
     def check_settings(self, claim: Mapping[str, Any]) -> None:
-        """Raise UsageError if the run in the folder has other settings. Its inputs may have moved: their hashes count."""
+        """Raise UsageError if the run in the folder has other settings. Its inputs may have moved: their hashes
+        count.
+        """
         before, now = self.settings(), json.loads(json.dumps(claim))
         names = {*before, *now}.difference(PLACES)
         differing = sorted(name for name in names if before.get(name) != now.get(name))
@@ -118,7 +120,9 @@ class RunFolder:
         return state
 
     def save_provenance(self, facts: Mapping[str, Any]) -> None:
-        """Write what the student was made from, and its hash. This file is written last: with it the run is complete."""
+        """Write what the student was made from, and its hash. This file is written last: with it the run is
+        complete.
+        """
         digest = hashlib.sha256(self.store.read(STUDENT)).hexdigest()
         ours = {"student_sha256": digest, "versions": package_versions()}
         self.write_json(PROVENANCE, {**facts, **ours})

@@ -1,7 +1,7 @@
 """The loop that every method runs in: steps, metrics, checkpoints, the monitor, and the choice of the student to keep.
 
-Everything that a method changes is in its `parts`, so a checkpoint of the parts is a checkpoint of the run: a resumed run
-gives the same bytes as one that was never interrupted.
+Everything that a method changes is in its `parts`, so a checkpoint of the parts is a checkpoint of the run: a resumed
+run gives the same bytes as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def run_method(
     done = restore(method, monitor, checkpoint) if checkpoint else Progression()
     started = time.monotonic() - done.seconds
     ended, failure = "finished", None
-    # Only networks with dropout draw from torch's global random source. Each step seeds it, so its state need not be saved.
+    # Only networks with dropout draw from torch's global random source. Each step seeds it, so its state need not be
+    # saved.
     device = method.student.mean.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         while done.step < method.steps and not (monitor and monitor.forget_class_is_back):
@@ -101,7 +102,9 @@ def run_method(
 
 
 def check(method: Method, values: Mapping[str, Tensor], done: Progression) -> dict[str, float]:
-    """Return the values as floats, and keep a copy of the student. Raises StuckError if a value or a network is not finite."""
+    """Return the values as floats, and keep a copy of the student. Raises StuckError if a value or a network is not
+    finite.
+    """
     record = {name: float(value) for name, value in values.items()}
     networks = {name: part for name, part in method.parts.items() if isinstance(part, nn.Module)}
     unsound = [f"its {name}" for name, value in record.items() if not math.isfinite(value)]

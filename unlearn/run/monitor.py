@@ -20,8 +20,9 @@ from unlearn.settings import LoopSettings
 class StoppingRule:
     """Chooses which check's student to keep and when to stop, from two values on the hold-out.
 
-    The best student has the highest retain value among those whose forget value is within the bound. A student that starts
-    from the teacher, or untrained, may begin above the bound: the forget class can only come back after it was within.
+    The best student has the highest retain value among those whose forget value is within the bound. A student that
+    starts from the teacher, or untrained, may begin above the bound: the forget class can only come back after it was
+    within.
     """
 
     forget_bound: float
@@ -50,15 +51,15 @@ class Monitor:
     """Watches the forget class on synthetic images, and keeps the best student from before the class comes back.
 
     It measures, in per cent except for the loss:
-        holdout_forget: of the forget classes' images, those that the student assigns to a forget class.
-        holdout_near: of the forget classes' images, those with a forget class among the student's `top` likeliest answers.
-        holdout_retain: of the retain classes' images, those on which the student agrees with the teacher.
-        holdout_loss: the student's cross-entropy on the retain classes' images, in nats.
+        holdout_forget: of the forget classes' images, those that the student assigns to a forget class. holdout_near:
+        of the forget classes' images, those with a forget class among the student's `top` likeliest answers.
+        holdout_retain: of the retain classes' images, those on which the student agrees with the teacher. holdout_loss:
+        the student's cross-entropy on the retain classes' images, in nats.
 
-    The stopping rule uses `holdout_near`: a class comes back as a second guess first, and on real images before it does on
-    synthetic ones. Measured with AllCNN at an eighth of its width, MNIST and GKT as published, at rounds 1080, 1160 and 1280:
-    of 6,000 real training images 2, 26 and 47 % are called 0 again; of the synthetic ones 0, 0 and 1 %, while `holdout_near`
-    is 2, 6 and 14 %.
+    The stopping rule uses `holdout_near`: a class comes back as a second guess first, and on real images before it does
+    on synthetic ones. Measured with AllCNN at an eighth of its width, MNIST and GKT as published, at rounds 1080, 1160
+    and 1280: of 6,000 real training images 2, 26 and 47 % are called 0 again; of the synthetic ones 0, 0 and 1 %, while
+    `holdout_near` is 2, 6 and 14 %.
     """
 
     def __init__(self, samples: Batch, forget: tuple[int, ...], settings: LoopSettings) -> None:

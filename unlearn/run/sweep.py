@@ -98,7 +98,9 @@ def written(value: float) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """One run's accuracies on real test images, in per cent. They are None if the run left no student; `ended` says why."""
+    """One run's accuracies on real test images, in per cent. They are None if the run left no student; `ended` says
+    why.
+    """
 
     value: float
     seed: int

@@ -24,7 +24,8 @@ def events(folder: Path | None, done: int) -> Iterator[Log]:
     """A log that writes each value as a scalar into the folder. Without a folder it writes nothing.
 
     Args:
-        done: steps that were done before the run was resumed. Events of later steps are hidden: the run repeats these steps.
+        done: steps that were done before the run was resumed. Events of later steps are hidden: the run repeats these
+        steps.
     """
     if folder is None:
         yield lambda step, values: None

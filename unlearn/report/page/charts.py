@@ -62,7 +62,9 @@ def new_figure(width: float = 4.2, height: float = 3.0) -> tuple[Figure, Axes]:
 
 @DRAWING
 def key_measures(measurements: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> Markup:
-    """One row per measure in per cent: a mark for the mean of each subject, and a band for the retrained models' interval."""
+    """One row per measure in per cent: a mark for the mean of each subject, and a band for the retrained models'
+    interval.
+    """
     rows = [m for m in measurements if m["unit"] == "%"]
     figure, axis = new_figure(5.4, 0.9 + 0.58 * len(rows))
     for place, m in enumerate(rows):
@@ -88,7 +90,9 @@ def key_measures(measurements: Sequence[Mapping[str, Any]], record: Mapping[str,
 
 @DRAWING
 def relearning(measurement: Mapping[str, Any]) -> Markup:
-    """The mean curve of each subject, a band from its lowest to its highest repeat, the target, and open ends where cut off."""
+    """The mean curve of each subject, a band from its lowest to its highest repeat, the target, and open ends where cut
+    off.
+    """
     figure, axis = new_figure()
     details = measurement["details"]
     words = []

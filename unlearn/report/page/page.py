@@ -1,6 +1,7 @@
 """The page: question and answer first, then what it rests on. A function of the record and the pictures only.
 
-The modules of this folder prepare plain data from the record; the templates (*.html.j2) hold the structure and the words.
+The modules of this folder prepare plain data from the record; the templates (*.html.j2) hold the structure and the
+words.
 """
 
 from __future__ import annotations

@@ -34,10 +34,12 @@ def remake(
     """Make the student again in the folder `out`, on the run's device or on `device`.
 
     Returns:
-        the new student, and whether it is the audited one byte for byte: it is on one kind of machine, with as many threads.
+        the new student, and whether it is the audited one byte for byte: it is on one kind of machine, with as many
+        threads.
 
     Raises:
-        UserError: the report doesn't hold the run's settings, this version can't read them, or they name code that the user
+        UserError: the report doesn't hold the run's settings, this version can't read them, or they name code that the
+        user
             has not named in `arch`.
     """
     run = record["origin"]["run"]

@@ -32,7 +32,8 @@ def replay(
     retrain: bool = False,
     device: str | None = None,
 ) -> Comparison:
-    """Make the audit again in `out`/audit, on the audit's device or on `device`, and compare. `places` are where the files are now.
+    """Make the audit again in `out`/audit, on the audit's device or on `device`, and compare. `places` are where the
+    files are now.
 
     With `retrain` the student is made again first, in `out`/student, and the new one is audited.
 
@@ -57,7 +58,8 @@ def replay(
 
 
 def request_of(record: Mapping[str, Any], located: Located, out: Path, device: str) -> Request:
-    """The audit's request, rebuilt from the record. It uses the files whose hashes match, not the paths that were asked for.
+    """The audit's request, rebuilt from the record. It uses the files whose hashes match, not the paths that were asked
+    for.
 
     Raises:
         UserError: this version can't read the audit's settings.

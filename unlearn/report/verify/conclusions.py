@@ -40,7 +40,9 @@ def words(found: object, written: object) -> Check:
 
 
 def by_these_rules(check: Check, record: Mapping[str, Any]) -> Check:
-    """A record that another version wrote may differ because the rules did: such a difference is not a fault of the record."""
+    """A record that another version wrote may differ because the rules did: such a difference is not a fault of the
+    record.
+    """
     writer = record["versions"].get(PACKAGE, "an older version")
     if check.state != BROKEN or writer == audit_version():
         return check

@@ -48,8 +48,8 @@ def pictures(report: Report) -> Check:
 
 
 def visible(report: Report) -> Iterator[Check]:
-    """A reader of the page sees what its record says. The page is rendered again from its record and its pictures, and the two
-    texts are compared byte for byte. Only the code that wrote a page can do so.
+    """A reader of the page sees what its record says. The page is rendered again from its record and its pictures, and
+    the two texts are compared byte for byte. Only the code that wrote a page can do so.
     """
     if report.text is None:
         return

@@ -24,7 +24,8 @@ def reproduce(out: Path, data: Data, seeds: int, per_class: int, preset: str) ->
     for seed, folder in enumerate(folders):
         for job in (shards_job(folder, seed, per_class, preset), student_job(folder, seed, per_class)):
             timed(job)
-    what = f"MNIST, LeNet5 with batch norm, {per_class:,} images per class by `--preset {preset}`, forget {FORGET}, {seeds} seeds."
+    images = f"{per_class:,} images per class by `--preset {preset}`"
+    what = f"MNIST, LeNet5 with batch norm, {images}, forget {FORGET}, {seeds} seeds."
     text = f"{header(what)}\n\n{table(folders, per_class, data)}\n"
     (out / "results.md").write_text(text)
     click.echo(text)

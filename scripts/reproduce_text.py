@@ -37,8 +37,8 @@ def tables(results: Sequence[Result], rows: Sequence[Row], published: bool) -> s
 
 def main_table(results: Sequence[Result], rows: Sequence[Row], published: bool) -> str:
     lines = [
-        "| method | stopped without data: retain % | forget % | best retain while forget < 1 % (at step) | end: retain % "
-        "| end: forget % | steps | seconds | published retain % |",
+        "| method | stopped without data: retain % | forget % | best retain while forget < 1 % (at step) | end: retain "
+        "% | end: forget % | steps | seconds | published retain % |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     titles = {**FIXED, **{row.name: (row.title, row.published) for row in rows if row.kind != "ablation"}}

@@ -57,14 +57,15 @@ def users_own(architecture: str, in_channels: int, num_classes: int) -> nn.Modul
             function = getattr(importlib.import_module(module_name), function_name)
         except Exception as error:  # the user's module may raise anything
             raise UsageError(
-                f"cannot find the architecture '{architecture}' ({type(error).__name__}: {error}): correct the module, or name another"
+                f"cannot find the architecture '{architecture}' ({type(error).__name__}: {error}): correct the module, "
+                "or name another"
             ) from error
         try:
             net = function(in_channels, num_classes)
         except Exception as error:
             raise UsageError(
-                f"the architecture '{architecture}', called with ({in_channels}, {num_classes}) for channels and classes, "
-                f"failed: {error}"
+                f"the architecture '{architecture}', called with ({in_channels}, {num_classes}) for channels and "
+                f"classes, failed: {error}"
             ) from error
     if not isinstance(net, nn.Module):
         raise UsageError(f"the architecture '{architecture}' made a {type(net).__name__}, not a torch.nn.Module")

@@ -124,7 +124,8 @@ def check_forward(model: Classifier, cure: str) -> None:
     shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if shape != [2, card.num_classes]:
         raise UsageError(
-            f"{card.architecture} returns {shape} for 2 images {list(card.input_shape)}, not logits [2, {card.num_classes}]: {cure}"
+            f"{card.architecture} returns {shape} for 2 images {list(card.input_shape)}, not logits [2, "
+            f"{card.num_classes}]: {cure}"
         )
 
 

@@ -121,7 +121,8 @@ def parse_card(data: bytes, name: str) -> ModelCard:
         raise UserError(f"{name} is {error}: copy it again from its source") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(
-            f"{name} has no model card: make it a checkpoint with 'unlearn import {name} --arch ... --out teacher.safetensors'"
+            f"{name} has no model card: make it a checkpoint with 'unlearn import {name} --arch ... --out "
+            "teacher.safetensors'"
         ) from None
     try:
         return ModelCard.from_json(text)

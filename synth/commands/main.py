@@ -99,7 +99,8 @@ machine = stacked(
         "--address",
         group=MACHINE,
         default="auto",
-        help="auto (RAY_ADDRESS, a Ray that runs here, or a new one), local, HOST:PORT, ray://HOST:PORT, or none (no Ray)",
+        help="auto (RAY_ADDRESS, a Ray that runs here, or a new one), local, HOST:PORT, ray://HOST:PORT, or none "
+        "(no Ray)",
     ),
     option("--workers", group=MACHINE, type=click.IntRange(min=1), help="workers at once  [default: all that fit]"),
     option("--threads", group=MACHINE, type=click.IntRange(min=1), default=1, help="CPU threads of each worker"),

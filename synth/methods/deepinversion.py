@@ -130,8 +130,8 @@ def check(teacher: Classifier, settings: DeepInversionSettings) -> None:
     if settings.bn > 0 and not batch_norm_layers(teacher):
         raise UserError(
             f"{teacher.card.architecture} has no batch-norm layers, whose statistics show DeepInversion what "
-            "training images looked like: use a teacher with batch norm, or --bn 0 to use only the class and smoothness terms "
-            "(add --tv-l2 0.001; expect poorer images)"
+            "training images looked like: use a teacher with batch norm, or --bn 0 to use only the class and "
+            "smoothness terms (add --tv-l2 0.001; expect poorer images)"
         )
 
 

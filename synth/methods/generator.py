@@ -83,11 +83,13 @@ def check(teacher: Classifier, settings: GeneratorSettings) -> None:
         instead = "--bn 0 --activation 0.1" if has_features else "--bn 0"
         raise UserError(
             f"{teacher.card.architecture} has no batch-norm layers, whose statistics show a generator what training "
-            f"images looked like: use a teacher with batch norm, or {instead} to use only the other losses (expect poorer images)"
+            f"images looked like: use a teacher with batch norm, or {instead} to use only the other losses (expect "
+            "poorer images)"
         )
     if settings.activation > 0 and not has_features:
         raise UserError(
-            f"{teacher.card.architecture} has no linear layer, whose inputs are the features of --activation: leave out --activation"
+            f"{teacher.card.architecture} has no linear layer, whose inputs are the features of --activation: leave "
+            "out --activation"
         )
 
 
@@ -210,8 +212,8 @@ def train(
                 values = {name: value.item() for name, value in terms.items()}
                 if not math.isfinite(sum(values.values())):
                     raise UserError(
-                        "the generator's training diverged (its loss is not a number): the teacher gives NaN, or --lr is "
-                        "too high for it"
+                        "the generator's training diverged (its loss is not a number): the teacher gives NaN, or --lr "
+                        "is too high for it"
                     )
                 log(step, values)
 

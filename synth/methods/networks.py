@@ -232,16 +232,16 @@ def read_generator(
     wanted = (teacher.input_shape, teacher.num_classes, teacher.mean, teacher.std)
     if (card.image_shape, card.num_classes, card.mean, card.std) != wanted:
         raise UserError(
-            f"{name} has another image shape, number of classes or normalisation than its teacher: leave out --generator to "
-            "train one for this teacher"
+            f"{name} has another image shape, number of classes or normalisation than its teacher: leave out "
+            "--generator to train one for this teacher"
         )
     if student_sha256 is not None and card.student_sha256 != student_sha256:
         raise UserError(f"{name} was not trained against this --student: leave out --student or --generator")
     wanted_classes = range(teacher.num_classes) if classes is None else sorted(set(classes))
     if card.drawn != tuple(wanted_classes):
         raise UserError(
-            f"{name} draws the classes {listed(card.drawn)} and this run makes {listed(wanted_classes)}: leave out --generator to "
-            "train one for these classes, and replace a run that holds it with --overwrite"
+            f"{name} draws the classes {listed(card.drawn)} and this run makes {listed(wanted_classes)}: leave out "
+            "--generator to train one for these classes, and replace a run that holds it with --overwrite"
         )
     return network
 

@@ -43,8 +43,8 @@ def measure(store: Store, teacher: Classifier, most: int = 10_000) -> list[Class
     """
     if last_linear(teacher.net) is None:
         raise UserError(
-            f"images are compared by the inputs of the last linear layer, and {teacher.card.architecture} has no linear "
-            f"layer: look at the images with 'synth preview {store}' instead"
+            f"images are compared by the inputs of the last linear layer, and {teacher.card.architecture} has no "
+            f"linear layer: look at the images with 'synth preview {store}' instead"
         )
     index = read_index(store)
     if index.card.teacher_sha256 != teacher.digest:

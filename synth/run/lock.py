@@ -60,8 +60,8 @@ class Lock:
         error = self.keeper.exception() if self.keeper and self.keeper.done() else None
         if error is not None:
             raise LostLockError(
-                f"the lock of {self.store} could not be renewed ({type(error).__name__}: {str(error)[:160]}): go on with "
-                "the same command and --resume"
+                f"the lock of {self.store} could not be renewed ({type(error).__name__}: {str(error)[:160]}): go on "
+                "with the same command and --resume"
             ) from error
 
     def keep(self, beat: float) -> None:
@@ -122,8 +122,8 @@ def acquire(lock: Lock, name: str, say: Callable[[str], None], patience: float) 
         if holder_lives(store, name, seen, say, patience):
             holder = facts_in(seen)
             raise UserError(
-                f"another 'synth generate' (process {holder.get('pid')} on {holder.get('host')}) is making {store}: wait "
-                "for it, end it, or choose another --out"
+                f"another 'synth generate' (process {holder.get('pid')} on {holder.get('host')}) is making {store}: "
+                "wait for it, end it, or choose another --out"
             )
         claim = claim_name(seen)
         acquire(lock, claim, say, patience)

@@ -167,8 +167,8 @@ def test_a_generator_of_other_classes_than_the_runs_is_refused(tmp_path: Path, t
     of_few.write(GENERATOR, of_all.read(GENERATOR))
     of_few.write(INDEX, dataclasses.replace(index, generator_sha256=digests(of_all.path)[GENERATOR]).to_bytes())
     assert verify(of_few)[1] == [
-        f"{of_few}/{GENERATOR} can draw the classes 0, 2, 3, 4, 5, 6, 8, 9, which the run leaves out: make the run again with "
-        "--overwrite"
+        f"{of_few}/{GENERATOR} can draw the classes 0, 2, 3, 4, 5, 6, 8, 9, which the run leaves out: make the run "
+        "again with --overwrite"
     ]
 
 

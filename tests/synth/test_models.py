@@ -140,7 +140,8 @@ def test_an_architecture_of_an_installed_package_is_trusted_and_built_by_its_nam
         "from torch import nn\n"
         "def build(in_channels, num_classes, image_size, width):\n"
         "    pixels = in_channels * image_size**2\n"
-        "    return nn.Sequential(nn.Flatten(), nn.Linear(pixels, round(8 * width)), nn.Linear(round(8 * width), num_classes))\n"
+        "    hidden = round(8 * width)\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(pixels, hidden), nn.Linear(hidden, num_classes))\n"
     )
     info = tmp_path / "theirs-1.0.dist-info"
     info.mkdir()

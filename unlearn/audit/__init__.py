@@ -1,6 +1,7 @@
 """The audit: what is left of the forgotten classes, shown to a reader who doubts it.
 
-The subjects of an audit are the original, the original with a masked logit, this model, retrained models, and random ones.
+The subjects of an audit are the original, the original with a masked logit, this model, retrained models, and random
+ones.
 
 subjects    loads them side by side
 images      chooses the images, and keeps the ledger of the real ones

@@ -126,7 +126,9 @@ def check_writable(folder: Folder) -> None:
 
 
 def write(folder: Folder, record: Mapping[str, Any], pictures: Mapping[str, bytes], timing: Mapping[str, Any]) -> None:
-    """Replace an earlier audit in the folder. The record goes first and comes last: its pictures are always complete."""
+    """Replace an earlier audit in the folder. The record goes first and comes last: its pictures are always
+    complete.
+    """
     folder.remove(AUDIT)
     beside = Folder(folder.path / PICTURES)
     for name in beside.names():
@@ -235,7 +237,9 @@ def histograms_of(bench: Bench) -> list[dict[str, Any]]:
 
 
 def check_references(bench: Bench, paths: Sequence[Path]) -> None:
-    """Raise UsageError if a reference calls images of some forget class by it, whatever its card says of its training."""
+    """Raise UsageError if a reference calls images of some forget class by it, whatever its card says of its
+    training.
+    """
     if bench.judged is None:
         return
     judge = bench.judged.judge
@@ -250,8 +254,8 @@ def check_references(bench: Bench, paths: Sequence[Path]) -> None:
         if called > STILL_CALLED:
             which = " of one class" if len(bench.forget) > 1 else ""
             raise UsageError(
-                f"{path} calls {called:.1f} % of the forget images{which} by their class, more than {STILL_CALLED:.0f} %: it was "
-                f"trained on such images and cannot be a reference; {how_to_retrain(bench.forget)}"
+                f"{path} calls {called:.1f} % of the forget images{which} by their class, more than {STILL_CALLED:.0f} "
+                f"%: it was trained on such images and cannot be a reference; {how_to_retrain(bench.forget)}"
             )
 
 

@@ -9,7 +9,9 @@ from synth.basics.settings import Settings, require, setting
 
 @dataclass(frozen=True, kw_only=True)
 class AuditSettings(Settings):
-    """Sizes and lengths of the audit's experiments. With the defaults an audit of a LeNet5 takes minutes on two cores."""
+    """Sizes and lengths of the audit's experiments. With the defaults an audit of a LeNet5 takes minutes on two
+    cores.
+    """
 
     repeats: int = setting(
         3,

@@ -109,7 +109,9 @@ class Bench:
         return self.judged
 
     def missing_in(self, source: Source) -> str:
-        """The kind of class that one half of the source has no image of: "forget" or "retain"; empty if none is missing."""
+        """The kind of class that one half of the source has no image of: "forget" or "retain"; empty if none is
+        missing.
+        """
         halves = [self.is_forgotten(half.labels) for half in (source.judge, source.fit)]
         if not all(forgotten.any() for forgotten in halves):
             return "forget"
@@ -221,7 +223,9 @@ def check_finite(values: Tensor) -> None:
 
 @torch.no_grad()
 def outputs(model: Classifier, images: Tensor, batch_size: int = 1000) -> Outputs:
-    """Features and logits in one pass. The features are the input of the last layer; feature maps are averaged over pixels."""
+    """Features and logits in one pass. The features are the input of the last layer; feature maps are averaged over
+    pixels.
+    """
     features: list[Tensor] = []
 
     def keep(layer: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -37,7 +37,9 @@ class Source:
 def real_source(
     name: str, train: LabelledImages, test: LabelledImages, pool: int, rng: torch.Generator
 ) -> tuple[Source, list[dict[str, Any]]]:
-    """Up to `pool` training images per class to learn from, all test images to judge on, and the ledger's lines of both."""
+    """Up to `pool` training images per class to learn from, all test images to judge on, and the ledger's lines of
+    both.
+    """
     fit_rows = rows_per_class(train.labels, pool, rng)
     ledger = [
         entry(name, "train", "relearning, probe, membership inference", fit_rows),

@@ -105,7 +105,9 @@ def how_to_retrain(forget: tuple[int, ...], options: str = "...") -> str:
 def check_apart(
     references: Sequence[Path], retrained: Sequence[Classifier], original: Classifier, model: Classifier
 ) -> None:
-    """Raise UsageError if a reference is the teacher, the student, or another reference: spread and distance would be 0."""
+    """Raise UsageError if a reference is the teacher, the student, or another reference: spread and distance would be
+    0.
+    """
     seen: dict[str | None, Path] = {}
     for path, other in zip(references, retrained, strict=True):
         if other.digest == original.digest:
@@ -125,19 +127,21 @@ def check_retrained(path: Path, card: ModelCard, forget: tuple[int, ...]) -> Non
     training = card.training
     if "teacher_sha256" in training:
         raise UsageError(
-            f"{path} was made from a teacher (by {training.get('method', 'unlearning')}), not retrained: a reference is "
-            f"trained without the forget classes from the start; {how_to_retrain(forget)}"
+            f"{path} was made from a teacher (by {training.get('method', 'unlearning')}), not retrained: a reference "
+            f"is trained without the forget classes from the start; {how_to_retrain(forget)}"
         )
     without = training.get("without")
     if isinstance(without, list) and (seen := [c for c in forget if c not in without]):
         raise UsageError(
-            f"{path} was trained with images of class {', '.join(card.class_names[c] for c in seen)}, as its own card says, and "
-            f"cannot be a reference; {how_to_retrain(forget)}"
+            f"{path} was trained with images of class {', '.join(card.class_names[c] for c in seen)}, as its own card "
+            f"says, and cannot be a reference; {how_to_retrain(forget)}"
         )
 
 
 def check_alike(original: Classifier, other: Classifier, teacher: Path, path: Path) -> None:
-    """Raise UsageError if the two models have other image shapes or classes. Classes that are only numbers fit any names."""
+    """Raise UsageError if the two models have other image shapes or classes. Classes that are only numbers fit any
+    names.
+    """
     ours, theirs = original.card, other.card
     if (ours.input_shape, ours.num_classes) != (theirs.input_shape, theirs.num_classes):
         raise UsageError(

@@ -31,7 +31,8 @@ def audit_text(record: Mapping[str, Any]) -> str:
     parts += [
         f"The same rules on models whose answer is known: {known}",
         "",
-        f"Judged on {record['images'] or 'the weights only'}; mean [{100 * record['settings']['confidence']:g} % interval].",
+        f"Judged on {record['images'] or 'the weights only'}; mean [{100 * record['settings']['confidence']:g} % "
+        "interval].",
         table(["measure", *subjects, "against retrained"], rows),
     ]
     if on_synthetic(record):

@@ -146,8 +146,8 @@ def folders(students: Sequence[Path], out: Path) -> dict[Path, Path]:
         folder = out / (student.resolve().name if student.is_dir() else student.stem)
         if folder in found.values():
             raise UsageError(
-                f"two of the students would be audited in {folder}: name each student once, and audit students of the same name "
-                "one by one"
+                f"two of the students would be audited in {folder}: name each student once, and audit students of the "
+                "same name one by one"
             )
         found[student] = folder
     return found

@@ -80,7 +80,8 @@ def layer_pairs(teacher: Classifier, student: Classifier, chosen: str) -> Pairs:
         for t, s in pairs:
             if ours[t] != theirs[s]:
                 raise UsageError(
-                    f"layer {t} has maps of {show(ours[t])}, layer {s} has maps of {show(theirs[s])}: name layers of one size"
+                    f"layer {t} has maps of {show(ours[t])}, layer {s} has maps of {show(theirs[s])}: name layers of "
+                    "one size"
                 )
         return tuple(pairs)
     ours, theirs = relus(teacher, ours), relus(student, theirs)
@@ -91,8 +92,8 @@ def layer_pairs(teacher: Classifier, student: Classifier, chosen: str) -> Pairs:
         pairs = [(name, last_s[size]) for size, name in last_t.items() if size in last_s]
     if not pairs:
         raise UserError(
-            f"{teacher.card.architecture} and {student.card.architecture} share no comparable layer: name pairs of layers "
-            "by --attention-layers TEACHER=STUDENT, or leave attention out with --attention 0"
+            f"{teacher.card.architecture} and {student.card.architecture} share no comparable layer: name pairs of "
+            "layers by --attention-layers TEACHER=STUDENT, or leave attention out with --attention 0"
         )
     return tuple(pairs)
 

@@ -183,7 +183,8 @@ class Distillation:
             self.affordable = self.steps if pool.share_loaded == 1 else min(share, self.steps - 1)
         elif pool.share_loaded == 1:
             raise HopelessError(
-                f"the filters leave {len(pool)} sample of {pool.store}, and batch norm needs two: loosen --gate or --entropy"
+                f"the filters leave {len(pool)} sample of {pool.store}, and batch norm needs two: loosen --gate or "
+                "--entropy"
             )
 
 

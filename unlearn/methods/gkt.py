@@ -46,8 +46,8 @@ from unlearn.samples.logits import post_filter, without_forget_classes
 from unlearn.settings import Idle
 
 SCHEDULE = (
-    "learning rates over the rounds: cosine lowers the student's; plateau halves both when the student's loss on the hold-out "
-    "of the retain classes has not fallen for three checks"
+    "learning rates over the rounds: cosine lowers the student's; plateau halves both when the student's loss on the "
+    "hold-out of the retain classes has not fallen for three checks"
 )
 
 
@@ -446,12 +446,13 @@ class GKT:
         restored = int(self.empty[1])
         if restored == 2:
             raise StuckError(
-                f"no image passed the gate for {patience} batches, even after an earlier and the first generator were restored: "
-                f"{advice}"
+                f"no image passed the gate for {patience} batches, even after an earlier and the first generator were "
+                f"restored: {advice}"
             )
         which = ("earlier", "first")[restored]
         self.inputs.say(
-            f"no image passed the gate for {patience} batches: the {which} generator is restored ({advice} if this happens again)"
+            f"no image passed the gate for {patience} batches: the {which} generator is restored ({advice} if this "
+            "happens again)"
         )
         self.generator.load_state_dict((self.earlier_generator.state_dict(), self.first_generator)[restored])
         self.generator_optimiser.state.clear()

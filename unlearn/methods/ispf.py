@@ -4,7 +4,8 @@ This is GKT's loop with two changes. First, inhibited synthesis: in the generato
 classes change sign, so that the generator gains nothing from these classes. It also learns batch-norm statistics,
 certainty and balance:
 
-    G:  min  L_bn + L_oh + L_adv + L_balance,     L_adv = mean_n [ -Σ_{c ∉ F} k_c + Σ_{c ∈ F} k_c ],  k_c = p_c (log p_c - log q_c)
+    G:  min  L_bn + L_oh + L_adv + L_balance
+        L_adv = mean_n [ -Σ_{c ∉ F} k_c + Σ_{c ∈ F} k_c ],   k_c = p_c (log p_c - log q_c)
 
 Second, the post-filter: instead of a gate, the teacher's logits are corrected on images that it gives a forget class
 some probability. Both are settings of GKT, so each can be used without the other: `unlearn gkt --inhibit`, `unlearn gkt

@@ -44,5 +44,6 @@ def check_masked(masked: Classifier, forget: tuple[int, ...]) -> None:
     retain = [c for c in range(masked.card.num_classes) if c not in forget]
     if not logits[list(forget)].max() < logits[retain].min():
         raise UserError(
-            f"{masked.card.architecture} can't be masked in its last layer, whose outputs are not its logits: use another method"
+            f"{masked.card.architecture} can't be masked in its last layer, whose outputs are not its logits: use "
+            "another method"
         )

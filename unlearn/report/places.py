@@ -88,8 +88,8 @@ def check_places(record: Mapping[str, Any], places: Places) -> None:
     expected, given = len(record["models"]["references"]), len(places.references)
     if given and given != expected:
         raise UsageError(
-            f"the audit had {expected} reference{'' if expected == 1 else 's'}, and {given} {'is' if given == 1 else 'are'} "
-            "given: name each of them with --reference, in the audit's order"
+            f"the audit had {expected} reference{'' if expected == 1 else 's'}, and {given} "
+            f"{'is' if given == 1 else 'are'} given: name each of them with --reference, in the audit's order"
         )
     named = [("--teacher", places.teacher), ("--student", places.student and student_file(places.student))]
     for option, path in [*named, *(("--reference", path) for path in places.references)]:

@@ -73,8 +73,10 @@ class Monitor:
         self.retain_labels = samples.labels[certain & ~forgotten]
         if not len(self.forget_images) or not len(self.retain_images):
             raise UserError(
-                f"the hold-out has {len(self.forget_images)} images of the forget classes and {len(self.retain_images)} of the "
-                "retain classes: make shards of all classes, hold out a larger share with --holdout, or use --no-monitor"
+                f"the hold-out has {len(self.forget_images)} images of the forget classes and "
+                f"{len(self.retain_images)} of the "
+                "retain classes: make shards of all classes, hold out a larger share with --holdout, or use "
+                "--no-monitor"
             )
         self.best: dict[str, Tensor] | None = None
 

@@ -59,8 +59,8 @@ def follow(
             return
         if time.monotonic() - last_news > timeout:
             raise UserError(
-                f"{store} has {len(pool.loaded)} of {pool.index.card.plan.shards} shards and got none for {timeout:g} s: "
-                "look at 'synth status', continue the run with 'synth generate --resume', "
+                f"{store} has {len(pool.loaded)} of {pool.index.card.plan.shards} shards and got none for {timeout:g} "
+                "s: look at 'synth status', continue the run with 'synth generate --resume', "
                 "or wait longer with --follow-timeout"
             )
         wait(POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""A measure is one file: what it declares reaches the record's schema, the report, and the list of what was left out."""
+"""A measure is one file: what it declares reaches the schema, the report, and the list of what was left out."""
 
 import json
 import sys

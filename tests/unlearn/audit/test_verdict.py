@@ -145,8 +145,8 @@ def test_too_few_repeats_leave_it_undecided() -> None:
     found = judge([few(m) if m.name == "probe-5" else m for m in audit_of()], 0.95)
     assert found.conclusion == verdict.UNDECIDED
     assert found.reasons == [
-        "the linear probe cannot distinguish this model from a masked logit: only 2 of its paired repeats differ, and the "
-        "signed-rank test needs 5: raise --draws"
+        "the linear probe cannot distinguish this model from a masked logit: only 2 of its paired repeats differ, and "
+        "the signed-rank test needs 5: raise --draws"
     ]
 
 

@@ -191,8 +191,8 @@ def test_other_templates_have_another_version_of_the_page() -> None:
     sources = sorted([*folder.glob("*.j2"), *folder.glob("*.css")])
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
     assert TEMPLATES.get(PAGE_VERSION) == digest, (
-        "The page's templates changed: raise PAGE_VERSION in unlearn/audit/record/versions.py and put the new digest beside "
-        "it here. If no released version wrote pages with it yet, only replace the digest."
+        "The page's templates changed: raise PAGE_VERSION in unlearn/audit/record/versions.py and put the new digest "
+        "beside it here. If no released version wrote pages with it yet, only replace the digest."
     )
 
 

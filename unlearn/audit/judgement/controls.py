@@ -63,8 +63,8 @@ def self_check(found: Sequence[Mapping[str, object]]) -> str | None:
     if not failed:
         return None
     return (
-        f"The audit's check of itself failed: {'; '.join(failed)}. Do not rely on this audit: check that the teacher and the "
-        "references are the right models, or run it again with more references and a larger --repeats."
+        f"The audit's check of itself failed: {'; '.join(failed)}. Do not rely on this audit: check that the teacher "
+        "and the references are the right models, or run it again with more references and a larger --repeats."
     )
 
 

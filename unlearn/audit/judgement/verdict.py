@@ -1,8 +1,9 @@
 """The verdict: stated rules over all measurements, never one number and never one flag.
 
 Rule 1. Each measure's value for this model is compared with the retrained models' interval. It is one of:
-        inside            no farther off than the retrained models are themselves: between their lowest and highest means,
-                          plus the measure's resolution on either side; or on the harmless side, within the interval
+        inside            no farther off than the retrained models are themselves: between their lowest and highest
+                          means, plus the measure's resolution on either side; or on the harmless side, within the
+                          interval
         more left         outside of the interval, on the side where more of the class is left
         less than retrained   outside, on the other side: no leak, but not what retraining gives (over-unlearning)
         differs           outside, for a measure that shows that models differ but not knowledge of the class
@@ -20,33 +21,32 @@ Rule 1. Each measure's value for this model is compared with the retrained model
         If a random network, which knows nothing of the class, has even more left than this model, the reasons say so.
 Rule 2. A model beats the masked logit on a family of measures if its values are lower than the masked logit's by a
         signed-rank test over the repeats, which share samples and seeds, and if on one of the measures they are lower
-        by more than the resolution. With fewer than five pairs, or a smaller difference, it is not known.
-        A measure takes part only if the masked logit has more of the class left than the retrained models (or than random
-        models if there are none) by more than the resolution: otherwise it cannot tell the two apart. If no measure takes
-        part, it is not known.
-        The families are the linear probes, and relearning from images of the forget classes. The model beats the masked
-        logit altogether if it does so on both families and, given a retrained model, has gone at least half of the way
-        from the masked logit to the retrained model on one of the measures that take part.
+        by more than the resolution. With fewer than five pairs, or a smaller difference, it is not known. A measure
+        takes part only if the masked logit has more of the class left than the retrained models (or than random models
+        if there are none) by more than the resolution: otherwise it cannot tell the two apart. If no measure takes
+        part, it is not known. The families are the linear probes, and relearning from images of the forget classes. The
+        model beats the masked logit altogether if it does so on both families and, given a retrained model, has gone at
+        least half of the way from the masked logit to the retrained model on one of the measures that take part.
 Rule 3. The conclusion is the first that holds:
         not unlearned            the forget accuracy is 'more left', or not evaluated and above 5 %. With several forget
                                  classes it is the accuracy of the class that is called most often
         output suppression only  the model does not beat the masked logit altogether
-        undecided                it is not known for the probe or for relearning whether it does; or forget accuracy, or all
-                                 probes or curves that take part in rule 2, have no evaluated comparison with a retrained
-                                 model
+        undecided                it is not known for the probe or for relearning whether it does; or forget accuracy, or
+                                 all probes or curves that take part in rule 2, have no evaluated comparison with a
+                                 retrained model
         traces left              some measure is 'more left'
         like retrained           every evaluated measure is inside the interval or on its harmless side. If the model is
                                  worse on the retain classes than the retrained models, the reasons say so
-Many comparisons. Each interval has 95 % coverage by itself, so with a dozen measures even a retrained model lies outside of
-        one now and then. The statuses and conclusions are not corrected for this: a correction would need intervals
-        several times as wide, and would let real traces pass. Instead 'traces left' states how many of the measures are
-        outside, by how much, and how many of them remain outside after Holm's correction (1979) for the number of
+Many comparisons. Each interval has 95 % coverage by itself, so with a dozen measures even a retrained model lies
+        outside of one now and then. The statuses and conclusions are not corrected for this: a correction would need
+        intervals several times as wide, and would let real traces pass. Instead 'traces left' states how many measures
+        are outside, by how much, and how many of them remain outside after Holm's correction (1979) for the number of
         measures. If only one is outside and it does not remain, chance can explain it, and the sentence says so. (With
         three references the correction is strict: several measures that are outside together are evidence although none
         remains.)
-The same rules judge models whose answer is known: the original is not unlearned, a masked logit is output suppression only, and
-each retrained model, judged by the others, is like retrained. If one of them gets another name, except 'undecided', the audit
-itself has failed and says so beside its conclusion.
+The same rules judge models whose answer is known: the original is not unlearned, a masked logit is output suppression
+only, and each retrained model, judged by the others, is like retrained. If one of them gets another name, except
+'undecided', the audit itself has failed and says so beside its conclusion.
 """
 
 from __future__ import annotations
@@ -72,17 +72,17 @@ NOT_UNLEARNED, SUPPRESSION, UNDECIDED, TRACES, LIKE_RETRAINED = (
 )
 SENTENCES = {
     NOT_UNLEARNED: "The model still calls images by the forgotten class: it is not unlearned.",
-    SUPPRESSION: "Output suppression only: the model no longer calls images by the class, but it holds no less of the class than "
-    "a model whose logit was masked. It is not unlearned.",
-    UNDECIDED: "Undecided: these inputs cannot distinguish the model from a masked one, or do not allow a comparison with "
-    "retraining.",
+    SUPPRESSION: "Output suppression only: the model no longer calls images by the class, but it holds no less of the "
+    "class than a model whose logit was masked. It is not unlearned.",
+    UNDECIDED: "Undecided: these inputs cannot distinguish the model from a masked one, or do not allow a comparison "
+    "with retraining.",
     TRACES: "More of the class is left than in a retrained model, though less than under a masked logit.",
-    LIKE_RETRAINED: "On every measure that was evaluated, no more of the class is left than in a model that was retrained "
-    "without it.",
+    LIKE_RETRAINED: "On every measure that was evaluated, no more of the class is left than in a model that was "
+    "retrained without it.",
 }
 PERHAPS_CHANCE = (
-    "On one measure more of the class is left than in a retrained model, though less than under a masked logit. Among this many "
-    "measures, one such difference may be chance."
+    "On one measure more of the class is left than in a retrained model, though less than under a masked logit. Among "
+    "this many measures, one such difference may be chance."
 )
 FAMILIES = {"probe": "the linear probe", "relearn": "relearning"}  # rule 2
 
@@ -215,9 +215,11 @@ def less_than_masked(m: Measurement) -> float:
 
 
 def tells_mask(m: Measurement) -> bool:
-    """Rule 2: whether the measure can tell a masked logit from a retrained model, or from a random one if there is none.
+    """Rule 2: whether the measure can tell a masked logit from a retrained model, or from a random one if there is
+    none.
 
-    If all have the same value, as on a probe that is always right, then not being below the masked logit proves nothing.
+    If all have the same value, as on a probe that is always right, then not being below the masked logit proves
+    nothing.
     """
     other = m.readings.get(RETRAINED) or m.readings.get(RANDOM)
     if not {MODEL, MASKED} <= set(m.readings) or m.more_left == 0:
@@ -226,7 +228,9 @@ def tells_mask(m: Measurement) -> bool:
 
 
 def way_gone(m: Measurement, ours: Reading, theirs: Reading, masked: Reading) -> float | None:
-    """(masked - ours) / (masked - retrained); None if the masked logit does not have more of the class, by the resolution."""
+    """(masked - ours) / (masked - retrained); None if the masked logit does not have more of the class, by the
+    resolution.
+    """
     whole = masked.mean - theirs.mean
     return (masked.mean - ours.mean) / whole if m.more_left * whole > m.resolution else None
 
@@ -318,7 +322,8 @@ def after_correction(comparisons: Sequence[Measurement], more: Sequence[Measurem
     """How many of the measures with more left remain outside after Holm's correction for the number of comparisons.
 
     The level is that of one side of the interval. A measure inside its interval has the p-value 1 here, because the
-    spread, the resolution or the sampling error explains its value. So has a measure with a single value of the references.
+    spread, the resolution or the sampling error explains its value. So has a measure with a single value of the
+    references.
     """
     p_values = [1.0] * (len(comparisons) - len(more))
     for m in more:
@@ -339,20 +344,24 @@ def corrected(outside: int, compared: int, remaining: int) -> str:
 
 
 def weaker(retain: Measurement | None) -> list[str]:
-    """A reservation if the model is worse on the retain classes than the retrained models, by more than the resolution."""
+    """A reservation if the model is worse on the retain classes than the retrained models, by more than the
+    resolution.
+    """
     if retain is None or not {MODEL, RETRAINED} <= set(retain.readings):
         return []
     ours, theirs = (retain.readings[subject].mean for subject in (MODEL, RETRAINED))
     if theirs - ours <= retain.resolution:
         return []
     return [
-        f"but it is worse on the other classes too ({ours:.1f} % against {theirs:.1f} % retain accuracy), and a weaker model "
-        "holds less of everything"
+        f"but it is worse on the other classes too ({ours:.1f} % against {theirs:.1f} % retain accuracy), and a weaker "
+        "model holds less of everything"
     ]
 
 
 def unknown(name: str, family: Sequence[Measurement], confidence: float) -> str:
-    """Why it is not known whether the model beats the masked logit on the family, and the cure if more repeats are one."""
+    """Why it is not known whether the model beats the masked logit on the family, and the cure if more repeats are
+    one.
+    """
     if not family:
         return f"not evaluated: {name}"
     sentence = f"{name} cannot distinguish this model from a masked logit"
@@ -369,13 +378,16 @@ def unknown(name: str, family: Sequence[Measurement], confidence: float) -> str:
         cure = f": raise {' and '.join(options)}" if options else ""
         return f"{sentence}: only {unequal} of its paired repeats differ, and the signed-rank test needs {needed}{cure}"
     gap = max(map(less_than_masked, telling))
-    return f"{sentence}: this model has less of the class, but by {gap:.1f} at most, which is within the measure's resolution"
+    within = f"by {gap:.1f} at most, which is within the measure's resolution"
+    return f"{sentence}: this model has less of the class, but {within}"
 
 
 def not_compared(
     judged: Sequence[Measurement], findings: Mapping[str, Finding], families: Mapping[str, Sequence[Measurement]]
 ) -> list[str]:
-    """Rule 3: which of forget accuracy and these families have no evaluated comparison with a retrained model, and why."""
+    """Rule 3: which of forget accuracy and these families have no evaluated comparison with a retrained model, and
+    why.
+    """
     if all(f.status == NOT_EVALUATED and f.why != TOO_FAR_APART for f in findings.values()):
         return ["not evaluated: the comparison with a retrained model"]
     needed = {"forget accuracy": [findings[m.name] for m in forget_accuracies(judged)]}

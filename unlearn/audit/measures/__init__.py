@@ -4,13 +4,13 @@ A measure is a module. Its docstring is the definition that the report prints. I
 
     measure(bench: Bench) -> list[Measurement]    every measurement that the bench allows; raises CannotRunError if an
                                                   input is missing
-    DETAILS: dict[str, dict[str, schema]]         by family and by a pattern of the measurement's name: the JSON schema of
-                                                  the measurement's details
-    FROM_REAL, FROM_REAL_FORGET: tuple[str, ...]  optional: what is left out without real images, and without real images
-                                                  of the forget classes
+    DETAILS: dict[str, dict[str, schema]]         by family and by a pattern of the measurement's name: the JSON schema
+                                                  of the measurement's details
+    FROM_REAL, FROM_REAL_FORGET: tuple[str, ...]  optional: what is left out without real images, and without real
+                                                  images of the forget classes
 
-A new measure is one new file and its name in MEASURES. A measure of another package is announced by that package, as an entry
-point of the group `data_free_unlearning.audit_measures` that names the module.
+A new measure is one new file and its name in MEASURES. A measure of another package is announced by that package, as an
+entry point of the group `data_free_unlearning.audit_measures` that names the module.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def run_measures(
 ) -> tuple[list[Measurement], list[NotRun], dict[str, float]]:
     """Every measurement that the bench allows, what could not run, and the seconds that each module took.
 
-    A measure that cannot work on these inputs is listed as not run, with the reason. Any other exception is a fault of the
-    code and is passed on.
+    A measure that cannot work on these inputs is listed as not run, with the reason. Any other exception is a fault of
+    the code and is passed on.
     """
     found: list[Measurement] = []
     missing: list[NotRun] = []

@@ -1,11 +1,11 @@
 """Accuracy: which share of the images does the model call by their own class, and what does it call the forget images?
 
-Definition: the share of correctly called images, over the retain classes and over the forget classes, and the confusion matrix.
-With several forget classes the verdict uses the forget class that is called most often; the share over all of them is shown
-beside it. The target is the accuracy pair of the retrained model, never 0 or 100 %. A model with a masked logit has a
-perfect pair, so a good pair proves nothing by itself.
-Where forget images go is a distribution over the called classes; its distance to the retrained model's distribution is the
-total variation, ½ Σ_c |a_c - b_c|, from 0 to 1.
+Definition: the share of correctly called images, over the retain classes and over the forget classes, and the confusion
+matrix. With several forget classes the verdict uses the forget class that is called most often; the share over all of
+them is shown beside it. The target is the accuracy pair of the retrained model, never 0 or 100 %. A model with a masked
+logit has a perfect pair, so a good pair proves nothing by itself. Where forget images go is a distribution over the
+called classes; its distance to the retrained model's distribution is the total variation, ½ Σ_c |a_c - b_c|, from 0 to
+1.
 Source: every paper on unlearning.
 Cost: one forward pass of the judged images per model.
 """
@@ -90,7 +90,9 @@ def confusions_on(source: Source, bench: Bench) -> dict[str, list[Tensor]]:
 
 
 def accuracy(confusions: list[Tensor], rows: Tensor, bench: Bench) -> Reading:
-    """In %, over the images of the true classes in `rows` (K,), with the sampling error of all images as the interval."""
+    """In %, over the images of the true classes in `rows` (K,), with the sampling error of all images as the
+    interval.
+    """
     counts = [(int(c.diagonal()[rows].sum()), int(c[rows].sum())) for c in confusions]
     right, seen = map(sum, zip(*counts, strict=True))
     values = tuple((100 * right / seen,) for right, seen in counts)

@@ -2,15 +2,16 @@
 
 js-retrained         mean_n JS(p_n || q_n) on forget images, in bits, 0 to 1; q are the retrained model's answers.
 activation-distance  mean_n ||p_n - q_n||₂ on forget images, 0 to √2 (Golatkar et al. 2021).
-zero-retrain         zero-retrain forgetting, mean_n (1 - JS(p_n || r_n)); r are the answers of a randomly initialised model
-                     (Chundawat et al. 2023, Bad Teaching). 1 if both agree on every image, 0 if they agree on none.
+zero-retrain         zero-retrain forgetting, mean_n (1 - JS(p_n || r_n)); r are the answers of a randomly initialised
+                     model (Chundawat et al. 2023, Bad Teaching). 1 if both agree on every image, 0 if they agree on
+                     none.
 
-JS(p || q) = ½ KL(p || m) + ½ KL(q || m) with m = (p + q) / 2. Logarithms are to base 2. It is a sum over classes and a mean
-over images. Public code calls `F.kl_div` with its default reduction, which also divides by the number of classes K, and with
-swapped arguments: two models that disagree on every image then score 0.38 at K = 10 instead of 0.
-None of these measures counts as more of the class being left. A model can be far from the retrained ones for any reason: a
-student of a teacher that never saw the class is far from them on one of three seeds (docs/results/audit.md), and a random
-network always is.
+JS(p || q) = ½ KL(p || m) + ½ KL(q || m) with m = (p + q) / 2. Logarithms are to base 2. It is a sum over classes and a
+mean over images. Public code calls `F.kl_div` with its default reduction, which also divides by the number of classes
+K, and with swapped arguments: two models that disagree on every image then score 0.38 at K = 10 instead of 0. None of
+these measures counts as more of the class being left. A model can be far from the retrained ones for any reason: a
+student of a teacher that never saw the class is far from them on one of three seeds (docs/results/audit.md), and a
+random network always is.
 Cost: the forward passes that other measures share.
 """
 

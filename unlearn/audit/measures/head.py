@@ -1,10 +1,10 @@
 """Head check: what do the numbers of the last layer say about the forget classes? Needs no image.
 
-norm   ||w_f|| / mean_r ||w_r||: the weights of the forget rows against those of the retain rows. 0 under a mask, about 1 in
-       the original.
+norm   ||w_f|| / mean_r ||w_r||: the weights of the forget rows against those of the retain rows. 0 under a mask, about
+       1 in the original.
 bias   (b_f - mean_r b_r) / mean_r ||w_r||: the forget biases against the retain biases, in units of a row's norm.
-Both are traces of how the class was removed, not of whether it was removed: a retrained model suppresses the class too. A value
-far from the retrained model's gives a mask away.
+Both are traces of how the class was removed, not of whether it was removed: a retrained model suppresses the class too.
+A value far from the retrained model's gives a mask away.
 Cost: none.
 """
 

@@ -2,22 +2,23 @@
 
 The target is the retrained model's value. A value far below it is over-unlearning, not success.
 
-called     An attack learns to tell training images from test images by their entropy and top confidence, on balanced sets of
-           retain images. The value is the share of *forget training images* that it calls members (as in Chundawat et
-           al. 2023, Bad Teaching). It is shown but not judged. On a model that saw no real image the attack has no skill: it
-           then calls all images of a class members or none, depending on how sure the model is of that class. Under a masked
-           logit the share is even below a retrained model's.
-advantage  The share of forget training images that the same attack calls members, minus that of the forget *test* images
-           (Yeom et al. 2018). It is 0 for a model that treats both alike, however sure it is of them.
-forget     The attack learns to tell forget training images from forget test images, balanced and cross-validated. The value
-           is the area under its ROC curve, 50 % if it cannot tell them apart. Its features are the entropy, the top
-           confidence, and the modified entropy of the true class.
+called     An attack learns to tell training images from test images by their entropy and top confidence, on balanced
+           sets of retain images. The value is the share of *forget training images* that it calls members (as in
+           Chundawat et al. 2023, Bad Teaching). It is shown but not judged. On a model that saw no real image the
+           attack has no skill: it then calls all images of a class members or none, depending on how sure the model is
+           of that class. Under a masked logit the share is even below a retrained model's.
+advantage  The share of forget training images that the same attack calls members, minus that of the forget *test*
+           images (Yeom et al. 2018). It is 0 for a model that treats both alike, however sure it is of them.
+forget     The attack learns to tell forget training images from forget test images, balanced and cross-validated. The
+           value is the area under its ROC curve, 50 % if it cannot tell them apart. Its features are the entropy, the
+           top confidence, and the modified entropy of the true class.
 ratio      The same question, answered by a likelihood ratio without shadow models. Gaussians are fitted to half of the
-           members and half of the others, on the logit of the top confidence among the retain classes, which a mask cannot
-           change. The score of the other half is the log ratio of the two densities (the global variant of Carlini et
-           al. 2022). The value is the area under the ROC curve.
+           members and half of the others, on the logit of the top confidence among the retain classes, which a mask
+           cannot change. The score of the other half is the log ratio of the two densities (the global variant of
+           Carlini et al. 2022). The value is the area under the ROC curve.
 
-Modified entropy (Song & Mittal 2021) is -(1 - p_y) log p_y - Σ_{i≠y} p_i log(1 - p_i). Public code writes log p_i at the end.
+Modified entropy (Song & Mittal 2021) is -(1 - p_y) log p_y - Σ_{i≠y} p_i log(1 - p_i). Public code writes log p_i at
+the end.
 Cost: a forward pass, and `draws` small regressions per model.
 """
 
@@ -97,7 +98,9 @@ def measure(bench: Bench) -> list[Measurement]:
 
 
 def area_error(pairs: int) -> float:
-    """Two standard errors, in %, of the area under the ROC curve of a blind attack (Mann & Whitney 1947); at least 5."""
+    """Two standard errors, in %, of the area under the ROC curve of a blind attack (Mann & Whitney 1947); at least
+    5.
+    """
     return max(5.0, 200 * math.sqrt((2 * pairs + 1) / (12 * pairs * pairs)))
 
 

@@ -1,9 +1,9 @@
 """Linear probe: do the features before the last layer still tell the forgotten class from the others?
 
-Definition: multinomial logistic regression on standardised, frozen penultimate features, fitted to n labelled images of every
-class. The value is its accuracy on judged images of the forget class; with several forget classes, the highest accuracy. Chance
-is the wrong reference, because the features of a retrained and even of a randomly initialised network tell classes apart
-(57 % and 40 % on MNIST at n = 5, against 84 % under a masked logit).
+Definition: multinomial logistic regression on standardised, frozen penultimate features, fitted to n labelled images of
+every class. The value is its accuracy on judged images of the forget class; with several forget classes, the highest
+accuracy. Chance is the wrong reference, because the features of a retrained and even of a randomly initialised network
+tell classes apart (57 % and 40 % on MNIST at n = 5, against 84 % under a masked logit).
 Source: Alain & Bengio 2016 for linear probes; Golatkar et al. 2020 for probes as a test of unlearning.
 Cost: one forward pass of two image sets and `draws` small regressions per model.
 """
@@ -64,7 +64,9 @@ def measure(bench: Bench) -> list[Measurement]:
 
 
 def probe(fit_ND: np.ndarray, labels_N: np.ndarray, judge_MD: np.ndarray) -> np.ndarray:
-    """Fit a regression to the features and labels of the first set, and return the classes (M,) that it calls the second."""
+    """Fit a regression to the features and labels of the first set, and return the classes (M,) that it calls the
+    second.
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

@@ -1,14 +1,13 @@
 """Relearning: how quickly does the forgotten class come back after a model is shown a few of its images?
 
-Definition: copies of every model are trained on n images per class (Adam, cross-entropy, batch norm in training mode, dropout off).
-The accuracy on judged images of the forget class is taken at steps 0, 1, 2, 3, 4, 6, 8, 12, 16 and so on; with several forget
-classes, the accuracy of the class that is called most often. The value is the mean of this curve over its steps, which are
-spaced roughly as logarithms.
-Beside the value stand the first of these steps at which a curve reaches 95 % of the original's accuracy, and its ratio to
-the retrained model's step, the Anamnesis Index (Chundawat et al. 2023, GKT; ideal 1). A curve that ends below the target is
-marked as censored.
-The last layer's rows of the forget classes are drawn anew first, the same for all models. Otherwise a masked logit would look
-as if it could not relearn at all. The rows stay as they are when a model is trained on retain images only (Hu et al. 2025).
+Definition: copies of every model are trained on n images per class (Adam, cross-entropy, batch norm in training mode,
+dropout off). The accuracy on judged images of the forget class is taken at steps 0, 1, 2, 3, 4, 6, 8, 12, 16 and so on;
+with several forget classes, the accuracy of the class that is called most often. The value is the mean of this curve
+over its steps, which are spaced roughly as logarithms. Beside the value stand the first of these steps at which a curve
+reaches 95 % of the original's accuracy, and its ratio to the retrained model's step, the Anamnesis Index (Chundawat et
+al. 2023, GKT; ideal 1). A curve that ends below the target is marked as censored. The last layer's rows of the forget
+classes are drawn anew first, the same for all models. Otherwise a masked logit would look as if it could not relearn at
+all. The rows stay as they are when a model is trained on retain images only (Hu et al. 2025).
 Cost: subjects x repeats x (label counts + 2) runs of `relearn_steps` steps; most of an audit's time.
 """
 

@@ -1,9 +1,9 @@
 """Resurrection: can images of the forgotten class be drawn from this model's weights?
 
-Definition: synth's own DeepInversion inverts the audited model, for forget and retain classes in one batch, because its batch-norm
-statistics describe all classes together. The value is the share of the images drawn for the forget class that the *original*
-calls by that class; with several forget classes, the highest share. The same share for the retain classes shows whether
-the inversion works on this model at all. The pictures are kept.
+Definition: synth's own DeepInversion inverts the audited model, for forget and retain classes in one batch, because its
+batch-norm statistics describe all classes together. The value is the share of the images drawn for the forget class
+that the *original* calls by that class; with several forget classes, the highest share. The same share for the retain
+classes shows whether the inversion works on this model at all. The pictures are kept.
 Source: Yin et al. 2020 (DeepInversion); model inversion serves here as a test of unlearning.
 Cost: subjects x repeats inversions of `inversion_steps` steps.
 """

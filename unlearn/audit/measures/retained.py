@@ -1,7 +1,7 @@
 """Retain accuracy on real images, if the real images include none of the forget classes, as after an erasure.
 
-Definition: the retain accuracy of the accuracy pair. All other measures are then judged on synthetic images, on which the original
-is always right because only such images were kept; this measure is not affected by that choice.
+Definition: the retain accuracy of the accuracy pair. All other measures are then judged on synthetic images, on which
+the original is always right because only such images were kept; this measure is not affected by that choice.
 Source: every paper on unlearning.
 Cost: one forward pass of the real test images per model.
 """

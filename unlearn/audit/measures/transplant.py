@@ -1,14 +1,15 @@
 """Last-layer transplant: does the original's last layer find the forgotten class in this model's features?
 
-direct     the original's last layer is put on this model's features, if there are equally many. This reveals a model in which only
-           the last layer was changed: the class is back at once. Between networks that were trained apart the order of
-           the features is arbitrary, and the value is chance (0.2, 35 and 0 % for three retrained LeNet5 on MNIST). So the
-           value is a trace, and does not count as more of the class being left.
-stitched   a linear map comes between them. It is fitted by ridge regression from this model's features to the original's, on
-           *retain* images only (model stitching, Lenc & Vedaldi 2015). No image and no label of the forgotten class is used,
-           and the features may differ in number and order. The retrained model shows how much of the class is found in
-           features that were never trained on it.
-The value of both is the accuracy on judged images of the forget class; with several forget classes, the highest accuracy.
+direct     the original's last layer is put on this model's features, if there are equally many. This reveals a model in
+           which only the last layer was changed: the class is back at once. Between networks that were trained apart
+           the order of the features is arbitrary, and the value is chance (0.2, 35 and 0 % for three retrained LeNet5
+           on MNIST). So the value is a trace, and does not count as more of the class being left.
+stitched   a linear map comes between them. It is fitted by ridge regression from this model's features to the
+           original's, on *retain* images only (model stitching, Lenc & Vedaldi 2015). No image and no label of the
+           forgotten class is used, and the features may differ in number and order. The retrained model shows how much
+           of the class is found in features that were never trained on it.
+The value of both is the accuracy on judged images of the forget class; with several forget classes, the highest
+accuracy.
 Cost: one linear solve of D x D per model.
 """
 
@@ -82,7 +83,8 @@ def apply_head(head: nn.Linear | nn.Conv2d, features_ND: Tensor) -> Tensor:
 def stitch(from_ND: Tensor, to_NE: Tensor, judged_MD: Tensor) -> Tensor:
     """The judged features, mapped to (M, E).
 
-    The map minimises ||X W + b - Y||² + λ ||W||² over W and b, with λ = `RIDGE` times the mean variance of X per sample.
+    The map minimises ||X W + b - Y||² + λ ||W||² over W and b, with λ = `RIDGE` times the mean variance of X per
+    sample.
     """
     x, y = from_ND.double(), to_NE.double()
     mean_x, mean_y = x.mean(0), y.mean(0)

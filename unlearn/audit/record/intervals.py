@@ -78,7 +78,8 @@ def excess_p_value(value: float, others: Sequence[float], more: int) -> float:
 def holm(p_values: Sequence[float], alpha: float) -> list[bool]:
     """Which hypotheses are rejected at family-wise level `alpha`, by the step-down test of Holm (1979).
 
-    The smallest of m p-values is compared with alpha / m, the next one with alpha / (m - 1), and so on, until one fails.
+    The smallest of m p-values is compared with alpha / m, the next one with alpha / (m - 1), and so on, until one
+    fails.
     """
     rejected = [False] * len(p_values)
     order = sorted(range(len(p_values)), key=lambda n: p_values[n])
@@ -97,8 +98,8 @@ def fewest_pairs(confidence: float) -> int:
 def is_below(first: Sequence[float], second: Sequence[float], confidence: float) -> bool | None:
     """Whether the first values of the pairs are lower, by Wilcoxon's one-sided signed-rank test (1945).
 
-    The test makes no assumption on the distribution. Pairs with equal values are left out. None if all remaining pairs are
-    lower but the test needs more of them.
+    The test makes no assumption on the distribution. Pairs with equal values are left out. None if all remaining pairs
+    are lower but the test needs more of them.
     """
     from scipy.stats import wilcoxon
 

@@ -28,8 +28,8 @@ def run_of(folder: Path, student_sha256: str | None) -> dict[str, Any] | None:
 def read_run(student: Path, student_sha256: str | None) -> tuple[dict[str, Any] | None, list[str]]:
     """The run in the student's folder if it made the student, and how the folder contradicts the student.
 
-    A student in a folder without a run, or one of another name than the run's final student, such as an earlier one that
-    --keep-students kept, is no contradiction: the settings and metrics just do not describe it.
+    A student in a folder without a run, or one of another name than the run's final student, such as an earlier one
+    that --keep-students kept, is no contradiction: the settings and metrics just do not describe it.
     """
     folder = student.parent
     files = {name: folder / name for name in (PROVENANCE, SETTINGS, METRICS)}
@@ -40,8 +40,8 @@ def read_run(student: Path, student_sha256: str | None) -> tuple[dict[str, Any] 
         provenance = read_object(files[PROVENANCE])
         if provenance.get("student_sha256") != student_sha256:
             problem = (
-                f"{student} is not the student that {files[PROVENANCE]} names: one of the two files was changed or replaced "
-                "after the run"
+                f"{student} is not the student that {files[PROVENANCE]} names: one of the two files was changed or "
+                "replaced after the run"
             )
             return None, [problem] if final else []
         settings = read_object(files[SETTINGS])

@@ -55,7 +55,8 @@ class Reading:
         """A reading with the t interval of its mean: over the models, or over the repeats of a single model.
 
         Args:
-            images: the values are percentages of this many images. The interval then covers at least Wilson's interval of
+            images: the values are percentages of this many images. The interval then covers at least Wilson's interval
+            of
                 such a share.
         """
         kept = tuple(tuple(map(float, model)) for model in values)
@@ -88,8 +89,8 @@ class Measurement:
             themselves.
         against_mask: the measure takes part in the comparison with the masked logit (rule 2 of the verdict). The rules
             compare the families probe and relearn.
-        repeated_by: the option of the command line that adds repeats, such as --draws; empty if there is none.
-        details: curves, matrices and counts, as JSON has them. `images` says that the values are shares of that many images.
+        repeated_by: the option of the command line that adds repeats, such as --draws; empty if there is none. details:
+        curves, matrices and counts, as JSON has them. `images` says that the values are shares of that many images.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """The published schema of an audit's record, and the check of a record against it.
 
-audit.schema.json describes everything but the `details` of the measurements: each measure's module declares those itself
-(`DETAILS`), and `schema()` merges both.
+audit.schema.json describes everything but the `details` of the measurements: each measure's module declares those
+itself (`DETAILS`), and `schema()` merges both.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ def parse_record(data: bytes, name: str) -> dict[str, Any]:
         raise UserError(f"{name} has format version {version}, newer than {VERSION}: update this package")
     if isinstance(version, int) and version < VERSION:
         raise UserError(
-            f"{name} has format version {version}, older than {VERSION}: run the audit again with 'unlearn audit', or read "
-            "it with the version that wrote it"
+            f"{name} has format version {version}, older than {VERSION}: run the audit again with 'unlearn audit', or "
+            "read it with the version that wrote it"
         )
     check_record(record, name)
     return record

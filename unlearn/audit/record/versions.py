@@ -1,7 +1,7 @@
 """Which rules wrote a record or a page.
 
-The two constants are raised by hand, because only a person knows whether a change of the code changes a result: a comment
-does not, and must not turn the checks of older reports into "not checked". tests/unlearn/audit/test_versions.py
+The two constants are raised by hand, because only a person knows whether a change of the code changes a result: a
+comment does not, and must not turn the checks of older reports into "not checked". tests/unlearn/audit/test_versions.py
 fails if a result changed and its constant did not.
 """
 
@@ -25,7 +25,9 @@ def audit_version() -> str:
 
 
 def page_version() -> str:
-    """What decides the bytes of a page, given its record: page, rules, charts, templates, and the definitions of added measures."""
+    """What decides the bytes of a page, given its record: page, rules, charts, templates, and the definitions of added
+    measures.
+    """
     from unlearn.audit.measures import added_versions
 
     parts = [f"{PACKAGE} {version(PACKAGE)}", f"page {PAGE_VERSION}", f"rules {RULES_VERSION}"]

@@ -70,8 +70,8 @@ def request_of(
     method = settings.get("method")
     if not isinstance(method, str) or method not in METHODS.names():
         raise UserError(
-            f"the report's method is {printable(str(method), 40)!r}, which this version doesn't know: replay it with the version "
-            "that the report names"
+            f"the report's method is {printable(str(method), 40)!r}, which this version doesn't know: replay it with "
+            "the version that the report names"
         )
     module = METHODS.find(method)
     with_teacher = needs_teacher(module)

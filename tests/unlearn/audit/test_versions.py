@@ -59,8 +59,9 @@ def digest(text: str) -> str:
 
 def test_another_verdict_on_the_same_readings_has_another_version_of_the_rules() -> None:
     assert RULES.get(RULES_VERSION) == digest(results()), (
-        "The same readings lead to other results than before: raise RULES_VERSION in "
-        "unlearn/audit/record/versions.py and put the new digest beside it here. If no released version wrote records with it yet, only replace the digest."
+        "The same readings lead to other results than before: raise RULES_VERSION in unlearn/audit/record/versions.py "
+        "and put the new digest beside it here. If no released version wrote records with it yet, only replace the "
+        "digest."
     )
 
 

@@ -26,10 +26,13 @@ def parse_card_options(
     names = tuple(map(str, range(int(classes)))) if classes.isdigit() else tuple(n.strip() for n in classes.split(","))
     if len(set(names)) < len(names) or "" in names:
         raise UsageError(f"--classes '{classes}' has a name twice, or an empty one: give each class its own name")
-    shape = numbers("--input-shape", input_shape, int, "3,32,32")
+    shape = parse_numbers("--input-shape", input_shape, int, "3,32,32")
     if len(shape) != 3:
         raise UsageError(f"--input-shape '{input_shape}' is not a shape: write it like 3,32,32")
-    means, deviations = numbers("--mean", mean, float, "0.49,0.48,0.45"), numbers("--std", std, float, "0.25,0.24,0.26")
+    means, deviations = (
+        parse_numbers("--mean", mean, float, "0.49,0.48,0.45"),
+        parse_numbers("--std", std, float, "0.25,0.24,0.26"),
+    )
     if max(map(abs, means)) > 2 or max(map(abs, deviations)) > 2:
         raise UsageError(f"--mean {mean} and --std {std} are not for images in [0, 1]: divide them by 255")
     try:
@@ -46,7 +49,7 @@ def parse_card_options(
         raise UsageError(f"--input-shape, --mean and --std do not fit together: {error}") from error
 
 
-def numbers(option: str, text: str, kind: Callable[[str], T], example: str) -> tuple[T, ...]:
+def parse_numbers(option: str, text: str, kind: Callable[[str], T], example: str) -> tuple[T, ...]:
     """The numbers in an option's text. Raises UsageError with the example if there is anything else."""
     try:
         return tuple(kind(part) for part in text.split(","))

@@ -211,10 +211,10 @@ def invert(
     coarse, fine = settings.coarse_steps, settings.steps - settings.coarse_steps
     if coarse:
         x_norm = F.avg_pool2d(x_norm, 2)
-        x_norm = descend(x_norm, teacher, labels_B, settings, range(coarse), (lowest, highest), rng, extra_loss)
+        x_norm = optimise_images(x_norm, teacher, labels_B, settings, range(coarse), (lowest, highest), rng, extra_loss)
         x_norm = resize(x_norm, side)
     if fine:
-        x_norm = descend(
+        x_norm = optimise_images(
             x_norm, teacher, labels_B, settings, range(coarse, coarse + fine), (lowest, highest), rng, extra_loss
         )
     return to_uint8(resize(x_norm, side) * teacher.std + teacher.mean).cpu()
@@ -234,7 +234,7 @@ def first_images(noise: Tensor, lowest: Tensor, start: str) -> Tensor:
     return lowest + 0.3 + smooth / smooth.std()
 
 
-def descend(
+def optimise_images(
     x_norm: Tensor,
     teacher: Classifier,
     labels_B: Tensor,

@@ -79,7 +79,7 @@ def prepare(
     """
     network = plain.untrained(teacher, settings, seed, student, classes).to(teacher.mean.device)
     rng = torch.Generator().manual_seed(seed)
-    plain.train(network, teacher, settings, rng, student, log)
+    plain.train_generator(network, teacher, settings, rng, student, log)
     with computed(teacher, settings), watch_batch_norm(teacher.net) as statistics:
         for _ in range(settings.meta_steps):
             z, labels = plain.draw(network, settings.batch_size, rng)

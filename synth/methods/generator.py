@@ -115,7 +115,7 @@ def prepare(
         UserError: the loss is not finite.
     """
     network = untrained(teacher, settings, seed, student, classes).to(teacher.mean.device)
-    train(network, teacher, settings, torch.Generator().manual_seed(seed), student, log)
+    train_generator(network, teacher, settings, torch.Generator().manual_seed(seed), student, log)
     return settle(network, settings, torch.Generator().manual_seed(seed))
 
 
@@ -184,7 +184,7 @@ def generator_flop(card: GeneratorCard) -> int:
     return counter.get_total_flops() // 2
 
 
-def train(
+def train_generator(
     network: ClassGenerator,
     teacher: Classifier,
     settings: GeneratorSettings,

@@ -172,7 +172,7 @@ class ClassGenerator(nn.Module):
     def forward(self, z: Tensor, labels_B: Tensor) -> Tensor:
         places = self.places[labels_B]
         if self.card.classes is not None and not places.is_meta and (places < 0).any():
-            raise ValueError(f"this generator draws only the classes {listed(self.card.drawn)}")
+            raise ValueError(f"this generator draws only the classes {class_list(self.card.drawn)}")
         one_hot = F.one_hot(places, len(self.card.drawn)).to(z.dtype)
         # The class gets the weight of the noise: this scales its one-hot vector to the length of a standard normal
         # vector.
@@ -240,12 +240,12 @@ def read_generator(
     wanted_classes = range(teacher.num_classes) if classes is None else sorted(set(classes))
     if card.drawn != tuple(wanted_classes):
         raise UserError(
-            f"{name} draws the classes {listed(card.drawn)} and this run makes {listed(wanted_classes)}: leave out "
-            "--generator to train one for these classes, and replace a run that holds it with --overwrite"
+            f"{name} draws the classes {class_list(card.drawn)} and this run makes {class_list(wanted_classes)}: leave "
+            "out --generator to train one for these classes, and replace a run that holds it with --overwrite"
         )
     return network
 
 
-def listed(classes: Sequence[int]) -> str:
+def class_list(classes: Sequence[int]) -> str:
     """The first ten classes, as text."""
     return ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")

@@ -52,7 +52,7 @@ def measure(store: Store, teacher: Classifier, most: int = 10_000) -> list[Class
     images, labels = unblended_images(store, index, most)
     if not len(images):
         raise UserError(f"{store} has no published shard yet: wait for the first one")
-    return diversity(images, labels, features_of(teacher, images))
+    return class_diversity(images, labels, features_of(teacher, images))
 
 
 def unblended_images(store: Store, index: Index, most: int) -> tuple[Tensor, Tensor]:
@@ -83,7 +83,7 @@ def features_of(teacher: Classifier, images: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def diversity(images: Tensor, labels: Tensor, features: Tensor) -> list[ClassDiversity]:
+def class_diversity(images: Tensor, labels: Tensor, features: Tensor) -> list[ClassDiversity]:
     """The diversity of each class, from uint8 images (N, C, H, W), classes (N,) and features (N, D)."""
     overall = (features - features.mean(0)).square().sum(1).mean().sqrt()
     found = []

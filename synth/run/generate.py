@@ -14,7 +14,7 @@ from synth.making.make import Recipe
 from synth.run.journal import configure_log
 from synth.run.lock import Lock, locked
 from synth.run.publish import open_run, provide_generator, publish, refuse_existing_run
-from synth.run.request import Request, checked, run_card
+from synth.run.request import Request, check_request, run_card
 from synth.shards.index import Index
 from synth.shards.plan import Plan
 from synth.shards.store import Store, open_store
@@ -28,7 +28,7 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
     Raises:
         UserError: with the cause and the cure; what was published until then stays valid.
     """
-    asked = checked(request)
+    asked = check_request(request)
     store = open_store(request.out)
     if not (request.resume or request.overwrite):
         refuse_existing_run(store)
@@ -40,13 +40,13 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
         if index.complete:
             say(f"{store} is complete already: {counted(len(index.entries), 'shard')}, {index.samples:,} samples")
             return index
-        say(f"{summary(asked.plan)}, on {place.words} ({place.device})")
+        say(f"{run_summary(asked.plan)}, on {place.words} ({place.device})")
         execute = partial(place.execute, begun=bool(index.entries))
         index, recipe = provide_generator(store, index, recipe, execute, say, lock.check)
         return publish_with_progress(store, index, recipe, execute, lock, say)
 
 
-def summary(plan: Plan) -> str:
+def run_summary(plan: Plan) -> str:
     """The size of a run in words."""
     blends = f", each with {counted(plan.blends, 'blend')}," if plan.blends else ""
     classes = counted(len(plan.classes), "class", "es")

@@ -19,7 +19,7 @@ from synth.basics.progress import format_seconds
 from synth.checkpoint.file import parse_card
 from synth.executors.executor import Executor, Made
 from synth.making.make import Recipe
-from synth.methods.networks import listed, parse_generator, read_generator
+from synth.methods.networks import class_list, parse_generator, read_generator
 from synth.run.lock import LostLockError, is_lock
 from synth.run.uploads import Landed, Uploads
 from synth.shards.index import (
@@ -96,7 +96,7 @@ def refuse(store: Store, index: Index) -> NoReturn:
 def begin(store: Store, card: RunCard) -> None:
     """Write the index of a run without shards. Raises UsageError if the store holds other files."""
     store.create()
-    refuse_foreign(store, own_names(store))
+    refuse_foreign(store, names_of_run(store))
     store.remove_temporaries()
     store.write(PART, Index(card, {}, complete=False).to_bytes())
 
@@ -107,7 +107,7 @@ def clear(store: Store) -> None:
     If there is no index, nothing is removed: the shards or the generator may be somebody else's.
     Raises UsageError, before anything is removed, if there are other files too.
     """
-    names = own_names(store)
+    names = names_of_run(store)
     shards = sorted(name for name in names if SHARD_NAME.fullmatch(name))
     indexes = [name for name in (INDEX, PART) if name in names]
     if indexes:
@@ -116,7 +116,7 @@ def clear(store: Store) -> None:
             store.remove(name)
 
 
-def own_names(store: Store) -> set[str]:
+def names_of_run(store: Store) -> set[str]:
     """The names in the store without the run's lock."""
     return {name for name in store.names() if not is_lock(name)}
 
@@ -332,6 +332,6 @@ def generator_problems(store: Store, index: Index) -> Iterator[str]:
     left_out = sorted(set(drawn) - set(index.card.plan.classes))
     if left_out:
         yield (
-            f"{where} can draw the classes {listed(left_out)}, which the run leaves out: make the run again with "
+            f"{where} can draw the classes {class_list(left_out)}, which the run leaves out: make the run again with "
             "--overwrite"
         )

@@ -96,7 +96,7 @@ class CheckedRequest:
         )
 
 
-def checked(request: Request) -> CheckedRequest:
+def check_request(request: Request) -> CheckedRequest:
     """Read the files that the request names, and check that everything fits together.
 
     Raises:

@@ -77,7 +77,7 @@ def draw_grid(store: Store, columns: int, out: Path) -> None:
     Classes without images have no row. Raises UserError if there is no image, or if the PNG cannot be written.
     """
     index = read_index(store)
-    rows = first_images(store, index, columns)
+    rows = images_per_class(store, index, columns)
     if not rows:
         raise UserError(f"{store} has no published shard yet: wait for the first one")
     height, width = tile_size(index)
@@ -101,7 +101,7 @@ def tile_size(index: Index) -> tuple[int, int]:
     return height * scale, width * scale
 
 
-def first_images(store: Store, index: Index, count: int) -> dict[int, tuple[list[np.ndarray], list[float]]]:
+def images_per_class(store: Store, index: Index, count: int) -> dict[int, tuple[list[np.ndarray], list[float]]]:
     """Up to `count` images and confidences per class, by class, from as few shards as possible.
 
     Classes without images are left out. Raises UserError if the grid would be too large.

@@ -5,7 +5,7 @@ import torch
 
 from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier
-from synth.run.diversity import diversity, features_of, measure, nearest_distance
+from synth.run.diversity import class_diversity, features_of, measure, nearest_distance
 from synth.shards.store import Folder
 from tests.runs import digits_card
 from tests.synth.conftest import Run
@@ -18,11 +18,11 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 def test_spread_is_0_for_equal_images_and_1_for_classes_that_do_not_differ() -> None:
     features, labels = random(400, 8), torch.arange(400) % 4
     images = torch.arange(400).view(-1, 1, 1, 1).expand(-1, 1, 4, 4).to(torch.uint8)
-    for found in diversity(images, labels, features):
+    for found in class_diversity(images, labels, features):
         assert found.spread == pytest.approx(1, abs=0.1)
         assert found.images == 100
     same = torch.eye(4, 8)[labels]
-    assert all(d.spread == 0 for d in diversity(images, labels, same))
+    assert all(d.spread == 0 for d in class_diversity(images, labels, same))
 
 
 def test_duplicates_are_images_that_repeat_the_pixels_of_another() -> None:
@@ -30,7 +30,7 @@ def test_duplicates_are_images_that_repeat_the_pixels_of_another() -> None:
     images[:6, 0, 0, 0] = torch.arange(6).to(torch.uint8)  # five different ones, and five of zeros
     features = random(10, 3)
     features[9] = features[8] + 1e-6
-    (found,) = diversity(images, torch.zeros(10, dtype=torch.long), features)
+    (found,) = class_diversity(images, torch.zeros(10, dtype=torch.long), features)
     assert (found.images, found.duplicates, found.near_duplicates) == (10, 4, 2)
 
 

@@ -16,7 +16,7 @@ from synth.checkpoint.classifier import Classifier
 from synth.executors.executor import in_process
 from synth.run import view
 from synth.run.publish import open_run, publish
-from synth.run.view import GAP, LABEL_WIDTH, describe, draw_grid, first_images
+from synth.run.view import GAP, LABEL_WIDTH, describe, draw_grid, images_per_class
 from synth.shards.index import INDEX, PART, Index, read_index, shard_name
 from synth.shards.plan import Plan
 from synth.shards.store import Folder, open_store
@@ -110,7 +110,7 @@ def test_a_grid_has_one_row_per_class_with_its_first_images(tiny_run: Path, tmp_
     with Image.open(tmp_path / "grid.png") as image:
         grid = np.asarray(image)
     assert grid.shape == (10 * (28 + GAP), LABEL_WIDTH + 3 * (28 + GAP), 3)
-    rows = first_images(store, index, 3)
+    rows = images_per_class(store, index, 3)
     assert list(rows) == list(range(10))
     for row, (images, confidences) in enumerate(rows.values()):
         assert len(images) == len(confidences) == 3
@@ -129,7 +129,7 @@ def test_a_grid_has_no_row_for_a_class_without_images(tiny_teacher: Classifier, 
     plan = Plan(classes=(3, 1, 7, 0), per_class=1, shard_size=2)
     store, index = make_run(tmp_path / "run", recipe_for(tiny_teacher), plan)
     part = Index(index.card, {0: index.entries[0]}, complete=False)
-    assert list(first_images(store, part, 3)) == [3, 1]
+    assert list(images_per_class(store, part, 3)) == [3, 1]
 
 
 def test_a_grid_too_large_is_refused_with_the_columns_that_fit(

@@ -197,7 +197,7 @@ def make_record(
         "settings": dataclasses.asdict(settings),
         "request": request_json(request),
         "models": models_json(request, subjects),
-        "origin": origin.describe(student_file(request.student), subjects[MODEL][0].digest, request.shards),
+        "origin": origin.describe_origin(student_file(request.student), subjects[MODEL][0].digest, request.shards),
         "images": bench.judged.name if bench.judged else None,
         "measurements": [m.to_json() for m in measurements],
         "not_run": [dataclasses.asdict(n) for n in (*missing, *not_run)],

@@ -144,8 +144,8 @@ class Bench:
         with self.cache.lock:  # the features come from a hook, which must see one pass at a time
             if key not in self.cache.outputs:
                 found = outputs(model, images.images)
-                check_finite(found.features)
-                check_finite(found.logits)
+                check_answers(found.features)
+                check_answers(found.logits)
                 self.cache.outputs[key] = found
             return self.cache.outputs[key]
 
@@ -213,7 +213,7 @@ class Bench:
         }
 
 
-def check_finite(values: Tensor) -> None:
+def check_answers(values: Tensor) -> None:
     """Raise CannotRunError if a model's answers are not finite: nothing can be measured on them."""
     if not values.isfinite().all():
         raise CannotRunError(

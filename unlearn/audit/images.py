@@ -73,11 +73,11 @@ def synthetic_source(store: Store, teacher: Classifier) -> Source:
             break
     if not parts:
         raise UserError(f"{store} has no published shard yet: wait for the first one")
-    whole, mask = joined(parts), torch.cat(judged)
+    whole, mask = join_images(parts), torch.cat(judged)
     return Source("synthetic", f"synthetic hold-outs from {store}", whole.select(~mask), whole.select(mask))
 
 
-def joined(parts: Sequence[LabelledImages]) -> LabelledImages:
+def join_images(parts: Sequence[LabelledImages]) -> LabelledImages:
     images, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("images", "labels"))
     return replace(parts[0], images=images, labels=labels)
 

@@ -18,7 +18,7 @@ def audit_text(record: Mapping[str, Any]) -> str:
     rows = []
     for m in record["measurements"]:
         name = m["name"] + (" *" if m["source"] == "synthetic" else "")
-        rows.append([name, *(cell(m, subject) for subject in subjects), status(m, findings)])
+        rows.append([name, *(cell(m, subject) for subject in subjects), status_words(m, findings)])
     failed = self_check(record["controls"])
     forget = ", ".join(record["class_names"][c] for c in record["forget"])
     known = "; ".join(f"{c['subject']}: {c['conclusion']}" for c in record["controls"])
@@ -60,7 +60,7 @@ def number(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def status(measurement: Mapping[str, Any], findings: Mapping[str, Any]) -> str:
+def status_words(measurement: Mapping[str, Any], findings: Mapping[str, Any]) -> str:
     if measurement["quality"]:
         return "(not judged)"
     return findings[measurement["name"]]["status"]

@@ -79,7 +79,7 @@ def options_of_method(name: str) -> Decorator:
         *preset,
         seed_option,
         folder_options,
-        config_option("a run's settings.json", lambda content: options_of_run(content)),
+        config_option("a run's settings.json", lambda content: options_of_settings(content)),
         settings_flags(settings, headings),
         device_option,
         threads_option,
@@ -90,7 +90,7 @@ def preset_option(presets: Mapping[str, Any]) -> Decorator:
     return option("--preset", group=WHAT, type=click.Choice(list(presets)), help="settings to start from")
 
 
-def options_of_run(content: Mapping[str, Any]) -> Mapping[str, Any]:
+def options_of_settings(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """The options that a run's settings.json stands for.
 
     Its hashes only identify the files that the run read, and a method without the teacher has no options for its loop.

@@ -40,7 +40,7 @@ from synth.methods.networks import Generator
 from unlearn.methods import losses
 from unlearn.methods.attention import attention_loss, layer_pairs, watch_layers
 from unlearn.methods.method import Inputs, Part, StuckError, is_finite
-from unlearn.methods.mixing import blend
+from unlearn.methods.mixing import blend_pairs
 from unlearn.samples.filters import EntropyBelow, ForgetShareBelow, View
 from unlearn.samples.logits import post_filter, without_forget_classes
 from unlearn.settings import Idle
@@ -378,7 +378,7 @@ class GKT:
         if self.settings.mixup:
             share = torch.rand((), generator=self.rng).item()
             other = torch.randperm(len(x_norm), generator=self.rng).to(x_norm.device)
-            x_norm = blend(x_norm, share, other)
+            x_norm = blend_pairs(x_norm, share, other)
         with watch_layers(self.teacher, [t for t, _ in self.pairs]) as maps:
             logits = self.teacher.logits(x_norm)
         passed = self.gate(logits)

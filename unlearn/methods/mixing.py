@@ -15,12 +15,12 @@ def mixup(x: Tensor, targets: Tensor, alpha: float, rng: torch.Generator) -> tup
     if alpha == 0:
         return x, targets
     share, other = pairing(x, alpha, rng)
-    return blend(x, share, other), blend(targets, share, other)
+    return blend_pairs(x, share, other), blend_pairs(targets, share, other)
 
 
 def mixed(x: Tensor, alpha: float, rng: torch.Generator) -> Tensor:
     """Images (N, C, H, W) blended as `mixup` does, for a teacher to label."""
-    return blend(x, *pairing(x, alpha, rng)) if alpha else x
+    return blend_pairs(x, *pairing(x, alpha, rng)) if alpha else x
 
 
 def pairing(x: Tensor, alpha: float, rng: torch.Generator) -> tuple[float, Tensor]:
@@ -41,5 +41,5 @@ def gamma_variates(alpha: float, rng: torch.Generator) -> Tensor:
     return variates
 
 
-def blend(x: Tensor, share: float, other: Tensor) -> Tensor:
+def blend_pairs(x: Tensor, share: float, other: Tensor) -> Tensor:
     return share * x + (1 - share) * x[other]

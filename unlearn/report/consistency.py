@@ -38,10 +38,10 @@ def faults(record: Record) -> Iterator[str]:
     yield from settings(record)
     yield from origin(record["origin"])
     yield from measurements(record["measurements"])
-    yield from accuracies(record)
+    yield from accuracy_faults(record)
     for measurement in record["measurements"]:
         if measurement["family"] == "relearn":
-            yield from curves(measurement)
+            yield from curve_faults(measurement)
     yield from drawn(record)
 
 
@@ -99,7 +99,7 @@ def measurements(found: Sequence[Record]) -> Iterator[str]:
             yield f"{m['name']} has a value above 100 %"
 
 
-def accuracies(record: Record) -> Iterator[str]:
+def accuracy_faults(record: Record) -> Iterator[str]:
     """Confusion matrices are square, and every accuracy and histogram has the one that it was counted from."""
     classes = len(record["class_names"])
     confusions = {m["name"]: m["details"].get("confusion", {}) for m in record["measurements"]}
@@ -131,7 +131,7 @@ def true_classes(name: str, record: Record) -> list[int]:
     return [c for c in range(len(record["class_names"])) if (c in record["forget"]) == forgotten]
 
 
-def curves(m: Record) -> Iterator[str]:
+def curve_faults(m: Record) -> Iterator[str]:
     """Every value has a curve, and the curves of a measurement have the same steps."""
     found = m["details"]["curves"]
     if set(found) != set(m["readings"]):

@@ -84,7 +84,7 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Samples:
+class RunSamples:
     """What a run takes from shards."""
 
     training: Batch | None = None
@@ -243,20 +243,20 @@ def digest_when_complete(index: Index | None) -> str | None:
     return hashlib.sha256(dataclasses.replace(index, complete=True).to_bytes()).hexdigest()
 
 
-def read_samples(request: Request, module: Any, opened: Opened) -> Samples:
+def read_samples(request: Request, module: Any, opened: Opened) -> RunSamples:
     """The samples to train on and the hold-out. They share no image. The hold-out has no blends.
 
     If the method trains on no shards, all images are held out. If it learns from shards as they come, none are.
     """
     store, loop = opened.store, request.loop
     if store is None:
-        return Samples()
+        return RunSamples()
     trains = module.trains_on_shards(request.settings)
     filters = dict(module.training_filters(request.forget, request.settings)) if trains else {}
     if not methods.needs_teacher(module):
         if request.follow_timeout is not None:
-            return Samples(pools=follow(store, filters, request.follow_timeout))
-        return Samples(pools=iter([load_complete(store, filters)]))
+            return RunSamples(pools=follow(store, filters, request.follow_timeout))
+        return RunSamples(pools=iter([load_complete(store, filters)]))
     training, watched = None, None
     counts: dict[str, int] = {}
     if trains:
@@ -267,11 +267,11 @@ def read_samples(request: Request, module: Any, opened: Opened) -> Samples:
     if loop.monitor:
         others: dict[str, Filter] = {"training": HeldOut(loop.holdout)} if trains else {}
         watched = load_complete(store, {"blend": unblended, **others}).samples()
-    return Samples(training, watched, counts=counts)
+    return RunSamples(training, watched, counts=counts)
 
 
 def start(
-    request: Request, module: Any, opened: Opened, card: ModelCard, samples: Samples, say: Callable[[str], None]
+    request: Request, module: Any, opened: Opened, card: ModelCard, samples: RunSamples, say: Callable[[str], None]
 ) -> tuple[Method, Monitor | None]:
     """The method at work and its monitor.
 

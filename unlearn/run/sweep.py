@@ -97,7 +97,7 @@ def written(value: float) -> str:
 
 
 @dataclass(frozen=True)
-class Row:
+class SweepRow:
     """One run's accuracies on real test images, in per cent. They are None if the run left no student; `ended` says
     why.
     """
@@ -111,7 +111,7 @@ class Row:
     ended: str = ""
 
 
-def sweep(over: Range, seeds: Sequence[int], request: Request, out: Path, judge: Judge, say: Say) -> list[Row]:
+def sweep(over: Range, seeds: Sequence[int], request: Request, out: Path, judge: Judge, say: Say) -> list[SweepRow]:
     """Run the request with each value and each seed, and write the CSV and the plot again after each run.
 
     A run that is complete is not repeated, and one that was interrupted goes on.
@@ -134,11 +134,11 @@ def sweep(over: Range, seeds: Sequence[int], request: Request, out: Path, judge:
     ]
     folder = Folder(out)
     folder.create()
-    rows: list[Row] = []
+    rows: list[SweepRow] = []
     for value, asked in runs:
         row = one_run(value, asked, judge, say)
         rows.append(row)
-        accuracies = f"retain {percent(row.retain)} %, forget {percent(row.forget)} %"
+        accuracies = f"retain {percent_text(row.retain)} %, forget {percent_text(row.forget)} %"
         say(f"{over.name} {written(value)}, seed {row.seed}: {accuracies}")
         folder.write(RESULTS, csv_of(over.name, rows).encode())
         folder.write(PLOT, plot(over.name, [(r.value, r.retain, r.forget) for r in rows]).encode())
@@ -163,20 +163,20 @@ def has_field(settings: Any, name: str) -> bool:
     return name in {field.name for field in dataclasses.fields(settings)}
 
 
-def one_run(value: float, request: Request, judge: Judge, say: Say) -> Row:
+def one_run(value: float, request: Request, judge: Judge, say: Say) -> SweepRow:
     place = request.out
     try:
         carry_out.unlearn(request, say)
     except HopelessError as error:  # a result as well
         if not (place / PROVENANCE).exists():
-            return Row(value, request.seed, None, None, ended=str(error))
+            return SweepRow(value, request.seed, None, None, ended=str(error))
     facts = json.loads((place / PROVENANCE).read_text())
     retain, forget = judge(place / STUDENT)
     step, seconds, ended = facts.get("student_step", 0), facts.get("seconds", 0.0), facts.get("ended", "")
-    return Row(value, request.seed, retain, forget, step, seconds, ended)
+    return SweepRow(value, request.seed, retain, forget, step, seconds, ended)
 
 
-def csv_of(name: str, rows: Sequence[Row]) -> str:
+def csv_of(name: str, rows: Sequence[SweepRow]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([name, "seed", "retain", "forget", "student_step", "seconds", "ended"])
@@ -186,7 +186,7 @@ def csv_of(name: str, rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def percent(value: float | None) -> str:
+def percent_text(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 

@@ -171,10 +171,10 @@ def in_batches(parts: Iterator[WeightedBatch], size: int, padding: WeightedBatch
         whole = joined(held)
         full = len(whole.weights) // size * size
         for start in range(0, full, size):
-            yield part_of(whole, start, start + size)
-        held = [part_of(whole, full, len(whole.weights))]
+            yield share_of(whole, start, start + size)
+        held = [share_of(whole, full, len(whole.weights))]
     if sum(len(p.weights) for p in held):
-        yield part_of(joined([*held, padding]), 0, size)
+        yield share_of(joined([*held, padding]), 0, size)
 
 
 def joined(parts: list[WeightedBatch]) -> WeightedBatch:
@@ -186,7 +186,7 @@ def joined(parts: list[WeightedBatch]) -> WeightedBatch:
     )
 
 
-def part_of(batch: WeightedBatch, start: int, stop: int) -> WeightedBatch:
+def share_of(batch: WeightedBatch, start: int, stop: int) -> WeightedBatch:
     return WeightedBatch(
         batch.images[start:stop], batch.labels[start:stop], batch.logits[start:stop], batch.weights[start:stop]
     )

@@ -78,10 +78,10 @@ def test_a_reference_that_knows_only_one_of_the_forget_classes_is_refused() -> N
 def test_a_reference_that_answers_with_nan_is_refused() -> None:
     class Broken(Answering):
         def outputs(self, model: list[int], images: LabelledImages) -> Outputs:  # type: ignore[override]
-            from unlearn.audit.bench import check_finite
+            from unlearn.audit.bench import check_answers
 
             found = super().outputs(model, images)
-            check_finite(found.logits * float("nan"))
+            check_answers(found.logits * float("nan"))
             return dataclasses.replace(found)
 
     subjects = {"original": [[3, 8]], MODEL: [[]], RETRAINED: [[]]}

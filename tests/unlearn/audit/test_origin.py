@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from unlearn.audit.record.origin import MOST_METRICS, describe, read_run, run_of, thinned
+from unlearn.audit.record.origin import MOST_METRICS, describe_origin, read_run, run_of, thinned
 from unlearn.run.folder import METRICS, PROVENANCE, SETTINGS, STUDENT
 
 DIGEST, OTHER = "a" * 64, "b" * 64
@@ -21,7 +21,7 @@ def test_a_run_describes_the_student_that_it_names(folder: Path) -> None:
     run = run_of(folder, DIGEST)
     assert run is not None
     assert run["metrics"] == [{"step": 1, "loss": None}]
-    assert describe(folder / STUDENT, DIGEST, None)["problems"] == []
+    assert describe_origin(folder / STUDENT, DIGEST, None)["problems"] == []
 
 
 def test_a_student_that_differs_from_its_own_runs_record_is_a_problem(folder: Path) -> None:

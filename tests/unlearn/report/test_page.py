@@ -17,7 +17,7 @@ from unlearn.audit.record.versions import PAGE_VERSION
 from unlearn.audit.text import audit_text
 from unlearn.commands.main import main
 from unlearn.report.file import read_report
-from unlearn.report.page.charts import STYLES, relearning
+from unlearn.report.page.charts import STYLES, draw_relearning
 from unlearn.report.page.page import environment, page, writer_of
 from unlearn.report.write import write_report
 
@@ -144,7 +144,7 @@ def test_a_hostile_record_stays_text(audited: Path, tmp_path: Path) -> None:
 
 def test_a_chart_says_in_words_what_it_shows(audited: Path) -> None:
     record = read_record(audited / AUDIT)
-    chart = relearning(next(m for m in record["measurements"] if m["name"] == "relearn-retain"))
+    chart = draw_relearning(next(m for m in record["measurements"] if m["name"] == "relearn-retain"))
     assert "cut off below the target" in chart[: chart.index(">")]
 
 

@@ -130,7 +130,7 @@ def destinations(confusions: dict[str, list[Tensor]], forgotten: Tensor, bench: 
     readings = {}
     for subject, shares in goes.items():
         others = [
-            [total_variation(share, other) for other in goes[RETRAINED] if other is not share] for share in shares
+            [variation_distance(share, other) for other in goes[RETRAINED] if other is not share] for share in shares
         ]
         if all(others):
             readings[subject] = bench.reading(others)
@@ -153,6 +153,6 @@ def where(confusion: Tensor, forgotten: Tensor) -> Tensor:
     return counts / counts.sum()
 
 
-def total_variation(first: Tensor, second: Tensor) -> float:
+def variation_distance(first: Tensor, second: Tensor) -> float:
     """½ Σ_c |a_c - b_c|: 0 for equal distributions, 1 for disjoint ones."""
     return 0.5 * (first - second).abs().sum().item()

@@ -148,7 +148,7 @@ def shares_called(sets: Sets, rng: torch.Generator) -> tuple[float, float]:
 
     members, others = balanced(sets["retain members"][0], sets["retain others"][0], rng)
     attack = make_pipeline(StandardScaler(), LogisticRegression()).fit(
-        *stacked(label_free(members), label_free(others))
+        *stack_features(label_free(members), label_free(others))
     )
     first, second = (attack.predict(label_free(sets[f"forget {which}"][0])) for which in ("members", "others"))
     return 100 * float(first.mean()), 100 * float(second.mean())
@@ -162,7 +162,7 @@ def told_apart(sets: Sets, retain: tuple[int, ...], rng: torch.Generator) -> flo
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    features, targets = stacked(
+    features, targets = stack_features(
         *(
             np.column_stack([label_free(logits), modified_entropy(logits, labels).numpy()])
             for logits, labels in balanced_pairs(sets["forget members"], sets["forget others"], rng)
@@ -190,7 +190,7 @@ def likelihood_ratio(sets: Sets, retain: tuple[int, ...], rng: torch.Generator) 
     phi = [retain_confidence(logits, retain).numpy() for logits in (members, others)]
     half = len(phi[0]) // 2
     densities = [(p[:half].mean(), p[:half].std() + 1e-6) for p in phi]
-    values, targets = stacked(*(p[half:, None] for p in phi))
+    values, targets = stack_features(*(p[half:, None] for p in phi))
     score = log_density(values[:, 0], *densities[0]) - log_density(values[:, 0], *densities[1])
     return 100 * float(roc_auc_score(targets, score))
 
@@ -235,6 +235,6 @@ def balanced_pairs(
     return [(logits[r], labels[r]) for (logits, labels), r in zip((members, others), rows, strict=True)]
 
 
-def stacked(members: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def stack_features(members: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The features of both sets, and targets: 1 for members, 0 for others."""
     return np.concatenate([members, others]), np.repeat([1, 0], [len(members), len(others)])

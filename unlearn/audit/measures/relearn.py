@@ -25,7 +25,7 @@ from synth.checkpoint.batch_norm import batch_norm_layers
 from synth.checkpoint.classifier import Classifier, predict, to_unit
 from synth.checkpoint.layers import last_layer
 from unlearn.audit.audit_settings import counts
-from unlearn.audit.bench import Bench, check_finite
+from unlearn.audit.bench import Bench, check_answers
 from unlearn.audit.record.details import IMAGES, INDEX, by_subject, details
 from unlearn.audit.record.intervals import fewest_pairs
 from unlearn.audit.record.record import MASKED, MODEL, ORIGINAL, RETRAINED, CannotRunError, Measurement
@@ -126,7 +126,7 @@ def relearn(
         if step in grid:
             copied.eval()
             logits = predict(copied, judge.images)
-            check_finite(logits)
+            check_answers(logits)
             accuracy.append(bench.most_called(logits.argmax(1) == judge.labels, judge.labels))
             # Only batch norm trains: dropout would draw from a random source that the threads share.
             for layer in batch_norm_layers(copied):

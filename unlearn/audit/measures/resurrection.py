@@ -36,9 +36,9 @@ def measure(bench: Bench) -> list[Measurement]:
     repeats = bench.settings.repeats
 
     def experiment(model: Classifier, repeat: int) -> tuple[tuple[float, float], Tensor]:
-        images = invert(model, labels, bench, repeat)
+        images = invert_model(model, labels, bench, repeat)
         right = predict(original, images).argmax(1) == labels
-        shares = bench.most_called(right, labels), percent(right[~forgotten])
+        shares = bench.most_called(right, labels), percent_named(right[~forgotten])
         return shares, images if repeat == 0 else images[:0]
 
     found = bench.repeated("resurrection", experiment, repeats)
@@ -81,7 +81,7 @@ def labels_for(bench: Bench) -> Tensor:
     return torch.arange(bench.num_classes).repeat_interleave(repeats)
 
 
-def invert(model: Classifier, labels: Tensor, bench: Bench, repeat: int) -> Tensor:
+def invert_model(model: Classifier, labels: Tensor, bench: Bench, repeat: int) -> Tensor:
     """uint8 images (N, C, S, S) of these labels, by the model's own gradients.
 
     Raises:
@@ -99,5 +99,5 @@ def invert(model: Classifier, labels: Tensor, bench: Bench, repeat: int) -> Tens
         ) from error
 
 
-def percent(right: Tensor) -> float:
+def percent_named(right: Tensor) -> float:
     return 100 * right.double().mean().item()

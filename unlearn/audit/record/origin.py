@@ -14,10 +14,10 @@ from unlearn.run.folder import METRICS, PROVENANCE, SETTINGS, STUDENT
 MOST_METRICS = 500  # lines in a report, besides the last one
 
 
-def describe(student: Path, student_sha256: str | None, shards: str | None) -> dict[str, Any]:
+def describe_origin(student: Path, student_sha256: str | None, shards: str | None) -> dict[str, Any]:
     """The record's `origin`: the run that made the student, what contradicts it, and the audit's shards."""
     run, problems = read_run(student, student_sha256)
-    return {"run": run, "problems": problems, "shards": shards_of(shards) if shards else None}
+    return {"run": run, "problems": problems, "shards": facts_of_shards(shards) if shards else None}
 
 
 def run_of(folder: Path, student_sha256: str | None) -> dict[str, Any] | None:
@@ -84,7 +84,7 @@ def thinned(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return kept
 
 
-def shards_of(uri: str) -> dict[str, Any]:
+def facts_of_shards(uri: str) -> dict[str, Any]:
     """The facts of a run of synth generate, and the hashes of its index and of the shards that the index lists."""
     store = open_store(uri)
     index = read_index(store)

@@ -64,7 +64,7 @@ def check_record(record: Any, name: str = "the audit") -> None:
         ) from error
 
 
-def finite(text: str) -> float:
+def check_number(text: str) -> float:
     """Raises ValueError for NaN, Infinity and 1e999: an audit writes none of them."""
     value = float(text)
     if not math.isfinite(value):
@@ -85,7 +85,7 @@ def parse_record(data: bytes, name: str) -> dict[str, Any]:
         UserError: the file is not an audit record, or a record of another format version.
     """
     try:
-        record = json.loads(data, parse_float=finite, parse_int=whole, parse_constant=finite)
+        record = json.loads(data, parse_float=check_number, parse_int=whole, parse_constant=check_number)
         version = record["format_version"] if isinstance(record, dict) else None
     except (ValueError, KeyError, ArithmeticError, RecursionError) as error:
         raise UserError(f"{name} is not an audit record: make it with 'unlearn audit'") from error

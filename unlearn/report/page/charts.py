@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from synth.basics import drawing
 from unlearn.audit.record.record import MASKED, MODEL, ORIGINAL, RANDOM, RETRAINED, SUBJECTS
+from unlearn.report.consistency import is_number
 from unlearn.report.page.tables import finding_of, title_of
 from unlearn.report.printable import printable
 
@@ -46,14 +47,14 @@ class Chart:
     caption: str
 
 
-def svg(figure: Figure, alt: str) -> Markup:
+def embedded_svg(figure: Figure, alt: str) -> Markup:
     """The figure as an <svg> that a screen reader reads as `alt`. The same figure gives the same bytes."""
     text = drawing.svg(figure, SALT)
     text = text[text.index("<svg") :]
     return Markup(text.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1))
 
 
-def new_figure(width: float = 4.2, height: float = 3.0) -> tuple[Figure, Axes]:
+def figure_of_size(width: float = 4.2, height: float = 3.0) -> tuple[Figure, Axes]:
     """A figure of so many inches with one pair of axes."""
     figure, (axis,) = drawing.new_figure(SALT)
     figure.set_size_inches(width, height)
@@ -66,7 +67,7 @@ def key_measures(measurements: Sequence[Mapping[str, Any]], record: Mapping[str,
     interval.
     """
     rows = [m for m in measurements if m["unit"] == "%"]
-    figure, axis = new_figure(5.4, 0.9 + 0.58 * len(rows))
+    figure, axis = figure_of_size(5.4, 0.9 + 0.58 * len(rows))
     for place, m in enumerate(rows):
         finding = finding_of(m, record)
         if finding and finding["interval"]:
@@ -85,15 +86,15 @@ def key_measures(measurements: Sequence[Mapping[str, Any]], record: Mapping[str,
     axis.set_xlim(-3, 103)
     axis.set_xlabel("%")
     figure.legend(loc="outside upper center", ncols=len(MARKERS), fontsize=9, frameon=False, handletextpad=0.2)
-    return svg(figure, "; ".join(f"{title}: {', '.join(means)}" for title, means in words.items()) + ".")
+    return embedded_svg(figure, "; ".join(f"{title}: {', '.join(means)}" for title, means in words.items()) + ".")
 
 
 @DRAWING
-def relearning(measurement: Mapping[str, Any]) -> Markup:
+def draw_relearning(measurement: Mapping[str, Any]) -> Markup:
     """The mean curve of each subject, a band from its lowest to its highest repeat, the target, and open ends where cut
     off.
     """
-    figure, axis = new_figure()
+    figure, axis = figure_of_size()
     details = measurement["details"]
     words = []
     for subject in (s for s in SUBJECTS if s in details["curves"]):
@@ -118,13 +119,13 @@ def relearning(measurement: Mapping[str, Any]) -> Markup:
     axis.set_xlabel("relearning steps")
     axis.set_ylabel("forget accuracy, %")
     axis.legend(fontsize=8, frameon=False)
-    return svg(figure, f"{measurement['title']}: forget accuracy over steps; {'; '.join(words)}.")
+    return embedded_svg(figure, f"{measurement['title']}: forget accuracy over steps; {'; '.join(words)}.")
 
 
 @DRAWING
-def entropies(histograms: Sequence[Mapping[str, Any]], images: str, threshold: float | None) -> Markup:
+def draw_entropies(histograms: Sequence[Mapping[str, Any]], images: str, threshold: float | None) -> Markup:
     """The share of images over the entropy of each subject's answers, and the threshold of the training filter."""
-    figure, axis = new_figure()
+    figure, axis = figure_of_size()
     words = []
     for line in (h for subject in SUBJECTS for h in histograms if (h["subject"], h["images"]) == (subject, images)):
         counts = np.array(line["counts"], dtype=float)
@@ -141,10 +142,10 @@ def entropies(histograms: Sequence[Mapping[str, Any]], images: str, threshold: f
     axis.set_ylabel("% of images")
     if words:
         axis.legend(fontsize=8, frameon=False)
-    return svg(figure, f"Entropy of the answers to {images} images, mean in nats: {', '.join(words)}.")
+    return embedded_svg(figure, f"Entropy of the answers to {images} images, mean in nats: {', '.join(words)}.")
 
 
-def training(metrics: Sequence[Mapping[str, Any]]) -> list[Markup]:
+def draw_training(metrics: Sequence[Mapping[str, Any]]) -> list[Markup]:
     """The run's own curves: each value of its metrics over its steps."""
     names = sorted({name for line in metrics for name, value in line.items() if is_number(value)} - {"step", "samples"})
     return [curve(metrics, name) for name in names]
@@ -152,27 +153,25 @@ def training(metrics: Sequence[Mapping[str, Any]]) -> list[Markup]:
 
 @DRAWING
 def curve(metrics: Sequence[Mapping[str, Any]], name: str) -> Markup:
-    figure, axis = new_figure()
+    figure, axis = figure_of_size()
     points = [(line["step"], float(line[name])) for line in metrics if is_number(line.get(name))]
     axis.plot(*np.array(points, dtype=float).T, color="#0060a0")
     axis.set_xlabel("step")
     axis.set_ylabel(printable(name, LABEL))
     (first, start), (last, end) = points[0], points[-1]
-    return svg(figure, f"{name} over training steps, from {start:.4g} at step {first} to {end:.4g} at step {last}.")
+    return embedded_svg(
+        figure, f"{name} over training steps, from {start:.4g} at step {first} to {end:.4g} at step {last}."
+    )
 
 
 @DRAWING
 def filters(samples: Mapping[str, int]) -> Markup:
     """How many samples were kept, and how many each filter dropped."""
-    figure, axis = new_figure()
+    figure, axis = figure_of_size()
     places, counts = range(len(samples)), [float(count) for count in samples.values()]
     bars = axis.barh(places, counts, color=["#0060a0" if name == "kept" else "#b84a00" for name in samples])
     axis.set_yticks(places, [printable(name, LABEL) for name in samples])
     axis.bar_label(bars, labels=[f" {count:,}" for count in samples.values()], fontsize=8)
     axis.margins(x=0.2)
     axis.set_xlabel("samples")
-    return svg(figure, "Samples: " + ", ".join(f"{name} {count:,}" for name, count in samples.items()) + ".")
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return embedded_svg(figure, "Samples: " + ", ".join(f"{name} {count:,}" for name, count in samples.items()) + ".")

@@ -78,7 +78,7 @@ def relearning(record: Record) -> dict[str, Any] | None:
         "Mean steps to the target, and the Anamnesis Index: this model's steps against the retrained model's (ideal 1)"
     )
     return {
-        "charts": [Chart(charts.relearning(m), m["title"]) for m in found],
+        "charts": [Chart(charts.draw_relearning(m), m["title"]) for m in found],
         "steps": Table(caption, ["relearning", *subjects, "index"], rows),
     }
 
@@ -143,7 +143,10 @@ def entropies(record: Record) -> list[Chart] | None:
     known = charts.is_number(threshold)
     caption = ", with the threshold of the run's entropy filter" if known else ""
     return [
-        Chart(charts.entropies(record["histograms"], kind, threshold if known else None), f"On {kind} images{caption}")
+        Chart(
+            charts.draw_entropies(record["histograms"], kind, threshold if known else None),
+            f"On {kind} images{caption}",
+        )
         for kind in ("forget", "retain")
     ]
 

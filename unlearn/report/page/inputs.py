@@ -13,12 +13,12 @@ from unlearn.report.page.tables import Cell, Record, Table, facts, text_row
 from unlearn.report.places import run_provenance
 
 
-def training(record: Record) -> list[Chart] | None:
+def training_facts(record: Record) -> list[Chart] | None:
     """The curves of the student's run, and what its filters dropped."""
     run = record["origin"]["run"]
     if run is None:
         return None
-    drawn = [Chart(svg, "Over the steps of the run") for svg in charts.training(run["metrics"])]
+    drawn = [Chart(svg, "Over the steps of the run") for svg in charts.draw_training(run["metrics"])]
     samples = run["provenance"].get("samples")
     if samples:
         drawn.append(Chart(charts.filters(samples), "Samples that were kept, and those that each filter dropped"))
@@ -39,7 +39,7 @@ def inputs(record: Record) -> dict[str, Any]:
         "hashes": facts("SHA-256 of everything that this report rests on", hashes(record)),
         "ledger": ledger(record) if record["ledger"] else None,
         "real_images_read": run_provenance(record).get("real_images_read", "unknown"),
-        "sweep": sweep(record),
+        "sweep": sweep_facts(record),
         "trained_on": trained_on(record),
         "folded": {summary: table for summary, table in folded.items() if table},
     }
@@ -66,7 +66,7 @@ def ledger(record: Record) -> Table:
     return Table("Every real image that this audit read", ["data", "for", "images", "which"], rows, words=True)
 
 
-def sweep(record: Record) -> dict[str, Any] | None:
+def sweep_facts(record: Record) -> dict[str, Any] | None:
     """The real images that a sweep judged the student on, where the run was part of one."""
     judged = run_provenance(record).get("judged_on")
     return {part: judged.get(part) for part in ("images", "split", "data")} if isinstance(judged, dict) else None
@@ -74,14 +74,14 @@ def sweep(record: Record) -> dict[str, Any] | None:
 
 def trained_on(record: Record) -> Table:
     models = record["models"]
-    rows = [text_row(name, trained(models[name])) for name in ("teacher", "student")]
-    rows += [text_row(f"retrained {number}", trained(model)) for number, model in enumerate(models["references"], 1)]
+    rows = [text_row(name, data_of(models[name])) for name in ("teacher", "student")]
+    rows += [text_row(f"retrained {number}", data_of(model)) for number, model in enumerate(models["references"], 1)]
     return Table(
         "What the models were trained on, as their own cards say", ["model", "data or method"], rows, words=True
     )
 
 
-def trained(model: Record) -> str:
+def data_of(model: Record) -> str:
     """The data or the method, and the classes that were left out, as the model's own card says."""
     card = model["training"]
     without = card.get("without")

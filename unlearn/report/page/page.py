@@ -20,7 +20,7 @@ from unlearn.report.file import embed
 from unlearn.report.page.definitions import definitions, rules
 from unlearn.report.page.evidence import all_measures, confusions, drawings, entropies, known_models, relearning
 from unlearn.report.page.first_screen import first_screen
-from unlearn.report.page.inputs import inputs, training
+from unlearn.report.page.inputs import inputs, training_facts
 from unlearn.report.page.tables import Record
 
 GENERATOR = re.compile(r'<meta name="generator" content="([^"]*)">')
@@ -37,7 +37,7 @@ def page(record: Record, pictures: Mapping[str, bytes]) -> str:
         "confusions": confusions(record),
         "entropies": entropies(record),
         "measures": all_measures(record),
-        "training": training(record),
+        "training": training_facts(record),
         "limits": limits(record),
         "inputs": inputs(record),
         "rules": rules(),

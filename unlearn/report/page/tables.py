@@ -80,14 +80,14 @@ def reading_cell(measurement: Record, subject: str, record: Record) -> Cell:
         return NOTHING
     low, high, unit = reading["low"], reading["high"], measurement["unit"]
     below = between((low, high), unit) if low < high else ""
-    return Cell(shown(reading["mean"], unit), below, colour_of(measurement, record) if subject == MODEL else "")
+    return Cell(cell_text(reading["mean"], unit), below, colour_of(measurement, record) if subject == MODEL else "")
 
 
 def between(interval: Sequence[float], unit: str) -> str:
-    return " to ".join(shown(end, unit) for end in interval)
+    return " to ".join(cell_text(end, unit) for end in interval)
 
 
-def shown(value: float, unit: str) -> str:
+def cell_text(value: float, unit: str) -> str:
     """The number with as many decimals as all numbers of its unit, so that a column of them is aligned."""
     decimals = 1 if unit in ("%", "points", "steps") else 2
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.{decimals}f}"

@@ -51,13 +51,13 @@ def remake(
     model = record["models"]["student"]
     for named in (model["architecture"], settings.get("student_arch")):
         refuse_untrusted(str(named), arch, "the report")
-    request = request_of(settings, model, teacher, shards, arch, out, device)
+    request = run_request(settings, model, teacher, shards, arch, out, device)
     runs.unlearn(request, say)
     student = out / STUDENT
     return student, hash_and_start(student)[0] == model["sha256"]
 
 
-def request_of(
+def run_request(
     settings: Mapping[str, Any],
     model: Mapping[str, Any],
     teacher: Path,

@@ -46,7 +46,7 @@ def replay(
         if not (retrain and model is located.student):
             check_same(model)
     check_shards(located.shards)
-    request = request_of(record, located, out / "audit", device_of(device or record["device"]))
+    request = audit_request(record, located, out / "audit", device_of(device or record["device"]))
     request = replace(request, trusted_architecture=arch, workers=workers)
     if data_root and request.data:
         request = replace(request, data=replace(request.data, root=data_root))
@@ -57,7 +57,7 @@ def replay(
     return replace(compare(record, audit(request, say), retrain), same_student=same)
 
 
-def request_of(record: Mapping[str, Any], located: Located, out: Path, device: str) -> Request:
+def audit_request(record: Mapping[str, Any], located: Located, out: Path, device: str) -> Request:
     """The audit's request, rebuilt from the record. It uses the files whose hashes match, not the paths that were asked
     for.
 

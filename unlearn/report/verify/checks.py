@@ -21,10 +21,10 @@ class Check:
 def compared(what: str, found: object, expected: object) -> Check:
     if found == expected:
         return Check(what, HOLDS)
-    return Check(what, BROKEN, f"{shortened(found)} instead of {shortened(expected)}")
+    return Check(what, BROKEN, f"{shorten_text(found)} instead of {shorten_text(expected)}")
 
 
-def shortened(value: object) -> str:
+def shorten_text(value: object) -> str:
     return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)[:200]
 
 

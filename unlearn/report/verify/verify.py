@@ -60,10 +60,10 @@ def visible(report: Report) -> Iterator[Check]:
         yield Check(what, NOT_CHECKED, f"{why}: {cure}")
         return
     again = page(report.record, report.pictures)
-    yield Check(what, HOLDS) if again == report.text else Check(what, BROKEN, difference(report.text, again))
+    yield Check(what, HOLDS) if again == report.text else Check(what, BROKEN, first_difference_in(report.text, again))
 
 
-def difference(found: str, expected: str) -> str:
+def first_difference_in(found: str, expected: str) -> str:
     """Where two texts part, with some of both."""
     shorter = min(len(found), len(expected))
     place = next((n for n in range(shorter) if found[n] != expected[n]), shorter)

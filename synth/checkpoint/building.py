@@ -58,7 +58,7 @@ def users_own(architecture: str, in_channels: int, num_classes: int) -> nn.Modul
         except Exception as error:  # the user's module may raise anything
             raise UsageError(
                 f"cannot find the architecture '{architecture}' ({type(error).__name__}: {error}): correct the module, "
-                "or name another"
+                "put its folder on PYTHONPATH, or name another"
             ) from error
         try:
             net = function(in_channels, num_classes)

@@ -63,7 +63,11 @@ what_to_generate = stacked(
         "generator's images), published 2,000",
     ),
     option(
-        "--blends", group=WHAT, type=int, default=9, help="mixtures of each image with another, labelled by the teacher"
+        "--blends",
+        group=WHAT,
+        type=int,
+        default=9,
+        help="extra samples per image: mixtures with another image, labelled by the teacher",
     ),
     option(
         "--quality-gate",
@@ -198,7 +202,7 @@ def verify(uri: str) -> None:
 @main.command(context_settings=FROM_ENVIRONMENT)
 @click.argument("uri")
 def status(uri: str) -> None:
-    """Show what is published, what is missing, the rate and the time left."""
+    """Show how far a run is. What is published, what is missing, the rate and the time left."""
     from synth.run.view import describe
     from synth.shards.store import open_store
 
@@ -218,7 +222,7 @@ def status(uri: str) -> None:
 )
 @click.option("--columns", type=click.IntRange(1, 100), default=10, help="images per class")
 def preview(uri: str, out: Path, columns: int) -> None:
-    """Draw a grid of a run's first images, one row per class, with the teacher's confidence."""
+    """Draw a grid of a run's first images. One row per class, with the teacher's confidence."""
     from synth.run.view import draw_grid
     from synth.shards.store import open_store
 
@@ -232,7 +236,7 @@ def preview(uri: str, out: Path, columns: int) -> None:
 @click.option("--arch", help="module:function of the checkpoint's architecture, if it is your own code")
 @click.option("--images", type=click.IntRange(min=2), default=10_000, help="images of the run to look at")
 def diversity(uri: str, teacher: Path, arch: str | None, images: int) -> None:
-    """Show per class how many images are duplicates, and how far the teacher's features spread."""
+    """Show how much a run's images differ. Duplicates per class, and the spread of the teacher's features."""
     from synth.checkpoint.file import load_checkpoint
     from synth.run.diversity import diversity_table, measure
     from synth.shards.store import open_store

@@ -117,7 +117,9 @@ def settings_flag(
     kind = next((t for t in typing.get_args(kind) if t is not type(None)), kind)
     differ = len({field.default for field in fields.values()}) > 1  # then the defaults name the methods
     only = "" if differ or len(fields) in (1, len(settings)) else f"{', '.join(fields)}; "
-    help_text = f"{field.metadata['help']}  [{only}{default_text(fields)}]"
+    help_text = field.metadata["help"]
+    if not (default_text(fields) == "default: none" and "by default" in help_text):
+        help_text += f"  [{only}{default_text(fields)}]"
     rare = all(f.metadata.get("rare", False) for f in fields.values())
     if kind is bool:
         return option(f"{flag}/--no-{flag[2:]}", name, group=heading, rare=rare, default=None, help=help_text)

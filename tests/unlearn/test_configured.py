@@ -42,3 +42,14 @@ def test_settings_of_another_method_are_refused(tiny_teacher_path: Path, tmp_pat
     )
     assert done.exit_code == 2
     assert "was written by 'edit', not by 'gkt': use it with edit" in done.stderr
+
+
+def test_a_run_is_repeated_from_another_working_folder(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_run.parent)
+    unlearn("distill", "--shards", tiny_run.name, "--steps", 3, "--forget", 0, "--out", tmp_path / "first")
+    monkeypatch.chdir(tmp_path)
+    unlearn("distill", "--config", tmp_path / "first" / SETTINGS, "--out", tmp_path / "second")
+    students = [(tmp_path / name / STUDENT).read_bytes() for name in ("first", "second")]
+    assert students[0] == students[1]

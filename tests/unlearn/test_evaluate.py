@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from torch import Tensor, nn
 
@@ -10,6 +11,7 @@ from synth.basics.errors import UsageError
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import save_checkpoint
+from unlearn.commands.main import main
 from unlearn.data import DataSource, LabelledImages
 from unlearn.evaluate import evaluate, evaluate_model
 from unlearn.evaluation_text import evaluation_json, evaluation_tables
@@ -98,3 +100,11 @@ def test_a_forget_list_of_every_class_is_refused(tmp_path: Path) -> None:
     model = pet_model(tmp_path / "model", PETS)
     with pytest.raises(UsageError, match="every class is to be forgotten: leave at least one class to retain"):
         evaluate({"student": model}, source, (0, 1, 2), None, "cpu")
+
+
+def test_a_run_folder_stands_for_its_student(tiny_teacher_path: Path, tmp_path: Path) -> None:
+    given = ["--teacher", str(tiny_teacher_path), "--forget", "0", "--out", str(tmp_path / "run")]
+    assert CliRunner().invoke(main, ["edit", "--kind", "masked-logit", *given]).exit_code == 0
+    done = CliRunner().invoke(main, ["evaluate", str(tmp_path / "run"), "--data", "digits", "--forget", "0"])
+    assert done.exit_code == 0, done.stderr
+    assert "unlearned" in done.stdout

@@ -35,9 +35,9 @@ from unlearn.audit.record import origin
 from unlearn.audit.record.record import MODEL, ORIGINAL, RETRAINED, CannotRunError, NotRun
 from unlearn.audit.record.schema import VERSION, check_record
 from unlearn.audit.record.versions import PACKAGE, audit_version
-from unlearn.audit.subjects import gather, how_to_retrain, student_file
+from unlearn.audit.subjects import gather, how_to_retrain
 from unlearn.data import DataSource, check_data
-from unlearn.run.folder import json_bytes
+from unlearn.run.folder import json_bytes, student_file
 
 AUDIT, TIMING, PICTURES = "audit.json", "timing.json", "pictures"
 PICTURE = re.compile(r"(synthesised|resurrection-[a-z-]+)\.png")
@@ -297,6 +297,9 @@ def lacking(request: Request, real: Source | None, synthetic: Source | None) -> 
         why = "one retrained model does not show how much retrained models differ"
         cure = "name more retrained models, each with --reference"
         found.append(NotRun("distances between retrained models", why, cure))
+    if len(request.references) == 2:
+        why = "two retrained models hardly show how much retrained models vary"
+        found.append(NotRun("a comparison with narrow bounds", why, "name a third one with --reference"))
     return found
 
 

@@ -16,14 +16,9 @@ from unlearn.audit.record.record import MASKED, MODEL, ORIGINAL, RANDOM, RETRAIN
 from unlearn.data import numbered
 from unlearn.methods.masking import check_masked, mask_logits
 from unlearn.methods.student import check_forget
-from unlearn.run.folder import STUDENT
+from unlearn.run.folder import STUDENT, student_file
 
 Subjects = dict[str, list[Classifier]]  # by name, in the table's order
-
-
-def student_file(path: Path) -> Path:
-    """The checkpoint that a user names directly or by its run's folder."""
-    return path / STUDENT if path.is_dir() else path
 
 
 def gather(

@@ -138,15 +138,17 @@ def evaluate(
     device: str,
     threads: int | None,
 ) -> None:
-    """Show MODEL's accuracy on real test images. Tables give retain and forget accuracy, each class, and the confusion
-    matrix.
+    """Show MODEL's accuracy on real test images. MODEL is a checkpoint or a run folder.
+
+    Tables give retain and forget accuracy, the accuracy per class, and the confusion matrix.
     """
     from synth.basics.device import machine
     from unlearn.data import DataSource
     from unlearn.evaluate import evaluate as evaluate_checkpoints
     from unlearn.evaluation_text import evaluation_json, evaluation_tables
+    from unlearn.run.folder import student_file
 
-    named = {"original": teacher, "unlearned": model, "retrained": reference}
+    named = {"original": teacher, "unlearned": student_file(model), "retrained": reference}
     evaluations, class_names = evaluate_checkpoints(
         {name: path for name, path in named.items() if path is not None},
         DataSource(data, data_root, download, image_size),

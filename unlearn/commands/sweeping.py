@@ -30,13 +30,13 @@ from unlearn.commands.unlearning import COMMANDS, request_of
     required=True,
     help="a setting and its values: entropy=0.2:2.0:10 (first:last:count) or gate=0.01,0.1",
 )
-@option("--seeds", group=WHAT, type=ClassList(), default="0", help="random seeds, such as 0-2")
+@option("--seeds", group=WHAT, type=ClassList(), metavar="SEEDS", default="0", help="random seeds, such as 0-2")
 @forget_option
 @option("--out", group=WHERE, type=PATH, required=True, help="folder for the runs, sweep.csv and sweep.svg")
 @data_options()
 @device_option
 @threads_option
-@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+@click.argument("options", metavar="[METHOD_OPTIONS]...", nargs=-1, type=click.UNPROCESSED)
 def sweep(
     method: str,
     over: str,
@@ -51,11 +51,11 @@ def sweep(
     threads: int | None,
     options: tuple[str, ...],
 ) -> None:
-    """Run a method over the values of a setting, with every seed, and plot both accuracies.
+    """Run a method over the values of a setting. Every value runs with every seed, and a plot shows both accuracies.
 
-    OPTIONS are the method's own, such as --teacher and --shards. Started again, a sweep continues where it was. The
-    accuracies come from real test images: they show what a setting does, and no setting may be chosen by them. Each
-    student's provenance.json records that these images judged it.
+    METHOD_OPTIONS are the method's own, such as --teacher and --shards. Started again, a sweep continues where it
+    was. The accuracies come from real test images: they show what a setting does, and no setting may be chosen by
+    them. Each student's provenance.json records that these images judged it.
     """
     from synth.basics.device import machine
     from unlearn.data import DataSource

@@ -50,9 +50,7 @@ class DistillSettings(ComputeSettings):
         "softens the teacher's and the student's probabilities; above 1 they show more of the forget class",
         above=0,
     )
-    hard_labels: bool = setting(
-        False, "learn only the teacher's likeliest retain class, not its probabilities", rare=True
-    )
+    hard_labels: bool = setting(False, "learn only the teacher's likeliest retain class, not its probabilities")
     mixup: float = setting(
         0.0, "blend pairs of images and of their targets by Beta(m, m); 0 is off", at_least=0, rare=True
     )

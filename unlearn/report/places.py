@@ -10,7 +10,7 @@ from typing import Any
 from synth.basics.errors import UsageError
 from synth.shards.index import find_index
 from synth.shards.store import open_store
-from unlearn.audit.subjects import student_file
+from unlearn.run.folder import student_file
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,6 +110,8 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
         request = dataclasses.replace(request, settings=module.fill_in(request.settings, opened.run))
     card = card_of_student(request, module, opened)
     check_networks(request, opened, card)
+    if opened.index is not None and module.trains_on_shards(request.settings):
+        warn_of_missing_classes(opened, request.forget, say)
     folder, claim = RunFolder(request.out), claim_of(request, module, opened)
     folder.check(claim, overwrite=request.overwrite, resume=request.resume)
     if request.resume and folder.complete:
@@ -176,6 +178,17 @@ def open_inputs(request: Request, module: Any) -> Opened:
     return Opened(teacher, teacher.card, teacher.digest, store, index)
 
 
+def warn_of_missing_classes(opened: Opened, forget: tuple[int, ...], say: Callable[[str], None]) -> None:
+    """Say so if the shards have no image of some classes that the student should keep."""
+    retain = set(range(opened.card.num_classes)).difference(forget)
+    there = retain.intersection(opened.run.plan.classes)
+    if there != retain:
+        say(
+            f"warning: the shards have images of {len(there)} of the {len(retain)} classes to retain: the student will "
+            "not know the others"
+        )
+
+
 def card_of_student(request: Request, module: Any, opened: Opened) -> ModelCard:
     """Raises UsageError if an architecture is given for a student that starts from the teacher's weights."""
     if module.STARTS_FROM_TEACHER and (request.student_arch or request.student_width):
@@ -220,12 +233,17 @@ def claim_of(request: Request, module: Any, opened: Opened) -> dict[str, Any]:
         "teacher_sha256": opened.teacher_sha256,
         "run_sha256": run_digest(opened.run) if opened.index else None,
         "index_sha256": opened.index_sha256 if methods.needs_teacher(module) else None,
-        "teacher": None if request.teacher is None else str(request.teacher),
-        "shards": request.shards,
+        "teacher": None if request.teacher is None else str(request.teacher.resolve()),
+        "shards": None if request.shards is None else whole_path(request.shards),
         "arch": request.trusted_architecture,
         **dataclasses.asdict(request.loop),
         **dataclasses.asdict(request.settings),
     }
+
+
+def whole_path(uri: str) -> str:
+    """A place that still names the same shards from another working folder."""
+    return uri if "://" in uri else str(Path(uri).resolve())
 
 
 def run_digest(run: RunCard) -> str:

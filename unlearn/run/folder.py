@@ -146,6 +146,11 @@ class RunFolder:
         self.store.write(f"student-{step:06d}.safetensors", checkpoint_bytes(student))
 
 
+def student_file(path: Path) -> Path:
+    """The checkpoint that a user names directly or by its run's folder."""
+    return path / STUDENT if path.is_dir() else path
+
+
 def json_bytes(content: Any) -> bytes:
     return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
 

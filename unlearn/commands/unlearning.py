@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -79,7 +78,7 @@ def options_of_method(name: str) -> Decorator:
         *preset,
         seed_option,
         folder_options,
-        config_option("a run's settings.json", lambda content: options_of_settings(content)),
+        config_option("a run's settings.json", options_of_settings),
         settings_flags(settings, headings),
         device_option,
         threads_option,
@@ -107,40 +106,40 @@ def options_of_settings(content: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def request_of(name: str, options: Mapping[str, Any]) -> Any:
     """The request to `unlearn.run.carry_out.unlearn` that a command's options spell. Raises UsageError where one is
-    wrong.
+    wrong, before torch is loaded.
     """
-    method = METHODS.declared(name)
-    preset = options.get("preset")
-    check_settings(method, method.PRESETS[preset] if preset else method.SETTINGS(), name, options)
+    settings, loop = checked_settings(name, options)
     from synth.basics.device import machine
     from unlearn.run import carry_out
 
     module = METHODS.find(name)
-    start = module.PRESETS[preset] if preset else module.SETTINGS()
-    start_of_loop = LoopSettings() if needs_teacher(module) else module.LOOP
-    own, loop = fields_of(start), fields_of(LoopSettings)
-    others = {key: value for key, value in options.items() if key not in own | loop | {"preset", "follow"}}
+    apart = fields_of(settings) | fields_of(LoopSettings) | {"preset", "follow"}
+    others = {key: value for key, value in options.items() if key not in apart}
     if options.get("follow"):
         others["follow_timeout"] = options["follow_timeout"] or FOLLOW_TIMEOUT
     device = machine(others.pop("device"), others.pop("threads"))
     return carry_out.Request(
         method=name,
-        settings=settings_from_flags(start, {n: v for n, v in options.items() if n in own}, name),
-        loop=settings_from_flags(start_of_loop, {n: v for n, v in options.items() if n in loop}, name),
+        settings=module.SETTINGS(**dataclasses.asdict(settings)),  # of the running file's class
+        loop=loop if needs_teacher(module) else module.LOOP,
         device=device,
         trusted_architecture=others.pop("arch", None),
         **others,
     )
 
 
-def check_settings(method: SimpleNamespace, start: Any, name: str, options: Mapping[str, Any]) -> None:
-    """Refuse wrong settings before torch is loaded."""
-    own, loop = fields_of(start), fields_of(LoopSettings)
+def checked_settings(name: str, options: Mapping[str, Any]) -> tuple[Any, LoopSettings]:
+    """The settings of the method and of its loop. Raises UsageError where one is wrong or has no effect."""
+    method = METHODS.declared(name)
+    preset = options.get("preset")
+    start = method.PRESETS[preset] if preset else method.SETTINGS()
+    own, of_loop = fields_of(start), fields_of(LoopSettings)
     settings = settings_from_flags(start, {n: v for n, v in options.items() if n in own}, name)
-    settings_from_flags(LoopSettings(), {n: v for n, v in options.items() if n in loop}, name)
+    loop = settings_from_flags(LoopSettings(), {n: v for n, v in options.items() if n in of_loop}, name)
     refuse_idle(getattr(method, "IDLE", ()), settings, options)
     if options.get("follow_timeout") is not None and not options["follow"]:
         raise UsageError("--follow-timeout has no effect without --follow: add that, or leave it out")
+    return settings, loop
 
 
 def fields_of(settings: Any) -> set[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import re
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
-from synth.basics.disk import written_elsewhere
+from synth.basics.disk import sha256_of, written_elsewhere
 from synth.basics.errors import UsageError
 from synth.basics.versions import package_versions
 from synth.checkpoint.card import ModelCard
@@ -205,7 +204,7 @@ def make_record(
         "controls": controls(measurements, settings.confidence),
         "histograms": histograms_of(bench),
         "ledger": ledger,
-        "pictures": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(pictures.items())},
+        "pictures": {name: sha256_of(data) for name, data in sorted(pictures.items())},
         "versions": {
             **package_versions(),
             "scikit-learn": version("scikit-learn"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from synth.basics.disk import sha256_of
 from synth.basics.errors import UserError
 from unlearn.audit.audit import AUDIT, PICTURES
 from unlearn.audit.record.schema import LARGEST, parse_record
@@ -70,7 +70,7 @@ def read_report(path: Path) -> Report:
     record = parse_record(data if text is None else embedded_in(text, path), str(path))
     check_consistent(record, str(path))
     pictures = pictures_beside(file, record) if text is None else pictures_in(text, path)
-    return Report(path, record, text, {hashlib.sha256(data).hexdigest(): data for data in pictures})
+    return Report(path, record, text, {sha256_of(data): data for data in pictures})
 
 
 def embed(record: Mapping[str, Any]) -> str:

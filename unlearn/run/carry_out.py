@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from synth.basics.disk import sha256_of
 from synth.basics.errors import HopelessError, InterruptedRunError, UsageError
 from synth.basics.progress import Progress
 from synth.checkpoint.arithmetic import computed
@@ -248,7 +248,7 @@ def whole_path(uri: str) -> str:
 
 def run_digest(run: RunCard) -> str:
     """The hash of what a run of synth was asked to make. It is the same while the run is being made and afterwards."""
-    return hashlib.sha256(json.dumps(dataclasses.asdict(run), sort_keys=True).encode()).hexdigest()
+    return sha256_of(json.dumps(dataclasses.asdict(run), sort_keys=True).encode())
 
 
 def digest_when_complete(index: Index | None) -> str | None:
@@ -258,7 +258,7 @@ def digest_when_complete(index: Index | None) -> str | None:
     """
     if index is None or len(index.entries) < index.card.plan.shards:
         return None
-    return hashlib.sha256(dataclasses.replace(index, complete=True).to_bytes()).hexdigest()
+    return sha256_of(dataclasses.replace(index, complete=True).to_bytes())
 
 
 def read_samples(request: Request, module: Any, opened: Opened) -> RunSamples:

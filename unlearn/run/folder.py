@@ -6,7 +6,6 @@ student-000050.safetensors is the one of step 50.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
@@ -16,6 +15,7 @@ from typing import Any
 
 import torch
 
+from synth.basics.disk import sha256_of
 from synth.basics.errors import UsageError, UserError
 from synth.basics.versions import package_versions
 from synth.checkpoint.classifier import Classifier
@@ -123,7 +123,7 @@ class RunFolder:
         """Write what the student was made from, and its hash. This file is written last: with it the run is
         complete.
         """
-        digest = hashlib.sha256(self.store.read(STUDENT)).hexdigest()
+        digest = sha256_of(self.store.read(STUDENT))
         ours = {"student_sha256": digest, "versions": package_versions()}
         self.write_json(PROVENANCE, {**facts, **ours})
 

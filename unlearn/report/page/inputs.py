@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
 
+from synth.basics.disk import sha256_of
 from unlearn.report.page import charts
 from unlearn.report.page.charts import Chart
 from unlearn.report.page.first_screen import other_shards
@@ -54,7 +54,7 @@ def hashes(record: Record) -> dict[str, str]:
         found |= {"shards' teacher": shards["teacher_sha256"], **shards["shards"]}
     if other_shards(record) is not None:
         found["index of the shards that the run read"] = run_provenance(record).get("index_sha256") or "unknown"
-    found["this record"] = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+    found["this record"] = sha256_of(json.dumps(record, sort_keys=True).encode())
     return found
 
 

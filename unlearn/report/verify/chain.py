@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from synth.basics.disk import sha256_of
 from synth.basics.errors import UserError
 from synth.checkpoint.file import LARGEST_HEADER, parse_card
 from synth.shards.index import Index, find_index, index_sha256
@@ -160,7 +160,7 @@ def each_shard(there: Shards, expected: Mapping[str, str], whose: str, option: s
     for name, digest in expected.items():
         what = f"{name}{whose}"
         try:
-            yield compared(what, hashlib.sha256(there.store.read(name)).hexdigest(), digest)
+            yield compared(what, sha256_of(there.store.read(name)), digest)
         except OSError as error:
             yield unreadable(what, f"{there.store}/{name}", error, option)
         except UserError as error:

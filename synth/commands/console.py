@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
@@ -26,6 +27,9 @@ class Console(click.Group):
         # SIGTERM acts as Ctrl-C does, also where a shell's `&` ignores Ctrl-C: spot machines get SIGTERM and a little
         # time.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # Python processes that this one starts do not search the working folder for modules: Ray's, or those that load
+        # data on macOS. Python 3.11 and later heed this.
+        os.environ.setdefault("PYTHONSAFEPATH", "1")
         kwargs["standalone_mode"] = False
         try:
             sys.exit(super().main(*args, **kwargs) or 0)

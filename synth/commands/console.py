@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from synth.basics.errors import INTERRUPTED, UserError
+from synth.commands.output import checked_output
 
 
 class Console(click.Group):
@@ -32,7 +33,9 @@ class Console(click.Group):
         os.environ.setdefault("PYTHONSAFEPATH", "1")
         kwargs["standalone_mode"] = False
         try:
-            sys.exit(super().main(*args, **kwargs) or 0)
+            with checked_output():
+                code = super().main(*args, **kwargs) or 0
+            sys.exit(code)
         except click.UsageError as error:
             hint = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
             fail(f"{error.format_message().rstrip('.')}{hint}", 2)
@@ -43,7 +46,7 @@ class Console(click.Group):
         except (KeyboardInterrupt, click.Abort):
             fail("interrupted", INTERRUPTED)
         except BrokenPipeError:
-            sys.stderr.close()  # the reader of our output has gone, as with `| head`
+            sys.stderr.close()  # the reader of our progress has gone, as with `2>&1 | head`
             sys.exit(1)
 
 

@@ -18,7 +18,7 @@ from synth.run.lock import LOCK, process_facts
 from synth.shards.index import INDEX
 
 EVIL = "\x1b[2J\x9b31m\u202edrow\u2066\x07\r\x00"
-NAMES = "Größe γάτα 猫 고양이 ねこ кот قطة חתול बिल्ली नमस्\u200dते می\u200cخواهم 🐈"
+NAMES = "Größe γάτα 猫 고양이 ねこ кот قطة חתול बिल्ली नमस्\u200dते می\u200cرم 🐈"
 
 
 def controls(text: str) -> set[str]:

@@ -178,6 +178,6 @@ def note_judgement(path: Path, facts: Mapping[str, Any]) -> None:
 def logged_step(line: str) -> float:
     """The step of a line of metrics; infinite for a line that is incomplete because the run was killed."""
     try:
-        return float(json.loads(line)["step"])
+        return float(parse_object(line, constant=lambda _: None)["step"])
     except (ValueError, KeyError, TypeError):
         return float("inf")

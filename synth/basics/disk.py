@@ -157,4 +157,7 @@ def one_line_os_errors(path: Path, writing: bool = False, again: str = "try agai
             errno.EISDIR: "it is a folder: name a file",
             errno.EEXIST: "it is a file, not a folder: choose another folder",
         }
+        if not writing:  # what `open_regular` refuses
+            refused = f"{error.strerror}: remove it, or choose another folder"
+            cures |= {errno.EINVAL: refused, errno.EFBIG: refused}
         raise UserError(f"{path}: {cures.get(error.errno or 0, error.strerror or str(error))}") from error

@@ -233,7 +233,7 @@ def test_shards_out_of_reach_are_not_checked(audited: Path, tmp_path: Path, monk
 def test_shards_that_are_no_files_are_not_checked(tmp_path: Path) -> None:
     (tmp_path / "index.json").symlink_to("/dev/zero")
     assert index_in(str(tmp_path), "what", "--shards") == Check(
-        "what", NOT_CHECKED, f"{tmp_path}/index.json: it is a device, not a file"
+        "what", NOT_CHECKED, f"{tmp_path}/index.json: it is a device, not a file: remove it, or choose another folder"
     )
 
 

@@ -25,13 +25,19 @@ def config_option(written: str, options_of: Options = lambda content: content) -
     def read(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
         if path is None:
             return
-        known = {p.name for p in ctx.command.get_params(ctx)}
-        values = {name: value for name, value in options_of(read_settings(path)).items() if value is not None}
+        known = {p.name: p for p in ctx.command.get_params(ctx)}
+        content = read_settings(path)
+        try:
+            values = {name: value for name, value in options_of(content).items() if value is not None}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UsageError(f"--config {path} is not as a command writes it: name another file") from error
         check_command(path, values.pop("command", None), ctx)
         unknown = sorted(name for name in values if name not in known)
         if unknown:
             flag = unknown[0].replace("_", "-")
             raise UsageError(f"{path} has the setting {unknown[0]}, but {ctx.command_path} has no option --{flag}")
+        for name, value in values.items():
+            check_kind(path, known[name], value, ctx)
         ctx.default_map = {**(ctx.default_map or {}), **values}
 
     return option(
@@ -50,6 +56,15 @@ def unlike_defaults(values: Mapping[str, Any], defaults: Any) -> dict[str, Any]:
     effect.
     """
     return {name: value for name, value in values.items() if value != getattr(defaults, name, None)}
+
+
+def check_kind(path: Path, param: click.Parameter, value: Any, ctx: click.Context) -> None:
+    """Raise UsageError for a value that the option can't be, such as a list for a number."""
+    try:
+        param.type_cast_value(ctx, value)
+    except (TypeError, AttributeError, ValueError) as error:
+        given = str(value)[:80]
+        raise UsageError(f"{path} has {given!r} for {param.name}, which is no value of that option") from error
 
 
 def check_command(path: Path, written_by: str | None, ctx: click.Context) -> None:

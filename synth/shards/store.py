@@ -112,8 +112,8 @@ def open_store(uri: str, again: str = START_AGAIN) -> Store:
         if not rest.startswith("/"):
             raise UsageError(f"'{uri}' is not a folder: give a path or file:///absolute/path")
         return Folder(Path(rest), again)
-    if scheme in REMOTE:
+    if scheme in REMOTE and uri.isprintable():
         from synth.shards.bucket import Bucket
 
         return Bucket(uri, again)
-    raise UsageError(f"'{uri}' is not a place for a run: give a folder, s3://BUCKET/RUN or gs://BUCKET/RUN")
+    raise UsageError(f"{uri!r} is not a place for a run: give a folder, s3://BUCKET/RUN or gs://BUCKET/RUN")

@@ -13,6 +13,7 @@ from synth.basics.declared import declared
 from synth.commands.config import config_option
 from synth.commands.console import ClassList
 from synth.commands.options import Command, option, settings_flags, settings_from_flags
+from synth.commands.printing import echo, say
 from unlearn.commands.options import (
     ARCHITECTURES,
     FROM_ENVIRONMENT,
@@ -94,7 +95,7 @@ def train(
             seed,
             machine(device, threads),
             settings_from_flags(TrainSettings(), flags, "train"),
-            click.echo,
+            say,
         )
 
 
@@ -124,7 +125,7 @@ def import_(
     with checkpoint_to_write(out, overwrite, "unlearn import"):
         card = parse_card_options(arch, width, input_shape, classes, mean, std)
         digest = import_state_dict(state_dict, card, out)
-    click.echo(f"wrote {out} ({arch}, {card.num_classes} classes, sha256 {digest[:12]})")
+    say(f"wrote {out} ({arch}, {card.num_classes} classes, sha256 {digest[:12]})")
 
 
 @click.command(cls=Command, context_settings=FROM_ENVIRONMENT)
@@ -170,4 +171,4 @@ def evaluate(
         machine(device, threads),
     )
     show = evaluation_json if as_json else evaluation_tables
-    click.echo(show(evaluations, class_names, forget))
+    echo(show(evaluations, class_names, forget))

@@ -174,7 +174,8 @@ def read_provenance(path: Path) -> dict[str, Any]:
     try:
         return parse_object(read_regular(file, LARGEST_SETTINGS))
     except (OSError, ValueError) as error:
-        raise UserError(f"{file} is damaged ({str(error)[:80]}): start the run again with --overwrite") from error
+        why = getattr(error, "strerror", None) or str(error)[:80]
+        raise UserError(f"{file} is damaged ({why}): start the run again with --overwrite") from error
 
 
 def note_judgement(path: Path, facts: Mapping[str, Any]) -> None:
@@ -186,6 +187,6 @@ def note_judgement(path: Path, facts: Mapping[str, Any]) -> None:
 def logged_step(line: str) -> float:
     """The step of a line of metrics; infinite for a line that is incomplete because the run was killed."""
     try:
-        return float(json.loads(line)["step"])
+        return float(parse_object(line, constant=lambda _: None)["step"])
     except (ValueError, KeyError, TypeError):
         return float("inf")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synth.basics.errors import UserError
+from synth.basics.way_on import WayOn
 from synth.checkpoint.file import refuse_untrusted
 from unlearn.methods import METHODS, needs_teacher
 from unlearn.report.places import run_index_of
@@ -29,6 +30,7 @@ def remake(
     shards: str | None,
     arch: str | None,
     say: Callable[[str], None],
+    way_on: WayOn,
     device: str | None = None,
 ) -> tuple[Path, bool]:
     """Make the student again in the folder `out`, on the run's device or on `device`.
@@ -52,7 +54,7 @@ def remake(
     for named in (model["architecture"], settings.get("student_arch")):
         refuse_untrusted(str(named), arch, "the report")
     request = run_request(settings, model, teacher, shards, arch, out, device)
-    runs.unlearn(request, say)
+    runs.unlearn(dataclasses.replace(request, started_by=way_on), say)
     student = out / STUDENT
     return student, hash_and_start(student)[0] == model["sha256"]
 

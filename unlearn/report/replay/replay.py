@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from synth.basics.errors import UserError
+from synth.basics.way_on import WayOn
 from synth.shards.index import find_index
 from synth.shards.store import open_store
 from unlearn.audit.audit import Request, audit
@@ -19,6 +20,9 @@ from unlearn.report.regular_files import hash_and_start
 from unlearn.report.replay.comparison import Comparison, compare
 from unlearn.report.replay.device import device_of
 from unlearn.report.replay.remake import remake
+
+AGAIN = "start the replay again, with --out in another folder"
+WAY_ON = WayOn(command="unlearn replay", again=AGAIN, anew=AGAIN, replaces=False, resumes=False)
 
 
 def replay(
@@ -52,7 +56,7 @@ def replay(
         request = replace(request, data=replace(request.data, root=data_root))
     if retrain:
         teacher, learnt_from = located.teacher.path, located.run_shards
-        student, same = remake(record, out / "student", teacher, learnt_from, arch, say, device)
+        student, same = remake(record, out / "student", teacher, learnt_from, arch, say, WAY_ON, device)
         request = replace(request, student=student)
     return replace(compare(record, audit(request, say), retrain), same_student=same)
 
@@ -82,6 +86,7 @@ def audit_request(record: Mapping[str, Any], located: Located, out: Path, device
         settings=settings,
         seed=record["seed"],
         device=device,
+        way_on=WAY_ON,
     )
 
 

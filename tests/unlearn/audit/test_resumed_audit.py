@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from synth.basics.errors import InterruptedRunError, UsageError, UserError
 from synth.basics.way_on import WayOn
@@ -19,6 +20,7 @@ from unlearn.audit.audit import Request, audit
 from unlearn.audit.audit_folder import AUDIT, INPUTS, PICTURES, TIMING, AuditFolder, is_plain
 from unlearn.audit.measures import membership, probe, relearn, resurrection
 from unlearn.audit.record.schema import read_record
+from unlearn.commands.main import main
 from unlearn.run.folder import CHECKPOINT
 
 from .subjects import SMALL, request_for
@@ -166,3 +168,16 @@ def test_a_second_audit_of_a_folder_is_refused_before_any_work(
 
 def digests_of_files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_report_on_a_full_disk_does_not_advise_to_resume_it(
+    audited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fill)
+    done = CliRunner().invoke(main, ["report", str(audited), "-o", str(tmp_path / "page.html")])
+    assert done.exit_code == 1
+    assert done.stderr.endswith("page.html: the disk is full: free some space and start the same command again\n")
+    assert list(tmp_path.iterdir()) == []

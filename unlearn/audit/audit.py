@@ -25,11 +25,11 @@ from synth.checkpoint.classifier import Classifier
 from synth.run.lock import locked, refuse_held
 from synth.shards.store import open_store
 from unlearn.audit.audit_folder import AUDIT, AuditFolder
+from unlearn.audit.audit_inputs import inputs_of
 from unlearn.audit.audit_settings import AuditSettings
 from unlearn.audit.bench import Bench
 from unlearn.audit.histograms import entropy_histograms
 from unlearn.audit.images import Source, real_source, synthetic_source
-from unlearn.audit.inputs import inputs_of
 from unlearn.audit.judgement.controls import controls
 from unlearn.audit.judgement.verdict import STILL_CALLED, judge
 from unlearn.audit.measures import added_versions, left_out, run_measures

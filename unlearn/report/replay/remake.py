@@ -30,8 +30,8 @@ def remake(
     shards: str | None,
     arch: str | None,
     say: Callable[[str], None],
-    way_on: WayOn,
     device: str | None = None,
+    started_by: WayOn | None = None,
 ) -> tuple[Path, bool]:
     """Make the student again in the folder `out`, on the run's device or on `device`.
 
@@ -54,7 +54,7 @@ def remake(
     for named in (model["architecture"], settings.get("student_arch")):
         refuse_untrusted(str(named), arch, "the report")
     request = run_request(settings, model, teacher, shards, arch, out, device)
-    runs.unlearn(dataclasses.replace(request, started_by=way_on), say)
+    runs.unlearn(dataclasses.replace(request, started_by=started_by), say)
     student = out / STUDENT
     return student, hash_and_start(student)[0] == model["sha256"]
 

@@ -56,7 +56,7 @@ def replay(
         request = replace(request, data=replace(request.data, root=data_root))
     if retrain:
         teacher, learnt_from = located.teacher.path, located.run_shards
-        student, same = remake(record, out / "student", teacher, learnt_from, arch, say, WAY_ON, device)
+        student, same = remake(record, out / "student", teacher, learnt_from, arch, say, device, WAY_ON)
         request = replace(request, student=student)
     return replace(compare(record, audit(request, say), retrain), same_student=same)
 

@@ -75,6 +75,7 @@ def options_of_audit(content: Mapping[str, Any]) -> Mapping[str, Any]:
     required=True,
     help="folder for audit.json and pictures; with several students it gets one folder per student",
 )
+@option("--resume", group=WHERE, is_flag=True, help="continue an interrupted audit with the results that it kept")
 @option("--overwrite", group=WHERE, is_flag=True, help="replace an earlier audit in --out")
 @config_option("an audit.json", options_of_audit)
 @settings_flags({"audit": AuditSettings}, {"audit": "Settings"})
@@ -91,6 +92,7 @@ def audit(
     image_size: int,
     shards: str | None,
     out: Path,
+    resume: bool,
     overwrite: bool,
     arch: str | None,
     seed: int,
@@ -126,6 +128,7 @@ def audit(
         device=machine(device, None),
         workers=threads,
         overwrite=overwrite,
+        resume=resume,
     )
     requests = [dataclasses.replace(request, student=student, out=place) for student, place in places.items()]
     records = run.audit_each(requests, note)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from synth.basics.errors import UserError
-from unlearn.audit.audit import AUDIT
+from unlearn.audit.audit_folder import AUDIT
 from unlearn.audit.record.schema import check_record, read_record
 from unlearn.report.consistency import check_consistent
 from unlearn.report.file import read_report

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from jinja2 import UndefinedError
 
 from synth.basics.errors import UserError
-from unlearn.audit.audit import AUDIT
+from unlearn.audit.audit_folder import AUDIT
 from unlearn.audit.record.schema import LARGEST, read_record
 from unlearn.audit.record.versions import PAGE_VERSION
 from unlearn.audit.text import audit_text

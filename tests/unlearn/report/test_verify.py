@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from synth.basics.errors import UsageError, UserError
 from synth.basics.regular_files import open_regular
-from unlearn.audit.audit import AUDIT
+from unlearn.audit.audit_folder import AUDIT
 from unlearn.audit.record.schema import read_record
 from unlearn.commands.main import main
 from unlearn.report.places import Places

@@ -9,6 +9,7 @@ from typing import Any
 
 from synth.basics.errors import UserError
 from synth.basics.regular_files import hash_and_start
+from synth.basics.way_on import WayOn
 from synth.checkpoint.file import LARGEST_CHECKPOINT
 from synth.shards.index import find_index
 from synth.shards.store import open_store
@@ -20,6 +21,9 @@ from unlearn.report.places import AuditedModel, Located, Places, locate
 from unlearn.report.replay.comparison import Comparison, compare
 from unlearn.report.replay.device import device_of
 from unlearn.report.replay.remake import remake
+
+AGAIN = "start the replay again, with --out in another folder"
+WAY_ON = WayOn(command="unlearn replay", again=AGAIN, anew=AGAIN, replaces=False, resumes=False)
 
 
 def replay(
@@ -53,7 +57,7 @@ def replay(
         request = replace(request, data=replace(request.data, root=data_root))
     if retrain:
         teacher, learnt_from = located.teacher.path, located.run_shards
-        student, same = remake(record, out / "student", teacher, learnt_from, arch, say, device)
+        student, same = remake(record, out / "student", teacher, learnt_from, arch, say, device, WAY_ON)
         request = replace(request, student=student)
     return replace(compare(record, audit(request, say), retrain), same_student=same)
 
@@ -83,6 +87,7 @@ def audit_request(record: Mapping[str, Any], located: Located, out: Path, device
         settings=settings,
         seed=record["seed"],
         device=device,
+        way_on=WAY_ON,
     )
 
 

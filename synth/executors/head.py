@@ -16,7 +16,6 @@ from synth.basics.errors import UsageError, UserError
 
 ANSWER_SECONDS = 5.0
 REFUSALS = ("UNAUTHENTICATED", "PERMISSION_DENIED")  # gRPC's names
-SILENCE = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
 DEFAULT_TOKEN_FILE = "~/.ray/auth_token"
 SET_TOKEN = "set RAY_AUTH_MODE=token, and set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"
 
@@ -77,8 +76,10 @@ def refusal(address: str) -> tuple[str, str] | None:
         return None
     if answer in REFUSALS:
         return "requires another token", SET_TOKEN
-    if answer in SILENCE:
-        return f"does not answer within {ANSWER_SECONDS:g} s", "check whether it still runs"
+    if answer == "UNAVAILABLE":
+        return "cannot be reached", "check whether it still runs"
+    if answer == "DEADLINE_EXCEEDED":
+        return f"does not answer within {ANSWER_SECONDS:g} s", "check whether it is stopped or overloaded"
     return f"is not the head of a Ray cluster (it answered {answer})", "give the address that 'ray start' printed"
 
 

@@ -79,7 +79,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize(
     ("other", "reason"),
-    [(dead, "does not answer"), (stopped, "does not answer"), (guarded, "requires another token")],
+    [(dead, "cannot be reached"), (stopped, "does not answer"), (guarded, "requires another token")],
 )
 def test_beside_a_ray_that_cannot_be_joined_a_new_one_starts_and_one_line_names_the_other(
     note: Path, done: list[str], other: Any, reason: str

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.request import urlopen
 
 import pytest
@@ -347,7 +348,9 @@ def test_a_second_command_starts_a_ray_of_its_own_which_imports_nothing_from_the
     marks = put_hostile_modules(tmp_path)
     command = synth_command("generate", "--per-class=1", "--steps=1", "--teacher", tiny_teacher_path, "--blends=0")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+    # A folder of its own, because a `ray start` of this machine would be used; a short one, because sockets lie in it.
+    with TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as environment["RAY_TMPDIR"]:
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
     assert re.fullmatch(r"10 images of 10 classes in 1 shard, on a new local Ray with \d+ workers? \(cpu\)", lines[0])

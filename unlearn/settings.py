@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from synth.basics.errors import UsageError
-from synth.basics.settings import Settings, setting
+from synth.basics.settings import MOST_STEPS, Settings, setting
 
 # Settings that have no effect beside another: their names, whether this is so, and the end of the error.
 Idle = tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...]
@@ -18,7 +18,10 @@ class LoopSettings(Settings):
     """What every method's loop has in common: the checks of a run, and the monitor that stops it."""
 
     every: int = setting(
-        50, "steps between two checks; a check writes metrics and a checkpoint and asks the monitor", at_least=1
+        50,
+        "steps between two checks; a check writes metrics and a checkpoint and asks the monitor",
+        at_least=1,
+        most=MOST_STEPS,
     )
     monitor: bool = setting(
         True, "stop before the forget class comes back, judged on a synthetic hold-out from --shards"
@@ -30,6 +33,7 @@ class LoopSettings(Settings):
         2,
         "the monitor counts an image if a forget class is among this number of the student's likeliest answers",
         at_least=1,
+        most=100_000,
         rare=True,
     )
     forget_bound: float = setting(
@@ -39,7 +43,9 @@ class LoopSettings(Settings):
         below=100,
         rare=True,
     )
-    patience: int = setting(2, "checks in a row above the bound before the run stops", at_least=1, rare=True)
+    patience: int = setting(
+        2, "checks in a row above the bound before the run stops", at_least=1, most=MOST_STEPS, rare=True
+    )
     keep_students: bool = setting(
         False, "keep the student of every check as well, to compare them afterwards", rare=True
     )

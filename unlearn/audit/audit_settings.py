@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from synth.basics.settings import Settings, require, setting
+from synth.basics.settings import MOST_IMAGES, MOST_IN_BATCH, Settings, require, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,25 +17,30 @@ class AuditSettings(Settings):
         3,
         "repeats of the slow measures: relearning (without real data, as many as the verdict needs) and resurrection",
         at_least=2,
+        most=1000,
     )
-    draws: int = setting(10, "repeats of the quick measures: the linear probe and membership inference", at_least=2)
+    draws: int = setting(
+        10, "repeats of the quick measures: the linear probe and membership inference", at_least=2, most=1000
+    )
     pool: int = setting(
         500,
         "real training images per class that relearning, probe and membership inference may use",
         at_least=1,
+        most=MOST_IMAGES,
         rare=True,
     )
     judge_images: int = setting(
-        300, "images per class that relearning and the probe are judged on", at_least=1, rare=True
+        300, "images per class that relearning and the probe are judged on", at_least=1, most=MOST_IMAGES, rare=True
     )
     relearn_labels: str = setting("5,20,100", "images per class to relearn from, one curve for each number", rare=True)
     relearn_steps: int = setting(
         64,
         "steps of a relearning curve; a curve that ends below its target is marked as censored",
         at_least=1,
+        most=100_000,
         rare=True,
     )
-    relearn_batch: int = setting(50, "images per relearning step", at_least=2, rare=True)
+    relearn_batch: int = setting(50, "images per relearning step", at_least=2, most=MOST_IN_BATCH, rare=True)
     relearn_lr: float = setting(1e-3, "Adam's learning rate while relearning", above=0, rare=True)
     relearn_share: float = setting(
         0.95,
@@ -47,14 +52,17 @@ class AuditSettings(Settings):
     probe_labels: str = setting(
         "1,5", "labels per class that the linear probe learns from, one probe for each number", rare=True
     )
-    inversion_steps: int = setting(60, "DeepInversion steps for the resurrection", at_least=1, rare=True)
+    inversion_steps: int = setting(60, "DeepInversion steps for the resurrection", at_least=1, most=100_000, rare=True)
     inversion_images: int = setting(
         20,
         "images of each forget class in a resurrection; half as many of each other class",
         at_least=1,
+        most=10_000,
         rare=True,
     )
-    random_models: int = setting(2, "randomly initialised models of this model's shape, for comparison", at_least=1)
+    random_models: int = setting(
+        2, "randomly initialised models of this model's shape, for comparison", at_least=1, most=100
+    )
     confidence: float = setting(0.95, "coverage of every interval", at_least=0.5, below=1)
 
     def __post_init__(self) -> None:

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from synth.basics.errors import UsageError
-from synth.basics.settings import MOST_STEPS, Settings, setting
+from synth.basics.settings import MOST_STEPS, Settings, check_type, require, setting, shortened
 
 # Settings that have no effect beside another: their names, whether this is so, and the end of the error.
 Idle = tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...]
+
+
+LARGEST_SEED = 2**32 - 1  # an audit numbers its experiments in the other half of torch's 64 bits
+
+
+def check_asked(seed: Any, forget: Sequence[Any], architecture: Any = None, width: Any = None) -> None:
+    """Raise ValueError for a request that no command line spells. It comes from the file of somebody else.
+
+    Args:
+        architecture: of the student; None for the teacher's. The width likewise.
+    """
+    check_type("seed", seed, (int,))
+    require(0 <= seed <= LARGEST_SEED, f"seed must be within 0 and {LARGEST_SEED:,}, not {shortened(seed)}")
+    for number in forget:
+        check_type("a class to forget", number, (int,))
+        require(number >= 0, f"a class to forget must be 0 or more, not {shortened(number)}")
+    check_type("the student's architecture", architecture, (str, type(None)))
+    check_type("the student's width", width, (float, type(None)))
+    require(width is None or 0 < width <= 16, f"the student's width must be within 0 and 16, not {shortened(width)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,15 +42,16 @@ class Settings:
     """Settings whose fields are checked against their types and limits. Raises ValueError for any other value."""
 
     def __post_init__(self) -> None:
+        settings_class: Any = type(self)
         for field in dataclasses.fields(self):
             value, name = getattr(self, field.name), field.name.replace("_", " ")
-            check_type(name, value, types_of(type(self))[field.name])
+            check_type(name, value, types_of(settings_class)[field.name])
             if value is not None:
                 check(name, value, field.metadata)
 
 
 @cache
-def types_of(settings_class: type) -> Mapping[str, tuple[type, ...]]:
+def types_of(settings_class: Any) -> Mapping[str, tuple[type, ...]]:
     """The types that each setting may have, by its name."""
     hints = typing.get_type_hints(settings_class)
     return {name: typing.get_args(hint) or (hint,) for name, hint in hints.items()}

@@ -183,6 +183,11 @@ def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], nam
     for key, value in expected.items():
         if key not in found:
             raise UserError(f"{name} does not fit {architecture}: it has no weights {key}")
+        if not is_plain(found[key]):
+            raise UserError(
+                f"{name} holds {key} as a sparse, nested, quantised or meta tensor: save it as a plain one, such as "
+                "with .to_dense() or .dequantize()"
+            )
         if found[key].shape != value.shape:
             raise UserError(
                 f"{name} does not fit {architecture} of this width and number of classes: "
@@ -194,6 +199,12 @@ def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], nam
     for key in found:
         if key not in expected:
             raise UserError(f"{name} does not fit {architecture}: it has the unknown weights {key}")
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether all numbers of the tensor lie in memory, one after the other or at fixed distances."""
+    strided = tensor.layout == torch.strided and not tensor.is_nested
+    return strided and not tensor.is_quantized and tensor.device.type != "meta"
 
 
 def kind_of(dtype: torch.dtype) -> str:

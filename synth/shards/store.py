@@ -99,6 +99,8 @@ class Folder:
 
 def open_store(uri: str) -> Store:
     """The store that a URI names: a path, file:// with an absolute path, or object storage such as s3://bucket/run."""
+    if not uri.isprintable():
+        raise UsageError(f"{uri[:80]!r} is not a place for a run: it has characters that cannot be printed")
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return Folder(Path(uri))

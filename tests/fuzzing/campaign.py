@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.fuzzing.readers import Reader
 from tests.fuzzing.watch import Seen, Watch
 
-PATIENCE = 30.0  # seconds without an answer after which a child hangs
+PATIENCE = 120.0  # seconds without an answer after which a child hangs
 TARGETS_KEPT = 3  # inputs of one fault that are kept
 
 
@@ -68,7 +68,9 @@ class Campaign:
         left = list(numbers)
         while left:
             ours, theirs = multiprocessing.get_context("fork").Pipe()
-            child = multiprocessing.get_context("fork").Process(target=self.work, args=(theirs, left), daemon=True)
+            child = multiprocessing.get_context("fork").Process(
+                target=self.work, args=(ours, theirs, left), daemon=True
+            )
             child.start()
             theirs.close()
             left = left[self.listen(ours, left, say) :]
@@ -82,16 +84,16 @@ class Campaign:
         for done, number in enumerate(numbers):
             started = time.monotonic()
             try:
-                seen = child.recv() if child.poll(PATIENCE) else None
-                if isinstance(seen, str):
-                    raise RuntimeError(seen)
-                fault = "waits for ever"
+                answer = child.recv() if child.poll(PATIENCE) else "waits for ever"
             except EOFError:
-                seen, fault = None, "the process died"
-            name = self.input(number)[0].name
-            self.note(number, name, seen or Seen(False, fault, "", time.monotonic() - started, 0), say)
-            if seen is None:
+                answer = "the process died"
+            if isinstance(answer, str) and "\n" in answer:
+                raise RuntimeError(answer)
+            if isinstance(answer, str):
+                seconds = time.monotonic() - started
+                self.note(number, self.input(number)[0].name, Seen(False, answer, "", seconds, 0), say)
                 return done + 1
+            self.note(number, *answer, say)
         return len(numbers)
 
     def note(self, number: int, name: str, seen: Seen, say: Callable[[str], None]) -> None:
@@ -111,8 +113,9 @@ class Campaign:
         (place / Path(name).name).write_bytes(data)
         (place / "fault.txt").write_text(f"{seen.fault}\n{seen.detail}\n")
 
-    def work(self, out: Connection, numbers: Sequence[int]) -> None:
+    def work(self, parents: Connection, out: Connection, numbers: Sequence[int]) -> None:
         """The child: read every input, and send what was seen; a text is an error of the test itself."""
+        parents.close()  # so that sending fails once the parent has gone
         try:
             watch, usual = self.prepare()
             out.send("ready")
@@ -120,7 +123,7 @@ class Campaign:
                 reader, name, data = self.input(number)
                 place = self.scratch / reader.name
                 write(place / name, data)
-                out.send(watch.see(partial(reader.read, place), usual[reader.name]))
+                out.send((reader.name, watch.see(partial(reader.read, place), usual[reader.name])))
                 tidy(place, reader)
         except Exception as error:
             out.send("".join(traceback.format_exception(error))[-2000:])

@@ -95,20 +95,21 @@ def readers(teacher: Path, run: Path, audited: Path, page: Path) -> list[Reader]
             [("teacher.safetensors", teacher.read_bytes())],
             (mutate_safetensors, mutate_safetensors, bytewise),
             read_checkpoint,
+            weight=8,
         ),
         Reader(
             "generator",
             [("generator.safetensors", seeds.generator(model))],
             (mutate_safetensors, mutate_safetensors, bytewise),
             lambda place: parse_generator((place / "generator.safetensors").read_bytes(), "the generator"),
-            weight=0.5,
+            weight=10,
         ),
         Reader(
             "state dict",
             list(seeds.state_dicts(teacher).items()),
             (mutate_torch_file, mutate_torch_file, mutate_torch_file, bytewise),
             read_state_dict,
-            weight=1.5,
+            weight=8,
             odd=list(seeds.odd_state_dicts(teacher).items()),
         ),
         Reader(
@@ -116,24 +117,24 @@ def readers(teacher: Path, run: Path, audited: Path, page: Path) -> list[Reader]
             [(Path(name).name, data) for name, data in indexes.items()],
             JSON,
             lambda place: describe(Folder(place)),
-            weight=2,
+            weight=22,
         ),
         Reader(
-            "shard", [("shard.tar", shard)], (mutate_shard, mutate_shard, mutate_shard, bytewise), read_shard, weight=2
+            "shard", [("shard.tar", shard)], (mutate_shard, mutate_shard, mutate_shard, bytewise), read_shard, weight=22
         ),
         Reader(
             "lock",
             [(LOCK, data) for data in seeds.locks(run).values()],
             JSON,
             take_lock,
-            weight=0.5,
+            weight=4,
         ),
         Reader(
             "image",
             [image for image in images.items() if not image[0].endswith(".gif")],
             (by_format, by_format, bytewise),
             lambda place: load_folder(place, "test", 32),
-            weight=2,
+            weight=18,
             odd=[image for image in images.items() if image[0].endswith(".gif")],
         ),
         Reader(
@@ -141,16 +142,16 @@ def readers(teacher: Path, run: Path, audited: Path, page: Path) -> list[Reader]
             [("audit.json", written)],
             JSON,
             lambda place: judge_record(place / "audit.json"),
-            weight=0.3,
+            weight=3,
         ),
         Reader(
             "report page",
             [("report.html", seeds.embedded(page.read_text(), record))],
             (mutate_page, mutate_page, bytewise),
             lambda place: judge_record(place / "report.html"),
-            weight=0.05,
+            weight=0.2,
         ),
-        Reader("settings of a command", settings_files(run, run_files, written), JSON, start_from, weight=1),
+        Reader("settings of a command", settings_files(run, run_files, written), JSON, start_from, weight=5),
         Reader(
             "run of a student",
             [
@@ -160,7 +161,7 @@ def readers(teacher: Path, run: Path, audited: Path, page: Path) -> list[Reader]
             (mutate_run_file,),
             lambda place: resume(place, json.loads(run_files["settings.json"])),
             run_files,
-            weight=0.5,
+            weight=1.5,
         ),
         Reader(
             "data set",
@@ -168,7 +169,7 @@ def readers(teacher: Path, run: Path, audited: Path, page: Path) -> list[Reader]
             (bytewise,),
             lambda place: data_sets.find("mnist").load("test", place, False),  # type: ignore[union-attr]
             raw,
-            weight=0.3,
+            weight=3,
         ),
     ]
 

@@ -49,7 +49,8 @@ def state_dicts(teacher: Path) -> Files:
 
 def odd_state_dicts(teacher: Path) -> Files:
     """State dicts of tensors that hold no plain numbers in memory."""
-    weights = {key: value for key, value in load_checkpoint(teacher).net.state_dict().items() if value.dim() > 1}
+    state = load_checkpoint(teacher).net.state_dict()
+    weights = {key: value for key, value in state.items() if value.dim() > 1}
     forms = {
         "sparse": {key: value.to_sparse() for key, value in weights.items()},
         "rows": {key: value.flatten(1).to_sparse_csr() for key, value in weights.items()},
@@ -59,7 +60,7 @@ def odd_state_dicts(teacher: Path) -> Files:
         "expanded": {key: torch.zeros(()).expand(value.shape) for key, value in weights.items()},
     }
     with warnings.catch_warnings(action="ignore"):  # torch calls some of these forms unfinished
-        return {f"{name}.pt": saved(form) for name, form in forms.items()}
+        return {f"{name}.pt": saved({**state, **form}) for name, form in forms.items()}
 
 
 def half(value: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ from unlearn.audit.record.versions import PACKAGE, audit_version
 from unlearn.audit.subjects import gather, how_to_retrain
 from unlearn.data import DataSource, check_data
 from unlearn.run.folder import json_bytes, student_file
+from unlearn.settings import check_asked
 
 AUDIT, TIMING, PICTURES = "audit.json", "timing.json", "pictures"
 PICTURE = re.compile(r"(synthesised|resurrection-[a-z-]+)\.png")
@@ -59,6 +60,9 @@ class Request:
     device: str = "cpu"
     workers: int | None = None
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        check_asked(self.seed, self.forget)
 
 
 def audit(request: Request, say: Callable[[str], None]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from synth.basics.settings import MOST_IMAGES, MOST_IN_BATCH, Settings, require, setting
 
+MOST_CURVES = 20  # relearning curves, or probes
+
 
 @dataclass(frozen=True, kw_only=True)
 class AuditSettings(Settings):
@@ -72,10 +74,14 @@ class AuditSettings(Settings):
 
 
 def counts(text: str) -> tuple[int, ...]:
-    """`5,20,100` as ascending numbers. Raises ValueError if it is not a list of positive counts."""
+    """`5,20,100` as ascending numbers. Raises ValueError if it is not a list of positive counts, at most
+    `MOST_CURVES` of at most `MOST_IMAGES`.
+    """
     try:
         found = tuple(sorted({int(part) for part in text.split(",")}))
     except ValueError:
         found = (0,)
     require(found[0] >= 1, f"'{text}' is not a list of label counts: write it like 5,20,100")
+    require(len(found) <= MOST_CURVES, f"'{text}' has {len(found)} label counts: give at most {MOST_CURVES}")
+    require(found[-1] <= MOST_IMAGES, f"'{text}' has a label count above {MOST_IMAGES:,}: give a smaller one")
     return found

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from synth.basics.errors import UserError
+from synth.checkpoint.card import LARGEST_NOTES
 from unlearn.audit.record.record import MASKED, MODEL, SUBJECTS
 
 Record = Mapping[str, Any]
@@ -24,6 +25,7 @@ CONFUSIONS = {  # the measurement that has each accuracy's confusion
     "accuracy-retain-real": "accuracy-retain-real",
     WORST: "accuracy-forget",
 }
+ROWS = re.compile("[0-9,-]*")
 RESURRECTED = re.compile(r"resurrection-([a-z-]+)\.png")
 
 
@@ -35,6 +37,7 @@ def check_consistent(record: Record, name: str) -> None:
 
 def faults(record: Record) -> Iterator[str]:
     yield from leaves(record)
+    yield from long_texts(record)
     yield from settings(record)
     yield from origin(record["origin"])
     yield from measurements(record["measurements"])
@@ -60,6 +63,32 @@ def leaves(record: Record) -> Iterator[str]:
             yield f"{value[:40]!r} is not text"
         elif isinstance(value, (int, float)) and abs(value) > LARGEST_NUMBER:
             yield f"it has a number above {LARGEST_NUMBER:g}"
+
+
+def long_texts(record: Record) -> Iterator[str]:
+    """Texts that are longer than any note of ours, so that a page is not much larger than what it shows. The ledger
+    alone may be long: it lists the row of every real image.
+    """
+    notes = {name: part for name, part in record.items() if name != "ledger"}
+    for text in texts({**notes, "data": [{**line, "rows": ""} for line in record["ledger"]]}):
+        if len(text) > LARGEST_NOTES:
+            yield f"it has a text of {len(text):,} characters, more than {LARGEST_NOTES:,}"
+    for line in record["ledger"]:
+        if not ROWS.fullmatch(line["rows"]):
+            yield "its ledger has rows that are no row numbers"
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Every text in a value, names too."""
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, Mapping):
+            waiting += [*part, *part.values()]
+        elif isinstance(part, list):
+            waiting += part
 
 
 def settings(record: Record) -> Iterator[str]:

@@ -31,7 +31,7 @@ from unlearn.samples.cache import open_shards
 from unlearn.samples.filters import Filter, HeldOut, NotHeldOut, unblended
 from unlearn.samples.pool import Batch, ShardPool
 from unlearn.samples.stream import follow, load_complete, wait_for_run
-from unlearn.settings import LoopSettings
+from unlearn.settings import LoopSettings, check_asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,9 @@ class Request:
     seed: int = 0
     device: str = "cpu"
     tensorboard: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_asked(self.seed, self.forget, self.student_arch, self.student_width)
 
 
 @dataclass(frozen=True)

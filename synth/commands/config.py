@@ -26,14 +26,15 @@ def config_option(written: str, options_of: Options = lambda content: content) -
     def read(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
         if path is None:
             return
-        known = {p.name for p in ctx.command.get_params(ctx)}
+        known = {p.name: p for p in ctx.command.get_params(ctx)}
         values = as_given(path, options_of)
         check_command(path, values.pop("command", None), ctx)
         unknown = sorted(name for name in values if name not in known)
         if unknown:
             flag = unknown[0].replace("_", "-")
             raise UsageError(f"{path} has the setting {unknown[0]}, but {ctx.command_path} has no option --{flag}")
-        ctx.default_map = {**(ctx.default_map or {}), **values}
+        fitting = {name: as_often_as_taken(value, known[name]) for name, value in values.items()}
+        ctx.default_map = {**(ctx.default_map or {}), **fitting}
 
     return option(
         "--config",
@@ -74,6 +75,13 @@ def written(value: Any) -> Any:
     if len(text) > LONGEST or not text.isprintable():
         raise ValueError(f"a setting is longer than {LONGEST:,} characters, or not printable")
     return text
+
+
+def as_often_as_taken(value: Any, param: click.Parameter) -> Any:
+    """A list for an option that may be given several times, and one text for any other: `1,2` for a list of classes."""
+    if param.nargs != 1 or getattr(param, "multiple", False):
+        return value if isinstance(value, list) else [value]
+    return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
 def unlike_defaults(values: Mapping[str, Any], defaults: Any) -> dict[str, Any]:

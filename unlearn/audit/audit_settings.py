@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from synth.basics.settings import MOST_IMAGES, MOST_IN_BATCH, Settings, require, setting
+from synth.basics.settings import MOST_IMAGES, MOST_IN_BATCH, Settings, require, setting, shortened
 
 MOST_CURVES = 20  # relearning curves, or probes
 
@@ -81,7 +81,9 @@ def counts(text: str) -> tuple[int, ...]:
         found = tuple(sorted({int(part) for part in text.split(",")}))
     except ValueError:
         found = (0,)
-    require(found[0] >= 1, f"'{text}' is not a list of label counts: write it like 5,20,100")
-    require(len(found) <= MOST_CURVES, f"'{text}' has {len(found)} label counts: give at most {MOST_CURVES}")
-    require(found[-1] <= MOST_IMAGES, f"'{text}' has a label count above {MOST_IMAGES:,}: give a smaller one")
+    require(found[0] >= 1, f"'{shortened(text)}' is not a list of label counts: write it like 5,20,100")
+    require(len(found) <= MOST_CURVES, f"'{shortened(text)}' has {len(found)} label counts: give at most {MOST_CURVES}")
+    require(
+        found[-1] <= MOST_IMAGES, f"'{shortened(text)}' has a label count above {MOST_IMAGES:,}: give a smaller one"
+    )
     return found

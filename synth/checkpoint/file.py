@@ -86,10 +86,12 @@ def read_checkpoint(path: Path, trusted_architecture: str | None = None) -> byte
 
 def check_size(start: bytes, size: int, name: str, trusted_architecture: str | None) -> None:
     """Raise UserError if a file of `size` bytes that starts like this is not one of our checkpoints, or if it is larger
-    than its network's weights.
+    than its network's weights. The size of a network of the user's own code is not known without running the code.
     """
     card = parse_card(start, name, size)
     refuse_untrusted(card.architecture, trusted_architecture, name)
+    if ":" in card.architecture:
+        return
     weights = sum(LARGEST_NUMBER * value.numel() for value in expected_state(card).values())
     if size > 8 + LARGEST_HEADER + weights:
         raise UserError(
@@ -183,11 +185,7 @@ def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], nam
     for key, value in expected.items():
         if key not in found:
             raise UserError(f"{name} does not fit {architecture}: it has no weights {key}")
-        if not is_plain(found[key]):
-            raise UserError(
-                f"{name} holds {key} as a sparse, nested, quantised or meta tensor: save it as a plain one, such as "
-                "with .to_dense() or .dequantize()"
-            )
+        refuse_special(found[key], key, name)
         if found[key].shape != value.shape:
             raise UserError(
                 f"{name} does not fit {architecture} of this width and number of classes: "
@@ -201,10 +199,17 @@ def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], nam
             raise UserError(f"{name} does not fit {architecture}: it has the unknown weights {key}")
 
 
-def is_plain(tensor: Tensor) -> bool:
-    """Whether all numbers of the tensor lie in memory, one after the other or at fixed distances."""
-    strided = tensor.layout == torch.strided and not tensor.is_nested
-    return strided and not tensor.is_quantized and tensor.device.type != "meta"
+def refuse_special(tensor: Tensor, key: str, name: str) -> None:
+    """Raise UserError for a tensor without plain numbers in memory. Most functions of torch do not accept it."""
+    special = {
+        "nested": tensor.is_nested,
+        "sparse": tensor.layout != torch.strided,
+        "quantized": tensor.is_quantized,
+        "meta": tensor.is_meta,
+    }
+    kinds = [kind for kind, is_it in special.items() if is_it]
+    if kinds:
+        raise UserError(f"{name} holds {key} as a {kinds[0]} tensor: save it again as a plain one")
 
 
 def kind_of(dtype: torch.dtype) -> str:

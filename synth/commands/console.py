@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from synth.basics.errors import INTERRUPTED, UserError
+from synth.commands.printing import say
 
 
 class Console(click.Group):
@@ -44,7 +45,7 @@ class Console(click.Group):
 
 
 def fail(message: str, code: int) -> typing.NoReturn:
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    say(f"error: {message}", err=True)
     sys.exit(code)
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from synth.checkpoint.card import ModelCard
 from synth.checkpoint.file import load_checkpoint
-from synth.checkpoint.importing import import_state_dict
 from synth.commands.main import main as synth_main
 from synth.commands.options import settings_from_flags
 from synth.methods.networks import parse_generator
@@ -80,7 +80,9 @@ def readers(teacher: Path, run: Path, audited: Path, page: Path) -> list[Reader]
         return load_checkpoint(place / "teacher.safetensors")
 
     def read_state_dict(place: Path) -> object:
-        return import_state_dict(only_file(place), model.card, place / "out" / "imported.safetensors")
+        options = [f"--{name}={value}" for name, value in import_options(model.card).items()]
+        arguments = [str(only_file(place)), *options, "--out", str(place / "out" / "imported.safetensors")]
+        return unlearn_main.commands["import"].main(arguments, "import", standalone_mode=False)
 
     def read_shard(place: Path) -> object:
         return decode_shard((place / "shard.tar").read_bytes(), "shard", model.card.input_shape, model.card.num_classes)
@@ -95,21 +97,21 @@ def readers(teacher: Path, run: Path, audited: Path, page: Path) -> list[Reader]
             [("teacher.safetensors", teacher.read_bytes())],
             (mutate_safetensors, mutate_safetensors, bytewise),
             read_checkpoint,
-            weight=8,
+            weight=4,
         ),
         Reader(
             "generator",
             [("generator.safetensors", seeds.generator(model))],
             (mutate_safetensors, mutate_safetensors, bytewise),
             lambda place: parse_generator((place / "generator.safetensors").read_bytes(), "the generator"),
-            weight=10,
+            weight=8,
         ),
         Reader(
             "state dict",
             list(seeds.state_dicts(teacher).items()),
             (mutate_torch_file, mutate_torch_file, mutate_torch_file, bytewise),
             read_state_dict,
-            weight=8,
+            weight=4,
             odd=list(seeds.odd_state_dicts(teacher).items()),
         ),
         Reader(
@@ -117,24 +119,24 @@ def readers(teacher: Path, run: Path, audited: Path, page: Path) -> list[Reader]
             [(Path(name).name, data) for name, data in indexes.items()],
             JSON,
             lambda place: describe(Folder(place)),
-            weight=22,
+            weight=28,
         ),
         Reader(
-            "shard", [("shard.tar", shard)], (mutate_shard, mutate_shard, mutate_shard, bytewise), read_shard, weight=22
+            "shard", [("shard.tar", shard)], (mutate_shard, mutate_shard, mutate_shard, bytewise), read_shard, weight=28
         ),
         Reader(
             "lock",
             [(LOCK, data) for data in seeds.locks(run).values()],
             JSON,
             take_lock,
-            weight=4,
+            weight=2,
         ),
         Reader(
             "image",
             [image for image in images.items() if not image[0].endswith(".gif")],
             (by_format, by_format, bytewise),
             lambda place: load_folder(place, "test", 32),
-            weight=18,
+            weight=20,
             odd=[image for image in images.items() if image[0].endswith(".gif")],
         ),
         Reader(
@@ -142,16 +144,16 @@ def readers(teacher: Path, run: Path, audited: Path, page: Path) -> list[Reader]
             [("audit.json", written)],
             JSON,
             lambda place: judge_record(place / "audit.json"),
-            weight=3,
+            weight=0.7,
         ),
         Reader(
             "report page",
             [("report.html", seeds.embedded(page.read_text(), record))],
             (mutate_page, mutate_page, bytewise),
             lambda place: judge_record(place / "report.html"),
-            weight=0.2,
+            weight=0.06,
         ),
-        Reader("settings of a command", settings_files(run, run_files, written), JSON, start_from, weight=5),
+        Reader("settings of a command", settings_files(run, run_files, written), JSON, start_from, weight=3),
         Reader(
             "run of a student",
             [
@@ -161,7 +163,7 @@ def readers(teacher: Path, run: Path, audited: Path, page: Path) -> list[Reader]
             (mutate_run_file,),
             lambda place: resume(place, json.loads(run_files["settings.json"])),
             run_files,
-            weight=1.5,
+            weight=0.7,
         ),
         Reader(
             "data set",
@@ -169,9 +171,21 @@ def readers(teacher: Path, run: Path, audited: Path, page: Path) -> list[Reader]
             (bytewise,),
             lambda place: data_sets.find("mnist").load("test", place, False),  # type: ignore[union-attr]
             raw,
-            weight=3,
+            weight=2,
         ),
     ]
+
+
+def import_options(card: ModelCard) -> dict[str, object]:
+    """What `unlearn import` must be told about a network with this card."""
+    return {
+        "arch": card.architecture,
+        "width": card.width,
+        "classes": ",".join(card.class_names),
+        "input-shape": ",".join(map(str, card.input_shape)),
+        "mean": ",".join(map(str, card.mean)),
+        "std": ",".join(map(str, card.std)),
+    }
 
 
 def only_file(place: Path) -> Path:

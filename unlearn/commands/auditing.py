@@ -12,6 +12,7 @@ import click
 from synth.basics.errors import UsageError
 from synth.commands.config import config_option
 from synth.commands.options import Command, option, settings_flags, settings_from_flags
+from synth.commands.printing import echo, note, say
 from unlearn.audit.audit_settings import AuditSettings
 from unlearn.commands.options import (
     FROM_ENVIRONMENT,
@@ -127,12 +128,12 @@ def audit(
         overwrite=overwrite,
     )
     requests = [dataclasses.replace(request, student=student, out=place) for student, place in places.items()]
-    records = run.audit_each(requests, lambda line: click.echo(line, err=True))
+    records = run.audit_each(requests, note)
     for request, record in zip(requests, records, strict=True):
         if len(requests) > 1:
-            click.echo(f"\n{request.student}\n")
-        click.echo(audit_text(record))
-        click.echo(f"wrote {request.out / run.AUDIT}")
+            echo(f"\n{request.student}\n")
+        echo(audit_text(record))
+        say(f"wrote {request.out / run.AUDIT}")
 
 
 def folders(students: Sequence[Path], out: Path) -> dict[Path, Path]:

@@ -11,6 +11,7 @@ from synth.basics.declared import declared
 from synth.commands.config import config_option
 from synth.commands.console import ClassList
 from synth.commands.options import Command, option, settings_flags, settings_from_flags
+from synth.commands.printing import echo, say
 from unlearn.commands.options import (
     ARCHITECTURES,
     FROM_ENVIRONMENT,
@@ -80,7 +81,7 @@ def train(
         seed,
         machine(device, threads),
         settings_from_flags(TrainSettings(), flags, "train"),
-        click.echo,
+        say,
     )
 
 
@@ -111,7 +112,7 @@ def import_(
     refuse_existing(out, overwrite)
     card = parse_card_options(arch, width, input_shape, classes, mean, std)
     digest = import_state_dict(state_dict, card, out)
-    click.echo(f"wrote {out} ({arch}, {card.num_classes} classes, sha256 {digest[:12]})")
+    say(f"wrote {out} ({arch}, {card.num_classes} classes, sha256 {digest[:12]})")
 
 
 @click.command(cls=Command, context_settings=FROM_ENVIRONMENT)
@@ -157,4 +158,4 @@ def evaluate(
         machine(device, threads),
     )
     show = evaluation_json if as_json else evaluation_tables
-    click.echo(show(evaluations, class_names, forget))
+    echo(show(evaluations, class_names, forget))

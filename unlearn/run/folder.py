@@ -165,7 +165,8 @@ def read_provenance(path: Path) -> dict[str, Any]:
     try:
         return parse_object(read_regular(file, LARGEST_SETTINGS))
     except (OSError, ValueError) as error:
-        raise UserError(f"{file} is damaged ({str(error)[:80]}): start the run again with --overwrite") from error
+        why = getattr(error, "strerror", None) or str(error)[:80]
+        raise UserError(f"{file} is damaged ({why}): start the run again with --overwrite") from error
 
 
 def note_judgement(path: Path, facts: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import sys
@@ -26,6 +27,7 @@ from unlearn.report.write import write_report
 @click.option("--inputs", type=click.IntRange(min=1), default=100_000, show_default=True, help="number of inputs")
 @click.option("--seed", type=int, default=0, show_default=True, help="random seed of the inputs")
 @click.option("--first", type=int, default=0, help="number of the first input, to read one again")
+@click.option("--minutes", type=float, default=math.inf, help="end after these minutes  [default: no limit]")
 @click.option("--processes", type=click.IntRange(min=1), default=1, show_default=True, help="inputs read at once")
 @click.option("--reader", "only", multiple=True, help="only these readers  [default: all]")
 @click.option(
@@ -33,7 +35,14 @@ from unlearn.report.write import write_report
 )
 @click.option("--kept", type=click.Path(path_type=Path), default="fuzz-failures", help="folder for the failing inputs")
 def main(
-    inputs: int, seed: int, first: int, processes: int, only: tuple[str, ...], kept: Path, material: Path | None
+    inputs: int,
+    seed: int,
+    first: int,
+    minutes: float,
+    processes: int,
+    only: tuple[str, ...],
+    kept: Path,
+    material: Path | None,
 ) -> None:
     """Give mutated files to every reader of files from elsewhere.
 
@@ -50,11 +59,12 @@ def main(
         numbers = range(first, first + inputs)
         parts = [Campaign(chosen, seed, Path(temporary) / f"scratch-{n}", kept) for n in range(processes)]
         with multiprocessing.pool.ThreadPool(processes) as pool:
-            pool.starmap(lambda n, part: part.run(numbers[n::processes], report), list(enumerate(parts)))
+            pool.starmap(lambda n, part: part.run(numbers[n::processes], report, 60 * minutes), list(enumerate(parts)))
         whole = parts[0]
         for part in parts[1:]:
             whole.merge(part)
-        click.echo(f"{inputs} inputs of seed {seed} in {time.monotonic() - started:.0f} s\n")
+        read = sum(tally.inputs for tally in whole.tallies.values())
+        click.echo(f"{read:,} inputs of seed {seed} in {time.monotonic() - started:,.0f} s\n")
         click.echo(table(whole.tallies))
         for line in whole.faults:
             click.echo(f"fault: {line}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import random
@@ -54,6 +55,7 @@ class Campaign:
 
     def __init__(self, readers: Sequence[Reader], seed: int, scratch: Path, kept: Path | None = None) -> None:
         self.readers, self.seed, self.scratch, self.kept = readers, seed, scratch, kept
+        self.until = math.inf
         self.weights = [reader.weight for reader in readers]
         self.tallies = {reader.name: Tally() for reader in readers}
 
@@ -64,10 +66,12 @@ class Campaign:
         name, data = rng.choice((*reader.valid, *reader.odd))
         return reader, name, rng.choice(reader.mutations)(data, rng)
 
-    def run(self, numbers: Sequence[int], say: Callable[[str], None] = lambda line: None) -> None:
-        """Read these inputs in order in one child at a time."""
-        left = list(numbers)
-        while left:
+    def run(
+        self, numbers: Sequence[int], say: Callable[[str], None] = lambda line: None, seconds: float = math.inf
+    ) -> None:
+        """Read these inputs in order in one child at a time, as many as the seconds allow."""
+        left, self.until = list(numbers), time.monotonic() + seconds
+        while left and time.monotonic() < self.until:
             ours, theirs = multiprocessing.get_context("fork").Pipe()
             child = multiprocessing.get_context("fork").Process(
                 target=self.work, args=(ours, theirs, left), daemon=True
@@ -84,6 +88,8 @@ class Campaign:
             raise RuntimeError(ready)
         for done, number in enumerate(numbers):
             started = time.monotonic()
+            if started > self.until:
+                return done
             try:
                 answer = child.recv() if child.poll(PATIENCE) else "waits for ever"
             except EOFError:

@@ -50,8 +50,14 @@ def state_dicts(teacher: Path) -> Files:
 def odd_state_dicts(teacher: Path) -> Files:
     """State dicts of tensors that hold no plain numbers in memory."""
     state = load_checkpoint(teacher).net.state_dict()
-    weights = {key: value for key, value in state.items() if value.dim() > 1}
-    forms = {
+    with warnings.catch_warnings():  # torch calls some of these forms unfinished
+        warnings.simplefilter("ignore")
+        forms = odd_forms({key: value for key, value in state.items() if value.dim() > 1})
+        return {f"{name}.pt": saved({**state, **form}) for name, form in forms.items()}
+
+
+def odd_forms(weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    return {
         "sparse": {key: value.to_sparse() for key, value in weights.items()},
         "rows": {key: value.flatten(1).to_sparse_csr() for key, value in weights.items()},
         "meta": {key: value.to("meta") for key, value in weights.items()},
@@ -59,8 +65,6 @@ def odd_state_dicts(teacher: Path) -> Files:
         "quantised": {key: torch.quantize_per_tensor(v, 0.1, 0, torch.quint8) for key, v in weights.items()},
         "expanded": {key: torch.zeros(()).expand(value.shape) for key, value in weights.items()},
     }
-    with warnings.catch_warnings(action="ignore"):  # torch calls some of these forms unfinished
-        return {f"{name}.pt": saved({**state, **form}) for name, form in forms.items()}
 
 
 def half(value: Tensor) -> Tensor:

@@ -42,8 +42,9 @@ def mutate_text(text: str, rng: random.Random) -> str:
     value, raw = json.loads(text), rng.choice(RAW)
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         value = mutate_value(value, rng)
-    changed = json.dumps(value, ensure_ascii=rng.random() < 0.7).replace(json.dumps(MARK), raw)
-    return changed.replace(json.dumps(MARK, ensure_ascii=False), raw)
+    ascii_only = rng.random() < 0.7
+    mark = json.dumps(MARK, ensure_ascii=ascii_only)
+    return json.dumps(value, ensure_ascii=ascii_only).replace(mark, raw, 1).replace(mark, "0")
 
 
 def mutate_lines(data: bytes, rng: random.Random) -> bytes:

@@ -19,6 +19,7 @@ import click
 from synth.basics.errors import UserError
 
 SECONDS = 1.0  # of the processor, for one input, beyond what a valid file takes
+SLOW = "more than a second"
 MEMORY = 2**30  # bytes that one input may add
 HEADROOM = 3 * 2**30  # bytes after which the system refuses more
 CHANGES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
@@ -96,7 +97,7 @@ class Watch:
         elif not fault and memory > MEMORY:
             fault, detail = "more than 1 GB", f"{memory / 2**20:.0f} MiB"
         elif not fault and seconds > SECONDS + usual:
-            fault, detail = "more than a second", f"{seconds:.2f} s"
+            fault, detail = SLOW, f"{seconds:.2f} s"
         return Seen(refused, fault, detail, seconds, memory)
 
 

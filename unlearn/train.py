@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from synth.basics.errors import UsageError, UserError
 from synth.basics.progress import Say
-from synth.basics.settings import ComputeSettings, setting
+from synth.basics.settings import MOST_IN_BATCH, MOST_STEPS, ComputeSettings, setting
 from synth.checkpoint.arithmetic import computed
 from synth.checkpoint.augment import shift_and_flip
 from synth.checkpoint.card import ModelCard, check_classes
@@ -27,8 +27,8 @@ from unlearn.optimise import Log, descend, one_cycle_sgd
 class TrainSettings(ComputeSettings):
     """Supervised training of a teacher or a retrained reference: SGD with momentum and a one-cycle learning rate."""
 
-    epochs: int = setting(10, "passes over the training images", at_least=1)
-    batch_size: int = setting(128, "images per step", at_least=2)
+    epochs: int = setting(10, "passes over the training images", at_least=1, most=MOST_STEPS)
+    batch_size: int = setting(128, "images per step", at_least=2, most=MOST_IN_BATCH)
     lr: float = setting(0.1, "peak learning rate", above=0)
     weight_decay: float = setting(5e-4, "L2 penalty on the weights", at_least=0, rare=True)
     shift: int | None = setting(

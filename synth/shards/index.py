@@ -17,7 +17,7 @@ from typing import Any
 from synth.basics.disk import sha256_of
 from synth.basics.errors import UserError
 from synth.basics.foreign_json import parse_object
-from synth.checkpoint.card import check_classifier, sha256_in
+from synth.checkpoint.card import check_classifier, check_notes, sha256_in
 from synth.shards.plan import Plan, ShardJob
 from synth.shards.read import DamagedShardError, decode_shard
 from synth.shards.samples import LARGEST_SHARD, PIXEL_MODES, Samples, largest_size
@@ -53,7 +53,7 @@ class RunCard:
     versions: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
-        if self.image_shape[0] not in PIXEL_MODES:
+        if not self.image_shape or self.image_shape[0] not in PIXEL_MODES:
             raise ValueError(f"image shape {list(self.image_shape)} is not (1 or 3, side, side)")
         check_classifier(
             architecture=self.architecture,
@@ -65,6 +65,7 @@ class RunCard:
         )
         if not all(text.isprintable() and len(text) <= 200 for text in (self.method, self.device)):
             raise ValueError("its method or device is not printable text of at most 200 characters")
+        check_notes({"settings": self.settings, "versions": self.versions}, "its settings and versions")
         sha256_in(self.teacher_sha256, "its teacher's")
         if max(self.plan.classes) >= len(self.class_names):
             raise ValueError(f"class {max(self.plan.classes)} has no name")

@@ -41,6 +41,7 @@ from unlearn.audit.record.versions import PACKAGE, audit_version
 from unlearn.audit.subjects import gather, how_to_retrain
 from unlearn.data import DataSource, check_data
 from unlearn.run.folder import student_file
+from unlearn.settings import check_asked
 
 WAY_ON = WayOn(command="unlearn audit", anew="start again with --overwrite")
 
@@ -64,6 +65,9 @@ class Request:
     overwrite: bool = False
     resume: bool = False
     way_on: WayOn = WAY_ON  # of the command that a person started
+
+    def __post_init__(self) -> None:
+        check_asked(self.seed, self.forget)
 
 
 def audit(request: Request, say: Callable[[str], None]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from synth.checkpoint.architectures import names
 from synth.commands.console import ClassList
 from synth.commands.options import MACHINE, Decorator, option, stacked
 from unlearn import data_sets
+from unlearn.settings import LARGEST_SEED
 
 FROM_ENVIRONMENT = {"auto_envvar_prefix": "UNLEARN", "show_default": True, "max_content_width": 110}
 PATH = click.Path(path_type=Path)
@@ -44,8 +45,7 @@ device_option = option(
 threads_option = option(
     "--threads", group=MACHINE, type=click.IntRange(min=1), help="CPU threads  [default: all cores]"
 )
-# The bound leaves the lower half of torch's 64 bits to an audit, which numbers its experiments there.
-seed_option = option("--seed", group=WHAT, type=click.IntRange(0, 2**32 - 1), default=0, help="random seed")
+seed_option = option("--seed", group=WHAT, type=click.IntRange(0, LARGEST_SEED), default=0, help="random seed")
 code_option = option(
     "--arch",
     group=WHAT,

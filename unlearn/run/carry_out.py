@@ -33,7 +33,7 @@ from unlearn.samples.cache import open_shards
 from unlearn.samples.filters import Filter, HeldOut, NotHeldOut, unblended
 from unlearn.samples.pool import Batch, ShardPool
 from unlearn.samples.stream import follow, load_complete, wait_for_run
-from unlearn.settings import LoopSettings
+from unlearn.settings import LoopSettings, check_asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,9 @@ class Request:
     def way_on(self) -> WayOn:
         """What a person can do after the run broke off, for its errors."""
         return self.started_by or WayOn(command=f"unlearn {self.method}")
+
+    def __post_init__(self) -> None:
+        check_asked(self.seed, self.forget, self.student_arch, self.student_width)
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ class RunFolder:
                 step = int(state["step"])
             except Exception as error:  # damaged bytes can make the unpickler raise any exception
                 raise UserError(f"{self.path / CHECKPOINT} is damaged: {self.way_on.anew}") from error
-        lines = self.store.read(METRICS, LARGEST_METRICS).decode().splitlines(keepends=True)
+        lines = self.store.read(METRICS, LARGEST_METRICS).decode(errors="replace").splitlines(keepends=True)
         self.store.write(METRICS, "".join(line for line in lines if logged_step(line) <= step).encode())
         return state
 

@@ -170,23 +170,6 @@ def test_missing_test_images_are_an_error_before_the_first_run(
     assert data in done.stderr.lower()
 
 
-@pytest.mark.parametrize("given", ["two words", "one word", "environment"])
-def test_a_sweep_refuses_tensorboard(
-    given: str, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(carry_out, "unlearn", lambda request, say: pytest.fail("ran"))
-    events = str(tmp_path / "events")
-    options = {"two words": ["--tensorboard", events], "one word": [f"--tensorboard={events}"], "environment": []}[
-        given
-    ]
-    if given == "environment":
-        monkeypatch.setenv("UNLEARN_TENSORBOARD", events)
-    command = ["sweep", "--method", "distill", "--over", "steps=2,4", "--forget", "0", "--shards", str(tiny_run)]
-    done = CliRunner().invoke(main, [*command, "--data", "digits", "--out", str(tmp_path / "sweep"), *options])
-    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
-    assert "a sweep has no --tensorboard" in done.stderr
-
-
 def test_missing_shards_end_a_sweep(tmp_path: Path) -> None:
     command = ["sweep", "--method", "distill", "--over", "gate=0.1,0.2", "--data", "digits", "--forget", "0"]
     done = CliRunner().invoke(main, [*command, "--shards", str(tmp_path / "nope"), "--out", str(tmp_path / "sweep")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from unlearn.commands.options import (
     data_options,
     device_option,
     forget_option,
+    log_to_option,
     seed_option,
     threads_option,
 )
@@ -43,6 +45,7 @@ TRAIN_SETTINGS = declared("unlearn.train").TrainSettings
 @seed_option
 @data_options()
 @checkpoint_options
+@log_to_option
 @config_option("a JSON file of options by name")
 @settings_flags({"train": TRAIN_SETTINGS}, {"train": "Settings"})
 @device_option
@@ -57,6 +60,7 @@ def train(
     without: tuple[int, ...],
     out: Path,
     overwrite: bool,
+    log_to: tuple[Any, ...],
     seed: int,
     device: str,
     threads: int | None,
@@ -67,10 +71,16 @@ def train(
     from synth.basics.device import machine
     from synth.checkpoint.file import refuse_existing
     from unlearn.data import DataSource
+    from unlearn.run import loggers
+    from unlearn.run.loggers.logged_run import LoggedRun
     from unlearn.train import TrainSettings
     from unlearn.train import train as train_and_save
 
     refuse_existing(out, overwrite)
+    settings = settings_from_flags(TrainSettings(), flags, "train")
+    facts = {"arch": arch, "width": width, "data": data, "without": without, "seed": seed, **asdict(settings)}
+    logged = LoggedRun(place=out, settings=facts, replaces=overwrite, say=click.echo)
+    loggers.check(log_to, logged)
     train_and_save(
         arch,
         width,
@@ -79,8 +89,9 @@ def train(
         out,
         seed,
         machine(device, threads),
-        settings_from_flags(TrainSettings(), flags, "train"),
+        settings,
         click.echo,
+        loggers.opened(log_to, logged),
     )
 
 

@@ -1,6 +1,7 @@
 """An unlearning run's folder: settings.json, metrics.jsonl, student.safetensors and provenance.json.
 
-A run that has not ended also has a checkpoint.pt, from which it can be resumed. If the student of every check is kept,
+A run that has not ended also has a checkpoint.pt, from which it can be resumed. Loggers (`--log-to`) may add a
+metrics.csv, and logs.json, which names the logs that services keep of the run. If the student of every check is kept,
 student-000050.safetensors is the one of step 50.
 """
 
@@ -29,7 +30,8 @@ SETTINGS, METRICS, STUDENT, PROVENANCE, CHECKPOINT = (
     "provenance.json",
     "checkpoint.pt",
 )
-NAMES = {SETTINGS, METRICS, STUDENT, PROVENANCE, CHECKPOINT}
+TABLE, LOGS = "metrics.csv", "logs.json"
+NAMES = {SETTINGS, METRICS, STUDENT, PROVENANCE, CHECKPOINT, TABLE, LOGS}
 PLACES = ("teacher", "shards", "arch")  # settings that say where the inputs were
 KEPT = re.compile(r"student-(\d{6,})\.safetensors")
 

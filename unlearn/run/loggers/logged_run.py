@@ -1,0 +1,63 @@
+"""What a logger knows of a run, and what it keeps in the run's folder to continue a log after an interruption."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from synth.basics.disk import write_file
+from synth.basics.errors import UserError
+from synth.basics.progress import Say
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggedRun:
+    """A run of a method, or a training."""
+
+    place: Path  # the run's folder, or the checkpoint that the training writes
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    part: str = ""  # in a sweep: which of its runs this is, such as entropy-0.2/seed-0
+    done: int = 0  # steps that were done before the run was resumed
+    replaces: bool = False  # whether the run may replace the log of an earlier run
+    memory: Path | None = None  # the file of `Sent`; None for a run that cannot be resumed
+    say: Say = print
+
+    @property
+    def name(self) -> str:
+        return self.part or self.place.stem
+
+
+@dataclass
+class Sent:
+    """A service's log of a run, and how far it has come. A service does not take a step back once it has it."""
+
+    id: str
+    step: int = 0
+
+
+def recall(run: LoggedRun, service: str) -> Sent | None:
+    """What an earlier part of the run sent to the service. None if it sent nothing."""
+    found = all_sent(run.memory).get(service)
+    return Sent(**found) if found else None
+
+
+def remember(run: LoggedRun, service: str, sent: Sent) -> None:
+    if run.memory is not None:
+        content = {**all_sent(run.memory), service: asdict(sent)}
+        write_file(run.memory, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def all_sent(memory: Path | None) -> dict[str, dict[str, Any]]:
+    if memory is None or not memory.exists():
+        return {}
+    try:
+        return {**json.loads(memory.read_text())}
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{memory} is damaged: remove it; the run then begins new logs") from error
+
+
+def in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -30,7 +30,7 @@ class Wandb(types.ModuleType):
         history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
         exit_code: int | None = None
 
-        def log(self, data: dict[str, Any], step: int | None = None) -> None:
+        def log(self, data: dict[str, Any], step: int | None = None, commit: bool | None = None) -> None:
             assert step is not None
             self.history.append((step, data))
 
@@ -140,7 +140,8 @@ class MlflowClient:
         run = self.runs[run_id]
         info = types.SimpleNamespace(run_name=run.name, status=run.status)
         params = {param.key: param.value for param in run.params}
-        return types.SimpleNamespace(info=info, data=types.SimpleNamespace(params=params))
+        metrics = {metric.key: metric.value for metric in run.metrics}
+        return types.SimpleNamespace(info=info, data=types.SimpleNamespace(params=params, metrics=metrics))
 
     def get_metric_history(self, run_id: str, key: str) -> list[Metric]:
         return [metric for metric in self.runs[run_id].metrics if metric.key == key]

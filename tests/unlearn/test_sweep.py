@@ -91,13 +91,14 @@ def test_a_run_without_a_student_is_a_result_and_a_bad_request_ends_the_sweep(
 
 def test_a_sweep_changes_one_setting_and_the_seed_of_its_request(asked: list[Request], tmp_path: Path) -> None:
     sweep(Range("batch-size", (16, 32)), (0, 1), BASE, tmp_path, good, quiet)
-    assert [(r.settings.batch_size, r.seed, r.out) for r in asked] == [
-        (size, seed, tmp_path / f"batch-size-{size}" / f"seed-{seed}") for size in (16, 32) for seed in (0, 1)
+    assert [(r.settings.batch_size, r.seed, r.part) for r in asked] == [
+        (size, seed, f"batch-size-{size}/seed-{seed}") for size in (16, 32) for seed in (0, 1)
     ]
     for request in asked:
         assert request.resume
+        assert request.out == tmp_path / request.part
         settings = dataclasses.replace(request.settings, batch_size=BASE.settings.batch_size)
-        assert dataclasses.replace(request, settings=settings, seed=0, out=BASE.out, resume=False) == BASE
+        assert dataclasses.replace(request, settings=settings, seed=0, out=BASE.out, part="", resume=False) == BASE
 
 
 def test_a_setting_of_the_loop_can_be_swept(asked: list[Request], tmp_path: Path) -> None:

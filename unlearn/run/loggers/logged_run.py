@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ class LoggedRun:
     part: str = ""  # in a sweep: which of its runs this is, such as entropy-0.2/seed-0
     done: int = 0  # steps that were done before the run was resumed
     replaces: bool = False  # whether the run may replace the log of an earlier run
-    memory: Path | None = None  # the file of `Sent`; None for a run that cannot be resumed
+    memory: Path | None = None  # where services' logs of it are noted; None for a run that cannot be resumed
     say: Say = print
 
     @property
@@ -30,27 +30,18 @@ class LoggedRun:
         return self.part or self.place.stem
 
 
-@dataclass
-class Sent:
-    """A service's log of a run, and how far it has come. A service does not take a step back once it has it."""
-
-    id: str
-    step: int = 0
+def recall(run: LoggedRun, service: str) -> dict[str, Any]:
+    """What an earlier part of the run remembered of its log in a service. Empty if it has none there."""
+    return all_remembered(run.memory).get(service, {})
 
 
-def recall(run: LoggedRun, service: str) -> Sent | None:
-    """What an earlier part of the run sent to the service. None if it sent nothing."""
-    found = all_sent(run.memory).get(service)
-    return Sent(**found) if found else None
-
-
-def remember(run: LoggedRun, service: str, sent: Sent) -> None:
+def remember(run: LoggedRun, service: str, **facts: Any) -> None:
     if run.memory is not None:
-        content = {**all_sent(run.memory), service: asdict(sent)}
+        content = {**all_remembered(run.memory), service: facts}
         write_file(run.memory, (json.dumps(content, indent=1) + "\n").encode())
 
 
-def all_sent(memory: Path | None) -> dict[str, dict[str, Any]]:
+def all_remembered(memory: Path | None) -> dict[str, dict[str, Any]]:
     if memory is None or not memory.exists():
         return {}
     try:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from synth.basics.errors import UsageError, UserError
 from unlearn.optimise import Log
-from unlearn.run.loggers.logged_run import LoggedRun, Sent, in_one_line, recall, remember
+from unlearn.run.loggers.logged_run import LoggedRun, in_one_line, recall, remember
 
 PACKAGE = "wandb"
 TARGET = "PROJECT"
@@ -36,7 +36,7 @@ def opened(project: str, run: LoggedRun) -> Iterator[Log]:
     try:
         session = wandb.init(
             project=project,
-            id=before.id if before else None,
+            id=before.get("id"),
             resume="allow" if before else None,
             name=run.name,
             config=dict(run.settings),
@@ -44,14 +44,19 @@ def opened(project: str, run: LoggedRun) -> Iterator[Log]:
         )
     except wandb.Error as error:
         raise UserError(f"--log-to wandb: {in_one_line(error)}") from error
-    sent = before or Sent(session.id)
-    remember(run, service, sent)
-    with session:  # its end sends what is left
+    last = before.get("step", 0)
+    remember(run, service, id=session.id, step=last)
 
-        def log(step: int, values: dict[str, float]) -> None:
-            if step > sent.step:
-                session.log(values, step=step)
-                sent.step = step
-                remember(run, service, sent)
+    def log(step: int, values: dict[str, float]) -> None:
+        nonlocal last
+        if step > last:
+            session.log(values, step=step, commit=True)
+            last = step
 
-        yield log
+    try:
+        with session:  # its end writes what is left
+            yield log
+    finally:
+        # Not after each step: an offline log that is killed loses its last ten seconds or so, and these steps are sent
+        # again.
+        remember(run, service, id=session.id, step=last)

@@ -132,6 +132,21 @@ def test_a_row_that_a_killed_run_left_incomplete_is_removed(tmp_path: Path) -> N
     assert table(tmp_path / "run" / TABLE) == [{"step": s, "loss": v} for s, v in ((50, 50), (100, 100), (150, 250))]
 
 
+@pytest.mark.parametrize("row", ["2.5,1,1", "word,1,1", "3", "3,1,1,1", ",,", "\xff,1,1"])
+def test_rows_that_no_run_wrote_are_removed(row: str, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / TABLE).write_bytes(f"step,loss,lr\n1,1.0,0.1\n{row}\n".encode("latin-1"))
+    log_steps("csv", folder_run(tmp_path, done=5), (6,), loss=2.0)
+    kept = [{"step": 1, "loss": 1.0, "lr": 0.1}, *([{"step": 3}] if row == "3" else []), {"step": 6, "loss": 2.0}]
+    assert table(tmp_path / "run" / TABLE) == kept
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_device_is_no_file_for_a_table(replaces: bool, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^--log-to csv: /dev/null (exists already|is not a log of a run): "):
+        loggers.check([Destination("csv", "/dev/null")], folder_run(tmp_path, replaces=replaces))
+
+
 @pytest.mark.parametrize(("done", "shown"), [(100, [(50, 50), (100, 100), (150, 250)]), (0, [(150, 150)])])
 def test_events_that_a_run_repeats_are_hidden(done: int, shown: list[tuple[int, float]], tmp_path: Path) -> None:
     folder = tmp_path / "events"

@@ -39,13 +39,14 @@ def check(target: str | None, run: LoggedRun) -> None:
     create_folder(file.parent)
     if file.exists() and not run.replaces:
         raise UsageError(f"--log-to csv: {file} exists already: replace it with --overwrite, or choose another file")
-    if file.exists() and not is_log(file):
+    if file.exists() and not (file.is_file() and is_log(file)):
         raise UsageError(f"--log-to csv: {file} is not a log of a run: choose another file")
 
 
 def is_log(file: Path) -> bool:
+    """Whether the file is empty, or its first column is the step."""
     with one_line_os_errors(file), file.open("rb") as content:
-        return content.readline().decode(errors="replace").rstrip().split(",")[0] in (STEP, "")
+        return content.readline(100).rstrip().split(b",")[0] in (STEP.encode(), b"")
 
 
 @contextmanager
@@ -70,12 +71,13 @@ def opened(target: str | None, run: LoggedRun) -> Iterator[Log]:
 
 
 def rows_of(file: Path) -> list[dict[str, Any]]:
-    """The rows of a log. A last row that a killed run left incomplete is no row."""
+    """The rows of a log. A last row that a killed run left incomplete is no row, nor is one without a step."""
     if not file.exists():
         return []
     with one_line_os_errors(file):
-        whole = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    return list(csv.DictReader(whole))
+        lines = file.read_text(errors="replace").splitlines(keepends=True)
+    rows = csv.DictReader(line for line in lines if line.endswith("\n"))
+    return [row for row in rows if None not in row and (row.get(STEP) or "").isdigit()]
 
 
 def write(file: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from synth.basics.disk import create_folder
+from synth.basics.disk import create_folder, one_line_os_errors
 from unlearn.optimise import Log
 from unlearn.run.loggers.logged_run import LoggedRun
 
@@ -28,11 +28,13 @@ def opened(folder: str, run: LoggedRun) -> Iterator[Log]:
     """
     from torch.utils.tensorboard import SummaryWriter
 
-    with SummaryWriter(str(Path(folder) / run.part), purge_step=run.done + 1) as writer:
+    place = Path(folder) / run.part
+    with SummaryWriter(str(place), purge_step=run.done + 1) as writer:
 
         def log(step: int, values: dict[str, float]) -> None:
-            for name, value in values.items():
-                writer.add_scalar(name, value, step)
-            writer.flush()
+            with one_line_os_errors(place, writing=True):
+                for name, value in values.items():
+                    writer.add_scalar(name, value, step)
+                writer.flush()
 
         yield log

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,7 @@ class TrainSettings(ComputeSettings):
 
 
 NATURAL_SHIFT = 4  # pixels, as usual for CIFAR-10
+NOWHERE: AbstractContextManager[Log] = nullcontext(lambda epoch, values: None)
 
 
 def train(
@@ -50,9 +52,13 @@ def train(
     device: str,
     settings: TrainSettings,
     say: Say,
+    logger: AbstractContextManager[Log] = NOWHERE,
 ) -> None:
     """Load the data, train a classifier without the classes `without`, write its checkpoint, and report its test
     accuracy.
+
+    Args:
+        logger: opened when the training begins. It gives the log for the values of each epoch.
 
     Raises:
         UsageError: a class has no images, or `without` names every class or a class that does not exist.
@@ -64,17 +70,24 @@ def train(
         raise UsageError("--without names every class: leave at least one class to train on")
     for split, images in (("training", data), ("test", test)):
         check_every_class(images, split, without, source.name)
-    model = train_classifier(
-        data,
-        architecture,
-        settings,
-        width=width,
-        without=without,
-        seed=seed,
-        device=device,
-        data_name=source.name,
-        log=lambda epoch, values: say(f"epoch {epoch} of {settings.epochs}: loss {values['loss']:.4f}"),
-    )
+
+    with logger as log:
+
+        def report(epoch: int, values: dict[str, float]) -> None:
+            say(f"epoch {epoch} of {settings.epochs}: loss {values['loss']:.4f}")
+            log(epoch, values)
+
+        model = train_classifier(
+            data,
+            architecture,
+            settings,
+            width=width,
+            without=without,
+            seed=seed,
+            device=device,
+            data_name=source.name,
+            log=report,
+        )
     digest = save_checkpoint(model, out)
     result = evaluate_model(model, test, without)
     left_out = "" if result.forget is None else f", {result.forget:.2f} % on the classes left out"

@@ -48,7 +48,7 @@ def failing(what: str, number: int) -> Callable[..., Any]:
 def test_a_file_that_cannot_be_written_is_one_line_and_the_run_goes_on(
     what: str, number: int, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tensorboard = ["--tensorboard", str(tmp_path / "events")] if what == "events.out" else []
+    tensorboard = ["--log-to", f"tensorboard:{tmp_path / 'events'}"] if what == "events.out" else []
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", failing(what, number))
         code, said = run(tiny_run, tmp_path, *tensorboard)

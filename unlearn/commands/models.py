@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from unlearn.commands.options import (
     data_options,
     device_option,
     forget_option,
+    log_to_option,
     seed_option,
     threads_option,
 )
@@ -59,6 +61,7 @@ def checkpoint_to_write(out: Path, overwrite: bool, command: str) -> Iterator[No
 @seed_option
 @data_options()
 @checkpoint_options
+@log_to_option
 @config_option("a JSON file of options by name")
 @settings_flags({"train": TRAIN_SETTINGS}, {"train": "Settings"})
 @device_option
@@ -73,6 +76,7 @@ def train(
     without: tuple[int, ...],
     out: Path,
     overwrite: bool,
+    log_to: tuple[Any, ...],
     seed: int,
     device: str,
     threads: int | None,
@@ -82,10 +86,16 @@ def train(
     settings_from_flags(TRAIN_SETTINGS(), flags, "train")  # refuses a wrong setting before torch is loaded
     from synth.basics.device import machine
     from unlearn.data import DataSource
+    from unlearn.run import loggers
+    from unlearn.run.loggers.logged_run import LoggedRun
     from unlearn.train import TrainSettings
     from unlearn.train import train as train_and_save
 
+    settings = settings_from_flags(TrainSettings(), flags, "train")
+    facts = {"arch": arch, "width": width, "data": data, "without": without, "seed": seed, **asdict(settings)}
+    logged = LoggedRun(place=out, settings=facts, replaces=overwrite, say=say)
     with checkpoint_to_write(out, overwrite, "unlearn train"):
+        loggers.check(log_to, logged)
         train_and_save(
             arch,
             width,
@@ -94,8 +104,9 @@ def train(
             out,
             seed,
             machine(device, threads),
-            settings_from_flags(TrainSettings(), flags, "train"),
+            settings,
             say,
+            loggers.opened(log_to, logged),
         )
 
 

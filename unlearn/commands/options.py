@@ -57,21 +57,23 @@ checkpoint_options = stacked(
 )
 
 
-def tensorboard_folder(context: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
-    if value is not None:
-        from unlearn.run.tensorboard import check
+def destinations(context: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[Any, ...]:
+    """The `unlearn.run.loggers.Destination` of each value, once."""
+    if not values:
+        return ()
+    from unlearn.run.loggers import parse
 
-        check(value)
-    return value
+    return tuple(dict.fromkeys(map(parse, values)))
 
 
-tensorboard_option = option(
-    "--tensorboard",
+log_to_option = option(
+    "--log-to",
     group=WHERE,
-    rare=True,
-    type=PATH,
-    callback=tensorboard_folder,
-    help="folder to write the metrics to as TensorBoard events, too",
+    metavar="LOGGER",
+    multiple=True,
+    callback=destinations,
+    show_default=False,
+    help="write the metrics also to csv[:FILE], tensorboard:FOLDER, wandb:PROJECT or mlflow:URI; can be given again",
 )
 
 

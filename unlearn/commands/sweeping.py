@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from synth.basics.errors import UsageError
 from synth.commands.console import ClassList
 from synth.commands.options import Command, option
 from synth.commands.printing import say
@@ -71,8 +70,6 @@ def sweep(
     given = ["--forget", ",".join(map(str, forget)), "--out", str(out), "--device", machine(device, threads)]
     given += ["--threads", str(threads)] if threads else []
     flags = command.make_context(command.name, [*options, *given], auto_envvar_prefix="UNLEARN").params
-    if flags["tensorboard"] is not None:
-        raise UsageError("a sweep has no --tensorboard: its runs would lie on top of each other; see its sweep.csv")
     request = request_of(method, flags)
     refuse_idle(getattr(declared, "IDLE", ()), request.settings, {chosen.name.replace("-", "_"): chosen.values})
     trusted = ",".join(filter(None, (request.trusted_architecture, request.student_arch)))

@@ -24,8 +24,8 @@ from unlearn.commands.options import (
     code_option,
     device_option,
     forget_option,
+    log_to_option,
     seed_option,
-    tensorboard_option,
     threads_option,
 )
 from unlearn.methods import METHODS, needs_teacher
@@ -42,7 +42,7 @@ folder_options = stacked(
     option("--out", group=WHERE, type=PATH, required=True, help="folder for the student, its metrics and settings"),
     option("--resume", group=WHERE, is_flag=True, help="continue an interrupted run from its last check"),
     option("--overwrite", group=WHERE, is_flag=True, help="replace an earlier run in --out"),
-    tensorboard_option,
+    log_to_option,
 )
 # A method that has the teacher at hand; shards are extra.
 with_teacher = stacked(

@@ -1,5 +1,6 @@
 """The files that a person runs, and what the documentation says about tests."""
 
+import configparser
 import os
 import re
 import shutil
@@ -48,6 +49,14 @@ def test_a_script_explains_itself(script: str, tmp_path: Path) -> None:
     )
     assert done.stdout.startswith("Usage:")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_citation_names_the_version_and_the_licence_of_the_package() -> None:
+    package = configparser.ConfigParser()
+    package.read(ROOT / "setup.cfg")
+    citation = (ROOT / "CITATION.cff").read_text().splitlines()
+    assert f"version: {package['metadata']['version']}" in citation
+    assert f"license: {package['metadata']['license']}" in citation
 
 
 def test_every_test_that_the_documentation_names_exists() -> None:

@@ -33,7 +33,7 @@ def file_of(target: str | None, run: LoggedRun) -> Path:
 
 
 def check(target: str | None, run: LoggedRun) -> None:
-    """Raises UsageError for a file that the run may not replace, and UserError if its folder cannot be made."""
+    """Raises UsageError for a file that the run may not replace, and UserError if its folder cannot be created."""
     file = file_of(target, run)
     if target is None and run.memory:
         return  # the run's folder belongs to the run

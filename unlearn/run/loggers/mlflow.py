@@ -33,7 +33,7 @@ def check(uri: str, run: LoggedRun) -> None:
 
 
 def experiment_of(client: Any) -> str:
-    """The experiment's number. It is made if it is not there yet."""
+    """The experiment's number. It is created if it is not there yet."""
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
     found = client.get_experiment_by_name(name)
     return found.experiment_id if found else client.create_experiment(name)

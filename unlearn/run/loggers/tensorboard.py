@@ -19,7 +19,7 @@ TARGET_IS_OPTIONAL = False
 
 
 def check(folder: str, run: LoggedRun) -> None:
-    """Raises UserError if the folder cannot be made."""
+    """Raises UserError if the folder cannot be created."""
     create_folder(Path(folder) / run.part)
 
 

@@ -73,6 +73,11 @@ def read_checkpoint(path: Path) -> bytes:
         raise UserError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
 
 
+def read_card(path: Path) -> ModelCard:
+    """The model card of the file. Raises UserError if there is none."""
+    return parse_card(read_checkpoint(path), str(path))
+
+
 def parse_checkpoint(data: bytes, name: str, trusted_architecture: str | None = None) -> Classifier:
     """The classifier in a checkpoint's bytes, frozen. Errors call it `name`. Raises UserError as `load_checkpoint`."""
     card = parse_card(data, name)

@@ -24,13 +24,16 @@ def config_option(written: str, options_of: Options = lambda content: content) -
     def read(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
         if path is None:
             return
-        known = {p.name for p in ctx.command.get_params(ctx)}
+        known = {p.name: p for p in ctx.command.get_params(ctx)}
         values = {name: value for name, value in options_of(read_settings(path)).items() if value is not None}
         check_command(path, values.pop("command", None), ctx)
         unknown = sorted(name for name in values if name not in known)
         if unknown:
             flag = unknown[0].replace("_", "-")
             raise UsageError(f"{path} has the setting {unknown[0]}, but {ctx.command_path} has no option --{flag}")
+        for name, value in values.items():
+            if known[name].multiple and not isinstance(value, list):
+                values[name] = [value]
         ctx.default_map = {**(ctx.default_map or {}), **values}
 
     return option(

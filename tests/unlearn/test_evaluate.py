@@ -14,7 +14,7 @@ from synth.checkpoint.file import save_checkpoint
 from unlearn.commands.main import main
 from unlearn.data import DataSource, LabelledImages
 from unlearn.evaluate import evaluate, evaluate_model
-from unlearn.evaluation_text import evaluation_json, evaluation_tables
+from unlearn.evaluation_text import evaluation_json, evaluation_page
 
 CARD = ModelCard(architecture="lenet5", class_names=("a", "b", "c"), input_shape=(1, 4, 4), mean=(0.0,), std=(1.0,))
 
@@ -56,12 +56,12 @@ def test_data_without_an_image_of_a_retain_class_is_refused() -> None:
 
 def test_the_tables_and_the_json_give_the_same_numbers() -> None:
     data = images(called=[0, 1, 2], labels=[0, 1, 1])
-    results = {"unlearned": evaluate_model(Classifier(CallsByFirstPixel(), CARD), data, forget=(0,))}
-    text = evaluation_tables(results, CARD.class_names, (0,))
+    results = {"student": evaluate_model(Classifier(CallsByFirstPixel(), CARD), data, forget=(0,))}
+    text = evaluation_page(results, CARD.class_names, (0,), "student")
     parsed = json.loads(evaluation_json(results, CARD.class_names, (0,)))
-    assert "unlearned" in text
+    assert "student" in text
     assert "50.00  100.00" in text
-    assert parsed["models"]["unlearned"]["retain"] == pytest.approx(50.0)
+    assert parsed["models"]["student"]["retain"] == pytest.approx(50.0)
     assert parsed["forget"] == [0]
 
 
@@ -86,7 +86,7 @@ def test_a_class_is_the_same_one_in_the_model_and_in_the_data(tmp_path: Path) ->
         Image.new("RGB", (32, 32)).save(tmp_path / "test" / name / "a.png")
     source = DataSource(str(tmp_path), None, False, 32)
     ours, theirs = pet_model(tmp_path / "ours", PETS), pet_model(tmp_path / "theirs", ("bird", "cat", "dog"))
-    results, class_names = evaluate({"student": ours}, source, (2,), None, "cpu")
+    results, class_names, _ = evaluate({"student": ours}, source, (2,), None, "cpu")
     assert (results["student"].retain, results["student"].forget, class_names) == (0.0, 100.0, PETS)
     with pytest.raises(UsageError, match=r"ours and .*theirs have their classes in different orders: evaluate each"):
         evaluate({"student": ours, "reference": theirs}, source, (2,), None, "cpu")
@@ -107,4 +107,4 @@ def test_a_run_folder_stands_for_its_student(tiny_teacher_path: Path, tmp_path: 
     assert CliRunner().invoke(main, ["edit", "--kind", "masked-logit", *given]).exit_code == 0
     done = CliRunner().invoke(main, ["evaluate", str(tmp_path / "run"), "--data", "digits", "--forget", "0"])
     assert done.exit_code == 0, done.stderr
-    assert "unlearned" in done.stdout
+    assert "student" in done.stdout

@@ -89,7 +89,7 @@ def test_a_class_without_images_must_be_left_out(tmp_path: Path) -> None:
     def train_without(without: tuple[int, ...]) -> None:
         train("lenet5", 0.5, source, without, tmp_path / "model.safetensors", 0, "cpu", settings, say=lambda line: None)
 
-    with pytest.raises(UsageError, match=r"no training image of class 'dog': add some, .* \(--without 1\)"):
+    with pytest.raises(UsageError, match=r"no training image of class 'dog': add some, .* \(--without dog\)"):
         train_without(())
     train_without((1,))
 

@@ -22,6 +22,7 @@ from unlearn.commands.options import (
     data_options,
     device_option,
     forget_option,
+    note,
     seed_option,
     threads_option,
 )
@@ -82,12 +83,12 @@ def options_of_audit(content: Mapping[str, Any]) -> Mapping[str, Any]:
 def audit(
     students: tuple[Path, ...],
     teacher: Path,
-    forget: tuple[int, ...],
+    forget: tuple[int | str, ...],
     references: tuple[Path, ...],
     data: str | None,
     data_root: Path | None,
     download: bool,
-    image_size: int,
+    image_size: int | None,
     shards: str | None,
     out: Path,
     overwrite: bool,
@@ -109,7 +110,7 @@ def audit(
     from unlearn.audit.text import audit_text
     from unlearn.data import DataSource
 
-    source = DataSource(data, data_root, download, image_size) if data else None
+    source = DataSource(data, data_root, download, image_size, note) if data else None
     places = folders(students, out)
     request = run.Request(
         student=students[0],
@@ -127,7 +128,7 @@ def audit(
         overwrite=overwrite,
     )
     requests = [dataclasses.replace(request, student=student, out=place) for student, place in places.items()]
-    records = run.audit_each(requests, lambda line: click.echo(line, err=True))
+    records = run.audit_each(requests, note)
     for request, record in zip(requests, records, strict=True):
         if len(requests) > 1:
             click.echo(f"\n{request.student}\n")

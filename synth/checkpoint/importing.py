@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from synth.basics.errors import UsageError, UserError
+from synth.basics.regular_files import open_regular
 from synth.checkpoint.building import AUXILIARY_HEADS
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier, build_for, check_forward, expected_state
-from synth.checkpoint.file import check_finite, check_state, save_checkpoint
+from synth.checkpoint.file import LARGEST_CHECKPOINT, check_finite, check_state, save_checkpoint
 
 T = TypeVar("T")
 
@@ -78,7 +79,8 @@ def import_state_dict(path: Path, card: ModelCard, out: Path) -> str:
 def read_weights(path: Path) -> Any:
     """The content of a file that `torch.save` wrote. Raises UserError if it holds anything but weights."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with open_regular(path, LARGEST_CHECKPOINT) as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(
             f"there is no file {path}: save one from your model with torch.save(model.state_dict(), path)"

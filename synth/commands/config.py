@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,11 @@ from typing import Any
 import click
 
 from synth.basics.errors import UsageError
+from synth.basics.foreign_json import parse_object
+from synth.basics.regular_files import read_regular
 from synth.commands.options import Decorator, option
 
-LARGEST = 2**30  # bytes, as of an index
+LARGEST = 2**28  # bytes, as of an index
 Options = Callable[[Mapping[str, Any]], Mapping[str, Any]]  # the file's content -> values by option name
 
 
@@ -62,15 +63,12 @@ def check_command(path: Path, written_by: str | None, ctx: click.Context) -> Non
 def read_settings(path: Path) -> dict[str, Any]:
     """A JSON object. Raises UsageError where the file is none."""
     try:
-        if not path.is_file():
-            raise UsageError(f"--config {path}: there is no such file")
-        if path.stat().st_size > LARGEST:
-            raise UsageError(f"--config {path} is too large for a file of settings")
-        content = json.loads(path.read_bytes())
+        return parse_object(read_regular(path, LARGEST))
+    except FileNotFoundError:
+        raise UsageError(f"--config {path}: there is no such file") from None
     except OSError as error:
         raise UsageError(f"--config {path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise UsageError(f"--config {path} is not a JSON file of settings: name a file that a command wrote")
-    return content
+    except ValueError as error:
+        raise UsageError(
+            f"--config {path} is not a JSON file of settings ({str(error)[:80]}): name a file that a command wrote"
+        ) from error

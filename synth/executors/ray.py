@@ -28,6 +28,7 @@ from ray.util import metrics
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from synth.basics.errors import UsageError, UserError
+from synth.basics.regular_files import read_regular
 from synth.executors.dispatch import SAY_WAITING_SECONDS, Delivery, Dispatch, FailedJobError, LostWorkerError
 from synth.executors.executor import Executor, Made
 from synth.making.make import JobResult, Recipe, make_shard
@@ -49,6 +50,7 @@ REFUSALS = ("UNAUTHENTICATED", "PERMISSION_DENIED")  # gRPC's names
 LOST = (WorkerCrashedError, ObjectLostError, OutOfMemoryError)  # besides the errors that name a node
 AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
 DEFAULT_TOKEN_FILE = "~/.ray/auth_token"
+LARGEST_TOKEN = 4096  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,7 +303,7 @@ def token_header() -> dict[str, str]:
     if not token:
         file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or DEFAULT_TOKEN_FILE).expanduser()
         try:
-            token = file.read_text().strip()
+            token = read_regular(file, LARGEST_TOKEN).decode(errors="replace").strip()
         except OSError:
             return {}
     return {"authorization": f"Bearer {token}"}

@@ -24,12 +24,14 @@ from threading import Event
 from typing import Any
 
 from synth.basics.errors import UserError
+from synth.basics.foreign_json import parse_object
 from synth.shards.store import Store
 
 LOCK = ".synth.lock"
 BEAT_SECONDS = 10.0
 PATIENCE_SECONDS = 45.0  # four missed beats
 CLAIM_DIGITS = 16
+LARGEST_LOCK = 4096  # bytes
 
 
 class LostLockError(UserError):
@@ -165,7 +167,7 @@ def holder_lives(store: Store, name: str, seen: bytes, say: Callable[[str], None
 def read_lock(store: Store, name: str) -> bytes | None:
     """The content of a lock; None if there is none."""
     try:
-        return store.read(name)
+        return store.read(name, LARGEST_LOCK)
     except FileNotFoundError:
         return None
 
@@ -173,10 +175,9 @@ def read_lock(store: Store, name: str) -> bytes | None:
 def facts_in(content: bytes | None) -> dict[str, Any]:
     """What a lock says about its holder; empty if there is no lock, or its content is not one of ours."""
     try:
-        facts = json.loads(content or b"")
+        return parse_object(content or b"")
     except ValueError:
         return {}
-    return facts if isinstance(facts, dict) else {}
 
 
 def process_facts(pid: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from synth import methods
 from synth.basics.disk import sha256_of
 from synth.basics.errors import UsageError, UserError
+from synth.basics.regular_files import read_regular
 from synth.basics.versions import package_versions
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.class_choice import Classes, choose_classes
@@ -18,7 +19,7 @@ from synth.checkpoint.file import IMPORT_AGAIN, parse_card, parse_checkpoint, re
 from synth.executors.choose import Machines, refuse_options_without_ray
 from synth.making.gate import QualityGate
 from synth.making.make import Recipe
-from synth.methods.networks import read_generator
+from synth.methods.networks import LARGEST_GENERATOR, read_generator
 from synth.shards.index import RunCard
 from synth.shards.plan import Plan
 from synth.shards.samples import LARGEST_SHARD, PIXEL_MODES, largest_size
@@ -106,7 +107,7 @@ def check_request(request: Request) -> CheckedRequest:
     if request.resume and request.overwrite:
         raise UsageError("--resume and --overwrite exclude each other: choose one")
     refuse_options_without_ray(request.machines)
-    checkpoint = read_checkpoint(request.teacher)
+    checkpoint = read_checkpoint(request.teacher, request.trusted_architecture)
     teacher = parse_checkpoint(checkpoint, str(request.teacher), request.trusted_architecture)
     plan = plan_for(request, teacher.card)
     check_forward(teacher, f"name another --teacher than {request.teacher}, or {IMPORT_AGAIN}")
@@ -166,7 +167,7 @@ def checked_student(request: Request, teacher: Classifier) -> bytes | None:
     """
     if request.student is None:
         return None
-    data = read_checkpoint(request.student)
+    data = read_checkpoint(request.student, request.trusted_architecture)
     student = parse_checkpoint(data, str(request.student), request.trusted_architecture)
     if student.card.input_shape != teacher.card.input_shape or student.card.num_classes != teacher.card.num_classes:
         raise UserError(
@@ -185,7 +186,7 @@ def checked_generator(
     if request.generator is None:
         return None
     try:
-        data = request.generator.read_bytes()
+        data = read_regular(request.generator, LARGEST_GENERATOR)
     except OSError as error:
         raise UserError(f"cannot read the generator {request.generator}: {error.strerror or error}") from error
     digest = sha256_of(student) if student else None

@@ -87,8 +87,13 @@ class Bucket:
         objects = [info for info in listed if info["type"] == "file"]
         return {info["name"].rsplit("/", 1)[-1]: seconds_of(info) for info in objects}
 
-    def read(self, name: str) -> bytes:
-        """The content. Raises FileNotFoundError if there is no such object."""
+    def read(self, name: str, largest: int) -> bytes:
+        """The content of at most `largest` bytes. Raises FileNotFoundError if there is no such object."""
+        size = self.size(name)
+        if size > largest:
+            raise UserError(
+                f"{self.uri}/{name} has {size:,} bytes, more than the {largest:,} of such a file: remove it"
+            )
         return self.patiently(name, lambda: self.files.cat_file(self.path(name)))
 
     def fetch(self, name: str, size: int, sha256: str) -> bytes:
@@ -157,7 +162,7 @@ class Bucket:
         if info["size"] != len(data):
             return False
         md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        return str(info.get("ETag", "")).strip('"') == md5 or self.read(name) == data
+        return str(info.get("ETag", "")).strip('"') == md5 or self.read(name, len(data)) == data
 
     def info(self, name: str) -> dict[str, Any]:
         return self.patiently(name, lambda: self.files.info(self.path(name), **self.fresh()))

@@ -16,6 +16,7 @@ from typing import Any
 
 from synth.basics.disk import sha256_of
 from synth.basics.errors import UserError
+from synth.basics.foreign_json import parse_object
 from synth.checkpoint.card import check_classifier, sha256_in
 from synth.shards.plan import Plan, ShardJob
 from synth.shards.read import DamagedShardError, decode_shard
@@ -26,7 +27,7 @@ FORMAT_VERSION = 1
 INDEX, PART = "index.json", "index.part.json"
 GENERATOR = "generator.safetensors"
 SHARD_NAME = re.compile(r"shard-([0-9]{6,9})\.tar")
-LARGEST_INDEX = 2**30  # bytes, of the JSON
+LARGEST_INDEX = 2**28  # bytes; some 25,000 shards of 1,000 classes, or a million of ten
 
 
 def shard_name(number: int) -> str:
@@ -187,10 +188,11 @@ class Index:
     def parse(cls, data: bytes, name: str) -> Index:
         """The index in `data`. Raises UserError if it is not an index, or one of a newer format."""
         try:
-            raw = json.loads(data)
+            raw = parse_object(data)
             version = int(raw["format_version"])
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise UserError(f"{name} is not an index of 'synth generate': make the run again") from error
+        except (ValueError, KeyError, TypeError) as error:
+            why = f" ({str(error)[:80]})" if isinstance(error, ValueError) else ""
+            raise UserError(f"{name} is not an index of 'synth generate'{why}: make the run again") from error
         if version > FORMAT_VERSION:
             raise UserError(f"{name} has format version {version}, newer than {FORMAT_VERSION}: update this package")
         try:
@@ -222,9 +224,7 @@ def find_index(store: Store) -> Index | None:
     """The run's index, complete or growing; None if the store holds no run."""
     for name in (INDEX, PART, INDEX):  # the second time for a run that became complete meanwhile
         try:
-            if store.size(name) > LARGEST_INDEX:
-                raise UserError(f"{store}/{name} is too large for an index: make the run again")
-            return Index.parse(store.read(name), f"{store}/{name}")
+            return Index.parse(store.read(name, LARGEST_INDEX), f"{store}/{name}")
         except FileNotFoundError:
             continue
     return None
@@ -232,7 +232,7 @@ def find_index(store: Store) -> Index | None:
 
 def index_sha256(store: Store) -> str:
     """The sha256 of a complete run's index. Raises FileNotFoundError if the run is not complete."""
-    return sha256_of(store.read(INDEX))
+    return sha256_of(store.read(INDEX, LARGEST_INDEX))
 
 
 def read_index(store: Store) -> Index:

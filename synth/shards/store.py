@@ -9,6 +9,7 @@ from typing import Protocol
 
 from synth.basics.disk import create_folder, one_line_os_errors, remove_temporaries, write_file, write_new_file
 from synth.basics.errors import UsageError
+from synth.basics.regular_files import read_regular
 
 REMOTE = ("s3", "gs", "gcs", "memory")  # opened by fsspec; memory is for tests
 AGAIN = "go on with --resume"  # the cure once a full disk has space
@@ -23,7 +24,9 @@ class Store(Protocol):
     def modified(self) -> dict[str, float]:
         """Every name with the time of its last write, in seconds since the epoch, by one listing."""
 
-    def read(self, name: str) -> bytes: ...
+    def read(self, name: str, largest: int) -> bytes:
+        """The content of at most `largest` bytes. Raises UserError for a larger one: it may be hostile, or sparse."""
+
     def fetch(self, name: str, size: int, sha256: str) -> bytes:
         """The content of a name that is written only once, such as a shard's. The caller checks the hash.
 
@@ -69,14 +72,14 @@ class Folder:
                 times[name] = (self.path / name).stat().st_mtime
         return times
 
-    def read(self, name: str) -> bytes:
-        """The content. Raises FileNotFoundError if there is no such file."""
+    def read(self, name: str, largest: int) -> bytes:
+        """The content of a regular file of at most `largest` bytes. Raises FileNotFoundError if there is no file."""
         with one_line_os_errors(self.path / name):
-            return (self.path / name).read_bytes()
+            return read_regular(self.path / name, largest)
 
     def fetch(self, name: str, size: int, sha256: str) -> bytes:
         """The file; empty bytes if it has another size. Raises FileNotFoundError if there is no such file."""
-        return self.read(name) if self.size(name) == size else b""
+        return self.read(name, size) if self.size(name) == size else b""
 
     def write(self, name: str, data: bytes) -> None:
         write_file(self.path / name, data, AGAIN)

@@ -40,7 +40,7 @@ def test_a_lock_of_another_machine_holds_while_it_is_renewed(tmp_path: Path) -> 
     with pytest.raises(UserError, match="on far"), locked(store, beat, patience=5.0):
         pass
     with locked(store, said.append, patience=0.2):  # it is not renewed any more
-        assert "elsewhere" not in store.read(LOCK).decode()
+        assert "elsewhere" not in store.read(LOCK, 2**20).decode()
     assert store.names() == set()
     assert "waiting" in said[0]
 
@@ -64,8 +64,8 @@ class Rivalled(Folder):
         self.looks_left, self.rival_won = nth, False
         self.rival = Lock(Folder(path))
 
-    def read(self, name: str) -> bytes:
-        found = super().read(name)
+    def read(self, name: str, largest: int) -> bytes:
+        found = super().read(name, largest)
         if name == LOCK:
             self.looks_left -= 1
             if self.looks_left == 0:
@@ -89,7 +89,7 @@ def test_of_two_drivers_that_find_a_dead_lock_one_takes_the_run_over(tmp_path: P
     won = True
     try:
         with locked(store, quiet, patience=0.2) as lock:
-            assert store.read(LOCK) == lock.to_bytes()
+            assert store.read(LOCK, 2**20) == lock.to_bytes()
     except UserError:
         won = False
     assert store.looks_left <= 0
@@ -124,7 +124,7 @@ def test_an_empty_lock_belongs_to_the_driver_that_is_writing_it(tmp_path: Path) 
         locked(store, lambda line: store.write(LOCK, other.to_bytes()), patience=5.0),
     ):
         pass
-    assert store.read(LOCK) == other.to_bytes()
+    assert store.read(LOCK, 2**20) == other.to_bytes()
 
 
 def test_a_driver_whose_run_was_taken_over_stops(tmp_path: Path) -> None:
@@ -167,5 +167,5 @@ def test_a_store_that_is_out_of_reach_for_a_while_costs_no_lock(tmp_path: Path) 
 
     store = Away(tmp_path)
     with locked(store, quiet, beat=0.01) as lock:
-        wait_until(lambda: b'"beats": 5' in store.read(LOCK), "beats after the failures")
+        wait_until(lambda: b'"beats": 5' in store.read(LOCK, 2**20), "beats after the failures")
         lock.check()

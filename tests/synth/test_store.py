@@ -18,12 +18,12 @@ def test_what_is_written_is_read_back_and_replaced_and_removed(tmp_path: Path) -
     store.create()
     store.write("x", b"one")
     store.write("x", b"three")
-    assert (store.read("x"), store.size("x"), store.names()) == (b"three", 5, {"x"})
+    assert (store.read("x", 2**20), store.size("x"), store.names()) == (b"three", 5, {"x"})
     assert store.modified()["x"] > 0
     store.remove("x")
     store.remove("x")
     with pytest.raises(FileNotFoundError):
-        store.read("x")
+        store.read("x", 2**20)
     with pytest.raises(FileNotFoundError):
         store.size("x")
 
@@ -50,7 +50,7 @@ def test_a_writer_killed_midway_leaves_the_old_file_and_a_temporary_one_that_can
         "Folder(Path(sys.argv[1])).write('x', b'new')"
     )
     assert subprocess.run([sys.executable, "-c", script, str(tmp_path)]).returncode == -signal.SIGKILL
-    assert store.read("x") == b"old"
+    assert store.read("x", 2**20) == b"old"
     assert store.names() == {"x"}
     assert len(list(tmp_path.iterdir())) == 2
     store.remove_temporaries()
@@ -75,7 +75,7 @@ def test_a_removed_folder_is_an_error_of_one_line(tmp_path: Path) -> None:
 def test_of_two_writers_of_a_new_file_one_succeeds(tmp_path: Path) -> None:
     assert Folder(tmp_path).write_new("lock", b"first")
     assert not Folder(tmp_path).write_new("lock", b"second")
-    assert Folder(tmp_path).read("lock") == b"first"
+    assert Folder(tmp_path).read("lock", 2**20) == b"first"
 
 
 @pytest.mark.parametrize("answer", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS])

@@ -15,12 +15,14 @@ from typing import Any
 
 import torch
 
-from synth.basics.disk import sha256_of
+from synth.basics.disk import append_to_file, sha256_of
 from synth.basics.errors import UsageError, UserError
+from synth.basics.foreign_json import parse_object
+from synth.basics.regular_files import read_regular
 from synth.basics.versions import package_versions
 from synth.checkpoint.classifier import Classifier
-from synth.checkpoint.file import checkpoint_bytes
-from synth.shards.store import Folder
+from synth.checkpoint.file import LARGEST_CHECKPOINT, checkpoint_bytes
+from synth.shards.store import AGAIN, Folder
 
 SETTINGS, METRICS, STUDENT, PROVENANCE, CHECKPOINT = (
     "settings.json",
@@ -29,6 +31,8 @@ SETTINGS, METRICS, STUDENT, PROVENANCE, CHECKPOINT = (
     "provenance.json",
     "checkpoint.pt",
 )
+LARGEST_SETTINGS = 2**24  # bytes, of settings.json and provenance.json
+LARGEST_METRICS = 2**28  # bytes
 NAMES = {SETTINGS, METRICS, STUDENT, PROVENANCE, CHECKPOINT}
 PLACES = ("teacher", "shards", "arch")  # settings that say where the inputs were
 KEPT = re.compile(r"student-(\d{6,})\.safetensors")
@@ -96,8 +100,8 @@ class RunFolder:
 
     def settings(self) -> dict[str, Any]:
         try:
-            return {**json.loads(self.store.read(SETTINGS))}
-        except (ValueError, TypeError) as error:
+            return parse_object(self.store.read(SETTINGS, LARGEST_SETTINGS))
+        except ValueError as error:
             raise UserError(f"{self.path / SETTINGS} is damaged: start the run again with --overwrite") from error
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
@@ -109,13 +113,13 @@ class RunFolder:
         """The last checkpoint, or None. Metrics of later steps are removed, since the run will write them again."""
         state, step = None, 0
         if CHECKPOINT in self.store.names():
-            content = io.BytesIO(self.store.read(CHECKPOINT))
+            content = io.BytesIO(self.store.read(CHECKPOINT, LARGEST_CHECKPOINT))
             try:
                 state = torch.load(content, map_location="cpu", weights_only=True)
                 step = int(state["step"])
             except Exception as error:  # damaged bytes can make the unpickler raise any exception
                 raise UserError(f"{self.path / CHECKPOINT} is damaged: start the run again with --overwrite") from error
-        lines = self.store.read(METRICS).decode().splitlines(keepends=True)
+        lines = self.store.read(METRICS, LARGEST_METRICS).decode().splitlines(keepends=True)
         self.store.write(METRICS, "".join(line for line in lines if logged_step(line) <= step).encode())
         return state
 
@@ -123,7 +127,7 @@ class RunFolder:
         """Write what the student was made from, and its hash. This file is written last: with it the run is
         complete.
         """
-        digest = sha256_of(self.store.read(STUDENT))
+        digest = sha256_of(self.store.read(STUDENT, LARGEST_CHECKPOINT))
         ours = {"student_sha256": digest, "versions": package_versions()}
         self.write_json(PROVENANCE, {**facts, **ours})
 
@@ -135,8 +139,8 @@ class RunFolder:
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Append one line to the metrics. Others may read the file meanwhile."""
-        with (self.path / METRICS).open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+        line = json.dumps({"step": step, **values}) + "\n"
+        append_to_file(self.path / METRICS, line.encode(), AGAIN)
 
     def save_student(self, student: Classifier) -> Path:
         self.store.write(STUDENT, checkpoint_bytes(student))
@@ -155,9 +159,18 @@ def json_bytes(content: Any) -> bytes:
     return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
 
 
+def read_provenance(path: Path) -> dict[str, Any]:
+    """The provenance of the run in a folder. Raises UserError if it is damaged."""
+    file = path / PROVENANCE
+    try:
+        return parse_object(read_regular(file, LARGEST_SETTINGS))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} is damaged ({str(error)[:80]}): start the run again with --overwrite") from error
+
+
 def note_judgement(path: Path, facts: Mapping[str, Any]) -> None:
     """Add to a run's provenance which real images its student was judged on: a student may be chosen by the result."""
-    provenance = json.loads((path / PROVENANCE).read_text())
+    provenance = read_provenance(path)
     Folder(path).write(PROVENANCE, json_bytes({**provenance, "judged_on": facts}))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import statistics
 import typing
 from collections.abc import Callable, Iterable, Sequence
@@ -27,7 +26,7 @@ from unlearn.evaluate import evaluate
 from unlearn.methods.student import teacher_card
 from unlearn.run import carry_out
 from unlearn.run.carry_out import Request
-from unlearn.run.folder import PROVENANCE, STUDENT, note_judgement
+from unlearn.run.folder import PROVENANCE, STUDENT, note_judgement, read_provenance
 from unlearn.samples.cache import open_shards
 
 RESULTS, PLOT = "sweep.csv", "sweep.svg"
@@ -176,7 +175,7 @@ def one_run(value: float, request: Request, judge: Judge, say: Say) -> SweepRow:
     except HopelessError as error:  # a result as well
         if not (place / PROVENANCE).exists():
             return SweepRow(value, request.seed, None, None, ended=str(error))
-    facts = json.loads((place / PROVENANCE).read_text())
+    facts = read_provenance(place)
     retain, forget = judge(place / STUDENT)
     step, seconds, ended = facts.get("student_step", 0), facts.get("seconds", 0.0), facts.get("ended", "")
     return SweepRow(value, request.seed, retain, forget, step, seconds, ended)

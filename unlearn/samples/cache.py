@@ -14,6 +14,7 @@ from hashlib import sha256 as sha256_of
 from pathlib import Path
 
 from synth.basics.errors import UsageError, UserError
+from synth.basics.regular_files import read_regular
 from synth.shards.store import Folder, Store, open_store
 
 FOLDER = "~/.cache/data-free-unlearning"
@@ -57,7 +58,7 @@ class CachedStore:
         """A shard's bytes, from the folder if it has them, else from the store."""
         kept = self.folder / f"{sha256}.tar"
         with suppress(OSError):
-            data = kept.read_bytes()
+            data = read_regular(kept, size)
             if sha256_of(data).hexdigest() == sha256:
                 os.utime(kept)
                 return data

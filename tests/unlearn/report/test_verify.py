@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from synth.basics.regular_files import open_regular
 
 from synth.basics.errors import UsageError, UserError
 from unlearn.audit.audit import AUDIT
 from unlearn.audit.record.schema import read_record
 from unlearn.commands.main import main
 from unlearn.report.places import Places
-from unlearn.report.regular_files import open_regular
 from unlearn.report.verify.chain import claims
 from unlearn.report.verify.checks import BROKEN, HOLDS, NOT_CHECKED, Check, summary
 from unlearn.report.verify.verify import verify
@@ -98,7 +98,7 @@ def test_a_check_of_a_missing_file_says_that_it_was_not_made(audited: Path, tmp_
     student, retrained, pictures = [check for check in verify(tmp_path, Places()) if check.state == NOT_CHECKED]
     assert student.why == f"{tmp_path / 'gone'} is not there: name its place now with --student"
     assert retrained.what == "retrained model 2 is the one that was audited"
-    assert retrained.why == f"{tmp_path} can't be read: is a directory"
+    assert retrained.why == f"{tmp_path} can't be read: it is a folder"
     assert "are not there" in pictures.why
 
 
@@ -207,7 +207,7 @@ def test_devices_and_pipes_are_not_read(audited: Path, tmp_path: Path) -> None:
         model["path"] = path
     states = [check for check in verify(written(record, tmp_path), Places()) if "was audited" in check.what]
     assert [check.state for check in states] == [HOLDS, HOLDS, NOT_CHECKED, NOT_CHECKED]
-    assert states[-1].why.endswith("can't be read: it is not a regular file")
+    assert states[-1].why.endswith("can't be read: it is a pipe, not a file")
 
 
 def test_a_path_is_not_looked_up_as_a_shards_name(audited: Path, tmp_path: Path) -> None:
@@ -263,7 +263,8 @@ def test_each_file_is_read_once(report: Path, monkeypatch: pytest.MonkeyPatch) -
     opened: list[str] = []
     as_before = open_regular
     monkeypatch.setattr(
-        "unlearn.report.regular_files.open_regular", lambda path: opened.append(path.name) or as_before(path)
+        "synth.basics.regular_files.open_regular",
+        lambda path, largest: opened.append(path.name) or as_before(path, largest),
     )
     monkeypatch.setattr("pathlib.Path.read_bytes", lambda path: pytest.fail(f"{path} is read in another way"))
     verify(report, Places())

@@ -6,18 +6,18 @@ whose bytes lie in the file, and its class.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from synth.basics.errors import UserError
-from synth.basics.regular_files import read_regular
+from synth.basics.foreign_json import parse_object
+from synth.basics.regular_files import open_regular, read_regular
 from unlearn.data_sets.reading.found import SPLITS, Entry, Found, names_in_order
 from unlearn.data_sets.reading.from_table import CLASSES
 
 INFO, STATE, SPLITS_FILE = "dataset_info.json", "state.json", "dataset_dict.json"
-LARGEST_JSON = 2**26  # bytes
+LARGEST_JSON, LARGEST_DATA = 2**26, 2**40  # bytes
 IMAGES = ("image", "img", "picture", "photo", "png", "jpg")
 CLASS_COLUMNS = (*CLASSES, "labels", "fine_label", "cls")
 
@@ -37,7 +37,11 @@ def find_saved(folder: Path, split: str) -> Found:
         place = found[0]
     elif split != "test":
         raise UserError(f"{folder} has no {split} images: save a DatasetDict with train and test")
-    files = [place / Path(str(entry["filename"])).name for entry in read_json(place / STATE)["_data_files"]]
+    try:
+        names = [Path(entry["filename"]).name for entry in read_json(place / STATE)["_data_files"]]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{place / STATE} names no files: save the data set again with save_to_disk") from error
+    files = [place / name for name in names]
     return found_in(files, str(place), read_json(place / INFO).get("features") or {})
 
 
@@ -78,10 +82,10 @@ def read_table(file: Path) -> Any:
     except ImportError:
         raise UserError(f"{file} needs pyarrow to be read: pip install pyarrow") from None
     try:
-        if file.suffix == ".parquet":
-            table = parquet.read_table(file, partitioning=None)
-        else:
-            with pyarrow.memory_map(str(file)) as source:
+        with open_regular(file, LARGEST_DATA) as source:
+            if file.suffix == ".parquet":
+                table = parquet.ParquetFile(source).read()
+            else:
                 table = ipc.open_stream(source).read_all()
         table.validate(full=True)
     except (pyarrow.ArrowException, OSError) as error:
@@ -94,8 +98,8 @@ def read_table(file: Path) -> Any:
 def features_in(metadata: Mapping[bytes, bytes]) -> Mapping[str, Any]:
     """What `datasets` wrote about the columns of a Parquet file."""
     try:
-        found = json.loads(metadata[b"huggingface"])["info"]["features"]
-    except (KeyError, ValueError, TypeError, RecursionError):
+        found = parse_object(metadata[b"huggingface"])["info"]["features"]
+    except (KeyError, ValueError, TypeError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -144,9 +148,6 @@ class Cell:
 
 def read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(read_regular(path, LARGEST_JSON))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read: save the data set again with save_to_disk") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no settings: save the data set again with save_to_disk")
-    return content
+        return parse_object(read_regular(path, LARGEST_JSON))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): save the data set again with save_to_disk") from error

@@ -6,7 +6,6 @@ are read one by one: `tarfile` would follow pax extensions that keep it busy for
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tarfile
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from synth.basics.errors import UserError
+from synth.basics.foreign_json import parse_object
 from synth.basics.regular_files import open_regular
 from unlearn.data_sets.reading.found import LARGEST_FILE, Entry, Found, names_in_order
 from unlearn.data_sets.reading.from_folder import ENDINGS, is_hidden
@@ -69,9 +69,9 @@ def label_of(kinds: dict[str, Place], where: str) -> str:
         try:
             text = read_place(kinds[kind], LARGEST_TEXT).decode().strip()
             if kind == "json":
-                content = json.loads(text)
+                content = parse_object(text)
                 text = next((str(content[name]) for name in ("label", "cls", "class") if name in content), "")
-        except (ValueError, TypeError, RecursionError, OSError):
+        except (ValueError, OSError):
             text = ""
         if text:
             return text

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from synth.basics.errors import UserError
-from synth.checkpoint.file import refuse_untrusted
+from synth.basics.regular_files import hash_and_start
+from synth.checkpoint.file import LARGEST_CHECKPOINT, refuse_untrusted
 from unlearn.methods import METHODS, needs_teacher
 from unlearn.report.places import run_index_of
 from unlearn.report.printable import printable
-from unlearn.report.regular_files import hash_and_start
 from unlearn.report.replay.device import device_of
 from unlearn.report.verify.chain import index_in
 from unlearn.report.verify.checks import Check
@@ -54,7 +54,7 @@ def remake(
     request = run_request(settings, model, teacher, shards, arch, out, device)
     runs.unlearn(request, say)
     student = out / STUDENT
-    return student, hash_and_start(student)[0] == model["sha256"]
+    return student, hash_and_start(student, LARGEST_CHECKPOINT)[0] == model["sha256"]
 
 
 def run_request(

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from synth.basics.errors import UserError
+from synth.basics.regular_files import hash_and_start
+from synth.checkpoint.file import LARGEST_CHECKPOINT
 from synth.shards.index import find_index
 from synth.shards.store import open_store
 from unlearn.audit.audit import Request, audit
@@ -15,7 +17,6 @@ from unlearn.audit.audit_settings import AuditSettings
 from unlearn.data import DataSource
 from unlearn.report.file import read_report
 from unlearn.report.places import AuditedModel, Located, Places, locate
-from unlearn.report.regular_files import hash_and_start
 from unlearn.report.replay.comparison import Comparison, compare
 from unlearn.report.replay.device import device_of
 from unlearn.report.replay.remake import remake
@@ -88,7 +89,7 @@ def audit_request(record: Mapping[str, Any], located: Located, out: Path, device
 def check_same(model: AuditedModel) -> None:
     """Raise UserError where the file is not the model that was audited."""
     try:
-        digest, _ = hash_and_start(model.path)
+        digest, _ = hash_and_start(model.path, LARGEST_CHECKPOINT)
     except FileNotFoundError:
         raise UserError(f"{model.name} is not in {model.path}: name its place now with {model.option}") from None
     except OSError as error:

@@ -45,6 +45,11 @@ class LoopSettings(Settings):
     )
 
 
+def idle_names(idle: Idle, settings: Any) -> set[str]:
+    """The settings that have no effect beside the others."""
+    return {name for names, is_idle, _ in idle if is_idle(settings) for name in names}
+
+
 def refuse_idle(idle: Idle, settings: Any, flags: Mapping[str, Any]) -> None:
     """Raise UsageError if a flag was given that has no effect beside the other settings."""
     for names, is_idle, why in idle:

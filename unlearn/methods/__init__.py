@@ -15,7 +15,7 @@ and may have
     NEEDS_TEACHER = False                it learns from shards only, as they come (`unlearn.methods.method.Streaming`),
                                          and has these two as well:
     LOOP                                 the settings of its loop, which has no monitor
-    fill_in(settings, run)               the settings with everything decided that depends on the run of shards
+    fill_in(settings, run, floor, say)   the settings with everything decided that depends on the run of shards
 
 Other packages add a method by an entry point in the group below (docs/extending.md).
 """

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from unlearn.run.monitor import Monitor
 from unlearn.run.tensorboard import events
 from unlearn.samples.cache import open_shards
 from unlearn.samples.filters import Filter, HeldOut, NotHeldOut, unblended
-from unlearn.samples.pool import Batch, ShardPool
+from unlearn.samples.pool import Batch, ShardPool, forget_floor
 from unlearn.samples.stream import follow, load_complete, wait_for_run
 from unlearn.settings import LoopSettings
 
@@ -115,7 +115,8 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
     opened = open_inputs(request, module)
     say(f"forgets {class_words(opened.forget, opened.card.class_names)}")
     if not methods.needs_teacher(module):
-        request = dataclasses.replace(request, settings=module.fill_in(request.settings, opened.run))
+        filled = module.fill_in(request.settings, opened.run, partial(floor_of, request, opened), say)
+        request = dataclasses.replace(request, settings=filled)
     card = card_of_student(request, module, opened)
     check_networks(request, opened, card)
     if opened.index is not None and module.trains_on_shards(request.settings):
@@ -184,6 +185,13 @@ def open_inputs(request: Request, module: Any) -> Opened:
     if index.card.teacher_sha256 != teacher.digest:
         raise UsageError(f"{store} was made from another teacher: name that teacher with --teacher")
     return Opened(teacher, teacher.card, teacher.digest, store, index, request.forget)
+
+
+def floor_of(request: Request, opened: Opened) -> float:
+    """What `forget_floor` measures; 0 while a run is still being made, because its first shard may come late."""
+    if opened.store is None or opened.index is None or not opened.index.complete or request.follow_timeout is not None:
+        return 0.0
+    return forget_floor(opened.store, opened.index, opened.forget)
 
 
 def warn_of_missing_classes(opened: Opened, say: Callable[[str], None]) -> None:

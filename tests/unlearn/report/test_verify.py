@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from synth.basics.regular_files import open_regular
 
 from synth.basics.errors import UsageError, UserError
+from synth.basics.regular_files import open_regular
 from unlearn.audit.audit import AUDIT
 from unlearn.audit.record.schema import read_record
 from unlearn.commands.main import main

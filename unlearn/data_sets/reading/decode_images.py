@@ -12,6 +12,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from synth.basics.errors import UserError
 from synth.basics.image_files import UnreadableImageError, decode_image
+from synth.basics.progress import counted
 from unlearn.data_sets.reading.found import Found
 from unlearn.data_sets.reading.pixels import in_channels, sized
 from unlearn.samples.pool import SHARE_OF_MEMORY
@@ -42,6 +43,6 @@ def refuse_too_many(count: int, shape: tuple[int, int, int], place: str) -> None
     needed, present = count * math.prod(shape), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > SHARE_OF_MEMORY * present:
         raise UserError(
-            f"the {count:,} images in {place} take {needed / 2**30:.0f} GiB, more than half of the memory of "
+            f"{counted(count, 'image')} in {place} would take {needed / 2**30:.0f} GiB, more than half of the memory of "
             f"{present / 2**30:.0f} GiB: name data with fewer images"
         )

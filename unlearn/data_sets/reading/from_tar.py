@@ -115,3 +115,5 @@ def members_in(file: BinaryIO, tar: Path) -> Iterator[tuple[str, Place]]:
         elif header.type not in (tarfile.XGLTYPE,):
             long_name = ""
         file.seek(start + -(-header.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
+    if not block:
+        raise UserError(f"{tar} is cut short: get it again from its source")

@@ -53,9 +53,12 @@ def evaluate(
     """
     models = {name: load_checkpoint(path, trusted_architecture).to(device) for name, path in checkpoints.items()}
     card = next(iter(models.values())).card
+    names = None if numbered(card.class_names) else card.class_names
+    forget = choose_classes(asked, names, "forget class") if names else ()  # what is wrong, before any image is read
     images = images or source.load("test", card)
-    nameless = numbered(card.class_names) and len(images.class_names) == card.num_classes
-    forget = choose_classes(asked, images.class_names if nameless else card.class_names, "forget class")
+    if names is None:
+        names = images.class_names if len(images.class_names) == card.num_classes else card.class_names
+        forget = choose_classes(asked, names, "forget class")
     if len(forget) == card.num_classes:
         raise UsageError("every class is to be forgotten: leave at least one class to retain")
     data, say = {}, source.say
@@ -70,9 +73,9 @@ def evaluate(
 def named_checkpoints(model: Path, teacher: Path | None, reference: Path | None) -> dict[str, Path]:
     """The checkpoints by what they are. The model's own card says what it is: original, student or retrained."""
     kind = kind_of(read_card(model))
-    taken = {"original": teacher, "retrained": reference}
-    named = {"original": teacher, "model" if taken.get(kind) else kind: model, "retrained": reference}
-    return {name: path for name, path in named.items() if path is not None}
+    before = {} if teacher is None else {"original": teacher}
+    after = {} if reference is None else {"retrained": reference}
+    return {**before, "model" if kind in {**before, **after} else kind: model, **after}
 
 
 def kind_of(card: ModelCard) -> str:

@@ -56,8 +56,8 @@ class DataSource:
     """A data set as the command line names it; see `load_images`. `say` gets a line on what was read and skipped."""
 
     name: str
-    root: Path | None
-    download: bool
+    root: Path | None = None
+    download: bool = False
     image_size: int | None = None  # None: that of the checkpoint, or 32
     say: Say = quiet
 

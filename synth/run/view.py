@@ -124,12 +124,15 @@ def tile_size(index: Index) -> tuple[int, int]:
 
 
 def images_per_class(
-    store: Store, index: Index, count: int, classes: tuple[int, ...]
+    store: Store, index: Index, count: int, chosen: tuple[int, ...] | None = None
 ) -> dict[int, tuple[list[np.ndarray], list[float]]]:
     """Up to `count` images and confidences per class, by class, from as few shards as possible.
 
+    `chosen` are the classes; None means all of the run, in its order.
+
     Classes without images are left out. Raises UserError if the grid would be too large.
     """
+    classes = index.card.plan.classes if chosen is None else chosen
     rows: dict[int, tuple[list[np.ndarray], list[float]]] = {}
     full = 0
     for label, image, confidence in labelled_images(store, index):

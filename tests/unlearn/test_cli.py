@@ -122,8 +122,11 @@ def test_evaluating_on_other_data_names_the_mismatch(tiny_teacher_path: Path, tm
     for name in ("cat", "dog"):
         (tmp_path / "test" / name).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "test" / name / "a.png")
-    result = unlearn("evaluate", tiny_teacher_path, "--data", tmp_path, "--forget", "0")
-    assert "takes images [1, 28, 28] of 10 classes" in refused(result, 2)
+    given = ["evaluate", tiny_teacher_path, "--data", tmp_path, "--forget", "0"]
+    result = CliRunner().invoke(main, list(map(str, given)))
+    read, refusal = result.stderr.splitlines()
+    assert (result.exit_code, read) == (2, f"read 2 images of 2 classes from {tmp_path}/test")
+    assert "takes images [1, 28, 28] of 10 classes" in refusal
 
 
 def test_options_come_from_the_environment(tiny_teacher_path: Path) -> None:

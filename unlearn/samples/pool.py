@@ -114,8 +114,8 @@ class ShardPool:
             gate = next((f for f in self.filters.values() if isinstance(f, ForgetShareBelow)), None)
             floor = f"; {in_words(forget_floor(self.store, self.index, gate.forget))}" if gate else ""
             raise HopelessError(
-                f"the filters dropped all {self.dropped.total():,} samples of {self.store} ({reasons}{floor}): "
-                "loosen the filter that dropped most of them (--gate, --entropy), or make shards with other classes"
+                f"the filters dropped all {self.dropped.total():,} samples of {self.store} ({reasons}): "
+                f"loosen the filter that dropped most of them (--gate, --entropy), or make shards with other classes{floor}"
             )
 
 

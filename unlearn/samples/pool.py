@@ -115,7 +115,8 @@ class ShardPool:
             floor = f"; {in_words(forget_floor(self.store, self.index, gate.forget))}" if gate else ""
             raise HopelessError(
                 f"the filters dropped all {self.dropped.total():,} samples of {self.store} ({reasons}): "
-                f"loosen the filter that dropped most of them (--gate, --entropy), or make shards with other classes{floor}"
+                "loosen the filter that dropped most of them (--gate, --entropy), or make shards with other "
+                f"classes{floor}"
             )
 
 

@@ -43,6 +43,6 @@ def refuse_too_many(count: int, shape: tuple[int, int, int], place: str) -> None
     needed, present = count * math.prod(shape), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > SHARE_OF_MEMORY * present:
         raise UserError(
-            f"{counted(count, 'image')} in {place} would take {needed / 2**30:.0f} GiB, more than half of the memory of "
-            f"{present / 2**30:.0f} GiB: name data with fewer images"
+            f"{counted(count, 'image')} in {place} would take {needed / 2**30:.0f} GiB, more than half of the memory "
+            f"of {present / 2**30:.0f} GiB: name data with fewer images"
         )

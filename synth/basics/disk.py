@@ -146,15 +146,17 @@ def one_line_os_errors(path: Path, writing: bool = False, again: str = "try agai
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not writing:
             raise
+        elsewhere, gone = "choose another folder", "its folder can't be made, or was removed meanwhile"
         cures = {
-            errno.ENOENT: "its folder can't be made, or was removed meanwhile: choose another folder",
+            errno.ENOENT: f"{gone}: {elsewhere}, or bring it back and {again}",
             errno.ENOSPC: f"the disk is full: free some space and {again}",
             errno.EDQUOT: f"the disk quota is used up: free some space and {again}",
-            errno.EROFS: "the file system is read-only: choose another folder",
-            errno.EACCES: "permission denied: choose another folder, or change its owner or mode",
-            errno.EPERM: "permission denied: choose another folder, or change its owner or mode",
-            errno.ENOTDIR: "a part of the path is a file, not a folder: choose another folder",
+            errno.EROFS: f"the file system is read-only: {elsewhere}, or make it writable and {again}",
+            errno.EACCES: f"permission denied: {elsewhere}, or change its owner or mode and {again}",
+            errno.EPERM: f"permission denied: {elsewhere}, or change its owner or mode and {again}",
+            errno.ENOTDIR: f"a part of the path is a file, not a folder: {elsewhere}",
             errno.EISDIR: "it is a folder: name a file",
-            errno.EEXIST: "it is a file, not a folder: choose another folder",
+            errno.EEXIST: f"it is a file, not a folder: {elsewhere}",
         }
-        raise UserError(f"{path}: {cures.get(error.errno or 0, error.strerror or str(error))}") from error
+        other = f"{error.strerror or error}: check the disk and {again}"
+        raise UserError(f"{path}: {cures.get(error.errno or 0, other)}") from error

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from torch import nn
 
@@ -16,6 +17,7 @@ from synth.checkpoint.architectures import ARCHITECTURES, names
 # The models of torchvision that have further outputs in training, and the first part of the names of these outputs'
 # weights.
 AUXILIARY_HEADS: dict[str, tuple[str, ...]] = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
+OWN_CODE: ContextVar[str | None] = ContextVar("OWN_CODE", default=None)  # the folder of the user's own code
 
 
 def build(architecture: str, in_channels: int, num_classes: int, image_size: int, width: float = 1.0) -> nn.Module:
@@ -52,7 +54,7 @@ def build(architecture: str, in_channels: int, num_classes: int, image_size: int
 def users_own(architecture: str, in_channels: int, num_classes: int) -> nn.Module:
     """The network that the function named `module:function` builds. Only the user may name it, never a file."""
     module_name, _, function_name = architecture.partition(":")
-    with working_folder_searched():
+    with folder_searched_last(OWN_CODE.get() or os.getcwd()):
         try:
             function = getattr(importlib.import_module(module_name), function_name)
         except Exception as error:  # the user's module may raise anything
@@ -73,9 +75,18 @@ def users_own(architecture: str, in_channels: int, num_classes: int) -> nn.Modul
 
 
 @contextmanager
-def working_folder_searched() -> Iterator[None]:
-    """Find modules in the working folder too, after all other places. An installed script does not look there."""
-    folder = os.getcwd()
+def own_code_in(folder: str) -> Iterator[None]:
+    """Look for the user's own architectures in this folder, not in the working folder: a worker may run elsewhere."""
+    token = OWN_CODE.set(folder)
+    try:
+        yield
+    finally:
+        OWN_CODE.reset(token)
+
+
+@contextmanager
+def folder_searched_last(folder: str) -> Iterator[None]:
+    """Find modules in the folder too, after all other places. An installed script does not look there."""
     if folder in sys.path:
         yield
         return

@@ -22,7 +22,7 @@ from synth.making.make import Recipe
 from synth.methods.networks import LARGEST_GENERATOR, read_generator
 from synth.shards.index import RunCard
 from synth.shards.plan import Plan
-from synth.shards.samples import LARGEST_SHARD, PIXEL_MODES, largest_size
+from synth.shards.samples import END_OF_TAR, LARGEST_SHARD, PIXEL_MODES, largest_sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +142,8 @@ def plan_for(request: Request, card: ModelCard) -> Plan:
 
 def check_shard_size(plan: Plan, card: ModelCard) -> None:
     """Raise UsageError if a shard may become larger than readers accept. It could be neither read nor resumed."""
-    image = largest_size(1 + plan.blends, card.input_shape, card.num_classes)  # bytes, with its blends
-    fitting = LARGEST_SHARD // image
+    image = (1 + plan.blends) * largest_sample(card.input_shape, card.num_classes)  # bytes, with its blends
+    fitting = (LARGEST_SHARD - END_OF_TAR) // image
     if min(plan.shard_size, plan.images) > fitting:
         cure = f"give --shard-size {fitting} or less" if fitting else "give fewer --blends"
         raise UsageError(

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import fsspec
 
 from synth.basics.errors import UsageError, UserError
+from synth.basics.way_on import START_AGAIN
 
 T = TypeVar("T")
 
@@ -43,7 +44,8 @@ class BrokenTransferError(Exception):
 class Bucket:
     """The objects under one prefix."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, again: str = START_AGAIN) -> None:
+        self.again = again  # what a person does once the storage is there again
         self.uri = uri if uri.endswith("://") else uri.rstrip("/")
         self.scheme = uri.partition("://")[0]
         self.pause: Callable[[float], None] = time.sleep
@@ -191,7 +193,7 @@ class Bucket:
                 if attempt == ATTEMPTS:
                     raise UserError(
                         f"{where}: the storage failed {ATTEMPTS} times ({type(error).__name__}: {str(error)[:160]}): "
-                        "check that it is up, and go on with --resume"
+                        f"check that it is up, and {self.again}"
                     ) from error
             self.pause(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, LONGEST_PAUSE)

@@ -20,7 +20,7 @@ from synth.basics.foreign_json import parse_object
 from synth.checkpoint.card import check_classifier, sha256_in
 from synth.shards.plan import Plan, ShardJob
 from synth.shards.read import DamagedShardError, decode_shard
-from synth.shards.samples import LARGEST_SHARD, PIXEL_MODES, Samples
+from synth.shards.samples import LARGEST_SHARD, PIXEL_MODES, Samples, largest_size
 from synth.shards.store import Store
 
 FORMAT_VERSION = 1
@@ -200,14 +200,15 @@ class Index:
             listed = [ShardEntry.from_json(entry) for entry in raw["shardlist"]]
             complete = bool(raw["complete"])
             generator = sha256_in(raw["generator"]["sha256"], "its generator's") if "generator" in raw else None
-            check_entries(card.plan, listed, complete)
+            check_entries(card, listed, complete)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise UserError(f"{name} is damaged ({str(error)[:200]}): make the run again") from error
         return cls(card, {entry.number: entry for entry in listed}, complete, generator)
 
 
-def check_entries(plan: Plan, listed: list[ShardEntry], complete: bool) -> None:
-    """Raise ValueError if the listed shards are not those of the plan."""
+def check_entries(card: RunCard, listed: list[ShardEntry], complete: bool) -> None:
+    """Raise ValueError if the listed shards are not those of the plan, or larger than its samples can be."""
+    plan = card.plan
     numbers = [entry.number for entry in listed]
     if len(set(numbers)) != len(numbers):
         raise ValueError("a shard is listed twice")
@@ -216,8 +217,15 @@ def check_entries(plan: Plan, listed: list[ShardEntry], complete: bool) -> None:
     for entry in listed:
         if entry.number >= plan.shards:
             raise ValueError(f"{entry.name} is listed, but only {plan.shards} shards are planned")
-        if entry.samples != plan.samples_in(entry.number) or not 0 < entry.size <= LARGEST_SHARD:
-            raise ValueError(f"{entry.name} is listed with {entry.samples} samples and {entry.size} bytes")
+        if entry.samples != plan.samples_in(entry.number):
+            raise ValueError(
+                f"{entry.name} is listed with {entry.samples} samples, but {plan.samples_in(entry.number)} are planned"
+            )
+        largest = min(LARGEST_SHARD, largest_size(entry.samples, card.image_shape, card.num_classes))
+        if not 0 < entry.size <= largest:
+            raise ValueError(
+                f"{entry.name} is listed with {entry.size} bytes, but {entry.samples} samples take at most {largest}"
+            )
 
 
 def find_index(store: Store) -> Index | None:

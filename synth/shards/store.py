@@ -10,9 +10,9 @@ from typing import Protocol
 from synth.basics.disk import create_folder, one_line_os_errors, remove_temporaries, write_file, write_new_file
 from synth.basics.errors import UsageError
 from synth.basics.regular_files import read_regular
+from synth.basics.way_on import START_AGAIN
 
 REMOTE = ("s3", "gs", "gcs", "memory")  # opened by fsspec; memory is for tests
-AGAIN = "go on with --resume"  # the cure once a full disk has space
 
 
 class Store(Protocol):
@@ -40,10 +40,13 @@ class Store(Protocol):
 
 
 class Folder:
-    """A folder of files on a local or mounted disk."""
+    """A folder of files on a local or mounted disk.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    `again` is what a person does once the cause of an error is gone, such as a full disk.
+    """
+
+    def __init__(self, path: Path, again: str = START_AGAIN) -> None:
+        self.path, self.again = path, again
 
     def __str__(self) -> str:
         return str(self.path)
@@ -82,14 +85,14 @@ class Folder:
         return self.read(name, size) if self.size(name) == size else b""
 
     def write(self, name: str, data: bytes) -> None:
-        write_file(self.path / name, data, AGAIN)
+        write_file(self.path / name, data, self.again)
 
     def write_new(self, name: str, data: bytes) -> bool:
         """Write the file unless there is one, and return whether it was written: of several writers one succeeds."""
-        return write_new_file(self.path / name, data, AGAIN)
+        return write_new_file(self.path / name, data, self.again)
 
     def remove(self, name: str) -> None:
-        with one_line_os_errors(self.path / name):
+        with one_line_os_errors(self.path / name, writing=True, again=self.again):
             (self.path / name).unlink(missing_ok=True)
 
     def remove_temporaries(self) -> None:
@@ -97,17 +100,20 @@ class Folder:
         remove_temporaries(self.path)
 
 
-def open_store(uri: str) -> Store:
-    """The store that a URI names: a path, file:// with an absolute path, or object storage such as s3://bucket/run."""
+def open_store(uri: str, again: str = START_AGAIN) -> Store:
+    """The store that a URI names: a path, file:// with an absolute path, or object storage such as s3://bucket/run.
+
+    `again` is what a person does once the cause of an error is gone, such as storage that is down.
+    """
     scheme, separator, rest = uri.partition("://")
     if not separator:
-        return Folder(Path(uri))
+        return Folder(Path(uri), again)
     if scheme == "file":
         if not rest.startswith("/"):
             raise UsageError(f"'{uri}' is not a folder: give a path or file:///absolute/path")
-        return Folder(Path(rest))
+        return Folder(Path(rest), again)
     if scheme in REMOTE:
         from synth.shards.bucket import Bucket
 
-        return Bucket(uri)
+        return Bucket(uri, again)
     raise UsageError(f"'{uri}' is not a place for a run: give a folder, s3://BUCKET/RUN or gs://BUCKET/RUN")

@@ -107,8 +107,9 @@ def set_shard(**values: object) -> Callable[[Raw], object]:
     [
         (set_shard(nsamples=26), "is listed with 26 samples"),
         (set_shard(nsamples=-1), "is listed with -1 samples"),
-        (set_shard(filesize=0), "and 0 bytes"),
-        (set_shard(filesize=2**62), "bytes"),
+        (set_shard(filesize=0), "with 0 bytes, but 25 samples take at most"),
+        (set_shard(filesize=2**62), "samples take at most"),
+        (set_shard(filesize=2**22), "with 4194304 bytes, but 25 samples take at most 237863"),
         (set_shard(filesize=float("inf")), "it has the number Infinity"),
         (set_shard(url="shard-000000.tar"), "listed twice"),
         (set_shard(url="shard-000004.tar"), "only 4 shards are planned"),
@@ -159,9 +160,14 @@ def test_an_index_that_contradicts_itself_is_refused(run: Folder, change: Callab
 
 
 def test_a_shard_of_large_images_may_be_larger_than_an_index(run: Folder) -> None:
-    size = 3 * 2**29  # what 1,000 images of 3x224x224 with nine blends take at most
-    data = changed(run, lambda raw: raw["shardlist"][0].update(filesize=size))
-    assert Index.parse(data, "the index").entries[0].size == size > LARGEST_INDEX
+    size = 3 * 2**29 - 2**24  # nearly what 1,000 images of 3x224x224 with nine blends take at most
+
+    def enlarge(raw: Raw) -> None:
+        raw["run"].update(image_shape=[3, 224, 224], mean=[0.5] * 3, std=[0.5] * 3)
+        raw["run"]["plan"].update(per_class=100, shard_size=1000, blends=9)
+        raw["shardlist"] = [{**raw["shardlist"][0], "nsamples": 10_000, "filesize": size}]
+
+    assert Index.parse(changed(run, enlarge), "the index").entries[0].size == size > LARGEST_INDEX
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_slow_storage_is_waited_for(s3_port: int, monkeypatch: pytest.MonkeyPatc
 def test_storage_that_stays_down_is_an_error_of_one_line(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with FaultyProxy(s3_port, lambda call: "unavailable") as proxy:
         bucket = through(proxy, monkeypatch)
-        with pytest.raises(UserError, match=rf"failed {ATTEMPTS} times .* go on with --resume"):
+        with pytest.raises(UserError, match=rf"failed {ATTEMPTS} times .* start the same command again"):
             bucket.write("a", b"content")
 
 

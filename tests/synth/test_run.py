@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from synth.basics.errors import UsageError, UserError
+from synth.basics.way_on import WayOn
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import save_checkpoint
 from synth.executors.executor import Executor, Made, in_process
@@ -307,7 +308,7 @@ def test_a_driver_whose_run_was_taken_over_writes_nothing_more(
     tmp_path: Path, recipe: Recipe, interrupted: bool
 ) -> None:
     store = Folder(tmp_path / "run")
-    lock = Lock(store)
+    lock = Lock(store, WayOn(command="synth generate"))
     index = open_run(store, card_for(recipe, PLAN), resume=False, overwrite=False)
     others: dict[str, str] = {}
 
@@ -319,7 +320,7 @@ def test_a_driver_whose_run_was_taken_over_writes_nothing_more(
                 for name in store.names():
                     store.write(name, b"the other driver's")
                 others.update(digests(store.path))
-                lock.lost = True
+                lock.lost = "another has it"
                 if interrupted:
                     raise KeyboardInterrupt
             yield made
@@ -342,7 +343,7 @@ def test_a_full_disk_ends_the_run_with_the_cure_and_keeps_the_published_shards(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fill)
-        with pytest.raises(UserError, match="the disk is full: free some space and go on with --resume"):
+        with pytest.raises(UserError, match="the disk is full: free some space and start the same command again"):
             make_run(tmp_path / "run", recipe, PLAN)
     published = digests(tmp_path / "run")
     assert 0 < len(published) < 5

@@ -32,7 +32,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeyp
     store = Folder(tmp_path)
     store.write("x", b"old")
     monkeypatch.setattr(os, "fsync", disk_full)
-    with pytest.raises(UserError, match="the disk is full: free some space and go on with --resume"):
+    with pytest.raises(UserError, match="the disk is full: free some space and start the same command again"):
         store.write("x", b"new and longer")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"x": b"old"}
 

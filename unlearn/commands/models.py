@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,19 @@ from unlearn.commands.options import (
 )
 
 TRAIN_SETTINGS = declared("unlearn.train").TrainSettings
+
+
+@contextmanager
+def checkpoint_to_write(out: Path, overwrite: bool, command: str) -> Iterator[None]:
+    """Hold the lock of the checkpoint --out. Raises UserError if it may not be written, or if another process does."""
+    from synth.basics.way_on import START_AGAIN, WayOn
+    from synth.checkpoint.file import refuse_existing
+    from synth.run.lock import locked_file
+
+    refuse_existing(out, overwrite)
+    with locked_file(out, WayOn(command=command, again=START_AGAIN), lambda line: click.echo(line, err=True)):
+        refuse_existing(out, overwrite)  # another process may have written it meanwhile
+        yield
 
 
 @click.command(cls=Command, context_settings=FROM_ENVIRONMENT)
@@ -74,24 +89,23 @@ def train(
     """Train a teacher on real images. With --without it is the reference, which never saw some classes."""
     settings_from_flags(TRAIN_SETTINGS(), flags, "train")  # refuses a wrong setting before torch is loaded
     from synth.basics.device import machine
-    from synth.checkpoint.file import refuse_existing
     from unlearn.data import DataSource
     from unlearn.train import TrainSettings
     from unlearn.train import train as train_and_save
 
-    refuse_existing(out, overwrite)
-    train_and_save(
-        arch,
-        width,
-        DataSource(data, data_root, download, image_size, say=note),
-        without,
-        out,
-        seed,
-        machine(device, threads),
-        settings_from_flags(TrainSettings(), flags, "train"),
-        click.echo,
-        like,
-    )
+    with checkpoint_to_write(out, overwrite, "unlearn train"):
+        train_and_save(
+            arch,
+            width,
+            DataSource(data, data_root, download, image_size, say=note),
+            without,
+            out,
+            seed,
+            machine(device, threads),
+            settings_from_flags(TrainSettings(), flags, "train"),
+            click.echo,
+            like,
+        )
 
 
 @click.command("import", cls=Command, context_settings=FROM_ENVIRONMENT)
@@ -115,12 +129,11 @@ def import_(
     overwrite: bool,
 ) -> None:
     """Turn a PyTorch state dict into a checkpoint. Only weights are read from the .pt or .pth file."""
-    from synth.checkpoint.file import refuse_existing
     from synth.checkpoint.importing import import_state_dict, parse_card_options
 
-    refuse_existing(out, overwrite)
-    card = parse_card_options(arch, width, input_shape, classes, mean, std)
-    digest = import_state_dict(state_dict, card, out)
+    with checkpoint_to_write(out, overwrite, "unlearn import"):
+        card = parse_card_options(arch, width, input_shape, classes, mean, std)
+        digest = import_state_dict(state_dict, card, out)
     click.echo(f"wrote {out} ({arch}, {card.num_classes} classes, sha256 {digest[:12]})")
 
 

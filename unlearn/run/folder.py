@@ -1,7 +1,7 @@
 """An unlearning run's folder: settings.json, metrics.jsonl, student.safetensors and provenance.json.
 
-A run that has not ended also has a checkpoint.pt, from which it can be resumed. If the student of every check is kept,
-student-000050.safetensors is the one of step 50.
+A run that has not ended also has a checkpoint.pt, from which it can be resumed, and a run at work has a lock. If the
+student of every check is kept, student-000050.safetensors is the one of step 50.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from synth.basics.errors import UsageError, UserError
 from synth.basics.foreign_json import parse_object
 from synth.basics.regular_files import read_regular
 from synth.basics.versions import package_versions
+from synth.basics.way_on import WayOn
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import LARGEST_CHECKPOINT, checkpoint_bytes
-from synth.shards.store import AGAIN, Folder
+from synth.run.lock import is_lock
+from synth.shards.store import Folder
 
 SETTINGS, METRICS, STUDENT, PROVENANCE, CHECKPOINT = (
     "settings.json",
@@ -39,16 +41,23 @@ KEPT = re.compile(r"student-(\d{6,})\.safetensors")
 
 
 class RunFolder:
-    """The folder of one run. To make this object changes no file: `check` reads, `begin` writes."""
+    """The folder of one run. To make this object changes no file: `check` reads, `begin` writes.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.store = Folder(path)
+    `way_on` is what a person can do after the run broke off, for its errors.
+    """
+
+    def __init__(self, path: Path, way_on: WayOn) -> None:
+        self.path, self.way_on = path, way_on
+        self.store = Folder(path, way_on.again)
 
     @property
     def complete(self) -> bool:
         """Whether the run has ended: its provenance is written last."""
-        return PROVENANCE in self.store.names()
+        return PROVENANCE in self.names()
+
+    def names(self) -> set[str]:
+        """The names of the files, without the folder's lock."""
+        return {name for name in self.store.names() if not is_lock(name)}
 
     def check(self, claim: Mapping[str, Any], *, overwrite: bool = False, resume: bool = False) -> None:
         """Raise UsageError if a run with these settings may not have the folder.
@@ -61,10 +70,10 @@ class RunFolder:
         """
         if overwrite and resume:
             raise UsageError("--resume and --overwrite exclude each other: choose one")
-        there = self.store.names()
+        there = self.names()
         ours = all(name in NAMES or KEPT.fullmatch(name) for name in there)
         if there and not ((overwrite or resume) and ours):
-            cure = "choose another --out" + (", or replace it with --overwrite" if ours else "")
+            cure = self.way_on.past_files if ours else "choose another --out"
             raise UsageError(f"{self.path} already holds files ({min(there)}, ...): {cure}")
         if resume and SETTINGS in there:
             self.check_settings(claim)
@@ -86,13 +95,13 @@ class RunFolder:
     def begin(self, claim: Mapping[str, Any], *, overwrite: bool = False, resume: bool = False) -> None:
         """Take the folder for a run: remove what another run left, unless this one resumes it, and write the settings.
 
-        From here on the run owns the folder. A lock against a second run would be taken here.
+        The caller holds the folder's lock.
         """
         self.check(claim, overwrite=overwrite, resume=resume)
         self.store.create()
         self.store.remove_temporaries()
         if not resume:
-            for name in sorted(self.store.names()):
+            for name in sorted(self.names()):
                 self.store.remove(name)
         if METRICS not in self.store.names():
             self.store.write(METRICS, b"")
@@ -102,7 +111,7 @@ class RunFolder:
         try:
             return parse_object(self.store.read(SETTINGS, LARGEST_SETTINGS))
         except ValueError as error:
-            raise UserError(f"{self.path / SETTINGS} is damaged: start the run again with --overwrite") from error
+            raise UserError(f"{self.path / SETTINGS} is damaged: {self.way_on.anew}") from error
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         buffer = io.BytesIO()
@@ -118,7 +127,7 @@ class RunFolder:
                 state = torch.load(content, map_location="cpu", weights_only=True)
                 step = int(state["step"])
             except Exception as error:  # damaged bytes can make the unpickler raise any exception
-                raise UserError(f"{self.path / CHECKPOINT} is damaged: start the run again with --overwrite") from error
+                raise UserError(f"{self.path / CHECKPOINT} is damaged: {self.way_on.anew}") from error
         lines = self.store.read(METRICS, LARGEST_METRICS).decode().splitlines(keepends=True)
         self.store.write(METRICS, "".join(line for line in lines if logged_step(line) <= step).encode())
         return state
@@ -140,7 +149,7 @@ class RunFolder:
     def log(self, step: int, values: dict[str, float]) -> None:
         """Append one line to the metrics. Others may read the file meanwhile."""
         line = json.dumps({"step": step, **values}) + "\n"
-        append_to_file(self.path / METRICS, line.encode(), AGAIN)
+        append_to_file(self.path / METRICS, line.encode(), self.way_on.again)
 
     def save_student(self, student: Classifier) -> Path:
         self.store.write(STUDENT, checkpoint_bytes(student))

@@ -216,7 +216,7 @@ def test_what_is_not_a_report_is_refused(tmp_path: Path) -> None:
         read_report(tmp_path / "none")
     for name in ("zero.html", "zero.json"):
         (tmp_path / name).symlink_to("/dev/zero")
-        with pytest.raises(UserError, match="it is a (pipe|device), not a file"):
+        with pytest.raises(UserError, match=r"it is a (pipe|device), not a file"):
             read_report(tmp_path / name)
     with (tmp_path / "large.html").open("wb") as file:
         file.truncate(LARGEST + 1)

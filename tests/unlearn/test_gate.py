@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,15 @@ def test_a_soft_teacher_has_a_wider_gate_and_is_told_so(soft_run: Path, tmp_path
     assert f"--gate is {gate:g} instead of 0.01, because the teacher is soft: on 9 of 10 images" in said
     code, said, _ = distilled(soft_run, tmp_path / "again", "--config", out / SETTINGS)
     assert (code, "because the teacher is soft" in said) == (0, False), said
+
+
+def test_a_resumed_run_keeps_the_gate_that_it_began_with(soft_run: Path, tmp_path: Path) -> None:
+    shards = shutil.copytree(soft_run, tmp_path / "shards")
+    _, _, out = distilled(shards, tmp_path / "run", "--gate", 0.3)
+    for shard in shards.glob("*.tar"):
+        shard.unlink()  # a run that is complete is not read again
+    code, said, _ = distilled(shards, out, "--resume")
+    assert (code, "is complete already" in said) == (0, True), said
 
 
 def test_a_gate_that_drops_most_retain_samples_is_named_with_the_floor(soft_run: Path, tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ SOFT = (
     0.002  # floor above which a teacher is soft: LeNet5 on digits has 0.0001 after 3 epochs, 0.004 if smoothed by 0.1
 )
 BY_GATE = "forget probability"  # the name of the gate's filter
+FILLED_IN = ("gate", "shift")  # settings that `fill_in` decides where they are None
 NEEDS_TEACHER = False
 STARTS_FROM_TEACHER = False
 LOOP = LoopSettings(every=100, monitor=False)

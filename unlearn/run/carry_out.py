@@ -27,7 +27,7 @@ from unlearn import methods
 from unlearn.methods.method import Inputs, Method, Streaming
 from unlearn.methods.student import forget_classes, student_card, teacher_card
 from unlearn.real_images import RealImages, count_real_images
-from unlearn.run.folder import CHECKPOINT, RunFolder
+from unlearn.run.folder import CHECKPOINT, SETTINGS, RunFolder
 from unlearn.run.loop import Outcome, run_method
 from unlearn.run.monitor import Monitor
 from unlearn.run.tensorboard import events
@@ -122,14 +122,16 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
     module = methods.find(request.method)
     opened = open_inputs(request, module)
     say(f"forgets {class_words(opened.forget, opened.card.class_names)}")
+    folder = RunFolder(request.out, request.way_on)
     if not methods.needs_teacher(module):
-        filled = module.fill_in(request.settings, opened.run, partial(floor_of, request, opened), say)
+        begun = as_begun(folder, module, request)
+        filled = module.fill_in(begun, opened.run, partial(floor_of, request, opened), say)
         request = dataclasses.replace(request, settings=filled)
     card = card_of_student(request, module, opened)
     check_networks(request, opened, card)
     if opened.index is not None and module.trains_on_shards(request.settings):
         warn_of_missing_classes(opened, say)
-    folder, claim = RunFolder(request.out, request.way_on), claim_of(request, module, opened)
+    claim = claim_of(request, module, opened)
     refuse_held(folder.store)
     folder.check(claim, overwrite=request.overwrite, resume=request.resume)
     if is_complete(folder, request, say):
@@ -205,6 +207,15 @@ def open_inputs(request: Request, module: Any) -> Opened:
     if index.card.teacher_sha256 != teacher.digest:
         raise UsageError(f"{store} was made from another teacher: name that teacher with --teacher")
     return Opened(teacher, teacher.card, teacher.digest, store, index, request.forget)
+
+
+def as_begun(folder: RunFolder, module: Any, request: Request) -> Any:
+    """The settings. A run that is resumed keeps what was decided when it began."""
+    if not request.resume or SETTINGS not in folder.store.names():
+        return request.settings
+    before = folder.settings()
+    kept = {n: before[n] for n in module.FILLED_IN if getattr(request.settings, n) is None and n in before}
+    return dataclasses.replace(request.settings, **kept)
 
 
 def floor_of(request: Request, opened: Opened) -> float:

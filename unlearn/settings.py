@@ -25,8 +25,9 @@ def check_asked(seed: Any, forget: Sequence[Any], architecture: Any = None, widt
     check_type("seed", seed, (int,))
     require(0 <= seed <= LARGEST_SEED, f"seed must be within 0 and {LARGEST_SEED:,}, not {shortened(seed)}")
     for number in forget:
-        check_type("a class to forget", number, (int,))
-        require(number >= 0, f"a class to forget must be 0 or more, not {shortened(number)}")
+        check_type("a class to forget", number, (int, str))
+        named = isinstance(number, str)
+        require(named or number >= 0, f"a class to forget must be 0 or more, not {shortened(number)}")
     check_type("the student's architecture", architecture, (str, type(None)))
     check_type("the student's width", width, (float, type(None)))
     require(width is None or 0 < width <= 16, f"the student's width must be within 0 and 16, not {shortened(width)}")
@@ -68,6 +69,11 @@ class LoopSettings(Settings):
     keep_students: bool = setting(
         False, "keep the student of every check as well, to compare them afterwards", rare=True
     )
+
+
+def idle_names(idle: Idle, settings: Any) -> set[str]:
+    """The settings that have no effect beside the others."""
+    return {name for names, is_idle, _ in idle if is_idle(settings) for name in names}
 
 
 def refuse_idle(idle: Idle, settings: Any, flags: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from synth.checkpoint.architectures import names
-from synth.commands.console import ClassList
+from synth.commands.console import ClassText
 from synth.commands.options import MACHINE, Decorator, option, stacked
 from unlearn import data_sets
 from unlearn.settings import LARGEST_SEED
@@ -33,7 +33,12 @@ class Within(click.FloatRange):
 WIDTH = Within(0, 16, min_open=True)
 
 forget_option = option(
-    "--forget", group=WHAT, type=ClassList(), required=True, help="numbers of the classes to forget, such as 0 or 3,8"
+    "--forget",
+    group=WHAT,
+    type=ClassText(),
+    multiple=True,
+    required=True,
+    help="classes to forget, by name or number, such as cat or 3,8; may be repeated",
 )
 device_option = option(
     "--device",
@@ -84,7 +89,7 @@ def data_options(required: bool = True) -> Decorator:
             "--data",
             group=DATA,
             required=required,
-            help=f"{', '.join(data_sets.names())}, or a folder with train/ and test/",
+            help=f"{', '.join(data_sets.names())}, or a folder with train/ and test/, a CSV file, or shards",
         ),
         option("--data-root", group=DATA, type=PATH, help="folder that holds the data set  [default: data]"),
         option("--download", group=DATA, is_flag=True, help="download the data set if it is not there"),
@@ -92,7 +97,6 @@ def data_options(required: bool = True) -> Decorator:
             "--image-size",
             group=DATA,
             type=click.IntRange(8, 1024),
-            default=32,
-            help="side in pixels that a folder's images are resized to",
+            help="side in pixels that a folder's images are resized to  [default: the checkpoint's; without one 32]",
         ),
     )

@@ -79,7 +79,7 @@ def audit_request(record: Mapping[str, Any], located: Located, out: Path, device
             teacher=located.teacher.path,
             forget=tuple(record["forget"]),
             references=[model.path for model in located.references],
-            data=data and DataSource(data["name"], data["root"] and Path(data["root"]), False, data["image_size"]),
+            data=data and DataSource(data["name"], data["root"] and Path(data["root"]), False),
             shards=located.shards,
             out=out,
             settings=AuditSettings(**record["settings"]),

@@ -9,17 +9,19 @@ user names it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from synth.basics.disk import create_folder, sha256_of, write_file
 from synth.basics.errors import UsageError, UserError
+from synth.checkpoint.building import names_code
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier, build_for, expected_state
 
@@ -81,12 +83,37 @@ def parse_checkpoint(data: bytes, name: str, trusted_architecture: str | None = 
         tensors = load_tensors(data)
     except (SafetensorError, KeyError) as error:  # KeyError: a number type that torch does not have
         raise UserError(f"{name} is damaged ({error}): copy it again from its source") from error
-    check_state(expected_state(card), tensors, name, card.architecture)
-    net = build_for(card)
-    net.load_state_dict(tensors)
+    net = build_with(card, tensors, name)
     as_loaded = net.state_dict()  # a float64 may overflow the network's float32
     check_finite(as_loaded, name, "use an earlier one")
     return Classifier(net, card, sha256_of(data)).freeze()
+
+
+def build_with(card: ModelCard, tensors: Mapping[str, Tensor], name: str) -> nn.Module:
+    """The card's network with these weights. Raises UserError if they do not fit it.
+
+    The shapes of a network that a file may choose are compared before the network takes memory. Code that the user
+    named runs once only, because it may be slow.
+    """
+    if names_code(card.architecture):
+        net = build_for(card)
+        check_state(net.state_dict(), tensors, name, card.architecture)
+    else:
+        check_state(expected_state(card), tensors, name, card.architecture)
+        net = build_for(card)
+    load_weights(net, tensors)
+    return net
+
+
+def load_weights(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Load weights that fit the network.
+
+    Some networks, such as MNASNet, look for the version of their own code in the state dict, which a safetensors file
+    does not hold. Weights that fit are of the present version.
+    """
+    state = OrderedDict(tensors)
+    state._metadata = net.state_dict()._metadata  # type: ignore[attr-defined]
+    net.load_state_dict(state)
 
 
 def check_finite(state: Mapping[str, Tensor], name: str, cure: str) -> None:
@@ -101,7 +128,7 @@ def refuse_untrusted(architecture: str, trusted: str | None, whose: str, option:
 
     `trusted` may hold several names, separated by commas.
     """
-    if ":" in architecture and architecture not in (trusted or "").split(","):
+    if names_code(architecture) and architecture not in (trusted or "").split(","):
         raise UserError(
             f"{whose} asks to run the code {architecture}: if you trust this code, give {option} {architecture}"
         )
@@ -144,9 +171,13 @@ def card_text(data: bytes, key: str, largest: int) -> str:
 
 def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], name: str, architecture: str) -> None:
     """Raise UserError if the state dict `found` has other keys, shapes or dtypes than `expected`."""
+    missing, unknown = [k for k in expected if k not in found], [k for k in found if k not in expected]
+    if missing:
+        instead = f"; it has {listed(unknown)} instead" if unknown else ""
+        raise UserError(f"{name} does not fit {architecture}: it has no weights {listed(missing)}{instead}")
+    if unknown:
+        raise UserError(f"{name} does not fit {architecture}: it has the unknown weights {listed(unknown)}")
     for key, value in expected.items():
-        if key not in found:
-            raise UserError(f"{name} does not fit {architecture}: it has no weights {key}")
         if found[key].shape != value.shape:
             raise UserError(
                 f"{name} does not fit {architecture} of this width and number of classes: "
@@ -155,9 +186,12 @@ def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], nam
         if kind_of(found[key].dtype) != kind_of(value.dtype):
             types = [str(dtype).removeprefix("torch.") for dtype in (found[key].dtype, value.dtype)]
             raise UserError(f"{name} holds {key} as {types[0]}, not as {types[1]}: save it again as {types[1]}")
-    for key in found:
-        if key not in expected:
-            raise UserError(f"{name} does not fit {architecture}: it has the unknown weights {key}")
+
+
+def listed(keys: Sequence[str], most: int = 3) -> str:
+    """The first keys in words: `a, b, c and 9 more`."""
+    more = len(keys) - most
+    return ", ".join(key[:200] for key in keys[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def kind_of(dtype: torch.dtype) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from synth.basics.errors import UsageError
 from synth.checkpoint.card import ModelCard, check_classes
 from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.wiring import Wiring
 from synth.shards.index import RunCard
 from unlearn.methods.method import Inputs
 
@@ -28,6 +29,7 @@ def teacher_card(run: RunCard) -> ModelCard:
         input_shape=run.image_shape,
         mean=run.mean,
         std=run.std,
+        wiring=run.wiring,
     )
 
 
@@ -48,6 +50,8 @@ def student_card(
         architecture=architecture or teacher.architecture,
         width=width or (teacher.width if same else 1.0),
         training=training,
+        wiring=teacher.wiring if same else Wiring(),
+        origin={},
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from synth.basics.errors import UserError, first_line
 from synth.checkpoint.importing.card_options import Facts
 from synth.checkpoint.importing.class_names import told_apart
-from synth.checkpoint.importing.sources import Source
+from synth.checkpoint.importing.published import Source
 from synth.checkpoint.timm_models import check_name, timm_library
 
 

@@ -13,7 +13,7 @@ from synth.basics.errors import UsageError, UserError, first_line
 from synth.checkpoint.building import AUXILIARY_HEADS
 from synth.checkpoint.importing.card_options import Facts
 from synth.checkpoint.importing.class_names import told_apart
-from synth.checkpoint.importing.sources import Source
+from synth.checkpoint.importing.published import Source
 
 
 def torchvision_source(name: str) -> Source:

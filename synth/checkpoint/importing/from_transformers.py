@@ -10,7 +10,7 @@ from typing import Any
 from synth.basics.errors import UsageError, UserError, first_line
 from synth.checkpoint.importing.card_options import Facts
 from synth.checkpoint.importing.class_names import told_apart
-from synth.checkpoint.importing.sources import Source
+from synth.checkpoint.importing.published import Source
 from synth.checkpoint.transformers_models import kept_config, transformers_library
 from synth.checkpoint.wiring import Wiring
 

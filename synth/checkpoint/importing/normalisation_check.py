@@ -16,10 +16,9 @@ from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import untouched
 
 NOISES = 16  # images
-# Real images have a mean of 0.1 to 0.7 and a spread of 0.15 to 0.4. The bounds leave room for the error of the
-# estimate, which is a factor of two for the spread.
-MEANS = (-0.3, 1.3)
-SPREADS = (0.075, 0.75)
+ENOUGH_BATCHES = 50  # after which a momentum of 0.1 has forgotten the first statistics
+SMALLEST_SPREAD = 0.11  # photographs have 0.2 to 0.3, digits 0.3; images with less contrast are rare
+MEAN_ERROR, SPREAD_ERROR = 0.1, 1.6  # how far the estimates may be off: by a number, and by a factor
 USUAL = {
     "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225": (0.449, 0.226),
     "--mean 0.5 --std 0.5": (0.5, 0.5),
@@ -46,7 +45,9 @@ class Pixels:
 
     @property
     def plausible(self) -> bool:
-        return MEANS[0] <= self.mean <= MEANS[1] and SPREADS[0] <= self.spread <= SPREADS[1]
+        """Whether images in [0, 1] may have them. Their variance is at most mean * (1 - mean)."""
+        most = (self.mean + MEAN_ERROR) * (1 + MEAN_ERROR - self.mean)
+        return most > 0 and SMALLEST_SPREAD <= self.spread <= SPREAD_ERROR * most**0.5
 
 
 def normalisation_warning(net: nn.Module, card: ModelCard) -> str | None:
@@ -90,8 +91,8 @@ def pixels_of_training(net: nn.Module, card: ModelCard) -> Pixels | None:
         return None  # something before the layer is not linear
     assert layer.running_mean is not None
     assert layer.running_var is not None
-    if not layer.running_mean.any():
-        return None  # the layer was never trained
+    if 0 < int(layer.num_batches_tracked or 0) < ENOUGH_BATCHES or not layer.running_mean.any():
+        return None  # the layer still has its first statistics, which are those of no images
     mean = (slope_C @ (layer.running_mean.float() - offset_C) / (slope_C @ slope_C)).item()
     noise = before_batch_norm(net, natural_noise(card.input_shape))
     assert noise is not None

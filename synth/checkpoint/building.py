@@ -46,7 +46,7 @@ def build(
         raise UsageError(f"--width scales {', '.join(names())} only, not {architecture}")
     if names_code(architecture):
         return users_own(architecture, in_channels, num_classes)
-    library, _, name = architecture.rpartition(":")
+    library, _, name = architecture.partition(":")
     if library == "timm":
         from synth.checkpoint.timm_models import build_timm
 

@@ -10,9 +10,10 @@ from torch import nn
 from synth.basics.errors import UsageError
 from synth.checkpoint.classifier import Classifier, check_forward
 from synth.checkpoint.importing.normalisation_check import Pixels, pixels_of_training
+from synth.checkpoint.importing.probing import probe
 from tests import imports
 from tests.imports import SMALL, card, imported
-from tests.runs import digits_card, train_on_digits
+from tests.runs import digits_card
 
 X = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -118,18 +119,18 @@ def test_a_card_of_a_plain_network_has_the_bytes_of_earlier_versions() -> None:
     assert "origin" not in text
 
 
-def test_a_normalisation_that_does_not_fit_is_noticed(tmp_path: Path) -> None:
-    """The digits have mean 0.31 and spread 0.38, and this network was trained on them without a normalisation."""
-    trained = train_on_digits(digits_card(mean=(0.0,), std=(1.0,), width=1.0), steps=50)
-    estimate = pixels_of_training(trained.net, trained.card)
+def test_a_normalisation_that_does_not_fit_is_noticed(tmp_path: Path, tiny_teacher: Classifier) -> None:
+    """The digits have mean 0.31 and spread 0.38. The teacher was trained with mean 0.3 and standard deviation 0.35."""
+    estimate = pixels_of_training(tiny_teacher.net, tiny_teacher.card)
     assert estimate is not None
-    assert estimate.mean == pytest.approx(0.31, abs=0.06)
-    assert estimate.spread == pytest.approx(0.38, rel=0.4)
-    state = dict(trained.net.state_dict())
-    assert "warning" not in imported(state, tmp_path, {**imports.LENET5, "mean": "0", "std": "1"})[1]
-    _, said = imported(state, tmp_path, {**imports.LENET5, "mean": "0.449", "std": "0.226"})
-    assert "warning: with this --mean and --std the first batch norm implies images of" in said
-    assert "--mean 0 --std 1 fits" in said
+    assert estimate.in_unit(0.3, 0.35).mean == pytest.approx(0.31, abs=0.06)
+    assert estimate.in_unit(0.3, 0.35).spread == pytest.approx(0.38, rel=0.4)
+    state = dict(tiny_teacher.net.state_dict())
+    options = {**imports.LENET5, "mean": "0.3", "std": "0.35"}
+    assert "warning" not in imported(state, tmp_path, options, width=0.5)[1]
+    _, said = imported(state, tmp_path, {**options, "mean": "0", "std": "1"}, width=0.5)
+    assert "warning: with this --mean and --std the first batch norm implies images of mean 0.0" in said
+    assert said.endswith("--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 fits")
 
 
 @pytest.mark.parametrize(
@@ -156,3 +157,14 @@ def test_check_forward_accepts_what_the_wiring_says() -> None:
     facts = card({**SMALL, "architecture": "tests.imports:tuple_net"})
     with pytest.raises(UsageError, match="returns tuple for 2 images"):
         check_forward(Classifier(imports.tuple_net(4), facts), "choose another")
+
+
+def test_small_logits_are_not_taken_for_probabilities(tmp_path: Path) -> None:
+    """A network that normalises its features returns small logits for images of any strength."""
+    net = nn.Sequential(nn.Flatten(), nn.LayerNorm(768, elementwise_affine=False), nn.Linear(768, 4, bias=False))
+    with torch.no_grad():
+        net[2].weight.mul_(0.001)
+        net.append(nn.Linear(4, 4)).state_dict()["3.bias"].fill_(0.5)
+    assert ((net(X) > 0) & (net(X) < 1)).all()
+    wiring, said = probe(net, card({**SMALL, "architecture": "resnet18"}))
+    assert (wiring.outputs, said) == ("logits", [])

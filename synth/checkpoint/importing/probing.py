@@ -124,13 +124,13 @@ def kind_of_outputs(raw: Tensor, card: ModelCard) -> str:
             f"[{IMAGES}, {card.num_classes}]: {CURE}"
         )
     step, values = last_step(raw), raw.detach().float()
-    within = bool((values >= 0).all() and (values <= 1).all() and values.unique().numel() > 1)
     if raw.dim() == 1 or raw.shape[1] == 1:
         return "one probability" if step == "Sigmoid" else "one logit"
-    sums_to_one = torch.allclose(values.sum(1), torch.ones(IMAGES), atol=1e-3)
-    if step == "Softmax" or (within and sums_to_one):
+    if step == "Softmax" or (
+        bool((values >= 0).all()) and torch.allclose(values.sum(1), torch.ones(IMAGES), atol=1e-3)
+    ):
         return "probabilities"
-    if step == "Sigmoid" or within:
+    if step == "Sigmoid":
         raise UsageError(
             f"{card.architecture} returns an independent probability for each class, as a network does that gives an "
             "image several labels: such networks are not supported. If each image has exactly one class, give a "

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor, nn
 
 from synth.basics.errors import UsageError, UserError
 from synth.checkpoint.building import build
-from tests.imports import LENET5, SMALL, HasModule, card, imported, lenet5_state, same_weights
+from synth.checkpoint.file import load_checkpoint
+from tests.imports import LENET5, SMALL, DropPath, HasModule, card, imported, lenet5_state, same_weights
+from unlearn.commands.main import main
 
 State = dict[str, Tensor]
 
@@ -235,3 +238,33 @@ def test_an_input_shape_that_the_network_does_not_take_is_refused(tmp_path: Path
     with pytest.raises(UsageError, match=r"does not accept images \[1, 28, 28\] .*: give the --input-shape"):
         imported(build("tests.runs:for_32", 1, 10, 28).state_dict(), tmp_path, options)
     assert not (tmp_path / "teacher.safetensors").exists()
+
+
+def test_a_constructor_that_reads_numbers_out_of_tensors_is_read(tmp_path: Path) -> None:
+    state = DropPath(3, 4).state_dict()
+    assert same_weights(imported(state, tmp_path, {**SMALL, "architecture": "tests.imports:DropPath"})[0], state)
+
+
+@pytest.mark.parametrize("classes", ["option", "file"])
+def test_the_command_line_imports_and_says_what_it_took(tmp_path: Path, classes: str) -> None:
+    torch.save({"model": prefixed("module.", lenet5_state())}, tmp_path / "model.pt")
+    (tmp_path / "names.txt").write_text("".join(f"digit {n}, written\n" for n in range(10)))
+    facts = ["--arch=lenet5", "--input-shape=1,28,28", "--mean=0.1", "--std=0.3", f"--out={tmp_path / 't.safetensors'}"]
+    names = ["--classes=10"] if classes == "option" else ["--classes-file", str(tmp_path / "names.txt")]
+    done = CliRunner().invoke(main, ["import", str(tmp_path / "model.pt"), *facts, *names])
+    assert done.exit_code == 0, done.output
+    assert "entry 'model', prefix 'module.' removed, 30 tensors" in done.output
+    card = load_checkpoint(tmp_path / "t.safetensors").card
+    assert card.class_names[3] == ("3" if classes == "option" else "digit 3, written")
+
+
+def test_the_help_shows_the_signatures_and_the_sources() -> None:
+    text = " ".join(CliRunner().invoke(main, ["import", "--help"]).output.split())
+    for words in ("(num_classes)", "(in_channels, num_classes)", "torchvision:NAME", "transformers:FOLDER", "--entry"):
+        assert words in text
+
+
+def test_both_ways_to_name_classes_exclude_each_other(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["import", "m.pt", "--classes=2", "--classes-file=x", "--out", str(tmp_path / "t")])
+    assert done.exit_code == 2
+    assert "--classes and --classes-file exclude each other: give one of them" in done.output

@@ -1,9 +1,9 @@
 """Checkpoints: one safetensors file with a classifier's weights and everything needed to run it.
 
-The file's metadata has one entry, `model_card`, in JSON: architecture, class names, input shape, normalisation, and
-facts about the training. A checkpoint from elsewhere may be hostile. So no pickle is read, the card's values are
-bounded, shapes are compared before anything large is built, and code outside the installed packages runs only if the
-user names it.
+The file's metadata has one entry, `model_card`, in JSON: architecture, class names, input shape, normalisation, facts
+about the training, and for an imported network the form of the file that it came from. A checkpoint from elsewhere may
+be hostile. So no pickle is read, the card's values are bounded, shapes are compared before anything large is built, and
+code outside the installed packages runs only if the user names it.
 """
 
 from __future__ import annotations

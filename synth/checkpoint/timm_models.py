@@ -16,7 +16,7 @@ def timm_library() -> ModuleType:
         import timm
     except ImportError:
         raise UsageError(
-            "timm:NAME needs the timm library, which is not installed: pip install 'data-free-unlearning[hub]' or timm"
+            "timm:NAME needs the timm library, which is not installed: pip install timm, or '.[hub]' in a clone"
         ) from None
     return timm
 

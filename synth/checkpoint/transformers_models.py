@@ -24,8 +24,8 @@ def transformers_library() -> ModuleType:
         import transformers
     except ImportError:
         raise UsageError(
-            "transformers:... needs the transformers library, which is not installed: pip install "
-            "'data-free-unlearning[hub]' or transformers"
+            "transformers:... needs the transformers library, which is not installed: pip install transformers, or "
+            "'.[hub]' in a clone"
         ) from None
     return transformers
 

@@ -11,7 +11,8 @@ from typing import Any
 # logits are (0, z); or one probability (N, 1) of a sigmoid, whose logits are (log(1 - p), log p).
 OUTPUTS = ("logits", "probabilities", "one logit", "one probability")
 LARGEST_CONFIG = 100_000  # characters of JSON
-MOST_LAYERS = 1000
+PARTS = ("layers", "depth", "blocks", "stages", "repeats", "heads")  # in the names of counts of parts
+MOST_PARTS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +40,7 @@ class Wiring:
             raise ValueError("the name of the logits is no name")
         if len(json.dumps(self.config)) > LARGEST_CONFIG:
             raise ValueError(f"its configuration has more than {LARGEST_CONFIG:,} characters")
-        for name, value in self.config.items():
-            counts = value if isinstance(value, (list, tuple)) else [value]
-            numbers = [n for n in counts if isinstance(n, int)]
-            if ("layers" in name or "depth" in name) and sum(numbers) > MOST_LAYERS:
-                raise ValueError(f"its configuration has {sum(numbers)} {name}, more than {MOST_LAYERS}")
+        check_counts(self.config)
 
     @property
     def one_output(self) -> bool:
@@ -58,7 +55,19 @@ class Wiring:
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Wiring:
         """Raises KeyError, TypeError or ValueError for anything that `to_json` does not write."""
+        if not isinstance(raw, Mapping):
+            raise TypeError("its wiring is not one object")
         return cls(**{**raw, "config": dict(raw.get("config", {}))})
+
+
+def check_counts(config: Mapping[str, Any]) -> None:
+    """Raise ValueError if a configuration asks for very many parts: building them would take for ever."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            check_counts(value)
+        numbers = [n for n in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(n, int)]
+        if any(part in name for part in PARTS) and sum(numbers) > MOST_PARTS:
+            raise ValueError(f"its configuration has {name} of {sum(numbers)}, more than {MOST_PARTS}")
 
 
 def with_wiring(raw: dict[str, Any], wiring: Wiring) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from torchvision import models
 from synth.basics.errors import UsageError, UserError
 from synth.checkpoint.building import build
 from synth.checkpoint.classifier import Classifier
-from synth.checkpoint.file import load_checkpoint
+from synth.checkpoint.file import checkpoint_bytes, load_checkpoint, parse_checkpoint
 from synth.checkpoint.importing import from_timm, from_torchvision
 from synth.checkpoint.importing.from_transformers import normalisation_of, shape_of
 from synth.checkpoint.importing.import_checkpoint import ImportRequest, import_checkpoint
 from synth.checkpoint.importing.sources import find_source
 from tests.imports import imported, same_weights
+from tests.runs import digits_card
 
 
 def fetched(weights: str, folder: Path, **options: Any) -> tuple[Classifier, str]:
@@ -281,3 +282,28 @@ def test_the_normalisation_is_read_from_the_processor(processor: dict[str, Any],
     if processor.get("do_normalize", True):
         rescaled = (rescaled - processor["image_mean"][0]) / processor["image_std"][0]
     assert (value.byte / 255 - mean[0]) / std[0] == pytest.approx(rescaled, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("wiring", "words"),
+    [
+        ({"outputs": "magic"}, "outputs 'magic' is none of logits, probabilities"),
+        ({"logits_at": "__class__"}, "the name of the logits is no name"),
+        ({"logits_at": [1]}, "neither a number nor a name"),
+        ({"config": {"num_hidden_layers": 10**7}}, "num_hidden_layers of 10000000, more than 1000"),
+        ({"config": {"backbone_config": {"depths": [999, 2]}}}, "depths of 1001"),
+        ({"config": {"x": "y" * 200_000}}, "its configuration has more than 100,000 characters"),
+        ({"config": [1]}, ""),
+        ({"other": 1}, "other"),
+        (5, ""),
+    ],
+)
+def test_a_wiring_that_no_import_writes_is_refused_as_a_broken_card(wiring: Any, words: str) -> None:
+    raw = {**json.loads(digits_card().to_json()), "version": 2, "wiring": wiring}
+    data = checkpoint_bytes(Classifier.untrained(digits_card(), 0))
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"]["model_card"] = json.dumps(raw)
+    text = json.dumps(header).encode()
+    with pytest.raises(UserError, match=f"broken model card: .*{words}"):
+        parse_checkpoint(len(text).to_bytes(8, "little") + text + data[8 + length :], "t")

@@ -87,7 +87,7 @@ def train(
 @click.command("import", cls=Command, context_settings=FROM_ENVIRONMENT)
 @click.argument("file", type=PATH, required=False)
 @option("--weights", group=WHAT, help="published weights: torchvision:NAME, timm:NAME or transformers:FOLDER")
-@option("--arch", group=WHAT, help=f"{ARCHITECTURES}, or timm:NAME")
+@option("--arch", group=WHAT, help=ARCHITECTURES)
 @option("--width", group=WHAT, type=WIDTH, default=1.0, help="scales the channels of our own architectures")
 @option("--input-shape", group=WHAT, help="channels,height,width such as 3,224,224")
 @option("--classes", group=WHAT, help="the number of classes, or their names separated by commas")

@@ -1,5 +1,10 @@
 """`python -m synth`, for where the command isn't on the PATH."""
 
+import sys
+
+if not getattr(sys.flags, "safe_path", False):  # Python 3.11 has the flag
+    del sys.path[0]  # the working folder, which `-m` puts first: files from elsewhere may lie there
+
 from synth.commands.main import main
 
 main()

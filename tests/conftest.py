@@ -27,6 +27,7 @@ def _quiet_machine() -> Iterator[None]:
         for name in [n for n in os.environ if n == "RAY_ADDRESS" or n.startswith(("SYNTH_", "UNLEARN_"))]:
             patch.delenv(name)
         patch.setenv("UNLEARN_CACHE", "")
+        patch.setenv("PYTHONSAFEPATH", "")  # a command would set it, and the tests' own programs import from here
         yield
 
 

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
-    "script", ["scripts/demo", "scripts/test", "scripts/pictures", "scripts/install.sh", ".ci/run"]
+    "script",
+    ["scripts/demo", "scripts/test", "scripts/pictures", "scripts/install.sh", "scripts/test-pythons", ".ci/run"],
 )
 def test_shell_scripts_parse(script: str) -> None:
     subprocess.run(["bash", "-n", ROOT / script], check=True)

@@ -57,7 +57,7 @@ def load_images(
 
     Args:
         name: one of `unlearn.data_sets.names()`, or the path of a folder with train/CLASS/*.png and test/CLASS/*.png
-            (any format that Pillow reads). A class whose images are gone has an empty folder.
+            (or JPEG, WebP, BMP, TIFF, GIF, PPM). A class whose images are gone has an empty folder.
         root: the folder that holds data sets, in torchvision's layout; `data` by default.
         download: fetch the files of the data set if they are missing.
         image_size: side in pixels that a folder's images are resized to; a named data set has a size of its own.

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from synth.basics.errors import UsageError
+from synth.basics.foreign_json import parse_object
 from synth.checkpoint.wiring import Wiring, with_wiring
 
 SHA256 = re.compile("[0-9a-f]{64}")
@@ -100,11 +101,8 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, text: str) -> ModelCard:
-        """The card in `text`.
-
-        Raises ValueError, KeyError, TypeError, OverflowError or RecursionError if there is none.
-        """
-        raw = json.loads(text)
+        """The card in `text`. Raises ValueError, KeyError, TypeError or OverflowError if there is none."""
+        raw = parse_object(text)
         if raw["version"] > CARD_VERSION:
             raise ValueError(f"model card version {raw['version']} is newer than {CARD_VERSION}: update this package")
         return cls(

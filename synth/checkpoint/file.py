@@ -8,7 +8,7 @@ code outside the installed packages runs only if the user names it.
 
 from __future__ import annotations
 
-import json
+import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,14 +19,18 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from synth.basics.disk import create_folder, sha256_of, write_file
+from synth.basics.disk import create_folder, refuse_to_replace, sha256_of, write_file
 from synth.basics.errors import UsageError, UserError
+from synth.basics.foreign_json import parse_object
+from synth.basics.regular_files import open_regular
 from synth.checkpoint.building import names_code
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier, build_for, expected_state
 
 CARD_KEY = "model_card"
+LARGEST_CHECKPOINT = 16 * 2**30  # bytes
 LARGEST_HEADER = 16 * 2**20  # bytes
+LARGEST_NUMBER = 8  # bytes, of a float64
 IMPORT_AGAIN = "import it again with the --input-shape of its training"
 
 
@@ -55,13 +59,20 @@ def load_checkpoint(path: Path, trusted_architecture: str | None = None) -> Clas
     commas. A checkpoint cannot choose code by itself. Raises UserError if the file is missing, damaged, or not one of
     our checkpoints.
     """
-    return parse_checkpoint(read_checkpoint(path), str(path), trusted_architecture)
+    return parse_checkpoint(read_checkpoint(path, trusted_architecture), str(path), trusted_architecture)
 
 
-def read_checkpoint(path: Path) -> bytes:
-    """The bytes of the file. Raises UserError if it cannot be read."""
+def read_checkpoint(path: Path, trusted_architecture: str | None = None) -> bytes:
+    """The bytes of the file. No more of it is read than its card's network can fill.
+
+    Raises UserError if it cannot be read, or is no checkpoint of ours.
+    """
     try:
-        return path.read_bytes()
+        with open_regular(path, LARGEST_CHECKPOINT) as file:
+            start, size = file.read(8), os.fstat(file.fileno()).st_size
+            start += file.read(min(header_length(start), LARGEST_HEADER, size))
+            check_size(start, size, str(path), trusted_architecture)
+            return start + file.read(size - len(start))
     except FileNotFoundError:
         raise UserError(
             f"there is no checkpoint {path}: train one with 'unlearn train --arch lenet5 --data digits --out {path}', "
@@ -73,6 +84,22 @@ def read_checkpoint(path: Path) -> bytes:
         ) from None
     except OSError as error:
         raise UserError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
+
+
+def check_size(start: bytes, size: int, name: str, trusted_architecture: str | None) -> None:
+    """Raise UserError if a file of `size` bytes that starts like this is not one of our checkpoints, or if it is larger
+    than its network's weights. The size of a network of the user's own code is not known without running the code.
+    """
+    card = parse_card(start, name, size)
+    refuse_untrusted(card.architecture, trusted_architecture, name)
+    if names_code(card.architecture):
+        return
+    weights = sum(LARGEST_NUMBER * value.numel() for value in expected_state(card).values())
+    if size > 8 + LARGEST_HEADER + weights:
+        raise UserError(
+            f"{name} has {size:,} bytes, but the weights of {card.architecture} have {weights:,} at most: copy it "
+            "again from its source"
+        )
 
 
 def parse_checkpoint(data: bytes, name: str, trusted_architecture: str | None = None) -> Classifier:
@@ -134,8 +161,11 @@ def refuse_untrusted(architecture: str, trusted: str | None, whose: str, option:
         )
 
 
-def parse_card(data: bytes, name: str) -> ModelCard:
-    """The model card in a checkpoint's header, read without the weights. Raises UserError if there is none."""
+def parse_card(data: bytes, name: str, size: int | None = None) -> ModelCard:
+    """The model card in a checkpoint's header, read without the weights. Raises UserError if there is none.
+
+    `size` is the file's number of bytes where `data` is only its start.
+    """
     # A safetensors file begins with the length of its header, which may look like the start of a pickle.
     if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04") and data[8:9] != b"{":
         raise UserError(
@@ -143,30 +173,38 @@ def parse_card(data: bytes, name: str) -> ModelCard:
             f"turn it into a checkpoint with 'unlearn import {name} --arch ... --out teacher.safetensors'"
         )
     try:
-        text = card_text(data, CARD_KEY, LARGEST_HEADER)
+        text = card_text(data, CARD_KEY, LARGEST_HEADER, size)
     except EOFError as error:
         raise UserError(f"{name} is {error}: copy it again from its source") from None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         raise UserError(
             f"{name} has no model card: make it a checkpoint with 'unlearn import {name} --arch ... --out "
             "teacher.safetensors'"
         ) from None
     try:
         return ModelCard.from_json(text)
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise UserError(f"{name} has a broken model card: {error}") from error
 
 
-def card_text(data: bytes, key: str, largest: int) -> str:
+def card_text(data: bytes, key: str, largest: int, size: int | None = None) -> str:
     """The entry `key` of the metadata in a safetensors header of at most `largest` bytes, read without the weights.
 
-    Raises EOFError if the file is incomplete, and ValueError, KeyError, TypeError or RecursionError if there is no such
-    entry.
+    `size` is the file's number of bytes where `data` is only its start. Raises EOFError if the file is incomplete, and
+    ValueError, KeyError or TypeError if there is no such entry.
     """
-    length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or length > min(largest, len(data) - 8):
+    length = header_length(data)
+    if len(data) < 8 or length > min(largest, (size or len(data)) - 8):
         raise EOFError("truncated or not a safetensors file")
-    return json.loads(data[8 : 8 + length])["__metadata__"][key]
+    text = parse_object(data[8 : 8 + length])["__metadata__"][key]
+    if not isinstance(text, str):
+        raise TypeError(f"{key} is not text")
+    return text
+
+
+def header_length(data: bytes) -> int:
+    """The length in bytes of a safetensors file's header, which comes after these first eight bytes."""
+    return int.from_bytes(data[:8], "little")
 
 
 def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], name: str, architecture: str) -> None:
@@ -178,6 +216,7 @@ def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], nam
     if unknown:
         raise UserError(f"{name} does not fit {architecture}: it has the unknown weights {listed(unknown)}")
     for key, value in expected.items():
+        refuse_special(found[key], key, name)
         if found[key].shape != value.shape:
             raise UserError(
                 f"{name} does not fit {architecture} of this width and number of classes: "
@@ -192,6 +231,19 @@ def listed(keys: Sequence[str], most: int = 3) -> str:
     """The first keys in words: `a, b, c and 9 more`."""
     more = len(keys) - most
     return ", ".join(key[:200] for key in keys[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def refuse_special(tensor: Tensor, key: str, name: str) -> None:
+    """Raise UserError for a tensor without plain numbers in memory. Most functions of torch do not accept it."""
+    special = {
+        "nested": tensor.is_nested,
+        "sparse": tensor.layout != torch.strided,
+        "quantized": tensor.is_quantized,
+        "meta": tensor.is_meta,
+    }
+    kinds = [kind for kind, is_it in special.items() if is_it]
+    if kinds:
+        raise UserError(f"{name} holds {key} as a {kinds[0]} tensor: save it again as a plain one")
 
 
 def kind_of(dtype: torch.dtype) -> str:
@@ -210,6 +262,7 @@ def refuse_existing(checkpoint: Path, overwrite: bool) -> None:
         raise UsageError(
             f"{checkpoint} is a folder: name the file to write, such as {checkpoint / 'teacher.safetensors'}"
         )
+    refuse_to_replace(checkpoint)
     if checkpoint.exists() and not overwrite:
         raise UsageError(f"{checkpoint} exists already: replace it with --overwrite, or choose another --out")
     create_folder(checkpoint.parent)

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import reduce
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import nn
 
 from synth.basics.errors import UsageError, first_line
 
+OWN_CODE: ContextVar[str | None] = ContextVar("OWN_CODE", default=None)  # the folder of the user's own code
 # Names that people give to these parameters.
 CLASSES = (
     *("num_classes", "n_classes", "nb_classes", "num_class", "n_class", "nclasses", "nclass", "class_num"),
@@ -37,7 +39,7 @@ def users_own(architecture: str, in_channels: int, num_classes: int) -> nn.Modul
     network that the module holds is copied. Raises UsageError where the function cannot be found or called.
     """
     module_name, _, function_name = architecture.partition(":")
-    with working_folder_searched():
+    with folder_searched_last(OWN_CODE.get() or os.getcwd()):
         try:
             function: Any = reduce(getattr, function_name.split("."), importlib.import_module(module_name))
         except Exception as error:  # the user's module may raise anything
@@ -116,9 +118,18 @@ def in_words(call: Call) -> str:
 
 
 @contextmanager
-def working_folder_searched() -> Iterator[None]:
-    """Find modules in the working folder too, after all other places. An installed script does not look there."""
-    folder = os.getcwd()
+def own_code_in(folder: str) -> Iterator[None]:
+    """Look for the user's own architectures in this folder, not in the working folder: a worker may run elsewhere."""
+    token = OWN_CODE.set(folder)
+    try:
+        yield
+    finally:
+        OWN_CODE.reset(token)
+
+
+@contextmanager
+def folder_searched_last(folder: str) -> Iterator[None]:
+    """Find modules in the folder too, after all other places. An installed script does not look there."""
     if folder in sys.path:
         yield
         return

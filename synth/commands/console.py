@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
@@ -11,6 +12,8 @@ from typing import Any
 import click
 
 from synth.basics.errors import INTERRUPTED, UserError
+from synth.commands.output import checked_output
+from synth.commands.printing import say
 
 
 class Console(click.Group):
@@ -26,9 +29,14 @@ class Console(click.Group):
         # SIGTERM acts as Ctrl-C does, also where a shell's `&` ignores Ctrl-C: spot machines get SIGTERM and a little
         # time.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # Python processes that this one starts do not search the working folder for modules: Ray's, or those that load
+        # data on macOS. Python 3.11 and later heed this.
+        os.environ.setdefault("PYTHONSAFEPATH", "1")
         kwargs["standalone_mode"] = False
         try:
-            sys.exit(super().main(*args, **kwargs) or 0)
+            with checked_output():
+                code = super().main(*args, **kwargs) or 0
+            sys.exit(code)
         except click.UsageError as error:
             hint = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
             fail(f"{error.format_message().rstrip('.')}{hint}", 2)
@@ -39,12 +47,12 @@ class Console(click.Group):
         except (KeyboardInterrupt, click.Abort):
             fail("interrupted", INTERRUPTED)
         except BrokenPipeError:
-            sys.stderr.close()  # the reader of our output has gone, as with `| head`
+            sys.stderr.close()  # the reader of our progress has gone, as with `2>&1 | head`
             sys.exit(1)
 
 
 def fail(message: str, code: int) -> typing.NoReturn:
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    say(f"error: {message}", err=True)
     sys.exit(code)
 
 

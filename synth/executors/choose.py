@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,6 +60,8 @@ def opened(machines: Machines, say: Callable[[str], None]) -> Iterator[Place]:
     if machines.address == NO_RAY:
         yield Place(in_process, local_device(machines.device), "this process")
         return
+    # Ray reads this on import. With `uv run` it would copy the working folder to the workers and search it first.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
         from synth.executors import ray as cluster
     except ImportError:
@@ -66,7 +69,7 @@ def opened(machines: Machines, say: Callable[[str], None]) -> Iterator[Place]:
             "Ray is not installed: install it with pip install '.[cluster]', or use --address none to work without Ray"
         ) from None
     cpu_workers = cluster.Workers(count=machines.workers, cpus=machines.threads)
-    with cluster.connected(machines.address, cpu_workers, machines.insecure) as where:
+    with cluster.connected(machines.address, cpu_workers, machines.insecure, say) as where:
         device = machines.device
         if device == "auto":
             cluster.wait_for_a_node(cpu_workers, say)  # the head may have no GPU although the workers have

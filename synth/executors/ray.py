@@ -11,25 +11,34 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
-from pathlib import Path
+from importlib.metadata import requires
 from typing import Any
-from urllib.parse import urlsplit
 
 import ray
+from packaging.requirements import Requirement
 from ray.exceptions import ObjectLostError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
+from ray.job_config import JobConfig
 from ray.util import metrics
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from synth.basics.errors import UsageError, UserError
+from synth.basics.errors import UserError
 from synth.executors.dispatch import SAY_WAITING_SECONDS, Delivery, Dispatch, FailedJobError, LostWorkerError
 from synth.executors.executor import Executor, Made
+from synth.executors.head import (
+    host_and_port,
+    is_loopback,
+    knock_on_port,
+    lets_anybody_in,
+    listens,
+    noted_address,
+    refusal,
+    refuse_wrong_head,
+)
 from synth.making.make import JobResult, Recipe, make_shard
 from synth.shards.index import GateCounts
 from synth.shards.plan import ShardJob
@@ -41,14 +50,11 @@ os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 os.environ.setdefault("RAY_grpc_client_keepalive_time_ms", "10000")
 os.environ.setdefault("RAY_grpc_client_keepalive_timeout_ms", "10000")
 
-VERSIONS = ">=2.60,<3"  # of Ray, as in setup.cfg; tested with 2.60.0
-CONNECT_SECONDS = 5.0
+BOARD_SECONDS = 5.0
 RECOUNT_SECONDS = 5.0
 BOUNDS = [0.1, 1, 3, 10, 30, 100, 300, 1000, 3000]  # seconds, of the histograms
-REFUSALS = ("UNAUTHENTICATED", "PERMISSION_DENIED")  # gRPC's names
 LOST = (WorkerCrashedError, ObjectLostError, OutOfMemoryError)  # besides the errors that name a node
 AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
-DEFAULT_TOKEN_FILE = "~/.ray/auth_token"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,20 +70,25 @@ class Workers:
 
 
 @contextmanager
-def connected(address: str, workers: Workers, insecure: bool = False) -> Iterator[str]:
-    """Connect to the Ray at `address`, and yield words for a person that name it.
+def connected(
+    address: str, workers: Workers, insecure: bool = False, say: Callable[[str], None] = lambda line: None
+) -> Iterator[str]:
+    """Connect to the Ray at `address`, and yield words for a person that name it. `say` gets further lines.
 
-    `local` starts a Ray on this machine; `auto` joins one that runs here, or else starts one.
+    `local` starts a Ray on this machine. `auto` joins the Ray at RAY_ADDRESS, or the one that `ray start` started on
+    this machine; without them it starts one. A Ray that another run started for itself is never joined.
 
     Raises:
-        UserError: no Ray answers at the address, or the cluster requires no token and `insecure` is False.
+        UserError: another version of Ray is installed, no Ray answers at the address, or the cluster requires no token
+            and `insecure` is False.
     """
+    refuse_other_versions()
     if address == "auto":
-        address = os.environ.get("RAY_ADDRESS", "auto")
+        address = os.environ.get("RAY_ADDRESS") or "auto"
     before = {name: os.environ.get(name) for name in AUTHENTICATION}
     try:
         with sigterm_kept():
-            where = connect(address, workers)
+            where = connect(address, workers, say)
         if not insecure:
             refuse_open_cluster(address)
         yield where
@@ -112,20 +123,20 @@ def sigterm_kept() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def connect(address: str, workers: Workers) -> str:
+def connect(address: str, workers: Workers, say: Callable[[str], None]) -> str:
     """Connect to the Ray at `address`, or start one. Raises UserError if it does not answer or does not start."""
     try:
         if address == "local":
             return start_local(workers)
         if address == "auto":
-            return find_or_start(workers)
+            return find_or_start(workers, say)
         host, port = host_and_port(address)
         knock_on_port(host, port)
-        if not address.startswith("ray://"):
-            refuse_wrong_head(address)
-        only_on_loopback = is_loopback(host) and not listens(ray.util.get_node_ip_address(), port)
-        with loopback_kept() if only_on_loopback else nullcontext():
+        if address.startswith("ray://"):
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            refuse_wrong_head(address)
+            join(address)
         return f"Ray at {address}"
     except UserError:
         raise
@@ -139,13 +150,44 @@ def connect(address: str, workers: Workers) -> str:
         ) from error
 
 
-def find_or_start(workers: Workers) -> str:
-    """Join a Ray that runs on this machine (for example a cluster's head); otherwise start one."""
-    try:
-        ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError:
+def find_or_start(workers: Workers, say: Callable[[str], None]) -> str:
+    """Join the Ray that `ray start` started on this machine (for example a cluster's head); otherwise start one.
+
+    Ray itself would look through the processes of this machine, and try to join the private Ray of another run.
+    """
+    address = noted_address(private_parts().note)
+    if address is None:
         return start_local(workers)
-    return f"the Ray that runs on this machine ({ray.get_runtime_context().gcs_address})"
+    if found := refusal(address):
+        reason, cure = found
+        say(f"the Ray of this machine, at {address}, {reason}: a new one is started (to use that one, {cure})")
+        return start_local(workers)
+    join(address)
+    return f"the Ray that runs on this machine ({address})"
+
+
+def join(address: str) -> None:
+    """Connect to the head at HOST:PORT, which has answered."""
+    host, port = host_and_port(address)
+    only_on_loopback = is_loopback(host) and not listens(ray.util.get_node_ip_address(), port)
+    with loopback_kept() if only_on_loopback else nullcontext():
+        ray.init(address=address, job_config=OwnPath(), log_to_driver=False, logging_level=logging.ERROR)
+
+
+class OwnPath(JobConfig):
+    """A job whose workers search only the path of their own Python for modules.
+
+    Otherwise Ray puts the driver's working folder, and the folder of its program, first on the path of every worker, on
+    every machine. A working folder may hold files from elsewhere, such as a downloaded checkpoint with a numpy.py.
+    """
+
+    @property
+    def _py_driver_sys_path(self) -> list[str]:
+        return []
+
+    @_py_driver_sys_path.setter
+    def _py_driver_sys_path(self, folders: list[str]) -> None:
+        pass
 
 
 def start_local(workers: Workers) -> str:
@@ -155,6 +197,7 @@ def start_local(workers: Workers) -> str:
     with private_ray():
         ray.init(
             address="local",
+            job_config=OwnPath(),
             num_cpus=max(1, int(count * workers.cpus)),
             include_dashboard=False,
             log_to_driver=False,
@@ -176,33 +219,50 @@ def private_ray() -> Iterator[None]:
         yield
 
 
+def refuse_other_versions() -> None:
+    """Raise UserError if the installed Ray is outside the range of setup.cfg, with both ends of which the tests pass.
+
+    Parts of Ray that have no public name keep a local Ray private and the working folder off the workers' path.
+    """
+    tested = next(r for r in map(Requirement, requires("data-free-unlearning") or ()) if r.name == "ray")
+    if not tested.specifier.contains(ray.__version__):
+        raise other_version(f"it is tested with ray{tested.specifier}")
+
+
+def other_version(why: str) -> UserError:
+    return UserError(
+        f"Ray {ray.__version__} cannot be used here ({why}): pip install '.[cluster]', or use --address none to work "
+        "without Ray"
+    )
+
+
 @dataclass(frozen=True)
 class PrivateParts:
     """The parts of Ray that have no public name and that a private local Ray needs."""
 
     reread_authentication: Callable[[], None]
     constants: Any  # the module that holds ENABLE_RAY_CLUSTER
+    note: str  # the file in which `ray start` notes the head's address
 
 
 def private_parts() -> PrivateParts:
     """The one place that reaches into Ray. Raises UserError if the installed Ray does not have these parts."""
     try:
         from ray._private import ray_constants
+        from ray._private.utils import get_ray_address_file
         from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
         loader, initialize = AuthenticationTokenLoader.instance(), Config.initialize
         forget_token, _ = loader.reset_cache, ray_constants.ENABLE_RAY_CLUSTER
+        _ = JobConfig()._py_driver_sys_path  # which OwnPath keeps empty
     except (ImportError, AttributeError) as error:
-        raise UserError(
-            f"Ray {ray.__version__} cannot be used here ({error}): pip install 'ray[default]{VERSIONS}', or use "
-            "--address none to work without Ray"
-        ) from error
+        raise other_version(str(error)) from error
 
     def reread() -> None:
         initialize("")
         forget_token()
 
-    return PrivateParts(reread, ray_constants)
+    return PrivateParts(reread, ray_constants, get_ray_address_file(None))
 
 
 def reread_authentication() -> None:
@@ -227,32 +287,6 @@ def loopback_kept() -> Iterator[None]:
         constants.ENABLE_RAY_CLUSTER = before
 
 
-def host_and_port(address: str) -> tuple[str, int]:
-    """The two parts of HOST:PORT or ray://HOST:PORT. Raises UsageError if the address has another form."""
-    parts = urlsplit(address if "://" in address else f"//{address}")
-    try:
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
-    if not host or not port:
-        raise UsageError(f"'{address}' is not a Ray address: give auto, local, none, HOST:PORT or ray://HOST:PORT")
-    return host, port
-
-
-def knock_on_port(host: str, port: int) -> None:
-    """Raise OSError if nothing listens there. Ray itself would wait for minutes, or end the process."""
-    socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
-
-
-def listens(host: str, port: int) -> bool:
-    """Whether something accepts connections at this host and port."""
-    try:
-        knock_on_port(host, port)
-    except OSError:
-        return False
-    return True
-
-
 def refuse_open_cluster(address: str) -> None:
     """Raise UserError if other machines can reach the cluster and it requires no token: they could run code on it."""
     gcs = ray.get_runtime_context().gcs_address
@@ -266,63 +300,6 @@ def refuse_open_cluster(address: str) -> None:
             f"the Ray cluster at {host} does not require an authentication token, so anyone who can reach it can run "
             "code on it: start it with RAY_AUTH_MODE=token (see cluster.yaml), or pass --insecure on a private network"
         )
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def refuse_wrong_head(address: str) -> None:
-    """Raise UserError if the address is no Ray head or refuses our token. Ray itself would retry for half a minute."""
-    answer = answer_of_head(address, token_header())
-    if answer in REFUSALS:
-        raise UserError(
-            f"the Ray head at {address} requires another token: set RAY_AUTH_MODE=token, and set RAY_AUTH_TOKEN or "
-            "RAY_AUTH_TOKEN_PATH to the cluster's token"
-        )
-    if answer != "OK":
-        raise UserError(
-            f"{address} is not a Ray head node (it answered {answer}): give the address that 'ray start' printed, or "
-            "use --address local"
-        )
-
-
-def token_header() -> dict[str, str]:
-    """The header that carries our token; empty without one.
-
-    The token comes from the environment variables and the file that Ray documents.
-    """
-    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
-        return {}
-    token = os.environ.get("RAY_AUTH_TOKEN", "").strip()
-    if not token:
-        file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or DEFAULT_TOKEN_FILE).expanduser()
-        try:
-            token = file.read_text().strip()
-        except OSError:
-            return {}
-    return {"authorization": f"Bearer {token}"}
-
-
-def lets_anybody_in(gcs: str) -> bool:
-    """Whether the head answers a call that carries no token."""
-    return answer_of_head(gcs, {}) not in REFUSALS
-
-
-def answer_of_head(gcs: str, headers: dict[str, str]) -> str:
-    """Ask the head whether it is alive, and return gRPC's name for its answer, such as OK or UNAUTHENTICATED."""
-    import grpc
-
-    with grpc.insecure_channel(gcs) as channel:
-        ask = channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")
-        try:
-            ask(b"", timeout=CONNECT_SECONDS, metadata=tuple(headers.items()))
-        except grpc.RpcError as error:
-            return str(error.code().name)
-    return "OK"
 
 
 def places(workers: Workers, resources: Mapping[str, float]) -> int:
@@ -422,7 +399,8 @@ class RayBackend:
         options: dict[str, Any] = {"scheduling_strategy": "SPREAD"}
         if avoid:
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(avoid))})"}
-        handle = self.task.options(**options).remote(self.make, job, self.recipe, self.board, self.submitted)
+        arguments = (self.make, job, self.recipe, self.board, self.submitted, os.getcwd())
+        handle = self.task.options(**options).remote(*arguments)
         self.attempts[handle] = (self.submitted, job.stop - job.start)
         return handle
 
@@ -470,7 +448,7 @@ class RayBackend:
     def running(self, handles: list[Hashable]) -> dict[Hashable, tuple[str, float]]:
         keys = {self.attempts[handle][0]: handle for handle in handles if handle in self.attempts}
         try:
-            begun = ray.get(self.board.begun.remote(list(keys)), timeout=CONNECT_SECONDS)
+            begun = ray.get(self.board.begun.remote(list(keys)), timeout=BOARD_SECONDS)
         except RayError:
             return {}
         return {keys[key]: found for key, found in begun.items()}
@@ -507,20 +485,24 @@ def is_loss(error: RayError) -> bool:
 
 
 def attempt(
-    make: Callable[[ShardJob, Recipe], JobResult], job: ShardJob, recipe: Recipe, board: Any, key: int
+    make: Callable[[ShardJob, Recipe], JobResult], job: ShardJob, recipe: Recipe, board: Any, key: int, folder: str
 ) -> tuple[bytes, str, float, dict[str, float], GateCounts | None]:
     """Runs on a worker: note on the board that the attempt has begun, and make the shard.
+
+    `folder` is the driver's working folder, where the worker looks for an architecture of the user's own code.
 
     Returns:
         The fields of a `Delivery`.
     """
     from synth.basics.phases import take_phases
+    from synth.checkpoint.own_code import own_code_in
 
     take_phases()  # drop those of an attempt that raised
     node = ray.get_runtime_context().get_node_id()
     board.begin.remote(key, node)
     started = time.monotonic()
-    result = make(job, recipe)
+    with own_code_in(folder):
+        result = make(job, recipe)
     return result.data, node, time.monotonic() - started, take_phases(), result.gate
 
 

@@ -21,12 +21,14 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from synth.basics.errors import UserError
+from synth.basics.foreign_json import parse_object
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.file import card_text
 
 CARD_KEY = "generator_card"
 CARD_VERSION = 2  # version 1 has no `classes`
 LARGEST_HEADER = 2**20  # bytes
+LARGEST_GENERATOR = 2**30  # bytes; usual ones have less than ten million
 SMALLEST_SIDE = 8  # pixels; a generator starts from a map with at most this side and doubles it
 
 
@@ -113,12 +115,8 @@ class GeneratorCard:
 
     @classmethod
     def from_json(cls, text: str) -> GeneratorCard:
-        """The card in the text. Raises ValueError, KeyError, TypeError, OverflowError or RecursionError if there is
-        none.
-        """
-        raw = json.loads(text)
-        if not isinstance(raw, dict):
-            raise ValueError("its card is not one object")
+        """The card in the text. Raises ValueError, KeyError, TypeError or OverflowError if there is none."""
+        raw = parse_object(text)
         if raw.pop("version") > CARD_VERSION:
             raise ValueError("it is newer than this package: update the package")
         raw["image_shape"] = tuple(int(n) for n in raw["image_shape"])

@@ -8,6 +8,7 @@ from functools import partial
 
 from synth.basics.errors import InterruptedRunError
 from synth.basics.progress import Progress, counted, format_seconds
+from synth.basics.way_on import WayOn
 from synth.executors.choose import opened
 from synth.executors.executor import Executor
 from synth.making.make import Recipe
@@ -21,6 +22,8 @@ from synth.shards.store import Store, open_store
 
 __all__ = ["Request", "generate_run"]
 
+WAY_ON = WayOn(command="synth generate")
+
 
 def generate_run(request: Request, say: Callable[[str], None]) -> Index:
     """Make the run that was asked for, or the shards that are missing from it. `say` gets lines for a person.
@@ -29,11 +32,11 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
         UserError: with the cause and the cure; what was published until then stays valid.
     """
     asked = check_request(request)
-    store = open_store(request.out)
+    store = open_store(request.out, WAY_ON.again)
     if not (request.resume or request.overwrite):
         refuse_existing_run(store)
     configure_log(request.log_level, asked.title)
-    with opened(request.machines, say) as place, locked(store, say) as lock:
+    with opened(request.machines, say) as place, locked(store, WAY_ON, say) as lock:
         recipe = asked.recipe(place.device)
         card = run_card(asked.teacher, recipe, asked.plan)
         index = open_run(store, card, request.resume, request.overwrite)
@@ -62,9 +65,7 @@ def publish_with_progress(
     try:
         whole = publish(store, index, recipe, execute, progress.advance, check=lock.check)
     except KeyboardInterrupt:
-        raise InterruptedRunError(
-            f"interrupted: the shards published in {store} are valid; go on with the same command and --resume"
-        ) from None
+        raise InterruptedRunError(f"interrupted: the shards published in {store} are valid; {WAY_ON.again}") from None
     finally:
         progress.close()
     say(

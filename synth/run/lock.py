@@ -1,4 +1,4 @@
-"""One driver per run. The lock is a file beside the shards that outlives a crash and relies on no machine's clock.
+"""One writer per run. The lock is a file in the run's folder that outlives a crash and relies on no machine's clock.
 
 The holder rewrites the lock every few seconds with a growing count. Whoever finds a lock judges its holder by its
 process if that ran on the same machine, and otherwise by whether the lock still changes.
@@ -18,32 +18,42 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import NoReturn
 
 from synth.basics.errors import UserError
-from synth.shards.store import Store
+from synth.basics.way_on import WayOn
+from synth.run.holder import facts_in, holder_words, process_facts, runs_here, this_machine
+from synth.shards.store import Folder, Store
 
 LOCK = ".synth.lock"
 BEAT_SECONDS = 10.0
 PATIENCE_SECONDS = 45.0  # four missed beats
 CLAIM_DIGITS = 16
+LARGEST_LOCK = 4096  # bytes
 
 
 class LostLockError(UserError):
-    """This driver may not write to the run any more: another one has it, or may take it at any time."""
+    """This process may not write to the run any more: another one has it, or may take it at any time."""
 
 
 class Lock:
-    """Held by this process while `locked` lasts."""
+    """Held by this process while `locked` lasts.
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.facts = {"owner": uuid.uuid4().hex, "host": socket.gethostname(), **process_facts(os.getpid())}
+    Args:
+        way_on: the command that holds the lock, for the errors of others, and its way on, for its own errors.
+        name: the lock's file in the store.
+        place: what the lock is for, in errors; by default the store.
+    """
+
+    def __init__(self, store: Store, way_on: WayOn, name: str = LOCK, place: object = None) -> None:
+        self.store, self.way_on, self.name, self.place = store, way_on, name, place or store
+        who = {"owner": uuid.uuid4().hex, "command": way_on.command, "host": socket.gethostname()}
+        self.facts = {**who, **process_facts(os.getpid())}
         self.beats = 0
-        self.lost = False
+        self.lost: str | None = None  # why, for a person
         self.released = Event()
         self.keeper: Future[None] | None = None
 
@@ -51,54 +61,68 @@ class Lock:
         return json.dumps({**self.facts, "beats": self.beats}, sort_keys=True).encode()
 
     def check(self) -> None:
-        """Raise LostLockError if another driver has taken the run over, or if the lock is not renewed any more.
+        """Raise LostLockError if another process has taken the run over, or if the lock is not renewed any more.
 
-        Another driver takes a run over for example while this machine sleeps.
+        Another process takes a run over for example while this machine sleeps.
         """
         if self.lost:
-            raise LostLockError(f"another 'synth generate' has taken over {self.store}: let that one finish the run")
+            raise LostLockError(self.lost)
         error = self.keeper.exception() if self.keeper and self.keeper.done() else None
         if error is not None:
             raise LostLockError(
-                f"the lock of {self.store} could not be renewed ({type(error).__name__}: {str(error)[:160]}): go on "
-                "with the same command and --resume"
+                f"the lock of {self.place} could not be renewed ({type(error).__name__}: {str(error)[:160]}): "
+                f"{self.way_on.again}"
             ) from error
 
     def keep(self, beat: float) -> None:
-        """Rewrite the lock every `beat` seconds until it is released or another driver has it."""
+        """Rewrite the lock every `beat` seconds until it is released, another process has it, or it is gone."""
         while not self.released.wait(beat):
             try:
-                self.lost = facts_in(read_lock(self.store, LOCK)).get("owner") != self.facts["owner"]
+                seen = read_lock(self.store, self.name)
+                if seen is None:
+                    self.lost = f"{self.place} or its lock was removed meanwhile: {self.way_on.again}"
+                elif facts_in(seen).get("owner") != self.facts["owner"]:
+                    self.lost = f"{holder_words(seen)} has taken over {self.place}: let that one finish"
                 if self.lost:
                     return
                 self.beats += 1
-                self.store.write(LOCK, self.to_bytes())
+                self.store.write(self.name, self.to_bytes())
             except (UserError, OSError):
                 continue  # the store is out of reach, and the run itself will say so
 
     def release(self) -> None:
-        """Remove the lock, unless another driver has it."""
-        if facts_in(read_lock(self.store, LOCK)).get("owner") == self.facts["owner"]:
-            self.store.remove(LOCK)
+        """Remove the lock, unless another process has it. A lock that cannot be removed counts as dead from now on."""
+        with suppress(UserError, OSError):
+            if facts_in(read_lock(self.store, self.name)).get("owner") == self.facts["owner"]:
+                self.store.remove(self.name)
 
 
 @contextmanager
 def locked(
-    store: Store, say: Callable[[str], None], beat: float = BEAT_SECONDS, patience: float = PATIENCE_SECONDS
+    store: Store,
+    way_on: WayOn,
+    say: Callable[[str], None],
+    *,
+    name: str = LOCK,
+    place: object = None,
+    beat: float = BEAT_SECONDS,
+    patience: float = PATIENCE_SECONDS,
 ) -> Iterator[Lock]:
-    """Hold the run's lock.
+    """Hold the run's lock, or the lock `name` in its store.
 
     Args:
+        way_on: the command that asks for the lock.
         say: gets lines for a person.
+        place: what the lock is for, in errors; by default the store.
         beat: seconds between two renewals of the lock.
         patience: seconds to wait for a renewal by a holder on another machine.
 
     Raises:
-        UserError: another driver works on the run.
+        UserError: another process works on the run.
     """
-    lock = Lock(store)
+    lock = Lock(store, way_on, name, place)
     store.create()
-    acquire(lock, LOCK, say, patience)
+    acquire(lock, name, say, patience)
     with ThreadPoolExecutor(1) as threads:
         lock.keeper = threads.submit(lock.keep, beat)
         try:
@@ -107,6 +131,24 @@ def locked(
             lock.released.set()
             wait([lock.keeper])  # or its last beat might write the lock again
             lock.release()
+
+
+@contextmanager
+def locked_file(path: Path, way_on: WayOn, say: Callable[[str], None]) -> Iterator[Lock]:
+    """Hold the lock of one file that a command writes. Its folder is made.
+
+    Raises:
+        UserError: another process writes the file.
+    """
+    with locked(Folder(path.parent), way_on, say, name=f".{path.name}.lock", place=path) as lock:
+        yield lock
+
+
+def refuse_held(store: Store) -> None:
+    """Raise UserError if a process that runs on this machine holds the run's lock. Writes nothing and does not wait."""
+    seen = read_lock(store, LOCK)
+    if seen is not None and runs_here(facts_in(seen)):
+        refuse(seen, store)
 
 
 def acquire(lock: Lock, name: str, say: Callable[[str], None], patience: float) -> None:
@@ -119,13 +161,9 @@ def acquire(lock: Lock, name: str, say: Callable[[str], None], patience: float) 
         seen = read_lock(store, name)
         if seen is None:
             continue  # it was released meanwhile
-        if holder_lives(store, name, seen, say, patience):
-            holder = facts_in(seen)
-            raise UserError(
-                f"another 'synth generate' (process {holder.get('pid')} on {holder.get('host')}) is making {store}: "
-                "wait for it, end it, or choose another --out"
-            )
-        claim = claim_name(seen)
+        if holder_lives(lock, name, seen, say, patience):
+            refuse(read_lock(store, name) or seen, lock.place)
+        claim = claim_name(lock.name, seen)
         acquire(lock, claim, say, patience)
         try:
             if read_lock(store, name) == seen:
@@ -135,9 +173,14 @@ def acquire(lock: Lock, name: str, say: Callable[[str], None], patience: float) 
             store.remove(claim)
 
 
-def claim_name(dead: bytes) -> str:
-    """The name of the lock that allows its holder to replace a dead lock with this content."""
-    return f"{LOCK}.{hashlib.sha256(dead).hexdigest()[:CLAIM_DIGITS]}"
+def refuse(seen: bytes, place: object) -> NoReturn:
+    """Raise the UserError for a lock whose holder works."""
+    raise UserError(f"{holder_words(seen)} is working on {place}: wait for it, end it, or choose another --out")
+
+
+def claim_name(name: str, dead: bytes) -> str:
+    """The name of the lock that allows its holder to replace the dead lock `name` with this content."""
+    return f"{name}.{hashlib.sha256(dead).hexdigest()[:CLAIM_DIGITS]}"
 
 
 def is_lock(name: str) -> bool:
@@ -145,18 +188,16 @@ def is_lock(name: str) -> bool:
     return name == LOCK or name.startswith(f"{LOCK}.")
 
 
-def holder_lives(store: Store, name: str, seen: bytes, say: Callable[[str], None], patience: float) -> bool:
+def holder_lives(lock: Lock, name: str, seen: bytes, say: Callable[[str], None], patience: float) -> bool:
     """Whether the holder of a lock may be alive. Takes up to `patience` seconds if it ran on another machine."""
     holder = facts_in(seen)
-    here = process_facts(holder.get("pid", 0))
-    if holder.get("machine") == here["machine"]:
-        return here["begun"] is not None and holder.get("begun") == here["begun"]
-    who = f"process {holder['pid']} on {holder.get('host')}" if "pid" in holder else "an unknown process"
-    say(f"{store} is locked by {who}: waiting {patience:g} s to see whether it still works")
+    if holder.get("machine") == this_machine():
+        return runs_here(holder)
+    say(f"{holder_words(seen)} has locked {lock.place}: waiting {patience:g} s to see whether it still works")
     until = time.monotonic() + patience
     while time.monotonic() < until:
         time.sleep(min(1.0, patience / 10))
-        now = read_lock(store, name)
+        now = read_lock(lock.store, name)
         if now != seen:
             return now is not None
     return False
@@ -165,45 +206,6 @@ def holder_lives(store: Store, name: str, seen: bytes, say: Callable[[str], None
 def read_lock(store: Store, name: str) -> bytes | None:
     """The content of a lock; None if there is none."""
     try:
-        return store.read(name)
+        return store.read(name, LARGEST_LOCK)
     except FileNotFoundError:
         return None
-
-
-def facts_in(content: bytes | None) -> dict[str, Any]:
-    """What a lock says about its holder; empty if there is no lock, or its content is not one of ours."""
-    try:
-        facts = json.loads(content or b"")
-    except ValueError:
-        return {}
-    return facts if isinstance(facts, dict) else {}
-
-
-def process_facts(pid: Any) -> dict[str, Any]:
-    """The machine (its boot and its container), and when the process began; None if there is no such process."""
-    try:
-        machine = Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
-    except OSError:
-        machine = socket.gethostname()
-    return {"machine": machine, "pid": pid, "begun": process_begun(pid)}
-
-
-def process_begun(pid: Any) -> str | None:
-    """When a process began, in ticks since the machine's start; None if there is no such process.
-
-    On a system without /proc it is "unknown" for every process that exists.
-    """
-    if not isinstance(pid, int) or pid <= 0:
-        return None
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if fields[0] in "ZX" else fields[19]  # a zombie counts as dead
-    except (OSError, IndexError):
-        pass
-    if Path("/proc/self/stat").exists():
-        return None
-    try:
-        os.kill(pid, 0)
-    except OSError:
-        return None
-    return "unknown"

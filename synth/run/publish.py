@@ -19,7 +19,7 @@ from synth.basics.progress import format_seconds
 from synth.checkpoint.file import parse_card
 from synth.executors.executor import Executor, Made
 from synth.making.make import Recipe
-from synth.methods.networks import class_list, parse_generator, read_generator
+from synth.methods.networks import LARGEST_GENERATOR, class_list, parse_generator, read_generator
 from synth.run.lock import LostLockError, is_lock
 from synth.run.uploads import Landed, Uploads
 from synth.shards.index import (
@@ -145,7 +145,7 @@ def first_difference(published: RunCard, wanted: RunCard) -> str:
 def is_intact(store: Store, entry: ShardEntry) -> bool:
     """Whether the shard is in the store with the size and the hash of its entry."""
     try:
-        return store.size(entry.name) == entry.size and sha256_of(store.read(entry.name)) == entry.sha256
+        return sha256_of(store.fetch(entry.name, entry.size, entry.sha256)) == entry.sha256
     except FileNotFoundError:
         return False
 
@@ -205,7 +205,7 @@ def trained(job: ShardJob, recipe: Recipe, execute: Executor) -> bytes:
 def stored_generator(store: Store, index: Index) -> bytes | None:
     """The run's generator; None if it is missing, or its hash is not the one in the index."""
     try:
-        data = store.read(GENERATOR) if index.generator_sha256 else b""
+        data = store.read(GENERATOR, LARGEST_GENERATOR) if index.generator_sha256 else b""
     except FileNotFoundError:
         return None
     return data if sha256_of(data) == index.generator_sha256 else None

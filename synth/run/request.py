@@ -10,6 +10,7 @@ from typing import Any
 from synth import methods
 from synth.basics.disk import sha256_of
 from synth.basics.errors import UsageError, UserError
+from synth.basics.regular_files import read_regular
 from synth.basics.versions import package_versions
 from synth.checkpoint.building import names_code
 from synth.checkpoint.card import ModelCard, check_classes
@@ -18,10 +19,10 @@ from synth.checkpoint.file import IMPORT_AGAIN, parse_card, parse_checkpoint, re
 from synth.executors.choose import Machines, refuse_options_without_ray
 from synth.making.gate import QualityGate
 from synth.making.make import Recipe
-from synth.methods.networks import read_generator
+from synth.methods.networks import LARGEST_GENERATOR, read_generator
 from synth.shards.index import RunCard
 from synth.shards.plan import Plan
-from synth.shards.samples import LARGEST_SHARD, PIXEL_MODES, largest_size
+from synth.shards.samples import END_OF_TAR, LARGEST_SHARD, PIXEL_MODES, largest_sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +107,7 @@ def check_request(request: Request) -> CheckedRequest:
     if request.resume and request.overwrite:
         raise UsageError("--resume and --overwrite exclude each other: choose one")
     refuse_options_without_ray(request.machines)
-    checkpoint = read_checkpoint(request.teacher)
+    checkpoint = read_checkpoint(request.teacher, request.trusted_architecture)
     teacher = parse_checkpoint(checkpoint, str(request.teacher), request.trusted_architecture)
     plan = plan_for(request, teacher.card)
     check_forward(teacher, f"name another --teacher than {request.teacher}, or {IMPORT_AGAIN}")
@@ -142,8 +143,8 @@ def plan_for(request: Request, card: ModelCard) -> Plan:
 
 def check_shard_size(plan: Plan, card: ModelCard) -> None:
     """Raise UsageError if a shard may become larger than readers accept. It could be neither read nor resumed."""
-    image = largest_size(1 + plan.blends, card.input_shape, card.num_classes)  # bytes, with its blends
-    fitting = LARGEST_SHARD // image
+    image = (1 + plan.blends) * largest_sample(card.input_shape, card.num_classes)  # bytes, with its blends
+    fitting = (LARGEST_SHARD - END_OF_TAR) // image
     if min(plan.shard_size, plan.images) > fitting:
         cure = f"give --shard-size {fitting} or less" if fitting else "give fewer --blends"
         raise UsageError(
@@ -167,7 +168,7 @@ def checked_student(request: Request, teacher: Classifier) -> bytes | None:
     """
     if request.student is None:
         return None
-    data = read_checkpoint(request.student)
+    data = read_checkpoint(request.student, request.trusted_architecture)
     student = parse_checkpoint(data, str(request.student), request.trusted_architecture)
     if student.card.input_shape != teacher.card.input_shape or student.card.num_classes != teacher.card.num_classes:
         raise UserError(
@@ -182,7 +183,7 @@ def checked_generator(request: Request, teacher: Classifier, student: bytes | No
     if request.generator is None:
         return None
     try:
-        data = request.generator.read_bytes()
+        data = read_regular(request.generator, LARGEST_GENERATOR)
     except OSError as error:
         raise UserError(f"cannot read the generator {request.generator}: {error.strerror or error}") from error
     digest = sha256_of(student) if student else None

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import fsspec
 
 from synth.basics.errors import UsageError, UserError
+from synth.basics.way_on import START_AGAIN
 
 T = TypeVar("T")
 
@@ -43,7 +44,8 @@ class BrokenTransferError(Exception):
 class Bucket:
     """The objects under one prefix."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, again: str = START_AGAIN) -> None:
+        self.again = again  # what a person does once the storage is there again
         self.uri = uri if uri.endswith("://") else uri.rstrip("/")
         self.scheme = uri.partition("://")[0]
         self.pause: Callable[[float], None] = time.sleep
@@ -87,8 +89,13 @@ class Bucket:
         objects = [info for info in listed if info["type"] == "file"]
         return {info["name"].rsplit("/", 1)[-1]: seconds_of(info) for info in objects}
 
-    def read(self, name: str) -> bytes:
-        """The content. Raises FileNotFoundError if there is no such object."""
+    def read(self, name: str, largest: int) -> bytes:
+        """The content of at most `largest` bytes. Raises FileNotFoundError if there is no such object."""
+        size = self.size(name)
+        if size > largest:
+            raise UserError(
+                f"{self.uri}/{name} has {size:,} bytes, more than the {largest:,} of such a file: remove it"
+            )
         return self.patiently(name, lambda: self.files.cat_file(self.path(name)))
 
     def fetch(self, name: str, size: int, sha256: str) -> bytes:
@@ -157,7 +164,7 @@ class Bucket:
         if info["size"] != len(data):
             return False
         md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        return str(info.get("ETag", "")).strip('"') == md5 or self.read(name) == data
+        return str(info.get("ETag", "")).strip('"') == md5 or self.read(name, len(data)) == data
 
     def info(self, name: str) -> dict[str, Any]:
         return self.patiently(name, lambda: self.files.info(self.path(name), **self.fresh()))
@@ -186,7 +193,7 @@ class Bucket:
                 if attempt == ATTEMPTS:
                     raise UserError(
                         f"{where}: the storage failed {ATTEMPTS} times ({type(error).__name__}: {str(error)[:160]}): "
-                        "check that it is up, and go on with --resume"
+                        f"check that it is up, and {self.again}"
                     ) from error
             self.pause(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, LONGEST_PAUSE)

@@ -16,18 +16,20 @@ from typing import Any
 
 from synth.basics.disk import sha256_of
 from synth.basics.errors import UserError
+from synth.basics.foreign_json import parse_object
 from synth.checkpoint.card import check_classifier, sha256_in
 from synth.checkpoint.wiring import Wiring, with_wiring
 from synth.shards.plan import Plan, ShardJob
 from synth.shards.read import DamagedShardError, decode_shard
-from synth.shards.samples import LARGEST_SHARD, PIXEL_MODES, Samples
+from synth.shards.samples import LARGEST_SHARD, PIXEL_MODES, Samples, largest_size
 from synth.shards.store import Store
 
 FORMAT_VERSION = 1
 INDEX, PART = "index.json", "index.part.json"
 GENERATOR = "generator.safetensors"
 SHARD_NAME = re.compile(r"shard-([0-9]{6,9})\.tar")
-LARGEST_INDEX = 2**30  # bytes, of the JSON
+CLASS = re.compile(r"[0-9]{1,6}")
+LARGEST_INDEX = 2**28  # bytes; some 25,000 shards of 1,000 classes, or a million of ten
 
 
 def shard_name(number: int) -> str:
@@ -155,9 +157,25 @@ class ShardEntry:
         if match is None:
             raise ValueError(f"shard url {str(raw['url'])[:80]!r} is not a file of the run")
         hashed = sha256_in(raw["sha256"], "a shard's")
-        counts = {int(c): int(n) for c, n in raw["class_counts"].items()}
-        again, missed = (None if raw.get(name) is None else int(raw[name]) for name in ("again", "missed"))
+        counts = {class_in(c): count_in(n, "a class count") for c, n in raw["class_counts"].items()}
+        again, missed = (
+            None if raw.get(name) is None else count_in(raw[name], f"'{name}'") for name in ("again", "missed")
+        )
         return cls(int(match[1]), int(raw["nsamples"]), int(raw["filesize"]), hashed, counts, again, missed)
+
+
+def class_in(raw: str) -> int:
+    """The class number that a count stands for. Raises ValueError if it is none."""
+    if not CLASS.fullmatch(raw):
+        raise ValueError(f"{raw[:20]!r} is not a class number")
+    return int(raw)
+
+
+def count_in(raw: object, whose: str) -> int:
+    """A count in an index from elsewhere. Raises ValueError if it is none, such as text of 4,300 digits."""
+    if type(raw) is not int or raw < 0:
+        raise ValueError(f"{whose} is not a count")
+    return raw
 
 
 @dataclass(frozen=True)
@@ -193,10 +211,11 @@ class Index:
     def parse(cls, data: bytes, name: str) -> Index:
         """The index in `data`. Raises UserError if it is not an index, or one of a newer format."""
         try:
-            raw = json.loads(data)
+            raw = parse_object(data)
             version = int(raw["format_version"])
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise UserError(f"{name} is not an index of 'synth generate': make the run again") from error
+        except (ValueError, KeyError, TypeError) as error:
+            why = f" ({str(error)[:80]})" if isinstance(error, ValueError) else ""
+            raise UserError(f"{name} is not an index of 'synth generate'{why}: make the run again") from error
         if version > FORMAT_VERSION:
             raise UserError(f"{name} has format version {version}, newer than {FORMAT_VERSION}: update this package")
         try:
@@ -204,14 +223,15 @@ class Index:
             listed = [ShardEntry.from_json(entry) for entry in raw["shardlist"]]
             complete = bool(raw["complete"])
             generator = sha256_in(raw["generator"]["sha256"], "its generator's") if "generator" in raw else None
-            check_entries(card.plan, listed, complete)
+            check_entries(card, listed, complete)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise UserError(f"{name} is damaged ({str(error)[:200]}): make the run again") from error
         return cls(card, {entry.number: entry for entry in listed}, complete, generator)
 
 
-def check_entries(plan: Plan, listed: list[ShardEntry], complete: bool) -> None:
-    """Raise ValueError if the listed shards are not those of the plan."""
+def check_entries(card: RunCard, listed: list[ShardEntry], complete: bool) -> None:
+    """Raise ValueError if the listed shards are not those of the plan, or larger than its samples can be."""
+    plan = card.plan
     numbers = [entry.number for entry in listed]
     if len(set(numbers)) != len(numbers):
         raise ValueError("a shard is listed twice")
@@ -220,17 +240,22 @@ def check_entries(plan: Plan, listed: list[ShardEntry], complete: bool) -> None:
     for entry in listed:
         if entry.number >= plan.shards:
             raise ValueError(f"{entry.name} is listed, but only {plan.shards} shards are planned")
-        if entry.samples != plan.samples_in(entry.number) or not 0 < entry.size <= LARGEST_SHARD:
-            raise ValueError(f"{entry.name} is listed with {entry.samples} samples and {entry.size} bytes")
+        if entry.samples != plan.samples_in(entry.number):
+            raise ValueError(
+                f"{entry.name} is listed with {entry.samples} samples, but {plan.samples_in(entry.number)} are planned"
+            )
+        largest = min(LARGEST_SHARD, largest_size(entry.samples, card.image_shape, card.num_classes))
+        if not 0 < entry.size <= largest:
+            raise ValueError(
+                f"{entry.name} is listed with {entry.size} bytes, but {entry.samples} samples take at most {largest}"
+            )
 
 
 def find_index(store: Store) -> Index | None:
     """The run's index, complete or growing; None if the store holds no run."""
     for name in (INDEX, PART, INDEX):  # the second time for a run that became complete meanwhile
         try:
-            if store.size(name) > LARGEST_INDEX:
-                raise UserError(f"{store}/{name} is too large for an index: make the run again")
-            return Index.parse(store.read(name), f"{store}/{name}")
+            return Index.parse(store.read(name, LARGEST_INDEX), f"{store}/{name}")
         except FileNotFoundError:
             continue
     return None
@@ -238,7 +263,7 @@ def find_index(store: Store) -> Index | None:
 
 def index_sha256(store: Store) -> str:
     """The sha256 of a complete run's index. Raises FileNotFoundError if the run is not complete."""
-    return sha256_of(store.read(INDEX))
+    return sha256_of(store.read(INDEX, LARGEST_INDEX))
 
 
 def read_index(store: Store) -> Index:

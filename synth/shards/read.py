@@ -9,12 +9,9 @@ elsewhere may be hostile.
 from __future__ import annotations
 
 import io
-import json
 import math
 import re
-import struct
 import tarfile
-import warnings
 from collections.abc import Iterator
 from functools import lru_cache
 from tokenize import TokenError
@@ -24,19 +21,16 @@ import numpy as np
 from PIL import Image
 
 from synth.basics.errors import UserError
+from synth.basics.foreign_json import parse_object
+from synth.basics.image_files import UnreadableImageError, decode_image
+from synth.basics.settings import require
 from synth.shards.plan import LARGEST_RUN
 from synth.shards.samples import LARGEST_MEMBER, LARGEST_NUMBER, LARGEST_SHARD, PIXEL_MODES, Samples
 from synth.shards.write import npy_header
 
 MEMBER_NAME = re.compile(r"([0-9]{9})\.(cls|json|logits\.npy|png)")
+LARGEST_RECORD = 65536  # bytes
 MEMBERS = ("cls", "json", "logits.npy", "png")
-# What Pillow raises for a damaged file, depending on its version and the format.
-UNREADABLE = (
-    *(OSError, SyntaxError, ValueError, LookupError, TypeError, OverflowError),
-    *(struct.error, Image.DecompressionBombError),
-)
-# Pillow warns of large images. We compare an image's size with the index before a pixel is decoded.
-warnings.filterwarnings("ignore", module="PIL")
 
 
 class DamagedShardError(UserError):
@@ -145,11 +139,10 @@ def decode_label(content: bytes, where: str, num_classes: int) -> int:
 
 def decode_record(content: bytes, where: str, num_classes: int) -> dict[str, Any]:
     try:
-        record = json.loads(content) if len(content) <= 65536 else None
-    except (ValueError, RecursionError):
-        record = None
-    if not isinstance(record, dict):
-        raise DamagedShardError(f"{where}: its json is not one small object")
+        require(len(content) <= LARGEST_RECORD, f"it has {len(content):,} bytes")
+        record = parse_object(content)
+    except ValueError as error:
+        raise DamagedShardError(f"{where}: its json is not one small object ({str(error)[:80]})") from error
     for name in ("confidence", "entropy"):
         value = record.get(name)
         if not isinstance(value, float | int) or not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
@@ -196,14 +189,16 @@ def finite(logits: np.ndarray, where: str) -> np.ndarray:
 
 def decode_png(content: bytes, where: str, image_shape: tuple[int, int, int]) -> np.ndarray:
     channels, height, width = image_shape
+
+    def check(image: Image.Image) -> None:
+        if image.size != (width, height) or image.mode != PIXEL_MODES[channels]:
+            raise DamagedShardError(
+                f"{where}: its PNG is {image.size[0]}x{image.size[1]} {image.mode}, "
+                f"expected {width}x{height} {PIXEL_MODES[channels]}"
+            )
+
     try:
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-            if image.size != (width, height) or image.mode != PIXEL_MODES[channels]:
-                raise DamagedShardError(
-                    f"{where}: its PNG is {image.size[0]}x{image.size[1]} {image.mode}, "
-                    f"expected {width}x{height} {PIXEL_MODES[channels]}"
-                )
-            pixels = np.asarray(image)
-    except UNREADABLE as error:
-        raise DamagedShardError(f"{where}: its PNG cannot be decoded ({str(error)[:80]})") from error
+        pixels = np.asarray(decode_image(content, ("PNG",), check))
+    except UnreadableImageError as error:
+        raise DamagedShardError(f"{where}: its PNG cannot be decoded ({error})") from error
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)

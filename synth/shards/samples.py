@@ -10,6 +10,7 @@ import numpy as np
 
 LARGEST_MEMBER = 64 * 2**20  # bytes
 LARGEST_SHARD = 8 * 2**30  # bytes, as a file and decoded
+END_OF_TAR = 12 * 2**10  # bytes of a shard at most after its last sample: two empty blocks, and a record's padding
 SAMPLE_OVERHEAD = 8 * 2**10  # bytes of a sample at most beside pixels and logits: headers, padding, json
 LARGEST_NUMBER = 1e300  # in a sample's json; a comparison with it excludes NaN too
 PIXEL_MODES = {1: "L", 3: "RGB"}
@@ -41,8 +42,13 @@ class Samples:
 
 
 def largest_size(samples: int, image_shape: tuple[int, int, int], num_classes: int) -> int:
-    """An upper bound of a shard's bytes, as a file and decoded. The worst case is pixels of noise, which grow a little
-    as PNG.
+    """An upper bound of a shard's bytes, as a file and decoded."""
+    return samples * largest_sample(image_shape, num_classes) + END_OF_TAR
+
+
+def largest_sample(image_shape: tuple[int, int, int], num_classes: int) -> int:
+    """An upper bound of a sample's bytes, in its shard and decoded. The worst case is pixels of noise, which grow a
+    little as PNG.
     """
     pixels = math.prod(image_shape)
-    return samples * (pixels + pixels // 100 + 4 * num_classes + SAMPLE_OVERHEAD)
+    return pixels + pixels // 100 + 4 * num_classes + SAMPLE_OVERHEAD

@@ -9,9 +9,10 @@ from typing import Protocol
 
 from synth.basics.disk import create_folder, one_line_os_errors, remove_temporaries, write_file, write_new_file
 from synth.basics.errors import UsageError
+from synth.basics.regular_files import read_regular
+from synth.basics.way_on import START_AGAIN
 
 REMOTE = ("s3", "gs", "gcs", "memory")  # opened by fsspec; memory is for tests
-AGAIN = "go on with --resume"  # the cure once a full disk has space
 
 
 class Store(Protocol):
@@ -23,7 +24,9 @@ class Store(Protocol):
     def modified(self) -> dict[str, float]:
         """Every name with the time of its last write, in seconds since the epoch, by one listing."""
 
-    def read(self, name: str) -> bytes: ...
+    def read(self, name: str, largest: int) -> bytes:
+        """The content of at most `largest` bytes. Raises UserError for a larger one: it may be hostile, or sparse."""
+
     def fetch(self, name: str, size: int, sha256: str) -> bytes:
         """The content of a name that is written only once, such as a shard's. The caller checks the hash.
 
@@ -37,10 +40,13 @@ class Store(Protocol):
 
 
 class Folder:
-    """A folder of files on a local or mounted disk."""
+    """A folder of files on a local or mounted disk.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    `again` is what a person does once the cause of an error is gone, such as a full disk.
+    """
+
+    def __init__(self, path: Path, again: str = START_AGAIN) -> None:
+        self.path, self.again = path, again
 
     def __str__(self) -> str:
         return str(self.path)
@@ -69,24 +75,24 @@ class Folder:
                 times[name] = (self.path / name).stat().st_mtime
         return times
 
-    def read(self, name: str) -> bytes:
-        """The content. Raises FileNotFoundError if there is no such file."""
+    def read(self, name: str, largest: int) -> bytes:
+        """The content of a regular file of at most `largest` bytes. Raises FileNotFoundError if there is no file."""
         with one_line_os_errors(self.path / name):
-            return (self.path / name).read_bytes()
+            return read_regular(self.path / name, largest)
 
     def fetch(self, name: str, size: int, sha256: str) -> bytes:
         """The file; empty bytes if it has another size. Raises FileNotFoundError if there is no such file."""
-        return self.read(name) if self.size(name) == size else b""
+        return self.read(name, size) if self.size(name) == size else b""
 
     def write(self, name: str, data: bytes) -> None:
-        write_file(self.path / name, data, AGAIN)
+        write_file(self.path / name, data, self.again)
 
     def write_new(self, name: str, data: bytes) -> bool:
         """Write the file unless there is one, and return whether it was written: of several writers one succeeds."""
-        return write_new_file(self.path / name, data, AGAIN)
+        return write_new_file(self.path / name, data, self.again)
 
     def remove(self, name: str) -> None:
-        with one_line_os_errors(self.path / name):
+        with one_line_os_errors(self.path / name, writing=True, again=self.again):
             (self.path / name).unlink(missing_ok=True)
 
     def remove_temporaries(self) -> None:
@@ -94,17 +100,20 @@ class Folder:
         remove_temporaries(self.path)
 
 
-def open_store(uri: str) -> Store:
-    """The store that a URI names: a path, file:// with an absolute path, or object storage such as s3://bucket/run."""
+def open_store(uri: str, again: str = START_AGAIN) -> Store:
+    """The store that a URI names: a path, file:// with an absolute path, or object storage such as s3://bucket/run.
+
+    `again` is what a person does once the cause of an error is gone, such as storage that is down.
+    """
     scheme, separator, rest = uri.partition("://")
     if not separator:
-        return Folder(Path(uri))
+        return Folder(Path(uri), again)
     if scheme == "file":
         if not rest.startswith("/"):
             raise UsageError(f"'{uri}' is not a folder: give a path or file:///absolute/path")
-        return Folder(Path(rest))
-    if scheme in REMOTE:
+        return Folder(Path(rest), again)
+    if scheme in REMOTE and uri.isprintable():
         from synth.shards.bucket import Bucket
 
-        return Bucket(uri)
-    raise UsageError(f"'{uri}' is not a place for a run: give a folder, s3://BUCKET/RUN or gs://BUCKET/RUN")
+        return Bucket(uri, again)
+    raise UsageError(f"{uri!r} is not a place for a run: give a folder, s3://BUCKET/RUN or gs://BUCKET/RUN")

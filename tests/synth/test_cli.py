@@ -230,7 +230,7 @@ def test_a_full_disk_is_one_line_with_the_cure(
     monkeypatch.setattr(os, "fsync", full)
     command = ["generate", "--address", "none", *generate_options(recipe, PLAN), "--teacher", tiny_teacher_path]
     code, line = one_line(*run(*command, "--out", tmp_path / "run"))
-    assert (code, "the disk is full: free some space and go on with --resume" in line) == (1, True)
+    assert (code, "the disk is full: free some space and go on with the same command and --resume" in line) == (1, True)
 
 
 def test_an_executor_hears_whether_shards_are_there_already(

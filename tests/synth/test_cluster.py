@@ -1,20 +1,20 @@
 """The executor on Ray. One Ray with two workers serves the whole file."""
 
-import configparser
 import dataclasses
 import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.request import urlopen
 
 import pytest
-from packaging.specifiers import SpecifierSet
 
 from synth.basics.errors import UsageError, UserError
 from synth.checkpoint.batch_norm import batch_norm_layers
@@ -26,19 +26,19 @@ from synth.run.publish import verify
 from synth.shards.index import GENERATOR, read_index
 from synth.shards.plan import Plan, ShardJob
 from synth.shards.store import Folder
-from tests.faults import wait_until
-from tests.runs import digests, generate_options, make_run, recipe_for, synth_command
+from tests.faults import put_hostile_modules, wait_until
+from tests.runs import QUICKEST, digests, digits_card, generate_options, make_run, recipe_for, synth_command
 from tests.synth.test_methods import QUICK_SETTINGS
 
 ray = pytest.importorskip("ray")
 
 from synth.executors import ray as cluster  # noqa: E402
 from synth.executors.dispatch import FailedJobError, LostWorkerError  # noqa: E402
+from synth.executors.head import host_and_port  # noqa: E402
 from synth.executors.ray import (  # noqa: E402
     RayBackend,
     Workers,
     connected,
-    host_and_port,
     last_line,
     on_ray,
     workers_that_fit,
@@ -102,6 +102,43 @@ def test_a_generator_is_trained_once_and_shipped_to_every_worker(
     make_run(tmp_path / "two", recipe, PLAN, on_ray(Workers(count=2)))
     assert GENERATOR in digests(tmp_path / "two")
     assert digests(tmp_path / "two") == digests(tmp_path / "one")
+
+
+def test_a_worker_searches_the_path_of_its_own_python_only(
+    ray_here: str, recipe: Recipe, task: Callable[[Task], None]
+) -> None:
+    def path(job: ShardJob, recipe: Recipe) -> JobResult:
+        return JobResult("\n".join(sys.path).encode())
+
+    task(path)
+    made = next(on_ray(Workers(count=1))(PLAN.jobs(), recipe))
+    assert made.data is not None
+    searched = {Path(folder).resolve() for folder in made.data.decode().splitlines()}
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    drivers = {Path.cwd(), Path.home(), Path(sys.argv[0]).parent} - {Path(folder) for folder in given if folder}
+    assert searched
+    assert not searched & {folder.resolve() for folder in drivers}
+
+
+OWN = """
+import torch
+def build(channels, classes):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(channels * 28 * 28, classes))
+"""
+
+
+def test_a_worker_finds_the_users_own_architecture_in_the_drivers_working_folder(
+    ray_here: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After all other places, and although the worker works in another folder."""
+    (tmp_path / "net_of_the_user.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    architecture = "net_of_the_user:build"
+    card = digits_card(architecture=architecture, width=1.0)
+    recipe = recipe_for(Classifier.untrained(card, 0), dataclasses.replace(QUICKEST, bn=0.0))
+    recipe = dataclasses.replace(recipe, trusted_architecture=architecture)
+    made = next(on_ray(Workers(count=1))(PLAN.jobs(), recipe))
+    assert made.data is not None, made.error
 
 
 def test_a_killed_worker_loses_no_sample(
@@ -254,29 +291,6 @@ def test_the_metrics_count_each_attempt_by_its_outcome(
     wait_until(lambda: counts() == expected, f"the counts {dict(expected)}, not {dict(counts())}")
 
 
-def test_a_ray_without_the_parts_that_a_private_one_needs_is_refused_in_one_line(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from ray._private import ray_constants
-
-    monkeypatch.delattr(ray_constants, "ENABLE_RAY_CLUSTER")
-    before = dict(os.environ)
-    with pytest.raises(UserError) as caught:
-        cluster.start_local(Workers(count=1))
-    assert str(caught.value).startswith(f"Ray {ray.__version__} cannot be used here (")
-    assert str(caught.value).endswith(
-        ": pip install 'ray[default]>=2.60,<3', or use --address none to work without Ray"
-    )
-    assert dict(os.environ) == before
-
-
-def test_the_versions_of_ray_that_are_installed_are_those_of_the_error() -> None:
-    extras = configparser.ConfigParser()
-    extras.read(Path(__file__).parents[2] / "setup.cfg")
-    assert f"ray[default]{cluster.VERSIONS}" in extras["options.extras_require"]["cluster"].split()
-    assert SpecifierSet(cluster.VERSIONS).contains(ray.__version__)
-
-
 @pytest.mark.parametrize("count", [None, 8])
 def test_the_run_waits_for_a_cluster_that_is_starting(monkeypatch: pytest.MonkeyPatch, count: int | None) -> None:
     nodes, said = [HEAD], []
@@ -317,16 +331,36 @@ def test_the_command_joins_the_ray_of_the_environment_and_reports_a_failure_in_o
     save_checkpoint(teacher, tmp_path / "nan.safetensors")
     address = ray.get_runtime_context().gcs_address
     paths = ["--out", tmp_path / "run", "--teacher", tmp_path / "nan.safetensors"]
+    (tmp_path / "numpy.py").write_text("raise RuntimeError('a module of the working folder was imported')")
     command = synth_command("generate", *generate_options(recipe, PLAN), *paths)
-    done = subprocess.run(command, env={**os.environ, "RAY_ADDRESS": address}, capture_output=True, text=True)
+    environment = {**os.environ, "RAY_ADDRESS": address}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     announced, error = done.stderr.splitlines()
     assert (done.returncode, done.stdout) == (1, "")
     assert f"on Ray at {address} (cpu)" in announced
     assert error.startswith("error: the synthesis diverged")
 
 
+def test_a_second_command_starts_a_ray_of_its_own_which_imports_nothing_from_the_working_folder(
+    ray_here: str, tmp_path: Path, tiny_teacher_path: Path
+) -> None:
+    """With the default --address, although the first command's private Ray runs on the same machine."""
+    marks = put_hostile_modules(tmp_path)
+    command = synth_command("generate", "--per-class=1", "--steps=1", "--teacher", tiny_teacher_path, "--blends=0")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    # A folder of its own, because a `ray start` of this machine would be used; a short one, because sockets lie in it.
+    with TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as environment["RAY_TMPDIR"]:
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert re.fullmatch(r"10 images of 10 classes in 1 shard, on a new local Ray with \d+ workers? \(cpu\)", lines[0])
+    assert [line for line in lines[1:] if "samples" not in line] == []
+    assert list(marks.iterdir()) == []
+
+
 @pytest.mark.parametrize(
-    "address", ["nonsense", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:99999", "ray://", ":6379", "http://x"]
+    "address",
+    ["nonsense", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:99999", "ray://", ":6379", "http://x", "[::1", "x\n:1"],
 )
 def test_a_malformed_address_is_refused_with_the_forms_that_work(address: str) -> None:
     with pytest.raises(UsageError, match="is not a Ray address: give auto, local, none, HOST:PORT or ray://HOST:PORT"):

@@ -1,6 +1,7 @@
 """`--config FILE` starts a command from the settings that an earlier one wrote."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +49,9 @@ def test_a_run_is_generated_again_from_its_index(run: Run, tiny_teacher_path: Pa
             "has the setting stepz, but synth generate has no option --stepz",
         ),
         (lambda path: path.write_text(json.dumps({"steps": "many"})), "'many' is not a valid integer"),
+        (lambda path: path.write_text(json.dumps({"steps": [[1]]})), "has '[[1]]' for steps, which is no value"),
+        (lambda path: path.write_text(json.dumps({"run": {"settings": 5}})), "is not as a command writes it"),
+        (lambda path: os.mkfifo(path), "it is a pipe, not a file"),
         (lambda path: path.write_text(json.dumps({"command": "gkt"})), "was written by 'gkt', not by 'generate'"),
     ],
 )

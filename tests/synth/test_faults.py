@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from synth.basics.way_on import WayOn
 from synth.checkpoint.classifier import Classifier
 from synth.executors.executor import in_process
 from synth.run.lock import LOCK, locked
@@ -90,10 +91,10 @@ def test_a_run_ended_by_sigterm_can_be_resumed(tiny_teacher_path: Path, tmp_path
 
 def test_a_second_driver_is_refused_and_the_first_goes_on(tiny_teacher_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    with locked(Folder(out), lambda line: None) as first:
+    with locked(Folder(out), WayOn(command="synth generate"), lambda line: None) as first:
         for option in ("--resume", "--overwrite"):
             said = finish(generate(tiny_teacher_path, out, "--address", "none", option), 1)
-            assert f"another 'synth generate' (process {os.getpid()} on " in said
+            assert f"'synth generate' (process {os.getpid()} on " in said
         first.check()
         assert Folder(out).names() == {LOCK}
 
@@ -108,7 +109,7 @@ def test_a_full_disk_is_named_and_the_run_can_be_resumed_with_more_space(
         pytest.skip("a small disk cannot be mounted here: that needs root")
     try:
         said = finish(generate(tiny_teacher_path, disk / "run", "--address", "none", "--per-class", "40"), 1)
-        assert "the disk is full: free some space and go on with --resume" in said
+        assert "the disk is full: free some space and go on with the same command and --resume" in said
         assert_nothing_false(disk / "run")
         published = len(shards(Folder(disk / "run")))
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)

@@ -296,7 +296,8 @@ def test_a_record_that_is_not_one_small_object_with_numbers_is_refused(record: b
 @pytest.mark.parametrize("value", [10**9, -1, 10**30, "1", 1.5, None, [0]], ids=repr)
 def test_a_blends_partner_out_of_range_is_refused(field: str, value: object) -> None:
     record = json.dumps({"confidence": 1, "entropy": 0, field: value})
-    assert f"its {field} is not within 0 and" in refused(shard_with(json=record.encode()))
+    message = refused(shard_with(json=record.encode()))
+    assert f"its {field} is not within 0 and" in message or "more than 20 digits" in message
 
 
 def test_a_shard_whose_images_would_not_fit_in_memory_is_refused_before_decoding() -> None:

@@ -125,7 +125,7 @@ def test_a_lost_generator_is_trained_again_and_a_foreign_one_refused(tmp_path: P
 def test_a_given_generator_replaces_the_training(tmp_path: Path, tiny_teacher: Classifier, name: str) -> None:
     recipe = dataclasses.replace(recipe_for(tiny_teacher, QUICK_SETTINGS[name]), method=name)
     trained, _ = make_run(tmp_path / "trained", recipe, PLAN)
-    given = dataclasses.replace(recipe, generator=trained.read(GENERATOR))
+    given = dataclasses.replace(recipe, generator=trained.read(GENERATOR, 2**20))
     make_run(tmp_path / "given", given, PLAN)
     assert digests(tmp_path / "given") == digests(tmp_path / "trained")
 
@@ -137,7 +137,7 @@ def test_the_generator_of_a_run_cannot_draw_a_class_that_the_run_leaves_out(
     recipe = dataclasses.replace(recipe_for(tiny_teacher, QUICK_SETTINGS[name]), method=name.partition("-")[0])
     plan = dataclasses.replace(PLAN, classes=(7, 1))
     store, _ = make_run(tmp_path / "run", recipe, plan)
-    network = parse_generator(store.read(GENERATOR), "g")
+    network = parse_generator(store.read(GENERATOR, 2**20), "g")
     assert network.card.classes == (1, 7)
     _, labels = draw(network, 20, seeded())
     assert labels.bincount(minlength=10).tolist() == [0, 10, 0, 0, 0, 0, 0, 10, 0, 0]
@@ -161,10 +161,10 @@ def test_a_generator_of_other_classes_than_the_runs_is_refused(tmp_path: Path, t
         (of_few, PLAN, "draws the classes 1, 7 and this run makes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"),
     ):
         with pytest.raises(UserError, match=f"{words}: leave out --generator to train one"):
-            make_run(tmp_path / "run", dataclasses.replace(recipe, generator=given.read(GENERATOR)), plan)
+            make_run(tmp_path / "run", dataclasses.replace(recipe, generator=given.read(GENERATOR, 2**20)), plan)
         shutil.rmtree(tmp_path / "run")
     # As a run that was made before generators knew their classes.
-    of_few.write(GENERATOR, of_all.read(GENERATOR))
+    of_few.write(GENERATOR, of_all.read(GENERATOR, 2**20))
     of_few.write(INDEX, dataclasses.replace(index, generator_sha256=digests(of_all.path)[GENERATOR]).to_bytes())
     assert verify(of_few)[1] == [
         f"{of_few}/{GENERATOR} can draw the classes 0, 2, 3, 4, 5, 6, 8, 9, which the run leaves out: make the run "

@@ -56,25 +56,28 @@ def test_every_store_keeps_the_same_contract(store: Store) -> None:
     store.write("a", b"one")
     store.write("a", b"second")
     assert store.names() == {"a"}
-    assert (store.size("a"), store.read("a")) == (6, b"second")
+    assert (store.size("a"), store.read("a", 2**20)) == (6, b"second")
     assert store.modified().keys() == {"a"}
     assert store.modified()["a"] == pytest.approx(time.time(), abs=600)
     assert store.write_new("b", b"first") is True
     assert store.write_new("b", b"later") is False
-    assert store.read("b") == b"first"
+    assert store.read("b", 2**20) == b"first"
     store.remove("a")
     store.remove("a")
     assert store.names() == {"b"}
-    for call in (store.size, store.read):
-        with pytest.raises(FileNotFoundError):
-            call("a")
+    with pytest.raises(FileNotFoundError):
+        store.size("a")
+    with pytest.raises(FileNotFoundError):
+        store.read("a", 2**20)
+    with pytest.raises(UserError, match=r"larger than|more than the 4"):
+        store.read("b", 4)
 
 
 def test_a_run_has_the_same_bytes_in_every_store(store: Store, tiny_teacher: Classifier, tmp_path: Path) -> None:
     run_in(store, tiny_teacher)
     run_in(Folder(tmp_path / "here"), tiny_teacher)
     local = digests(tmp_path / "here")
-    assert {name: hashlib.sha256(store.read(name)).hexdigest() for name in store.names()} == local
+    assert {name: hashlib.sha256(store.read(name, 2**20)).hexdigest() for name in store.names()} == local
     assert verify(store)[1] == []
     assert len(load_complete(store, {})) == PLAN.samples
 
@@ -99,13 +102,13 @@ def test_slow_storage_is_waited_for(s3_port: int, monkeypatch: pytest.MonkeyPatc
     with FaultyProxy(s3_port, lambda call: "slow") as proxy:
         bucket = through(proxy, monkeypatch)
         bucket.write("a", b"content")
-        assert bucket.read("a") == b"content"
+        assert bucket.read("a", 2**20) == b"content"
 
 
 def test_storage_that_stays_down_is_an_error_of_one_line(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with FaultyProxy(s3_port, lambda call: "unavailable") as proxy:
         bucket = through(proxy, monkeypatch)
-        with pytest.raises(UserError, match=rf"failed {ATTEMPTS} times .* go on with --resume"):
+        with pytest.raises(UserError, match=rf"failed {ATTEMPTS} times .* start the same command again"):
             bucket.write("a", b"content")
 
 
@@ -141,7 +144,7 @@ def test_an_upload_that_arrives_damaged_is_sent_again(s3_port: int, monkeypatch:
 
     monkeypatch.setattr(bucket.files, "pipe_file", damaging)
     bucket.write("a", b"content")
-    assert (len(sent), bucket.read("a")) == (3, b"content")
+    assert (len(sent), bucket.read("a", 2**20)) == (3, b"content")
 
 
 def test_a_byte_flipped_on_the_way_is_never_trained_on(

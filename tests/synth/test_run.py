@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from synth.basics.errors import UsageError, UserError
+from synth.basics.way_on import WayOn
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import save_checkpoint
 from synth.executors.executor import Executor, Made, in_process
@@ -121,7 +122,7 @@ def test_a_driver_killed_midway_resumes_to_the_same_bytes(
 
 
 KILLED_DRIVER = """
-import os, signal, sys, torch
+import os, signal, stat, sys, torch
 from pathlib import Path
 from synth.shards.plan import Plan
 from synth.shards.store import Folder
@@ -131,7 +132,7 @@ torch.set_num_threads(1)
 folder = Path(sys.argv[1])
 flush, flushed = os.fsync, []
 def fsync(descriptor):
-    flushed.append(descriptor)
+    flushed.extend([descriptor] * stat.S_ISREG(os.fstat(descriptor).st_mode))  # folders do not count
     if len(flushed) == 5:  # index, shard 0, index, shard 1 and now, before its name, shard 2
         os.kill(os.getpid(), signal.SIGKILL)
     flush(descriptor)
@@ -142,7 +143,7 @@ make_run(folder / "run", recipe_for(load_checkpoint(folder / "t.safetensors")), 
 
 def test_resume_makes_only_what_is_missing_or_damaged(run: Folder, reference: Path, recipe: Recipe) -> None:
     run.remove(shard_name(1))
-    run.write(shard_name(3), b"!" + run.read(shard_name(3))[1:])
+    run.write(shard_name(3), b"!" + run.read(shard_name(3), 2**20)[1:])
     made: list[int] = []
     make_run(run.path, recipe, PLAN, recording(made), resume=True)
     assert made == [1, 3]
@@ -150,7 +151,7 @@ def test_resume_makes_only_what_is_missing_or_damaged(run: Folder, reference: Pa
 
 
 def test_resume_of_a_complete_run_tidies_up_what_a_kill_left(run: Folder, reference: Path, recipe: Recipe) -> None:
-    run.write(PART, run.read(INDEX))  # killed between its last two steps
+    run.write(PART, run.read(INDEX, 2**20))  # killed between its last two steps
     (run.path / ".shard-000001.tar.1.tmp").write_bytes(b"rest")
     assert open_run(run, card_for(recipe, PLAN), resume=True, overwrite=False).complete
     assert digests(run.path) == digests(reference)
@@ -307,7 +308,7 @@ def test_a_driver_whose_run_was_taken_over_writes_nothing_more(
     tmp_path: Path, recipe: Recipe, interrupted: bool
 ) -> None:
     store = Folder(tmp_path / "run")
-    lock = Lock(store)
+    lock = Lock(store, WayOn(command="synth generate"))
     index = open_run(store, card_for(recipe, PLAN), resume=False, overwrite=False)
     others: dict[str, str] = {}
 
@@ -319,7 +320,7 @@ def test_a_driver_whose_run_was_taken_over_writes_nothing_more(
                 for name in store.names():
                     store.write(name, b"the other driver's")
                 others.update(digests(store.path))
-                lock.lost = True
+                lock.lost = "another has it"
                 if interrupted:
                     raise KeyboardInterrupt
             yield made
@@ -342,7 +343,7 @@ def test_a_full_disk_ends_the_run_with_the_cure_and_keeps_the_published_shards(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fill)
-        with pytest.raises(UserError, match="the disk is full: free some space and go on with --resume"):
+        with pytest.raises(UserError, match="the disk is full: free some space and start the same command again"):
             make_run(tmp_path / "run", recipe, PLAN)
     published = digests(tmp_path / "run")
     assert 0 < len(published) < 5
@@ -398,7 +399,7 @@ def test_the_drivers_memory_does_not_grow_with_the_images(tmp_path: Path, recipe
 
 def test_verify_finds_a_flipped_byte_a_missing_shard_and_wrong_counts(run: Folder) -> None:
     index = read_index(run)
-    data = bytearray(run.read(shard_name(0)))
+    data = bytearray(run.read(shard_name(0), 2**20))
     data[len(data) // 2] ^= 1
     run.write(shard_name(0), bytes(data))
     run.remove(shard_name(1))

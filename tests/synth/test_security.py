@@ -26,7 +26,7 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
 LOCAL = """
 import os
 from pathlib import Path
-from synth.executors import ray as cluster
+from synth.executors import head, ray as cluster
 from tests.faults import children
 def listening():
     "The addresses that this process and its children listen on, as the kernel writes them."
@@ -46,7 +46,7 @@ with cluster.connected("local", cluster.Workers(count=1)):
     import ray
     token, gcs = os.environ["RAY_AUTH_TOKEN"], ray.get_runtime_context().gcs_address
     print("listening", *sorted(set(listening())))
-    print("open", cluster.lets_anybody_in(gcs))
+    print("open", head.lets_anybody_in(gcs))
 print("clean", all(before.get(n) == os.environ.get(n) for n in cluster.AUTHENTICATION))
 """
 

@@ -38,9 +38,10 @@ def test_samples_survive_the_round_trip(shape: tuple[int, int, int]) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 28, 28), (3, 64, 64)])
-def test_a_shard_of_noise_stays_below_the_upper_bound(shape: tuple[int, int, int]) -> None:
-    samples = some_samples(50, shape)
-    assert len(encode_shard([samples])) <= largest_size(50, shape, CLASSES)
+@pytest.mark.parametrize("count", [1, 2, 3, 50])
+def test_a_shard_of_noise_stays_below_the_upper_bound(shape: tuple[int, int, int], count: int) -> None:
+    samples = some_samples(count, shape)
+    assert len(encode_shard([samples])) <= largest_size(count, shape, CLASSES)
 
 
 def test_equal_samples_give_equal_bytes_without_time_or_owner() -> None:

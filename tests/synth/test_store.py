@@ -18,12 +18,12 @@ def test_what_is_written_is_read_back_and_replaced_and_removed(tmp_path: Path) -
     store.create()
     store.write("x", b"one")
     store.write("x", b"three")
-    assert (store.read("x"), store.size("x"), store.names()) == (b"three", 5, {"x"})
+    assert (store.read("x", 2**20), store.size("x"), store.names()) == (b"three", 5, {"x"})
     assert store.modified()["x"] > 0
     store.remove("x")
     store.remove("x")
     with pytest.raises(FileNotFoundError):
-        store.read("x")
+        store.read("x", 2**20)
     with pytest.raises(FileNotFoundError):
         store.size("x")
 
@@ -32,7 +32,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeyp
     store = Folder(tmp_path)
     store.write("x", b"old")
     monkeypatch.setattr(os, "fsync", disk_full)
-    with pytest.raises(UserError, match="the disk is full: free some space and go on with --resume"):
+    with pytest.raises(UserError, match="the disk is full: free some space and start the same command again"):
         store.write("x", b"new and longer")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"x": b"old"}
 
@@ -50,7 +50,7 @@ def test_a_writer_killed_midway_leaves_the_old_file_and_a_temporary_one_that_can
         "Folder(Path(sys.argv[1])).write('x', b'new')"
     )
     assert subprocess.run([sys.executable, "-c", script, str(tmp_path)]).returncode == -signal.SIGKILL
-    assert store.read("x") == b"old"
+    assert store.read("x", 2**20) == b"old"
     assert store.names() == {"x"}
     assert len(list(tmp_path.iterdir())) == 2
     store.remove_temporaries()
@@ -75,7 +75,7 @@ def test_a_removed_folder_is_an_error_of_one_line(tmp_path: Path) -> None:
 def test_of_two_writers_of_a_new_file_one_succeeds(tmp_path: Path) -> None:
     assert Folder(tmp_path).write_new("lock", b"first")
     assert not Folder(tmp_path).write_new("lock", b"second")
-    assert Folder(tmp_path).read("lock") == b"first"
+    assert Folder(tmp_path).read("lock", 2**20) == b"first"
 
 
 @pytest.mark.parametrize("answer", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS])
@@ -118,6 +118,10 @@ def test_a_new_file_on_a_full_disk_is_refused(tmp_path: Path, monkeypatch: pytes
 def test_a_name_that_the_system_refuses_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="File name too long"):
         Folder(tmp_path / ("a" * 300)).size("x")
+    folder = Folder(tmp_path / "a\0b")
+    for call in (folder.names, folder.create, lambda: folder.read("x", 1), lambda: folder.write("x", b"")):
+        with pytest.raises(UserError, match="no file can have this name"):
+            call()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -132,7 +136,7 @@ def test_a_store_is_a_path_or_a_file_uri(tmp_path: Path) -> None:
     assert open_store(f"file://{tmp_path}").path == tmp_path
     with pytest.raises(UsageError, match="is not a folder: give a path or file:///absolute/path"):
         open_store("file://relative")
-    for uri in ("pipe:cat x://y", "http://host/x"):
+    for uri in ("pipe:cat x://y", "http://host/x", "s3://a\0b/run", "s3://a\x1b[2J/run"):
         with pytest.raises(
             UsageError, match="is not a place for a run: give a folder, s3://BUCKET/RUN or gs://BUCKET/RUN"
         ):

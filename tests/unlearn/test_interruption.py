@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from synth.basics.errors import UserError
+from synth.basics.way_on import WayOn
 from unlearn.methods.distill import LOOP as DISTILL_LOOP
 from unlearn.methods.distill import DistillSettings
 from unlearn.methods.gkt import GKTSettings
@@ -25,6 +26,7 @@ from unlearn.settings import LoopSettings
 GKT = GKTSettings(rounds=120, student_steps=1, batch_size=8, z=8, channels=2, attention=0.0, mask=True, gate=1.0)
 DISTILL = DistillSettings(steps=500, batch_size=8)
 LOOP = LoopSettings(every=5, patience=1000)
+WAY_ON = WayOn(command="unlearn gkt")
 
 
 def interrupted(arguments: list[object], out: Path, lines: int = 3) -> subprocess.CompletedProcess[str]:
@@ -43,7 +45,8 @@ def interrupted(arguments: list[object], out: Path, lines: int = 3) -> subproces
 
 def check_interruption(done: subprocess.CompletedProcess[str], out: Path) -> None:
     assert done.returncode == 130, done.stderr
-    assert f"error: interrupted: go on from the last check in {out} with the same command and --resume" in done.stderr
+    kept = f"error: interrupted: the run in {out} is kept up to its last check"
+    assert f"{kept}; go on with the same command and --resume" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (out / PROVENANCE).exists()
 
@@ -104,11 +107,11 @@ def test_distill_that_was_interrupted_after_its_last_step_still_counts_its_sampl
 def test_damaged_settings_are_an_error_of_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / SETTINGS).write_bytes(content)
     with pytest.raises(UserError, match=r"settings\.json is damaged: start the run again with --overwrite"):
-        RunFolder(tmp_path).check({"method": "gkt"}, resume=True)
+        RunFolder(tmp_path, WAY_ON).check({"method": "gkt"}, resume=True)
 
 
 def test_a_checkpoint_that_is_damaged_anywhere_is_an_error_of_one_line(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
+    folder = RunFolder(tmp_path, WAY_ON)
     folder.begin({})
     folder.save_checkpoint({"step": 3, "parts": {"student": {"weight": torch.ones(2, 2)}}})
     whole = (tmp_path / CHECKPOINT).read_bytes()
@@ -130,9 +133,11 @@ def test_a_checkpoint_of_another_version_is_an_error_of_one_line(tiny_run: Path,
     runs.unlearn(distill_request(tiny_run, tmp_path, settings), lambda line: None)
     (tmp_path / PROVENANCE).unlink()
     parts = {"student": {}, "generator": torch.ones(2)}
-    RunFolder(tmp_path).save_checkpoint({"step": 3, "real_images_read": 0, "parts": parts})
+    RunFolder(tmp_path, WAY_ON).save_checkpoint({"step": 3, "real_images_read": 0, "parts": parts})
     request = dataclasses.replace(distill_request(tiny_run, tmp_path, settings), resume=True)
-    with pytest.raises(UserError, match="checkpoint is from another version: start the run again with --overwrite"):
+    with pytest.raises(
+        UserError, match=r"checkpoint\.pt is from another version: start the run again with --overwrite"
+    ):
         runs.unlearn(request, lambda line: None)
 
 

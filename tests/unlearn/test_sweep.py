@@ -14,7 +14,7 @@ from unlearn.methods.distill import LOOP, DistillSettings
 from unlearn.run import carry_out
 from unlearn.run.carry_out import Request
 from unlearn.run.folder import PROVENANCE
-from unlearn.run.sweep import PLOT, RESULTS, Range, plot, sweep
+from unlearn.run.sweep import PLOT, RESULTS, WAY_ON, Range, plot, sweep
 from unlearn.settings import LoopSettings
 
 BASE = Request(
@@ -97,7 +97,9 @@ def test_a_sweep_changes_one_setting_and_the_seed_of_its_request(asked: list[Req
     for request in asked:
         assert request.resume
         settings = dataclasses.replace(request.settings, batch_size=BASE.settings.batch_size)
-        assert dataclasses.replace(request, settings=settings, seed=0, out=BASE.out, resume=False) == BASE
+        assert request.way_on == WAY_ON
+        alike = {"settings": settings, "seed": 0, "out": BASE.out, "resume": False, "started_by": None}
+        assert dataclasses.replace(request, **alike) == BASE
 
 
 def test_a_setting_of_the_loop_can_be_swept(asked: list[Request], tmp_path: Path) -> None:

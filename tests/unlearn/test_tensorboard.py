@@ -22,7 +22,7 @@ def test_the_events_are_the_runs_metrics(tiny_run: Path, tmp_path: Path) -> None
 
 def test_a_resumed_run_hides_the_events_that_it_repeats(tmp_path: Path) -> None:
     for done, steps in ((0, (50, 100, 150)), (100, (150, 200))):
-        with tensorboard.events(tmp_path, done) as log:
+        with tensorboard.events(tmp_path, done, "try again") as log:
             for step in steps:
                 log(step, {"loss": float(done + step)})
     found = EventAccumulator(str(tmp_path)).Reload()

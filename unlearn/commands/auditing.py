@@ -12,6 +12,7 @@ import click
 from synth.basics.errors import UsageError
 from synth.commands.config import config_option
 from synth.commands.options import Command, option, settings_flags, settings_from_flags
+from synth.commands.printing import echo, note, say
 from unlearn.audit.audit_settings import AuditSettings
 from unlearn.commands.options import (
     FROM_ENVIRONMENT,
@@ -74,6 +75,7 @@ def options_of_audit(content: Mapping[str, Any]) -> Mapping[str, Any]:
     required=True,
     help="folder for audit.json and pictures; with several students it gets one folder per student",
 )
+@option("--resume", group=WHERE, is_flag=True, help="continue an interrupted audit with the results that it kept")
 @option("--overwrite", group=WHERE, is_flag=True, help="replace an earlier audit in --out")
 @config_option("an audit.json", options_of_audit)
 @settings_flags({"audit": AuditSettings}, {"audit": "Settings"})
@@ -90,6 +92,7 @@ def audit(
     image_size: int,
     shards: str | None,
     out: Path,
+    resume: bool,
     overwrite: bool,
     arch: str | None,
     seed: int,
@@ -125,14 +128,15 @@ def audit(
         device=machine(device, None),
         workers=threads,
         overwrite=overwrite,
+        resume=resume,
     )
     requests = [dataclasses.replace(request, student=student, out=place) for student, place in places.items()]
-    records = run.audit_each(requests, lambda line: click.echo(line, err=True))
+    records = run.audit_each(requests, note)
     for request, record in zip(requests, records, strict=True):
         if len(requests) > 1:
-            click.echo(f"\n{request.student}\n")
-        click.echo(audit_text(record))
-        click.echo(f"wrote {request.out / run.AUDIT}")
+            echo(f"\n{request.student}\n")
+        echo(audit_text(record))
+        say(f"wrote {request.out / run.AUDIT}")
 
 
 def folders(students: Sequence[Path], out: Path) -> dict[Path, Path]:

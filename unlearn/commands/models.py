@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from synth.basics.declared import declared
 from synth.commands.config import config_option
 from synth.commands.console import ClassList
 from synth.commands.options import Command, option, settings_flags, settings_from_flags
+from synth.commands.printing import echo, say
 from unlearn.commands.options import (
     ARCHITECTURES,
     FROM_ENVIRONMENT,
@@ -27,6 +30,19 @@ from unlearn.commands.options import (
 )
 
 TRAIN_SETTINGS = declared("unlearn.train").TrainSettings
+
+
+@contextmanager
+def checkpoint_to_write(out: Path, overwrite: bool, command: str) -> Iterator[None]:
+    """Hold the lock of the checkpoint --out. Raises UserError if it may not be written, or if another process does."""
+    from synth.basics.way_on import START_AGAIN, WayOn
+    from synth.checkpoint.file import refuse_existing
+    from synth.run.lock import locked_file
+
+    refuse_existing(out, overwrite)
+    with locked_file(out, WayOn(command=command, again=START_AGAIN), lambda line: click.echo(line, err=True)):
+        refuse_existing(out, overwrite)  # another process may have written it meanwhile
+        yield
 
 
 @click.command(cls=Command, context_settings=FROM_ENVIRONMENT)
@@ -65,23 +81,22 @@ def train(
     """Train a teacher on real images. With --without it is the reference, which never saw some classes."""
     settings_from_flags(TRAIN_SETTINGS(), flags, "train")  # refuses a wrong setting before torch is loaded
     from synth.basics.device import machine
-    from synth.checkpoint.file import refuse_existing
     from unlearn.data import DataSource
     from unlearn.train import TrainSettings
     from unlearn.train import train as train_and_save
 
-    refuse_existing(out, overwrite)
-    train_and_save(
-        arch,
-        width,
-        DataSource(data, data_root, download, image_size),
-        without,
-        out,
-        seed,
-        machine(device, threads),
-        settings_from_flags(TrainSettings(), flags, "train"),
-        click.echo,
-    )
+    with checkpoint_to_write(out, overwrite, "unlearn train"):
+        train_and_save(
+            arch,
+            width,
+            DataSource(data, data_root, download, image_size),
+            without,
+            out,
+            seed,
+            machine(device, threads),
+            settings_from_flags(TrainSettings(), flags, "train"),
+            say,
+        )
 
 
 @click.command("import", cls=Command, context_settings=FROM_ENVIRONMENT)
@@ -129,24 +144,25 @@ def import_(
     """
     if classes is not None and classes_file is not None:
         raise click.UsageError("--classes and --classes-file exclude each other: give one of them")
-    from synth.checkpoint.file import refuse_existing
     from synth.checkpoint.importing.card_options import facts_from_options
     from synth.checkpoint.importing.class_names import names_from_file, names_from_option
     from synth.checkpoint.importing.import_checkpoint import ImportRequest, import_checkpoint
 
-    refuse_existing(out, overwrite)
-    names = names_from_file(classes_file) if classes_file else None if classes is None else names_from_option(classes)
-    request = ImportRequest(
-        file=file,
-        weights=weights,
-        architecture=arch,
-        width=width,
-        facts=facts_from_options(input_shape, names, mean, std),
-        entry=entry,
-        prefix=prefix,
-    )
-    model = import_checkpoint(request, out, click.echo)
-    click.echo(
+    with checkpoint_to_write(out, overwrite, "unlearn import"):
+        names = (
+            names_from_file(classes_file) if classes_file else None if classes is None else names_from_option(classes)
+        )
+        request = ImportRequest(
+            file=file,
+            weights=weights,
+            architecture=arch,
+            width=width,
+            facts=facts_from_options(input_shape, names, mean, std),
+            entry=entry,
+            prefix=prefix,
+        )
+        model = import_checkpoint(request, out, say)
+    say(
         f"wrote {out} ({model.card.architecture}, {model.card.num_classes} classes, sha256 {(model.digest or '')[:12]})"
     )
 
@@ -194,4 +210,4 @@ def evaluate(
         machine(device, threads),
     )
     show = evaluation_json if as_json else evaluation_tables
-    click.echo(show(evaluations, class_names, forget))
+    echo(show(evaluations, class_names, forget))

@@ -9,6 +9,7 @@ import click
 from synth.basics.errors import UsageError
 from synth.commands.console import ClassList
 from synth.commands.options import Command, option
+from synth.commands.printing import say
 from unlearn.commands.options import (
     FROM_ENVIRONMENT,
     PATH,
@@ -81,5 +82,5 @@ def sweep(
     def judge(student: Path) -> tuple[float, float | None]:
         return sweeping.judge_on_test_images(student, source, images, forget, trusted, request.device)
 
-    sweeping.sweep(chosen, seeds, request, out, judge, click.echo)
-    click.echo(f"wrote {out / sweeping.RESULTS} and {out / sweeping.PLOT}")
+    sweeping.sweep(chosen, seeds, request, out, judge, say)
+    say(f"wrote {out / sweeping.RESULTS} and {out / sweeping.PLOT}")

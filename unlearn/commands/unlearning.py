@@ -13,6 +13,7 @@ import click
 from synth.basics.errors import UsageError
 from synth.commands.config import config_option, unlike_defaults
 from synth.commands.options import Command, Decorator, option, settings_flags, settings_from_flags, stacked
+from synth.commands.printing import say
 from unlearn.commands.options import (
     FROM_ENVIRONMENT,
     PATH,
@@ -155,7 +156,7 @@ def command_of(name: str) -> click.Command:
         request = request_of(name, options)
         from unlearn.run import carry_out
 
-        carry_out.unlearn(request, click.echo)
+        carry_out.unlearn(request, say)
 
     return run
 

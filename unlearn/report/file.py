@@ -17,10 +17,10 @@ from typing import Any
 
 from synth.basics.disk import sha256_of
 from synth.basics.errors import UserError
-from unlearn.audit.audit import AUDIT, PICTURES
+from synth.basics.regular_files import read_regular
+from unlearn.audit.audit_folder import AUDIT, PICTURES
 from unlearn.audit.record.schema import LARGEST, parse_record
 from unlearn.report.consistency import check_consistent
-from unlearn.report.regular_files import read_regular
 
 OPEN, CLOSE = '<script type="application/json" id="audit-record">', "</script>"
 PICTURE = re.compile(r'<img src="data:image/png;base64,([A-Za-z0-9+/=]+)"')

@@ -11,19 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from synth.basics.disk import sha256_of
-from synth.basics.errors import HopelessError, InterruptedRunError, UsageError
+from synth.basics.errors import HopelessError, InterruptedRunError, UsageError, UserError
 from synth.basics.progress import Progress
+from synth.basics.way_on import WayOn
 from synth.checkpoint.arithmetic import computed
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier, check_forward
 from synth.checkpoint.file import IMPORT_AGAIN, load_checkpoint, refuse_untrusted
+from synth.run.lock import Lock, locked, refuse_held
 from synth.shards.index import Index, RunCard, index_sha256, read_index
 from synth.shards.store import Store
 from unlearn import methods
 from unlearn.methods.method import Inputs, Method, Streaming
 from unlearn.methods.student import check_forget, student_card, teacher_card
 from unlearn.real_images import RealImages, count_real_images
-from unlearn.run.folder import RunFolder
+from unlearn.run.folder import CHECKPOINT, RunFolder
 from unlearn.run.loop import Outcome, run_method
 from unlearn.run.monitor import Monitor
 from unlearn.run.tensorboard import events
@@ -54,6 +56,12 @@ class Request:
     seed: int = 0
     device: str = "cpu"
     tensorboard: Path | None = None
+    started_by: WayOn | None = None  # the command that a person started, if it is another than `unlearn METHOD`
+
+    @property
+    def way_on(self) -> WayOn:
+        """What a person can do after the run broke off, for its errors."""
+        return self.started_by or WayOn(command=f"unlearn {self.method}")
 
 
 @dataclass(frozen=True)
@@ -97,10 +105,10 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
     """Run the method, or resume its run, and write its folder. `say` gets lines for a person.
 
     What cannot work is refused before the folder is changed. A run that is complete is left as it is, and no shard is
-    decoded.
+    decoded. While the run writes its folder it holds the folder's lock.
 
     Raises:
-        UserError: with the cause and the cure.
+        UserError: with the cause and the cure; or another process works on the folder.
         HopelessError: the method broke off. The last good student is written first.
     """
     module = methods.find(request.method)
@@ -112,38 +120,50 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
     check_networks(request, opened, card)
     if opened.index is not None and module.trains_on_shards(request.settings):
         warn_of_missing_classes(opened, request.forget, say)
-    folder, claim = RunFolder(request.out), claim_of(request, module, opened)
+    folder, claim = RunFolder(request.out, request.way_on), claim_of(request, module, opened)
+    refuse_held(folder.store)
     folder.check(claim, overwrite=request.overwrite, resume=request.resume)
-    if request.resume and folder.complete:
-        say(f"{request.out} is complete already")
+    if is_complete(folder, request, say):
         return
 
-    with count_real_images() as real_images:
+    with count_real_images() as real_images, ExitStack() as stack:
         samples = read_samples(request, module, opened)
         method, monitor = start(request, module, opened, card, samples, say)
+        lock = stack.enter_context(locked(folder.store, request.way_on, say))
+        if is_complete(folder, request, say):  # by another process meanwhile
+            return
         folder.begin(claim, overwrite=request.overwrite, resume=request.resume)
         with ExitStack() as arithmetic:
             for network in (opened.teacher, method.student):
                 if network is not None:
                     arithmetic.enter_context(computed(network, request.settings))
-            result = carry_out(method, folder, request, monitor, real_images)
+            result = carry_out(method, folder, request, monitor, real_images, lock)
         counts, digest = samples.counts, opened.index_sha256
         if isinstance(method, Streaming):
             if not result.failure:
                 method.take_in_all()
             counts, digest = method.counts, digest or digest_when_complete(method.index)
-    facts = {
-        "shards": str(opened.store) if opened.store else None,
-        "index_sha256": digest,
-        "teacher_sha256": opened.teacher_sha256,
-        "samples": counts,
-        "device": request.device,
-        "real_images_read": real_images.count,
-    }
-    path = conclude(folder, result, facts)
+        facts = {
+            "shards": str(opened.store) if opened.store else None,
+            "index_sha256": digest,
+            "teacher_sha256": opened.teacher_sha256,
+            "samples": counts,
+            "device": request.device,
+            "real_images_read": real_images.count,
+        }
+        lock.check()
+        path = conclude(folder, result, facts)
     say(f"wrote {path}: the student of step {result.step} ({result.ended}){in_words(counts)}")
     if monitor and monitor.best is None:
         say("warning: this student has not forgotten: it was never within --forget-bound on the synthetic hold-out")
+
+
+def is_complete(folder: RunFolder, request: Request, say: Callable[[str], None]) -> bool:
+    """Whether there is nothing to resume, which is said."""
+    if not (request.resume and folder.complete):
+        return False
+    say(f"{request.out} is complete already")
+    return True
 
 
 def open_inputs(request: Request, module: Any) -> Opened:
@@ -158,7 +178,7 @@ def open_inputs(request: Request, module: Any) -> Opened:
             raise UsageError(f"{request.method} learns from shards: name their folder with --shards")
         if request.loop.monitor:
             raise UsageError(f"{request.method} has no monitor: use --no-monitor")
-        store = open_shards(request.shards)
+        store = open_shards(request.shards, request.way_on.again)
         timeout = request.follow_timeout
         index = read_index(store) if timeout is None else wait_for_run(store, {}, timeout).index
         return Opened(None, teacher_card(index.card), index.card.teacher_sha256, store, index)
@@ -171,7 +191,7 @@ def open_inputs(request: Request, module: Any) -> Opened:
         raise UsageError(f"{request.method} learns from shards: name their folder with --shards")
     if request.shards is None or not (trains or request.loop.monitor):
         return Opened(teacher, teacher.card, teacher.digest, None, None)
-    store = open_shards(request.shards)
+    store = open_shards(request.shards, request.way_on.again)
     index = read_index(store)
     if index.card.teacher_sha256 != teacher.digest:
         raise UsageError(f"{store} was made from another teacher: name that teacher with --teacher")
@@ -314,21 +334,27 @@ def start(
 
 
 def carry_out(
-    method: Method, folder: RunFolder, request: Request, monitor: Monitor | None, real_images: RealImages
+    method: Method, folder: RunFolder, request: Request, monitor: Monitor | None, real_images: RealImages, lock: Lock
 ) -> Outcome:
     """Run the method from its beginning or from the folder's checkpoint.
 
-    Raises InterruptedRunError, which says how to go on, if Ctrl-C ends the run.
+    Raises:
+        InterruptedRunError: Ctrl-C ended the run.
+        LostLockError: another process has taken the folder over.
+        UserError: the checkpoint is from another version; or the metrics or the checkpoint cannot be written.
     """
     checkpoint = folder.load_checkpoint()
+    if checkpoint and checkpoint["parts"].keys() != method.parts.keys():
+        raise UserError(f"{folder.path / CHECKPOINT} is from another version: {request.way_on.anew}")
     done = checkpoint["step"] if checkpoint else 0
     if checkpoint:
         real_images.count += checkpoint.get("real_images_read", 0)  # by the processes that ran the steps before
     progress = Progress(method.steps, done=done, unit="steps")
     try:
-        with events(request.tensorboard, done) as show:
+        with events(request.tensorboard, done, request.way_on.again) as show:
 
             def log(step: int, values: dict[str, float]) -> None:
+                lock.check()  # before anything of this check is written
                 folder.log(step, values)
                 show(step, values)
 
@@ -345,7 +371,7 @@ def carry_out(
             )
     except KeyboardInterrupt:
         raise InterruptedRunError(
-            f"interrupted: go on from the last check in {folder.path} with the same command and --resume"
+            f"interrupted: the run in {folder.path} is kept up to its last check; {request.way_on.again}"
         ) from None
     finally:
         progress.close()

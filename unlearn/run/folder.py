@@ -1,7 +1,7 @@
 """An unlearning run's folder: settings.json, metrics.jsonl, student.safetensors and provenance.json.
 
-A run that has not ended also has a checkpoint.pt, from which it can be resumed. If the student of every check is kept,
-student-000050.safetensors is the one of step 50.
+A run that has not ended also has a checkpoint.pt, from which it can be resumed, and a run at work has a lock. If the
+student of every check is kept, student-000050.safetensors is the one of step 50.
 """
 
 from __future__ import annotations
@@ -15,11 +15,15 @@ from typing import Any
 
 import torch
 
-from synth.basics.disk import sha256_of
+from synth.basics.disk import append_to_file, sha256_of
 from synth.basics.errors import UsageError, UserError
+from synth.basics.foreign_json import parse_object
+from synth.basics.regular_files import read_regular
 from synth.basics.versions import package_versions
+from synth.basics.way_on import WayOn
 from synth.checkpoint.classifier import Classifier
-from synth.checkpoint.file import checkpoint_bytes
+from synth.checkpoint.file import LARGEST_CHECKPOINT, checkpoint_bytes
+from synth.run.lock import is_lock
 from synth.shards.store import Folder
 
 SETTINGS, METRICS, STUDENT, PROVENANCE, CHECKPOINT = (
@@ -29,22 +33,31 @@ SETTINGS, METRICS, STUDENT, PROVENANCE, CHECKPOINT = (
     "provenance.json",
     "checkpoint.pt",
 )
+LARGEST_SETTINGS = 2**24  # bytes, of settings.json and provenance.json
+LARGEST_METRICS = 2**28  # bytes
 NAMES = {SETTINGS, METRICS, STUDENT, PROVENANCE, CHECKPOINT}
 PLACES = ("teacher", "shards", "arch")  # settings that say where the inputs were
 KEPT = re.compile(r"student-(\d{6,})\.safetensors")
 
 
 class RunFolder:
-    """The folder of one run. To make this object changes no file: `check` reads, `begin` writes."""
+    """The folder of one run. To make this object changes no file: `check` reads, `begin` writes.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.store = Folder(path)
+    `way_on` is what a person can do after the run broke off, for its errors.
+    """
+
+    def __init__(self, path: Path, way_on: WayOn) -> None:
+        self.path, self.way_on = path, way_on
+        self.store = Folder(path, way_on.again)
 
     @property
     def complete(self) -> bool:
         """Whether the run has ended: its provenance is written last."""
-        return PROVENANCE in self.store.names()
+        return PROVENANCE in self.names()
+
+    def names(self) -> set[str]:
+        """The names of the files, without the folder's lock."""
+        return {name for name in self.store.names() if not is_lock(name)}
 
     def check(self, claim: Mapping[str, Any], *, overwrite: bool = False, resume: bool = False) -> None:
         """Raise UsageError if a run with these settings may not have the folder.
@@ -57,10 +70,10 @@ class RunFolder:
         """
         if overwrite and resume:
             raise UsageError("--resume and --overwrite exclude each other: choose one")
-        there = self.store.names()
+        there = self.names()
         ours = all(name in NAMES or KEPT.fullmatch(name) for name in there)
         if there and not ((overwrite or resume) and ours):
-            cure = "choose another --out" + (", or replace it with --overwrite" if ours else "")
+            cure = self.way_on.past_files if ours else "choose another --out"
             raise UsageError(f"{self.path} already holds files ({min(there)}, ...): {cure}")
         if resume and SETTINGS in there:
             self.check_settings(claim)
@@ -82,13 +95,13 @@ class RunFolder:
     def begin(self, claim: Mapping[str, Any], *, overwrite: bool = False, resume: bool = False) -> None:
         """Take the folder for a run: remove what another run left, unless this one resumes it, and write the settings.
 
-        From here on the run owns the folder. A lock against a second run would be taken here.
+        The caller holds the folder's lock.
         """
         self.check(claim, overwrite=overwrite, resume=resume)
         self.store.create()
         self.store.remove_temporaries()
         if not resume:
-            for name in sorted(self.store.names()):
+            for name in sorted(self.names()):
                 self.store.remove(name)
         if METRICS not in self.store.names():
             self.store.write(METRICS, b"")
@@ -96,9 +109,9 @@ class RunFolder:
 
     def settings(self) -> dict[str, Any]:
         try:
-            return {**json.loads(self.store.read(SETTINGS))}
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{self.path / SETTINGS} is damaged: start the run again with --overwrite") from error
+            return parse_object(self.store.read(SETTINGS, LARGEST_SETTINGS))
+        except ValueError as error:
+            raise UserError(f"{self.path / SETTINGS} is damaged: {self.way_on.anew}") from error
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         buffer = io.BytesIO()
@@ -109,13 +122,13 @@ class RunFolder:
         """The last checkpoint, or None. Metrics of later steps are removed, since the run will write them again."""
         state, step = None, 0
         if CHECKPOINT in self.store.names():
-            content = io.BytesIO(self.store.read(CHECKPOINT))
+            content = io.BytesIO(self.store.read(CHECKPOINT, LARGEST_CHECKPOINT))
             try:
                 state = torch.load(content, map_location="cpu", weights_only=True)
                 step = int(state["step"])
             except Exception as error:  # damaged bytes can make the unpickler raise any exception
-                raise UserError(f"{self.path / CHECKPOINT} is damaged: start the run again with --overwrite") from error
-        lines = self.store.read(METRICS).decode().splitlines(keepends=True)
+                raise UserError(f"{self.path / CHECKPOINT} is damaged: {self.way_on.anew}") from error
+        lines = self.store.read(METRICS, LARGEST_METRICS).decode().splitlines(keepends=True)
         self.store.write(METRICS, "".join(line for line in lines if logged_step(line) <= step).encode())
         return state
 
@@ -123,7 +136,7 @@ class RunFolder:
         """Write what the student was made from, and its hash. This file is written last: with it the run is
         complete.
         """
-        digest = sha256_of(self.store.read(STUDENT))
+        digest = sha256_of(self.store.read(STUDENT, LARGEST_CHECKPOINT))
         ours = {"student_sha256": digest, "versions": package_versions()}
         self.write_json(PROVENANCE, {**facts, **ours})
 
@@ -135,8 +148,8 @@ class RunFolder:
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Append one line to the metrics. Others may read the file meanwhile."""
-        with (self.path / METRICS).open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+        line = json.dumps({"step": step, **values}) + "\n"
+        append_to_file(self.path / METRICS, line.encode(), self.way_on.again)
 
     def save_student(self, student: Classifier) -> Path:
         self.store.write(STUDENT, checkpoint_bytes(student))
@@ -155,15 +168,25 @@ def json_bytes(content: Any) -> bytes:
     return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
 
 
+def read_provenance(path: Path) -> dict[str, Any]:
+    """The provenance of the run in a folder. Raises UserError if it is damaged."""
+    file = path / PROVENANCE
+    try:
+        return parse_object(read_regular(file, LARGEST_SETTINGS))
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)[:80]
+        raise UserError(f"{file} is damaged ({why}): start the run again with --overwrite") from error
+
+
 def note_judgement(path: Path, facts: Mapping[str, Any]) -> None:
     """Add to a run's provenance which real images its student was judged on: a student may be chosen by the result."""
-    provenance = json.loads((path / PROVENANCE).read_text())
+    provenance = read_provenance(path)
     Folder(path).write(PROVENANCE, json_bytes({**provenance, "judged_on": facts}))
 
 
 def logged_step(line: str) -> float:
     """The step of a line of metrics; infinite for a line that is incomplete because the run was killed."""
     try:
-        return float(json.loads(line)["step"])
+        return float(parse_object(line, constant=lambda _: None)["step"])
     except (ValueError, KeyError, TypeError):
         return float("inf")

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from synth.basics.errors import HopelessError, UserError
+from synth.basics.errors import HopelessError
 from synth.checkpoint.classifier import Classifier
 from unlearn.methods.method import Attentive, Method, Part, StuckError, is_finite
 from unlearn.optimise import Log
@@ -66,7 +66,6 @@ def run_method(
 
     Raises:
         HopelessError: the method broke off before the first check, so there is no student.
-        UserError: the checkpoint is from another version.
     """
     done = restore(method, monitor, checkpoint) if checkpoint else Progression()
     started = time.monotonic() - done.seconds
@@ -146,8 +145,6 @@ def snapshot(method: Method, monitor: Monitor | None, done: Progression) -> dict
 
 
 def restore(method: Method, monitor: Monitor | None, checkpoint: Mapping[str, Any]) -> Progression:
-    if checkpoint["parts"].keys() != method.parts.keys():
-        raise UserError("the run's checkpoint is from another version: start the run again with --overwrite")
     for name, part in method.parts.items():
         restore_part(part, checkpoint["parts"][name])
     if monitor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import statistics
 import typing
 from collections.abc import Callable, Iterable, Sequence
@@ -17,14 +16,23 @@ from synth.basics import drawing
 from synth.basics.errors import HopelessError, UsageError
 from synth.basics.progress import Say
 from synth.basics.settings import check
+from synth.basics.way_on import WayOn
+from synth.run.lock import locked
 from synth.shards.store import Folder
 from unlearn.data import DataSource, LabelledImages
 from unlearn.evaluate import evaluate
 from unlearn.run import carry_out
 from unlearn.run.carry_out import Request
-from unlearn.run.folder import PROVENANCE, STUDENT, note_judgement
+from unlearn.run.folder import PROVENANCE, STUDENT, note_judgement, read_provenance
 
 RESULTS, PLOT = "sweep.csv", "sweep.svg"
+WAY_ON = WayOn(
+    command="unlearn sweep",
+    again="start the same command again, and the sweep goes on where it was",
+    anew="remove that folder, and start the same command again",
+    replaces=False,
+    resumes=False,
+)
 Judge = Callable[[Path], tuple[float, float | None]]
 
 
@@ -124,24 +132,31 @@ def sweep(over: Range, seeds: Sequence[int], request: Request, out: Path, judge:
 
     Raises:
         UsageError: a value does not fit the other settings; nothing has been run.
+        UserError: another process works on the sweep or on a run of it.
         HopelessError: no run left a student.
     """
     runs = [
-        (value, dataclasses.replace(request_with(request, over.name, value), seed=seed, out=place, resume=True))
+        (
+            value,
+            dataclasses.replace(
+                request_with(request, over.name, value), seed=seed, out=place, resume=True, started_by=WAY_ON
+            ),
+        )
         for value in over.values
         for seed in seeds
         for place in [out / f"{over.name}-{written(value)}" / f"seed-{seed}"]
     ]
-    folder = Folder(out)
-    folder.create()
+    folder = Folder(out, WAY_ON.again)
     rows: list[SweepRow] = []
-    for value, asked in runs:
-        row = one_run(value, asked, judge, say)
-        rows.append(row)
-        accuracies = f"retain {percent_text(row.retain)} %, forget {percent_text(row.forget)} %"
-        say(f"{over.name} {written(value)}, seed {row.seed}: {accuracies}")
-        folder.write(RESULTS, csv_of(over.name, rows).encode())
-        folder.write(PLOT, plot(over.name, [(r.value, r.retain, r.forget) for r in rows]).encode())
+    with locked(folder, WAY_ON, say) as lock:
+        for value, asked in runs:
+            row = one_run(value, asked, judge, say)
+            rows.append(row)
+            accuracies = f"retain {percent_text(row.retain)} %, forget {percent_text(row.forget)} %"
+            say(f"{over.name} {written(value)}, seed {row.seed}: {accuracies}")
+            lock.check()
+            folder.write(RESULTS, csv_of(over.name, rows).encode())
+            folder.write(PLOT, plot(over.name, [(r.value, r.retain, r.forget) for r in rows]).encode())
     if all(row.retain is None for row in rows):
         raise HopelessError(f"no run left a student; the last one: {rows[-1].ended}")
     return rows
@@ -170,7 +185,7 @@ def one_run(value: float, request: Request, judge: Judge, say: Say) -> SweepRow:
     except HopelessError as error:  # a result as well
         if not (place / PROVENANCE).exists():
             return SweepRow(value, request.seed, None, None, ended=str(error))
-    facts = json.loads((place / PROVENANCE).read_text())
+    facts = read_provenance(place)
     retain, forget = judge(place / STUDENT)
     step, seconds, ended = facts.get("student_step", 0), facts.get("seconds", 0.0), facts.get("ended", "")
     return SweepRow(value, request.seed, retain, forget, step, seconds, ended)

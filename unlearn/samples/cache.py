@@ -14,6 +14,8 @@ from hashlib import sha256 as sha256_of
 from pathlib import Path
 
 from synth.basics.errors import UsageError, UserError
+from synth.basics.regular_files import read_regular
+from synth.basics.way_on import START_AGAIN
 from synth.shards.store import Folder, Store, open_store
 
 FOLDER = "~/.cache/data-free-unlearning"
@@ -21,13 +23,13 @@ GIB = 10.0  # size limit
 KEPT = re.compile(r"[0-9a-f]{64}\.tar")
 
 
-def open_shards(uri: str) -> Store:
-    """The store that a URI names. Object storage gets a cache.
+def open_shards(uri: str, again: str = START_AGAIN) -> Store:
+    """The store that a URI names. Object storage gets a cache. `again` is as in `open_store`.
 
     The environment variables UNLEARN_CACHE (a folder, or empty for no cache) and UNLEARN_CACHE_GIB (its size limit)
     change the defaults. Raises UsageError if the limit is not a number.
     """
-    store = open_store(uri)
+    store = open_store(uri, again)
     folder = os.environ.get("UNLEARN_CACHE", FOLDER)
     if isinstance(store, Folder) or not folder:
         return store
@@ -57,7 +59,7 @@ class CachedStore:
         """A shard's bytes, from the folder if it has them, else from the store."""
         kept = self.folder / f"{sha256}.tar"
         with suppress(OSError):
-            data = kept.read_bytes()
+            data = read_regular(kept, size)
             if sha256_of(data).hexdigest() == sha256:
                 os.utime(kept)
                 return data

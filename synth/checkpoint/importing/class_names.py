@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from synth.basics.errors import UsageError, UserError
+from synth.basics.foreign_json import parse_json
+from synth.basics.regular_files import read_regular
+
+LARGEST = 2**24  # bytes of a file of names
 
 
 def names_from_option(classes: str) -> tuple[str, ...]:
@@ -29,7 +32,7 @@ def names_from_file(path: Path) -> tuple[str, ...]:
     cannot be read or has another form.
     """
     try:
-        text = path.read_bytes()[: 2**24].decode("utf-8-sig")
+        text = read_regular(path, LARGEST).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise UserError(f"cannot read the class names in {path}: {reason}") from error
@@ -39,8 +42,8 @@ def names_from_file(path: Path) -> tuple[str, ...]:
             names.pop()
     else:
         try:
-            names = names_in_json(json.loads(text))
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            names = names_in_json(parse_json(text))
+        except (ValueError, TypeError, KeyError) as error:
             raise UserError(
                 f'{path} has no class names: write one name per line, ["cat", "dog"], {{"0": "cat"}} or {{"cat": 0}}'
             ) from error

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from synth.basics.errors import UsageError, UserError, first_line
+from synth.basics.foreign_json import parse_object
+from synth.basics.regular_files import read_regular
 from synth.checkpoint.importing.card_options import Facts
 from synth.checkpoint.importing.class_names import told_apart
 from synth.checkpoint.importing.published import Source
@@ -15,6 +16,7 @@ from synth.checkpoint.transformers_models import kept_config, transformers_libra
 from synth.checkpoint.wiring import Wiring
 
 PROCESSOR = "preprocessor_config.json"
+LARGEST = 2**24  # bytes of a file of settings
 
 
 def transformers_source(folder: Path) -> Source:
@@ -48,7 +50,7 @@ def transformers_source(folder: Path) -> Source:
             **normalisation_of(processor),
         ),
         file=files[0],
-        wiring=Wiring(config=kept_config(json.loads(config.to_json_string(use_diff=True)))),
+        wiring=Wiring(config=kept_config(parse_object(config.to_json_string(use_diff=True)))),
         net=net,
     )
 
@@ -70,14 +72,11 @@ def load(library: Any, folder: Path) -> tuple[Any, Any]:
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in the file; None where there is no file. Raises UserError if it is damaged."""
     try:
-        raw = json.loads(path.read_bytes())
+        return parse_object(read_regular(path, LARGEST))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path} ({first_line(error)}): save it again") from error
-    if not isinstance(raw, dict):
-        raise UserError(f"{path} is not one JSON object: save it again")
-    return raw
 
 
 def shape_of(processor: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[int, int, int] | None:

@@ -15,7 +15,7 @@ from synth.basics.progress import Say
 from synth.checkpoint.building import AUXILIARY_HEADS, names_code
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier, build_for, check_forward
-from synth.checkpoint.file import check_finite, check_state, listed, load_weights, save_checkpoint
+from synth.checkpoint.file import check_finite, check_state, listed, load_weights, refuse_special, save_checkpoint
 from synth.checkpoint.importing.card_options import Facts, card_for
 from synth.checkpoint.importing.entries import state_dicts
 from synth.checkpoint.importing.matching import Match, match, matched_state
@@ -140,6 +140,8 @@ def from_file(file: WeightsFile, card: ModelCard, entry: str | None = None, pref
     )[:1]
     taken = fitting[0]
     found, taken_match = candidates[taken], matches[taken]
+    for key in taken_match.keys.values():
+        refuse_special(found[key], key, str(file.path))
     if card.num_classes == 2 and has_one_output(taken_match, found, net):
         card = dataclasses.replace(card, wiring=ONE_LOGIT)
         net = build_for(card)

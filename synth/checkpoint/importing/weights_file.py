@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import pickle
 import warnings
 from dataclasses import dataclass
@@ -16,11 +15,14 @@ from safetensors.torch import load as load_safetensors
 
 from synth.basics.disk import sha256_of
 from synth.basics.errors import UserError
-from synth.checkpoint.file import CARD_KEY
+from synth.basics.foreign_json import parse_object
+from synth.basics.regular_files import open_regular
+from synth.checkpoint.file import CARD_KEY, LARGEST_CHECKPOINT, header_length
 from synth.checkpoint.importing.diagnosis import AGAIN, SAVE_WEIGHTS, what_folder_it_is, what_it_is
 from synth.checkpoint.importing.inert import load_inert
+from synth.checkpoint.pytorch_zip import refuse_compressed
 
-DAMAGED = (KeyError, ValueError, TypeError, AttributeError, RecursionError)  # what a wrong header raises
+DAMAGED = (KeyError, ValueError, TypeError)  # what a wrong header raises
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def read_weights(path: Path) -> WeightsFile:
     """
     data = read_bytes(path)
     digest = sha256_of(data)
-    if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < len(data):
+    if data[8:9] == b"{" and header_length(data) < len(data):
         try:
             if CARD_KEY in safetensors_metadata(data):
                 raise UserError(f"{path} is a checkpoint of this package already: use it as it is")
@@ -51,6 +53,7 @@ def read_weights(path: Path) -> WeightsFile:
     named = what_it_is(data, path)
     if named is not None:
         raise UserError(f"{path} {named}")
+    refuse_compressed(io.BytesIO(data), str(path))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles of other versions
@@ -67,14 +70,15 @@ def read_weights(path: Path) -> WeightsFile:
 
 
 def safetensors_metadata(data: bytes) -> dict[str, Any]:
-    """The text entries in the header. Raises an error of `DAMAGED` if it is damaged."""
-    return json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
+    """The text entries in the header. Raises ValueError if it is damaged."""
+    return parse_object(data[8 : 8 + header_length(data)]).get("__metadata__") or {}
 
 
 def read_bytes(path: Path) -> bytes:
     """The bytes of the file. Raises UserError if there are none."""
     try:
-        return path.read_bytes()
+        with open_regular(path, LARGEST_CHECKPOINT) as file:
+            return file.read()
     except FileNotFoundError:
         raise UserError(f"there is no file {path}: {SAVE_WEIGHTS}, and name that file") from None
     except IsADirectoryError:

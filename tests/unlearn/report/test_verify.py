@@ -10,12 +10,12 @@ import pytest
 from click.testing import CliRunner
 
 from synth.basics.errors import UsageError, UserError
-from unlearn.audit.audit import AUDIT
+from synth.basics.regular_files import open_regular
+from unlearn.audit.audit_folder import AUDIT
 from unlearn.audit.record.schema import read_record
 from unlearn.commands.main import main
 from unlearn.report.places import Places
-from unlearn.report.regular_files import open_regular
-from unlearn.report.verify.chain import claims
+from unlearn.report.verify.chain import claims, index_in
 from unlearn.report.verify.checks import BROKEN, HOLDS, NOT_CHECKED, Check, summary
 from unlearn.report.verify.verify import verify
 from unlearn.report.write import write_report
@@ -98,7 +98,7 @@ def test_a_check_of_a_missing_file_says_that_it_was_not_made(audited: Path, tmp_
     student, retrained, pictures = [check for check in verify(tmp_path, Places()) if check.state == NOT_CHECKED]
     assert student.why == f"{tmp_path / 'gone'} is not there: name its place now with --student"
     assert retrained.what == "retrained model 2 is the one that was audited"
-    assert retrained.why == f"{tmp_path} can't be read: is a directory"
+    assert retrained.why == f"{tmp_path} can't be read: it is a folder"
     assert "are not there" in pictures.why
 
 
@@ -207,7 +207,7 @@ def test_devices_and_pipes_are_not_read(audited: Path, tmp_path: Path) -> None:
         model["path"] = path
     states = [check for check in verify(written(record, tmp_path), Places()) if "was audited" in check.what]
     assert [check.state for check in states] == [HOLDS, HOLDS, NOT_CHECKED, NOT_CHECKED]
-    assert states[-1].why.endswith("can't be read: it is not a regular file")
+    assert states[-1].why.endswith("can't be read: it is a pipe, not a file")
 
 
 def test_a_path_is_not_looked_up_as_a_shards_name(audited: Path, tmp_path: Path) -> None:
@@ -230,13 +230,20 @@ def test_shards_out_of_reach_are_not_checked(audited: Path, tmp_path: Path, monk
     assert "s3:// needs a package" in check.why
 
 
+def test_shards_that_are_no_files_are_not_checked(tmp_path: Path) -> None:
+    (tmp_path / "index.json").symlink_to("/dev/zero")
+    assert index_in(str(tmp_path), "what", "--shards") == Check(
+        "what", NOT_CHECKED, f"{tmp_path}/index.json: it is a device, not a file: remove it, or choose another folder"
+    )
+
+
 def test_no_escape_sequence_of_a_report_reaches_the_terminal(audited: Path, tmp_path: Path) -> None:
     record = read_record(audited / AUDIT)
     record["models"]["student"]["path"] = "gone\x1b[2J\nholds"
     record["models"]["student"]["training"] = {"teacher_sha256": "\x1b]0;title\x07"}
     result = CliRunner().invoke(main, ["verify", str(written(record, tmp_path))])
     assert result.exit_code == 1
-    assert "gone[2J holds is not there" in result.output
+    assert "gone\\x1b[2J holds is not there" in result.output
     assert not set("\x1b\x07") & set(result.output)
 
 
@@ -263,7 +270,8 @@ def test_each_file_is_read_once(report: Path, monkeypatch: pytest.MonkeyPatch) -
     opened: list[str] = []
     as_before = open_regular
     monkeypatch.setattr(
-        "unlearn.report.regular_files.open_regular", lambda path: opened.append(path.name) or as_before(path)
+        "synth.basics.regular_files.open_regular",
+        lambda path, largest: opened.append(path.name) or as_before(path, largest),
     )
     monkeypatch.setattr("pathlib.Path.read_bytes", lambda path: pytest.fail(f"{path} is read in another way"))
     verify(report, Places())

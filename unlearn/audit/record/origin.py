@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
+from synth.basics.foreign_json import parse_object
+from synth.basics.regular_files import read_regular
 from synth.shards.index import index_sha256, read_index
 from synth.shards.store import open_store
-from unlearn.run.folder import METRICS, PROVENANCE, SETTINGS, STUDENT
+from unlearn.run.folder import LARGEST_METRICS, LARGEST_SETTINGS, METRICS, PROVENANCE, SETTINGS, STUDENT
 
 MOST_METRICS = 500  # lines in a report, besides the last one
 
@@ -56,23 +57,18 @@ def read_run(student: Path, student_sha256: str | None) -> tuple[dict[str, Any] 
 def read_object(path: Path) -> dict[str, Any]:
     """Raises ValueError if the file holds no JSON object."""
     try:
-        found = json.loads(path.read_text())
+        return parse_object(read_regular(path, LARGEST_SETTINGS))
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error})") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} is damaged (it holds no JSON object)")
-    return found
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The metrics, one JSON object per line; NaN and infinity become null. Raises ValueError for another line."""
     try:
-        found = [json.loads(line, parse_constant=lambda _: None) for line in path.read_text().splitlines()]
+        lines = read_regular(path, LARGEST_METRICS).decode().splitlines()
+        return [parse_object(line, constant=lambda _: None) for line in lines]
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error})") from error
-    if not all(isinstance(line, dict) for line in found):
-        raise ValueError(f"{path} is damaged (a line holds no JSON object)")
-    return found
 
 
 def thinned(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -7,13 +7,14 @@ itself (`DETAILS`), and `schema()` merges both.
 from __future__ import annotations
 
 import json
-import math
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from synth.basics.errors import UserError
+from synth.basics.foreign_json import parse_object
+from synth.basics.regular_files import read_regular
 
 VERSION = 2
 LARGEST = 64 * 2**20  # bytes of a record
@@ -64,20 +65,6 @@ def check_record(record: Any, name: str = "the audit") -> None:
         ) from error
 
 
-def check_number(text: str) -> float:
-    """Raises ValueError for NaN, Infinity and 1e999: an audit writes none of them."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"an audit does not write the number {text}")
-    return value
-
-
-def whole(text: str) -> int:
-    """Raises ArithmeticError if no float is as large."""
-    float(int(text))
-    return int(text)
-
-
 def parse_record(data: bytes, name: str) -> dict[str, Any]:
     """The record in a file that may come from anywhere.
 
@@ -85,9 +72,9 @@ def parse_record(data: bytes, name: str) -> dict[str, Any]:
         UserError: the file is not an audit record, or a record of another format version.
     """
     try:
-        record = json.loads(data, parse_float=check_number, parse_int=whole, parse_constant=check_number)
-        version = record["format_version"] if isinstance(record, dict) else None
-    except (ValueError, KeyError, ArithmeticError, RecursionError) as error:
+        record = parse_object(data)
+        version = record["format_version"]
+    except (ValueError, KeyError) as error:
         raise UserError(f"{name} is not an audit record: make it with 'unlearn audit'") from error
     if isinstance(version, int) and version > VERSION:
         raise UserError(f"{name} has format version {version}, newer than {VERSION}: update this package")
@@ -103,8 +90,6 @@ def parse_record(data: bytes, name: str) -> dict[str, Any]:
 def read_record(path: Path) -> dict[str, Any]:
     """The record in a local file. Raises UserError as `parse_record` does, and if the file cannot be read."""
     try:
-        if path.stat().st_size > LARGEST:
-            raise UserError(f"{path} is too large for an audit record")
-        return parse_record(path.read_bytes(), str(path))
+        return parse_record(read_regular(path, LARGEST), str(path))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}; make it with 'unlearn audit'") from error

@@ -1,4 +1,4 @@
-"""Images in folders: train/CLASS/*.png and test/CLASS/*.png, in any format that Pillow reads."""
+"""Images in folders: train/CLASS/*.png and test/CLASS/*.png, in PNG, JPEG, WebP, BMP, TIFF, GIF or PPM."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
 from synth.basics.errors import UserError
-from synth.shards.read import UNREADABLE
+from synth.basics.image_files import UnreadableImageError, read_image
 from unlearn.data_sets.reading.data_set import Loaded
-from unlearn.data_sets.reading.first_line import first_line
 
 
 def load_folder(folder: Path, split: str, image_size: int) -> Loaded:
@@ -33,10 +32,11 @@ def load_folder(folder: Path, split: str, image_size: int) -> Loaded:
     images = torch.empty(len(found), 3, image_size, image_size, dtype=torch.uint8)
     for row, (path, _) in enumerate(found.samples):
         try:
-            image = found.loader(path)
-        except UNREADABLE as error:
+            image = read_image(Path(path)).convert("RGB")
+        except (UnreadableImageError, OSError) as error:
+            why = getattr(error, "strerror", None) or error
             raise UserError(
-                f"cannot read the image {path}: {first_line(error)}: save it again, or remove it from the folder"
+                f"cannot read the image {path}: {why}: save it again, or remove it from the folder"
             ) from error
         if image.size != (image_size, image_size):
             image = center_crop(resize(image, image_size), [image_size, image_size])

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from synth.basics.errors import UserError
-from synth.checkpoint.file import refuse_untrusted
+from synth.basics.regular_files import hash_and_start
+from synth.basics.way_on import WayOn
+from synth.checkpoint.file import LARGEST_CHECKPOINT, refuse_untrusted
 from unlearn.methods import METHODS, needs_teacher
 from unlearn.report.places import run_index_of
 from unlearn.report.printable import printable
-from unlearn.report.regular_files import hash_and_start
 from unlearn.report.replay.device import device_of
 from unlearn.report.verify.chain import index_in
 from unlearn.report.verify.checks import Check
@@ -30,6 +31,7 @@ def remake(
     arch: str | None,
     say: Callable[[str], None],
     device: str | None = None,
+    started_by: WayOn | None = None,
 ) -> tuple[Path, bool]:
     """Make the student again in the folder `out`, on the run's device or on `device`.
 
@@ -52,9 +54,9 @@ def remake(
     for named in (model["architecture"], settings.get("student_arch")):
         refuse_untrusted(str(named), arch, "the report")
     request = run_request(settings, model, teacher, shards, arch, out, device)
-    runs.unlearn(request, say)
+    runs.unlearn(dataclasses.replace(request, started_by=started_by), say)
     student = out / STUDENT
-    return student, hash_and_start(student)[0] == model["sha256"]
+    return student, hash_and_start(student, LARGEST_CHECKPOINT)[0] == model["sha256"]
 
 
 def run_request(

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from synth.basics.errors import UserError
+from synth.basics.regular_files import hash_and_start
+from synth.basics.way_on import WayOn
+from synth.checkpoint.file import LARGEST_CHECKPOINT
 from synth.shards.index import find_index
 from synth.shards.store import open_store
 from unlearn.audit.audit import Request, audit
@@ -15,10 +18,12 @@ from unlearn.audit.audit_settings import AuditSettings
 from unlearn.data import DataSource
 from unlearn.report.file import read_report
 from unlearn.report.places import AuditedModel, Located, Places, locate
-from unlearn.report.regular_files import hash_and_start
 from unlearn.report.replay.comparison import Comparison, compare
 from unlearn.report.replay.device import device_of
 from unlearn.report.replay.remake import remake
+
+AGAIN = "start the replay again, with --out in another folder"
+WAY_ON = WayOn(command="unlearn replay", again=AGAIN, anew=AGAIN, replaces=False, resumes=False)
 
 
 def replay(
@@ -52,7 +57,7 @@ def replay(
         request = replace(request, data=replace(request.data, root=data_root))
     if retrain:
         teacher, learnt_from = located.teacher.path, located.run_shards
-        student, same = remake(record, out / "student", teacher, learnt_from, arch, say, device)
+        student, same = remake(record, out / "student", teacher, learnt_from, arch, say, device, WAY_ON)
         request = replace(request, student=student)
     return replace(compare(record, audit(request, say), retrain), same_student=same)
 
@@ -82,13 +87,14 @@ def audit_request(record: Mapping[str, Any], located: Located, out: Path, device
         settings=settings,
         seed=record["seed"],
         device=device,
+        way_on=WAY_ON,
     )
 
 
 def check_same(model: AuditedModel) -> None:
     """Raise UserError where the file is not the model that was audited."""
     try:
-        digest, _ = hash_and_start(model.path)
+        digest, _ = hash_and_start(model.path, LARGEST_CHECKPOINT)
     except FileNotFoundError:
         raise UserError(f"{model.name} is not in {model.path}: name its place now with {model.option}") from None
     except OSError as error:

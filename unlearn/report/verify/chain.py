@@ -9,12 +9,14 @@ from typing import Any
 
 from synth.basics.disk import sha256_of
 from synth.basics.errors import UserError
-from synth.checkpoint.file import LARGEST_HEADER, parse_card
+from synth.basics.foreign_json import parse_object
+from synth.basics.regular_files import hash_and_start
+from synth.checkpoint.file import LARGEST_CHECKPOINT, LARGEST_HEADER, parse_card
 from synth.shards.index import Index, find_index, index_sha256
+from synth.shards.samples import LARGEST_SHARD
 from synth.shards.store import Store, open_store
 from unlearn.audit.record.origin import run_of
 from unlearn.report.places import AuditedModel, Located, run_index_of, run_read_the_audits
-from unlearn.report.regular_files import hash_and_start
 from unlearn.report.verify.checks import BROKEN, HOLDS, NOT_CHECKED, Check, compared, unreadable
 
 
@@ -33,7 +35,7 @@ def model_checks(model: AuditedModel, class_names: list[str]) -> Iterator[Check]
     """The model is the one that was audited, and its own card says what the record says about it."""
     what = f"{model.name} is the one that was audited"
     try:
-        digest, start = hash_and_start(model.path, 8 + LARGEST_HEADER)
+        digest, start = hash_and_start(model.path, LARGEST_CHECKPOINT, 8 + LARGEST_HEADER)
     except OSError as error:
         yield unreadable(what, str(model.path), error, model.option)
         return
@@ -49,7 +51,7 @@ def card_check(model: AuditedModel, start: bytes, class_names: list[str]) -> Che
     if model.option == "--teacher":
         expected["class_names"] = class_names
     try:
-        card = json.loads(parse_card(start, str(model.path)).to_json())
+        card = parse_object(parse_card(start, str(model.path)).to_json())
     except UserError as error:
         return Check(what, BROKEN, str(error))
     return compared(what, {name: card[name] for name in expected}, expected)
@@ -157,10 +159,11 @@ def index_in(uri: str, what: str, option: str) -> Shards | Check:
 
 
 def each_shard(there: Shards, expected: Mapping[str, str], whose: str, option: str) -> Iterator[Check]:
+    sizes = {entry.name: entry.size for entry in there.index.entries.values()}
     for name, digest in expected.items():
         what = f"{name}{whose}"
         try:
-            yield compared(what, sha256_of(there.store.read(name)), digest)
+            yield compared(what, sha256_of(there.store.read(name, sizes.get(name, LARGEST_SHARD))), digest)
         except OSError as error:
             yield unreadable(what, f"{there.store}/{name}", error, option)
         except UserError as error:

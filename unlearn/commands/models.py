@@ -149,9 +149,9 @@ def import_(
     from synth.checkpoint.importing.import_checkpoint import ImportRequest, import_checkpoint
 
     with checkpoint_to_write(out, overwrite, "unlearn import"):
-        names = (
-            names_from_file(classes_file) if classes_file else None if classes is None else names_from_option(classes)
-        )
+        names = names_from_option(classes) if classes is not None else None
+        if classes_file is not None:
+            names = names_from_file(classes_file)
         request = ImportRequest(
             file=file,
             weights=weights,

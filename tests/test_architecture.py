@@ -52,7 +52,11 @@ MAY_OPEN = {
     *("synth.basics.image_files: .open", "synth.basics.image_files: Image.open"),
     "synth.basics.declared: .read_text",  # the source of our own modules
     "synth.basics.drawing: .savefig",  # into memory
-    *("synth.checkpoint.importing: torch.load", "synth.checkpoint.pytorch_zip: zipfile.ZipFile"),  # an open file
+    *(
+        "synth.checkpoint.importing.weights_file: torch.load",
+        "synth.checkpoint.importing.inert: torch.load",
+    ),  # in memory
+    *("synth.checkpoint.importing.diagnosis: zipfile.ZipFile", "synth.checkpoint.pytorch_zip: zipfile.ZipFile"),  # too
     "synth.run.lock: .read_text",  # /proc
     *("unlearn.run.folder: torch.load", "unlearn.run.folder: torch.save"),  # in memory
     *("unlearn.audit.record.schema: .read_text", "unlearn.audit.record.schema: json.loads"),  # our own schema

@@ -25,3 +25,8 @@ class InterruptedRunError(UserError):
     """Ctrl-C or SIGTERM ended a run. The message says what is kept and how to go on."""
 
     exit_code = INTERRUPTED
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error without its full stop; the error's type if it has no text."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

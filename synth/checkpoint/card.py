@@ -12,6 +12,7 @@ from typing import Any
 
 from synth.basics.errors import UsageError
 from synth.basics.foreign_json import parse_object
+from synth.checkpoint.wiring import Wiring, with_wiring
 
 SHA256 = re.compile("[0-9a-f]{64}")
 LARGEST_NOTES = 2**16  # bytes of JSON
@@ -27,9 +28,9 @@ def check_classifier(
     std: tuple[float, ...],
 ) -> None:
     """Raise ValueError for values that no classifier has, and for text that is not safe to print on a terminal."""
-    channels, height, side = input_shape
-    if not (1 <= channels <= 64 and 1 <= height <= 4096 and height == side):
-        raise ValueError(f"input shape {list(input_shape)} is not (channels, side, side)")
+    channels, *sides = input_shape
+    if len(sides) != 2 or not 1 <= channels <= 64 or not all(1 <= side <= 4096 for side in sides):
+        raise ValueError(f"input shape {list(input_shape)} is not (channels, height, width)")
     if not 2 <= len(class_names) <= 100_000:
         raise ValueError(f"a classifier has 2 to 100,000 classes, not {len(class_names)}")
     if not all(isinstance(name, str) and name.isprintable() and len(name) <= 200 for name in class_names):
@@ -65,12 +66,15 @@ def check_classes(classes: Iterable[int], num_classes: int, what: str, owner: st
             raise UsageError(f"{what} {index} is out of range: {owner} has {num_classes} classes (0-{num_classes - 1})")
 
 
-CARD_VERSION = 1
+CARD_VERSION = 2  # version 1 has no wiring
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What a checkpoint states about its network. `mean` and `std` are per channel, for images in [0, 1]."""
+    """What a checkpoint states about its network. `mean` and `std` are per channel, for images in [0, 1].
+
+    `origin` states which file the network was imported from, and in which form (see importing/origin.py).
+    """
 
     architecture: str
     class_names: tuple[str, ...]
@@ -79,6 +83,8 @@ class ModelCard:
     std: tuple[float, ...]
     width: float = 1.0
     training: Mapping[str, Any] = field(default_factory=dict)
+    wiring: Wiring = field(default_factory=Wiring)
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_classifier(
@@ -96,7 +102,11 @@ class ModelCard:
         return len(self.class_names)
 
     def to_json(self) -> str:
-        return json.dumps({"version": CARD_VERSION, **dataclasses.asdict(self)}, sort_keys=True)
+        """The card of a plain network has no entry `wiring`, so that its bytes are those of version 1."""
+        raw = with_wiring(dataclasses.asdict(self), self.wiring)
+        if not self.origin:
+            del raw["origin"]
+        return json.dumps({"version": CARD_VERSION if "wiring" in raw else 1, **raw}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> ModelCard:
@@ -112,4 +122,6 @@ class ModelCard:
             std=tuple(float(v) for v in raw["std"]),
             width=float(raw["width"]),
             training=dict(raw["training"]),
+            wiring=Wiring.from_json(raw.get("wiring", {})),
+            origin=dict(raw.get("origin", {})),
         )

@@ -10,9 +10,11 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from synth.basics.errors import UsageError
-from synth.checkpoint.building import build
+from synth.basics.errors import UsageError, first_line
+from synth.checkpoint.building import build, names_code
 from synth.checkpoint.card import ModelCard
+from synth.checkpoint.outputs import logits_from
+from synth.checkpoint.without_memory import WithoutMemory
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,14 @@ class Classifier(nn.Module):
 
     @classmethod
     def untrained(cls, card: ModelCard, seed: int) -> Classifier:
-        """A newly initialised network for the card. The weights depend on the card and the seed only."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return cls(build_for(card), card)
+        """A newly initialised network for the card. The weights depend on the card and the seed only.
+
+        Raises UsageError if the user's own code gives the network the same weights for another seed.
+        """
+        net = seeded(card, seed)
+        if names_code(card.architecture):
+            refuse_loaded_weights(net, seeded(card, seed + 1), card.architecture)
+        return cls(net, card)
 
     def forward(self, x_unit: Tensor) -> Tensor:
         return self.logits((x_unit - self.mean) / self.std)
@@ -56,9 +62,9 @@ class Classifier(nn.Module):
         if self.arithmetic.channels_last:
             x_norm = x_norm.contiguous(memory_format=torch.channels_last)
         if not self.arithmetic.bfloat16:
-            return self.net(x_norm)
+            return logits_from(self.net(x_norm), self.card.wiring)
         with torch.autocast(x_norm.device.type, torch.bfloat16):
-            return self.net(x_norm).float()
+            return logits_from(self.net(x_norm), self.card.wiring).float()
 
     def compute_by(self, arithmetic: Arithmetic) -> Classifier:
         """Set the arithmetic, and put the weights into its layout."""
@@ -83,12 +89,41 @@ class Classifier(nn.Module):
 
 def build_for(card: ModelCard) -> nn.Module:
     """An untrained network for the card. Raises UsageError if it cannot be built."""
-    return build(card.architecture, card.input_shape[0], card.num_classes, card.input_shape[1], card.width)
+    channels, *size = card.input_shape
+    outputs = 1 if card.wiring.one_output else card.num_classes
+    return build(card.architecture, channels, outputs, (size[0], size[1]), card.width, card.wiring.config)
+
+
+def seeded(card: ModelCard, seed: int) -> nn.Module:
+    """An untrained network for the card, with the initial weights of this seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_for(card)
+
+
+def refuse_loaded_weights(net: nn.Module, another: nn.Module, architecture: str) -> None:
+    """Raise UsageError if two networks of different seeds have the same weights. `another` is not changed.
+
+    A builder that loads trained weights would otherwise hand them to a student, which must start from random ones.
+    Constant weights, such as the ones and zeros of batch norm, are the same with every seed.
+    """
+    pairs = zip(net.parameters(), another.parameters(), strict=True)
+    drawn = [(a, b) for a, b in pairs if a.numel() > 1 and not bool((a == a.flatten()[0]).all())]
+    if drawn and all(torch.equal(a, b) for a, b in drawn):
+        raise UsageError(
+            f"{architecture} builds the same weights with every seed, so it loads trained weights or sets a seed "
+            "itself, and a new network would start from them: name a function that only builds the network"
+        )
 
 
 def expected_state(card: ModelCard) -> dict[str, Tensor]:
-    """The state dict of the card's network, without memory for its values. Raises UsageError if it cannot be built."""
-    with torch.device("meta"):
+    """The state dict of the card's network, without memory for its weights. Raises UsageError if it cannot be built."""
+    try:
+        with WithoutMemory():
+            return build_for(card).state_dict()
+    except UsageError:
+        raise
+    except Exception:  # some constructors of other packages compute with their weights
         return build_for(card).state_dict()
 
 
@@ -117,9 +152,8 @@ def check_forward(model: Classifier, cure: str) -> None:
         with untouched(model):
             logits = model(x_unit)
     except Exception as error:  # networks of torchvision and of users raise any error here
-        lines = str(error).splitlines() or [type(error).__name__]
         raise UsageError(
-            f"{card.architecture} does not accept images {list(card.input_shape)} ({lines[0].rstrip('.')}): {cure}"
+            f"{card.architecture} does not accept images {list(card.input_shape)} ({first_line(error)}): {cure}"
         ) from error
     shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if shape != [2, card.num_classes]:

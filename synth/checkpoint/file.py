@@ -1,15 +1,16 @@
 """Checkpoints: one safetensors file with a classifier's weights and everything needed to run it.
 
-The file's metadata has one entry, `model_card`, in JSON: architecture, class names, input shape, normalisation, and
-facts about the training. A checkpoint from elsewhere may be hostile. So no pickle is read, the card's values are
-bounded, shapes are compared before anything large is built, and code outside the installed packages runs only if the
-user names it.
+The file's metadata has one entry, `model_card`, in JSON: architecture, class names, input shape, normalisation, facts
+about the training, and for an imported network the form of the file that it came from. A checkpoint from elsewhere may
+be hostile. So no pickle is read, the card's values are bounded, shapes are compared before anything large is built, and
+code outside the installed packages runs only if the user names it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -18,12 +19,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from synth.basics.disk import create_folder, refuse_to_replace, sha256_of, write_file
 from synth.basics.errors import UsageError, UserError
 from synth.basics.foreign_json import parse_object
 from synth.basics.regular_files import open_regular
+from synth.checkpoint.building import names_code
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier, build_for, expected_state
 
@@ -105,7 +107,7 @@ def check_size(start: bytes, size: int, name: str, trusted_architecture: str | N
     """
     card = parse_card(start, name, size)
     refuse_untrusted(card.architecture, trusted_architecture, name)
-    if ":" in card.architecture:
+    if names_code(card.architecture):
         return
     weights = sum(LARGEST_NUMBER * value.numel() for value in expected_state(card).values())
     if size > 8 + LARGEST_HEADER + weights:
@@ -123,12 +125,37 @@ def parse_checkpoint(data: bytes, name: str, trusted_architecture: str | None = 
         tensors = load_tensors(data)
     except (SafetensorError, KeyError) as error:  # KeyError: a number type that torch does not have
         raise UserError(f"{name} is damaged ({error}): copy it again from its source") from error
-    check_state(expected_state(card), tensors, name, card.architecture)
-    net = build_for(card)
-    net.load_state_dict(tensors)
+    net = build_with(card, tensors, name)
     as_loaded = net.state_dict()  # a float64 may overflow the network's float32
     check_finite(as_loaded, name, "use an earlier one")
     return Classifier(net, card, sha256_of(data)).freeze()
+
+
+def build_with(card: ModelCard, tensors: Mapping[str, Tensor], name: str) -> nn.Module:
+    """The card's network with these weights. Raises UserError if they do not fit it.
+
+    The shapes of a network that a file may choose are compared before the network takes memory. Code that the user
+    named runs once only, because it may be slow.
+    """
+    if names_code(card.architecture):
+        net = build_for(card)
+        check_state(net.state_dict(), tensors, name, card.architecture)
+    else:
+        check_state(expected_state(card), tensors, name, card.architecture)
+        net = build_for(card)
+    load_weights(net, tensors)
+    return net
+
+
+def load_weights(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Load weights that fit the network.
+
+    Some networks, such as MNASNet, look for the version of their own code in the state dict, which a safetensors file
+    does not hold. Weights that fit are of the present version.
+    """
+    state = OrderedDict(tensors)
+    state._metadata = net.state_dict()._metadata  # type: ignore[attr-defined]
+    net.load_state_dict(state)
 
 
 def check_finite(state: Mapping[str, Tensor], name: str, cure: str) -> None:
@@ -143,7 +170,7 @@ def refuse_untrusted(architecture: str, trusted: str | None, whose: str, option:
 
     `trusted` may hold several names, separated by commas.
     """
-    if ":" in architecture and architecture not in (trusted or "").split(","):
+    if names_code(architecture) and architecture not in (trusted or "").split(","):
         raise UserError(
             f"{whose} asks to run the code {architecture}: if you trust this code, give {option} {architecture}"
         )
@@ -197,9 +224,13 @@ def header_length(data: bytes) -> int:
 
 def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], name: str, architecture: str) -> None:
     """Raise UserError if the state dict `found` has other keys, shapes or dtypes than `expected`."""
+    missing, unknown = [k for k in expected if k not in found], [k for k in found if k not in expected]
+    if missing:
+        instead = f"; it has {listed(unknown)} instead" if unknown else ""
+        raise UserError(f"{name} does not fit {architecture}: it has no weights {listed(missing)}{instead}")
+    if unknown:
+        raise UserError(f"{name} does not fit {architecture}: it has the unknown weights {listed(unknown)}")
     for key, value in expected.items():
-        if key not in found:
-            raise UserError(f"{name} does not fit {architecture}: it has no weights {key}")
         refuse_special(found[key], key, name)
         if found[key].shape != value.shape:
             raise UserError(
@@ -209,9 +240,12 @@ def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], nam
         if kind_of(found[key].dtype) != kind_of(value.dtype):
             types = [str(dtype).removeprefix("torch.") for dtype in (found[key].dtype, value.dtype)]
             raise UserError(f"{name} holds {key} as {types[0]}, not as {types[1]}: save it again as {types[1]}")
-    for key in found:
-        if key not in expected:
-            raise UserError(f"{name} does not fit {architecture}: it has the unknown weights {key}")
+
+
+def listed(keys: Sequence[str], most: int = 3) -> str:
+    """The first keys in words: `a, b, c and 9 more`."""
+    more = len(keys) - most
+    return ", ".join(key[:200] for key in keys[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def refuse_special(tensor: Tensor, key: str, name: str) -> None:

@@ -495,7 +495,7 @@ def attempt(
         The fields of a `Delivery`.
     """
     from synth.basics.phases import take_phases
-    from synth.checkpoint.building import own_code_in
+    from synth.checkpoint.own_code import own_code_in
 
     take_phases()  # drop those of an attempt that raised
     node = ray.get_runtime_context().get_node_id()

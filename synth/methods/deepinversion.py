@@ -204,29 +204,30 @@ def invert(
     """One batch of images, optimised in normalised pixels and clamped to the range of real pixels."""
     labels_B = labels_B.to(teacher.mean.device)
     lowest, highest = (0 - teacher.mean) / teacher.std, (1 - teacher.mean) / teacher.std
-    channels, side, _ = teacher.card.input_shape
+    channels, *size = teacher.card.input_shape
+    whole = (size[0], size[1])
     if settings.warm_start:
         assert network is not None, "prepare trains it"
         z = torch.randn(len(labels_B), network.card.z, generator=rng).to(teacher.mean.device)
         with torch.no_grad():
             x_norm = network(z, labels_B)
     else:
-        noise = torch.randn(len(labels_B), channels, side, side, generator=rng).to(teacher.mean.device)
+        noise = torch.randn(len(labels_B), channels, *whole, generator=rng).to(teacher.mean.device)
         x_norm = first_images(noise, lowest, settings.start).clamp(lowest, highest)
     coarse, fine = settings.coarse_steps, settings.steps - settings.coarse_steps
     if coarse:
         x_norm = F.avg_pool2d(x_norm, 2)
         x_norm = optimise_images(x_norm, teacher, labels_B, settings, range(coarse), (lowest, highest), rng, extra_loss)
-        x_norm = resize(x_norm, side)
+        x_norm = resize(x_norm, whole)
     if fine:
         x_norm = optimise_images(
             x_norm, teacher, labels_B, settings, range(coarse, coarse + fine), (lowest, highest), rng, extra_loss
         )
-    return to_uint8(resize(x_norm, side) * teacher.std + teacher.mean).cpu()
+    return to_uint8(resize(x_norm, whole) * teacher.std + teacher.mean).cpu()
 
 
 def first_images(noise: Tensor, lowest: Tensor, start: str) -> Tensor:
-    """The start of the descent in normalised pixels, from standard normal noise (B, C, S, S). `lowest` is black.
+    """The start of the descent in normalised pixels, from standard normal noise (B, C, H, W). `lowest` is black.
 
     A smoothed gradient cannot remove the noise of single pixels, and after ten steps much of it is left. Smooth noise
     makes the images differ as well, and the gradient can change it.
@@ -254,11 +255,12 @@ def optimise_images(
     optimiser = torch.optim.Adam([x_norm], lr=settings.lr, betas=(0.5, 0.9))
     loss = torch.zeros(())
     losses: list[Tensor] = []
+    _, height, width = teacher.card.input_shape
     with computed(teacher, settings), watch_batch_norm(teacher.net) as statistics:
         for step in steps:
             optimiser.param_groups[0]["lr"] = settings.lr * schedule(step, settings)
             optimiser.zero_grad(set_to_none=True)
-            seen = augment(resize(x_norm, teacher.card.input_shape[1]), settings, rng)
+            seen = augment(resize(x_norm, (height, width)), settings, rng)
             logits_BK = teacher.logits(seen)
             loss = settings.ce * F.cross_entropy(logits_BK, labels_B) + image_prior(seen, settings)
             loss = loss + statistics_prior(seen, statistics, settings)
@@ -302,20 +304,25 @@ def statistics_prior(x_norm: Tensor, statistics: BatchStatistics, settings: Deep
     return total
 
 
-def resize(x: Tensor, side: int) -> Tensor:
-    """Images (B, C, S, S) at another side, bilinear."""
-    if x.shape[-1] == side:
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images (B, C, H, W) at another height and width, bilinear."""
+    if tuple(x.shape[-2:]) == size:
         return x
     if x.device.type == "cuda":
-        return resize_by_products(x, side)
-    return F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
+        return resize_by_products(x, size)
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
-def resize_by_products(x: Tensor, side: int) -> Tensor:
+def resize_by_products(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear resize as two matrix products, because the gradient of `F.interpolate` is not deterministic on CUDA."""
-    units = torch.eye(x.shape[-1], device=x.device, dtype=x.dtype)[None]
-    weights = F.interpolate(units, size=side, mode="linear", align_corners=False)[0]  # (S, side)
-    return weights.T @ x @ weights
+    rows, columns = (linear_weights(x, before, after) for before, after in zip(x.shape[-2:], size, strict=True))
+    return rows.T @ x @ columns
+
+
+def linear_weights(x: Tensor, before: int, after: int) -> Tensor:
+    """The matrix (before, after) of a linear resize along one axis, of the dtype and on the device of x."""
+    units = torch.eye(before, device=x.device, dtype=x.dtype)[None]
+    return F.interpolate(units, size=after, mode="linear", align_corners=False)[0]
 
 
 def schedule(step: int, settings: DeepInversionSettings) -> float:

@@ -33,20 +33,21 @@ SMALLEST_SIDE = 8  # pixels; a generator starts from a map with at most this sid
 
 
 class Generator(nn.Module):
-    """Noise (N, Z) to images (N, C, S, S) in normalised pixels.
+    """Noise (N, Z) to images (N, C, H, W) in normalised pixels.
 
-    The network of GKT (Chundawat et al. 2023): a linear layer to maps of side S/4 + 1, twice enlarged and convolved,
-    and a 7x7 convolution that removes the margin of 4. Batch norm on the image comes last, so pixels are spread like
-    those of a normalised image, without bounds. GKT has 128 `channels`. A small teacher needs far fewer, and the
-    generator takes most of a run's time.
+    The network of GKT (Chundawat et al. 2023): a linear layer to maps of H/4 + 1 by W/4 + 1, twice enlarged and
+    convolved, and a 7x7 convolution that removes the margin of 4. Batch norm on the image comes last, so pixels are
+    spread like those of a normalised image, without bounds. GKT has 128 `channels`. A small teacher needs far fewer,
+    and the generator takes most of a run's time.
     """
 
     def __init__(self, z: int, channels: int, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
-        self.side = image_shape[1]
-        start, narrow = -(-self.side // 4) + 1, max(1, channels // 2)
+        self.size = image_shape[1:]
+        rows, columns = (-(-side // 4) + 1 for side in self.size)
+        narrow = max(1, channels // 2)
         self.net = nn.Sequential(
-            *(nn.Linear(z, channels * start * start), nn.Unflatten(1, (channels, start, start))),
+            *(nn.Linear(z, channels * rows * columns), nn.Unflatten(1, (channels, rows, columns))),
             *(nn.BatchNorm2d(channels), nn.Upsample(scale_factor=2), nn.Conv2d(channels, channels, 3, padding=1)),
             *(nn.BatchNorm2d(channels), nn.LeakyReLU(0.2), nn.Upsample(scale_factor=2)),
             *(nn.Conv2d(channels, narrow, 3, padding=1), nn.BatchNorm2d(narrow), nn.LeakyReLU(0.2)),
@@ -61,9 +62,13 @@ class Generator(nn.Module):
             return cls(z, channels, image_shape)
 
     def forward(self, z: Tensor) -> Tensor:
-        x_norm = self.net(z)
-        margin = (x_norm.shape[-1] - self.side) // 2  # 0 if 4 divides the side
-        return x_norm[..., margin : margin + self.side, margin : margin + self.side]
+        return middle(self.net(z), self.size)
+
+
+def middle(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """The middle H rows and W columns of images that may be larger, for `size` (H, W)."""
+    top, left = ((have - want) // 2 for have, want in zip(x.shape[-2:], size, strict=True))
+    return x[..., top : top + size[0], left : left + size[1]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +77,7 @@ class GeneratorCard:
 
     z: int  # length of the noise
     channels: int
-    image_shape: tuple[int, int, int]  # (C, S, S)
+    image_shape: tuple[int, int, int]  # (C, H, W)
     num_classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -82,9 +87,9 @@ class GeneratorCard:
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        channels, side, width = self.image_shape
-        if not (1 <= channels <= 64 and 1 <= side <= 4096 and side == width):
-            raise ValueError(f"image shape {list(self.image_shape)} is not (channels, side, side)")
+        channels, *sides = self.image_shape
+        if len(sides) != 2 or not 1 <= channels <= 64 or not all(1 <= side <= 4096 for side in sides):
+            raise ValueError(f"image shape {list(self.image_shape)} is not (channels, height, width)")
         if not (1 <= self.z <= 65536 and 1 <= self.channels <= 4096 and 1 <= self.num_classes <= 100_000):
             raise ValueError("its noise, channels or classes are out of range")
         if len(self.mean) != channels or len(self.std) != channels:
@@ -122,7 +127,7 @@ class GeneratorCard:
 
 
 class ClassGenerator(nn.Module):
-    """Noise (N, Z) and classes (N,) to images (N, C, S, S) in normalised pixels, inside the range of real pixels.
+    """Noise (N, Z) and classes (N,) to images (N, C, H, W) in normalised pixels, inside the range of real pixels.
 
     A linear layer maps noise and one-hot class to a small map, which is doubled and convolved until it has half of the
     image's side. The last convolution gives four pixels per place (sub-pixel convolution, Shi et al. 2016), so that no
@@ -137,14 +142,14 @@ class ClassGenerator(nn.Module):
     def __init__(self, card: GeneratorCard) -> None:
         super().__init__()
         self.card = card
-        colours, side, _ = card.image_shape
-        start, doublings = -(-side // 2), 0
-        while start > SMALLEST_SIDE:
-            start, doublings = -(-start // 2), doublings + 1
+        colours, height, across = card.image_shape
+        rows, columns, doublings = -(-height // 2), -(-across // 2), 0
+        while max(rows, columns) > SMALLEST_SIDE:
+            rows, columns, doublings = -(-rows // 2), -(-columns // 2), doublings + 1
         width = card.channels
         layers: list[nn.Module] = [
-            nn.Linear(card.z + len(card.drawn), width * start * start),
-            nn.Unflatten(1, (width, start, start)),
+            nn.Linear(card.z + len(card.drawn), width * rows * columns),
+            nn.Unflatten(1, (width, rows, columns)),
             nn.BatchNorm2d(width),
             nn.LeakyReLU(0.2),
         ]
@@ -175,9 +180,7 @@ class ClassGenerator(nn.Module):
         # The class gets the weight of the noise: this scales its one-hot vector to the length of a standard normal
         # vector.
         x = self.net(torch.cat([z, one_hot * self.card.z**0.5], dim=1))
-        side = self.card.image_shape[1]
-        margin = (x.shape[-1] - side) // 2
-        x_unit = torch.sigmoid(x[..., margin : margin + side, margin : margin + side].float())
+        x_unit = torch.sigmoid(middle(x, self.card.image_shape[1:]).float())
         return (x_unit - self.mean) / self.std
 
 

@@ -12,6 +12,7 @@ from synth.basics.disk import sha256_of
 from synth.basics.errors import UsageError, UserError
 from synth.basics.regular_files import read_regular
 from synth.basics.versions import package_versions
+from synth.checkpoint.building import names_code
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.class_choice import Classes, choose_classes
 from synth.checkpoint.classifier import Classifier, check_forward
@@ -197,7 +198,7 @@ def checked_generator(
 def refuse_useless_code(request: Request, teacher: Classifier, student: bytes | None) -> None:
     """Raise UsageError if --arch was given and no checkpoint has an architecture of the user's own code."""
     cards = [teacher.card, *([parse_card(student, str(request.student))] if student else [])]
-    if request.trusted_architecture and not any(":" in card.architecture for card in cards):
+    if request.trusted_architecture and not any(names_code(card.architecture) for card in cards):
         raise UsageError(
             f"--arch has no effect on {request.teacher}, whose architecture is {teacher.card.architecture}: leave it "
             "out"
@@ -218,6 +219,7 @@ def run_card(teacher: Classifier, recipe: Recipe, plan: Plan) -> RunCard:
         std=teacher.card.std,
         method=recipe.method,
         settings=dataclasses.asdict(recipe.settings) | gate,
+        wiring=teacher.card.wiring,
         plan=plan,
         device=f"cpu, {recipe.threads} threads" if recipe.device == "cpu" else recipe.device,
         versions=package_versions(),

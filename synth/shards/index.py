@@ -18,6 +18,7 @@ from synth.basics.disk import sha256_of
 from synth.basics.errors import UserError
 from synth.basics.foreign_json import parse_object
 from synth.checkpoint.card import check_classifier, check_notes, sha256_in
+from synth.checkpoint.wiring import Wiring, with_wiring
 from synth.shards.plan import Plan, ShardJob
 from synth.shards.read import DamagedShardError, decode_shard
 from synth.shards.samples import LARGEST_SHARD, PIXEL_MODES, Samples, largest_size
@@ -51,10 +52,11 @@ class RunCard:
     plan: Plan
     device: str
     versions: Mapping[str, str] = field(default_factory=dict, compare=False)
+    wiring: Wiring = field(default_factory=Wiring)
 
     def __post_init__(self) -> None:
         if not self.image_shape or self.image_shape[0] not in PIXEL_MODES:
-            raise ValueError(f"image shape {list(self.image_shape)} is not (1 or 3, side, side)")
+            raise ValueError(f"image shape {list(self.image_shape)} is not (1 or 3, height, width)")
         check_classifier(
             architecture=self.architecture,
             width=self.width,
@@ -73,6 +75,9 @@ class RunCard:
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    def to_json(self) -> dict[str, Any]:
+        return with_wiring(dataclasses.asdict(self), self.wiring)
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> RunCard:
@@ -97,6 +102,7 @@ class RunCard:
             ),
             device=str(raw["device"]),
             versions=dict(raw["versions"]),
+            wiring=Wiring.from_json(raw.get("wiring", {})),
         )
 
 
@@ -193,7 +199,7 @@ class Index:
             "name": f"{self.card.method}-{self.card.teacher_sha256[:12]}",
             "format_version": FORMAT_VERSION,
             "complete": self.complete,
-            "run": dataclasses.asdict(self.card),
+            "run": self.card.to_json(),
         }
         if self.generator_sha256 is not None:
             raw["generator"] = {"url": GENERATOR, "sha256": self.generator_sha256}

@@ -132,7 +132,7 @@ def test_a_diverging_synthesis_is_an_error_of_one_line_and_leaves_no_hook(tiny_t
     assert not any(module._forward_pre_hooks for module in teacher.modules())
 
 
-@pytest.mark.parametrize(("small", "side"), [(14, 28), (16, 33)])
-def test_resizing_by_products_equals_interpolation(small: int, side: int) -> None:
-    x = torch.rand(2, 3, small, small, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(deepinversion.resize_by_products(x, side), deepinversion.resize(x, side))
+@pytest.mark.parametrize(("small", "size"), [((14, 14), (28, 28)), ((16, 16), (33, 33)), ((10, 16), (20, 33))])
+def test_resizing_by_products_equals_interpolation(small: tuple[int, int], size: tuple[int, int]) -> None:
+    x = torch.rand(2, 3, *small, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(deepinversion.resize_by_products(x, size), deepinversion.resize(x, size))

@@ -137,7 +137,7 @@ def set_shard(**values: object) -> Callable[[Raw], object]:
         (set_plan(classes=list(range(11))), "class 10 has no name"),
         (set_plan(seed=-1), "is damaged"),
         (set_run(image_shape=[1, 10**6, 10**6]), "input shape"),
-        (set_run(image_shape=[1, 28, 29]), "input shape"),
+        (set_run(image_shape=[1, 28]), "input shape"),
         (set_run(image_shape=[2, 28, 28]), "image shape"),
         (set_run(image_shape=[28, 28]), "is damaged"),
         (set_run(image_shape=[]), "image shape [] is not"),

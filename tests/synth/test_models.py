@@ -91,7 +91,8 @@ def test_an_impossible_architecture_is_refused_with_a_cure(
     [
         ("nowhere:net", "cannot find the architecture 'nowhere:net'"),
         ("os:nothing", "cannot find the architecture 'os:nothing'"),
-        ("os:getpid", r"'os:getpid', called with \(1, 10\) for channels and classes, failed"),
+        ("os:getpid", "'os:getpid' made a int, not a torch.nn.Module"),
+        ("os:rename", r"'os:rename', called with \(1, 10\) for channels and classes, failed"),
         (".nowhere:net", r"cannot find the architecture '.nowhere:net' \(TypeError: "),
         ("operator:add", "made a int, not a torch.nn.Module"),
     ],

@@ -15,7 +15,7 @@ from synth.basics.disk import append_to_file, flush_folder, write_file, write_ne
 from synth.basics.errors import UsageError, UserError
 from synth.basics.regular_files import hash_and_start, open_regular, read_regular
 from synth.checkpoint.file import load_checkpoint, refuse_existing
-from synth.checkpoint.importing import read_weights
+from synth.checkpoint.importing.weights_file import read_weights
 from synth.commands.config import read_settings
 from synth.methods.networks import LARGEST_GENERATOR
 from synth.run.lock import LOCK, Lock, acquire

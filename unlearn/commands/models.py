@@ -120,32 +120,71 @@ def train(
 
 
 @click.command("import", cls=Command, context_settings=FROM_ENVIRONMENT)
-@click.argument("state_dict", type=PATH)
-@option("--arch", group=WHAT, required=True, help=ARCHITECTURES)
+@click.argument("file", type=PATH, required=False)
+@option("--weights", group=WHAT, help="published weights: torchvision:NAME, timm:NAME or transformers:FOLDER")
+@option("--arch", group=WHAT, help=ARCHITECTURES)
 @option("--width", group=WHAT, type=WIDTH, default=1.0, help="scales the channels of our own architectures")
-@option("--input-shape", group=WHAT, required=True, help="channels,side,side such as 3,32,32")
-@option("--classes", group=WHAT, required=True, help="the number of classes, or their names separated by commas")
-@option("--mean", group=WHAT, required=True, help="per channel, for images in [0, 1], such as 0.49,0.48,0.45")
-@option("--std", group=WHAT, required=True, help="per channel, for images in [0, 1]")
+@option("--input-shape", group=WHAT, help="channels,height,width such as 3,224,224")
+@option("--classes", group=WHAT, help="the number of classes, or their names separated by commas")
+@option("--classes-file", group=WHAT, type=PATH, help="names of the classes: one per line, or a JSON list or object")
+@option("--mean", group=WHAT, help="one per channel, or one for all, for images in [0, 1], such as 0.49,0.48,0.45")
+@option("--std", group=WHAT, help="one per channel, or one for all, for images in [0, 1]")
+@option("--entry", group=WHAT, help="the state dict to take if FILE has several, such as ema  [default: the usual one]")
+@option("--prefix", group=WHAT, rare=True, help="the prefix of the keys to take if several networks are in one entry")
 @checkpoint_options
 def import_(
-    state_dict: Path,
-    arch: str,
+    file: Path | None,
+    weights: str | None,
+    arch: str | None,
     width: float,
-    input_shape: str,
-    classes: str,
-    mean: str,
-    std: str,
+    input_shape: str | None,
+    classes: str | None,
+    classes_file: Path | None,
+    mean: str | None,
+    std: str | None,
+    entry: str | None,
+    prefix: str | None,
     out: Path,
     overwrite: bool,
 ) -> None:
-    """Turn a PyTorch state dict into a checkpoint. Only weights are read from the .pt or .pth file."""
-    from synth.checkpoint.importing import import_state_dict, parse_card_options
+    """Turn a trained network into a checkpoint: a FILE of weights, or published weights.
+
+    FILE is a .pt, .pth or .safetensors file. Only weights are read from it, and no code in it runs. What stands around
+    the weights is found by itself: entries such as state_dict or model, and prefixes of Lightning, DataParallel and
+    torch.compile.
+
+    Your own network is --arch module:function, for a file module.py in this folder or on PYTHONPATH. The function may
+    take (num_classes), (classes), (n_classes), (in_channels, num_classes) or nothing, and other parameters with
+    defaults; a class works, too. If it loads its weights itself, leave out FILE.
+
+    \b
+    unlearn import model.pt --arch resnet50 --input-shape 3,224,224 --classes-file names.txt \\
+        --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --out teacher.safetensors
+    unlearn import --weights torchvision:resnet50 --out teacher.safetensors
+    """
+    if classes is not None and classes_file is not None:
+        raise click.UsageError("--classes and --classes-file exclude each other: give one of them")
+    from synth.checkpoint.importing.card_options import facts_from_options
+    from synth.checkpoint.importing.class_names import names_from_file, names_from_option
+    from synth.checkpoint.importing.import_checkpoint import ImportRequest, import_checkpoint
 
     with checkpoint_to_write(out, overwrite, "unlearn import"):
-        card = parse_card_options(arch, width, input_shape, classes, mean, std)
-        digest = import_state_dict(state_dict, card, out)
-    say(f"wrote {out} ({arch}, {card.num_classes} classes, sha256 {digest[:12]})")
+        names = names_from_option(classes) if classes is not None else None
+        if classes_file is not None:
+            names = names_from_file(classes_file)
+        request = ImportRequest(
+            file=file,
+            weights=weights,
+            architecture=arch,
+            width=width,
+            facts=facts_from_options(input_shape, names, mean, std),
+            entry=entry,
+            prefix=prefix,
+        )
+        model = import_checkpoint(request, out, say)
+    say(
+        f"wrote {out} ({model.card.architecture}, {model.card.num_classes} classes, sha256 {(model.digest or '')[:12]})"
+    )
 
 
 @click.command(cls=Command, context_settings=FROM_ENVIRONMENT)

@@ -17,7 +17,7 @@ from unlearn.settings import LARGEST_SEED
 FROM_ENVIRONMENT = {"auto_envvar_prefix": "UNLEARN", "show_default": True, "max_content_width": 110}
 PATH = click.Path(path_type=Path)
 WHAT, WHERE, DATA = "What to do", "Where", "Real images"
-ARCHITECTURES = f"{', '.join(names())}, a torchvision model, or your own module:function"
+ARCHITECTURES = f"{', '.join(names())}, a torchvision model, timm:NAME, or your own module:function"
 
 
 class Within(click.FloatRange):

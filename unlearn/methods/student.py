@@ -11,6 +11,7 @@ from synth.basics.errors import UsageError
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.class_choice import Classes, choose_classes
 from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.wiring import Wiring
 from synth.shards.index import RunCard
 from unlearn.methods.method import Inputs
 
@@ -29,6 +30,7 @@ def teacher_card(run: RunCard) -> ModelCard:
         input_shape=run.image_shape,
         mean=run.mean,
         std=run.std,
+        wiring=run.wiring,
     )
 
 
@@ -49,6 +51,8 @@ def student_card(
         architecture=architecture or teacher.architecture,
         width=width or (teacher.width if same else 1.0),
         training=training,
+        wiring=teacher.wiring if same else Wiring(),
+        origin={},
     )
 
 

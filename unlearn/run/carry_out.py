@@ -311,7 +311,7 @@ def whole_path(uri: str) -> str:
 
 def run_digest(run: RunCard) -> str:
     """The hash of what a run of synth was asked to make. It is the same while the run is being made and afterwards."""
-    return sha256_of(json.dumps(dataclasses.asdict(run), sort_keys=True).encode())
+    return sha256_of(json.dumps(run.to_json(), sort_keys=True).encode())
 
 
 def digest_when_complete(index: Index | None) -> str | None:

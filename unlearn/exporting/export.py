@@ -75,9 +75,7 @@ def form_of(request: ExportRequest) -> str:
     suffix = request.out.suffix.lower()
     form = suffix if suffix in FORMS else "folder"
     if request.like is not None and form in ("folder", ".pt2", ".onnx"):
-        raise UsageError(
-            f"--like writes a file of weights: name a {', '.join(PICKLES)} or .safetensors file with --out"
-        )
+        raise UsageError(f"--like writes weights: name a {', '.join(PICKLES)} or .safetensors file with --out")
     if request.keep and request.like is None:
         raise UsageError("--keep has no effect without --like: leave it out")
     if request.audit is not None and form != "folder":

@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier
 from unlearn.audit.text import audit_text
 
@@ -21,7 +22,7 @@ def model_card(student: Classifier, record: Mapping[str, Any] | None, library: s
         use: how the student is loaded, as Markdown.
     """
     card = student.card
-    forgotten = ", ".join(escaped(card.class_names[c]) for c in card.training.get("forget", ()))
+    forgotten = ", ".join(escaped(name) for name in forgotten_names(card))
     template = files("unlearn.exporting").joinpath("model_card.md.j2").read_text()
     environment = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
     return environment.from_string(template).render(
@@ -36,6 +37,12 @@ def model_card(student: Classifier, record: Mapping[str, Any] | None, library: s
         verdict=escaped(record["verdict"]["sentence"]) if record else "",
         audit=audit_text(record).replace("```", "'''") if record else "",
     )
+
+
+def forgotten_names(card: ModelCard) -> list[str]:
+    """The names of the classes that the checkpoint states as forgotten. What is no class of it is left out."""
+    forget = card.training.get("forget")
+    return [name for number, name in enumerate(card.class_names) if isinstance(forget, list) and number in forget]
 
 
 def facts(student: Classifier) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ import click
 
 from synth.commands.console import Console
 from unlearn.commands.auditing import audit
+from unlearn.commands.exporting import export
 from unlearn.commands.models import evaluate, import_, train
 from unlearn.commands.options import FROM_ENVIRONMENT
 from unlearn.commands.reporting import replay, report, verify
@@ -23,5 +24,5 @@ def main() -> None:
     """
 
 
-for command in (train, import_, *COMMANDS.values(), evaluate, audit, report, verify, replay, sweep):
+for command in (train, import_, export, *COMMANDS.values(), evaluate, audit, report, verify, replay, sweep):
     main.add_command(command)

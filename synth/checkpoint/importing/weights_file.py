@@ -27,12 +27,17 @@ DAMAGED = (KeyError, ValueError, TypeError)  # what a wrong header raises
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """The content of a file. `not_loaded` names the classes in it that were not loaded."""
+    """The content of a file.
+
+    `not_loaded` names the classes in it that were not loaded. `metadata` is the text in the header of a safetensors
+    file.
+    """
 
     path: Path
     sha256: str
     content: Any
     not_loaded: tuple[str, ...] = ()
+    metadata: dict[str, Any] | None = None
 
 
 def read_weights(path: Path) -> WeightsFile:
@@ -45,9 +50,10 @@ def read_weights(path: Path) -> WeightsFile:
     digest = sha256_of(data)
     if data[8:9] == b"{" and header_length(data) < len(data):
         try:
-            if CARD_KEY in safetensors_metadata(data):
+            metadata = safetensors_metadata(data)
+            if CARD_KEY in metadata:
                 raise UserError(f"{path} is a checkpoint of this package already: use it as it is")
-            return WeightsFile(path, digest, load_safetensors(data))
+            return WeightsFile(path, digest, load_safetensors(data), metadata=metadata)
         except (SafetensorError, *DAMAGED) as error:
             raise UserError(f"{path} is a damaged safetensors file ({error}): {AGAIN}") from error
     named = what_it_is(data, path)

@@ -1,0 +1,1 @@
+"""A student in the forms that other programs load."""

@@ -1,0 +1,64 @@
+"""The model card of an exported student: what was forgotten, how, and what the audit found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from synth.checkpoint.card import ModelCard
+from synth.checkpoint.classifier import Classifier
+from unlearn.audit.text import audit_text
+
+
+def model_card(student: Classifier, record: Mapping[str, Any] | None, library: str, use: str) -> str:
+    """The card as Markdown with the header that Hugging Face reads.
+
+    Args:
+        record: the student's audit, if there is one.
+        library: the library that loads the student, such as timm.
+        use: how the student is loaded, as Markdown.
+    """
+    card = student.card
+    forgotten = ", ".join(escaped(name) for name in forgotten_names(card))
+    template = files("unlearn.exporting").joinpath("model_card.md.j2").read_text()
+    environment = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
+    return environment.from_string(template).render(
+        title=f"{escaped(card.architecture)}{f', unlearned: {forgotten}' if forgotten else ''}",
+        library=library,
+        forgotten=forgotten,
+        classes=card.num_classes,
+        facts=facts(student),
+        use=use,
+        mean=list(card.mean),
+        std=list(card.std),
+        verdict=escaped(record["verdict"]["sentence"]) if record else "",
+        audit=audit_text(record).replace("```", "'''") if record else "",
+    )
+
+
+def forgotten_names(card: ModelCard) -> list[str]:
+    """The names of the classes that the checkpoint states as forgotten. What is no class of it is left out."""
+    forget = card.training.get("forget")
+    return [name for number, name in enumerate(card.class_names) if isinstance(forget, list) and number in forget]
+
+
+def facts(student: Classifier) -> list[tuple[str, str]]:
+    """What the checkpoint states about its making."""
+    card, training = student.card, student.card.training
+    found = {
+        "architecture": escaped(card.architecture),
+        "input": " x ".join(map(str, card.input_shape)) + " (channels x height x width)",
+        "classes": escaped(", ".join(card.class_names[:20])) + (", ..." if card.num_classes > 20 else ""),
+        "checkpoint": f"sha256 {student.digest}",
+    }
+    names = {"method": "unlearning method", "seed": "random seed", "teacher_sha256": "original: sha256"}
+    found |= {words: escaped(str(training[name])) for name, words in names.items() if name in training}
+    return list(found.items())
+
+
+def escaped(text: str) -> str:
+    """The text as Markdown shows it: nothing in it is a link, a table or HTML."""
+    return "".join(f"\\{sign}" if sign in "\\`*_{}[]()<>#|!&~" else sign for sign in text if sign.isprintable())

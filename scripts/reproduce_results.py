@@ -87,7 +87,7 @@ def choice(metrics: list[dict[str, float]]) -> tuple[int, int | None]:
 
 def curve(name: str, models: dict[int, Path], folder: Path, data: Data, forget: int) -> dict[int, Pair]:
     """Accuracies on the test set by step. They are kept in `curves/`, which no run reads."""
-    from unlearn.evaluate import evaluate_model
+    from unlearn.evaluation import evaluate_model
 
     file = folder / "curves" / f"{name}.json"
     known: dict[int, Pair] = {int(s): tuple(p) for s, p in json.loads(file.read_text())} if file.exists() else {}

@@ -23,16 +23,19 @@ ROOMS = {
         ["executors"],
         ["run"],
         ["commands"],
+        ["api"],
         ["__main__"],
     ],
     "unlearn": [
         ["samples"],
-        ["settings", "real_images", "data_sets", "data", "evaluate", "evaluation_text", "optimise", "train"],
+        ["settings", "real_images", "data_sets", "data", "evaluation", "evaluation_text", "optimise", "training"],
         ["methods"],
         ["run"],
-        ["audit"],
+        ["auditing"],
         ["report"],
+        ["exporting"],
         ["commands"],
+        ["api"],
         ["__main__"],
     ],
 }
@@ -59,7 +62,7 @@ MAY_OPEN = {
     *("synth.checkpoint.importing.diagnosis: zipfile.ZipFile", "synth.checkpoint.pytorch_zip: zipfile.ZipFile"),  # too
     "synth.run.lock: .read_text",  # /proc
     *("unlearn.run.folder: torch.load", "unlearn.run.folder: torch.save"),  # in memory
-    *("unlearn.audit.record.schema: .read_text", "unlearn.audit.record.schema: json.loads"),  # our own schema
+    *("unlearn.auditing.record.schema: .read_text", "unlearn.auditing.record.schema: json.loads"),  # our own schema
 }
 Imports = Mapping[str, set[str]]
 
@@ -210,8 +213,9 @@ def test_no_module_of_unlearn_imports_the_cluster() -> None:
 
 
 def test_the_package_itself_imports_no_module() -> None:
-    assert imported(FILES["synth"]) == set()
-    assert imported(FILES["unlearn"]) == set()
+    allowed = {"importlib", "importlib.import_module", "typing", "typing.Any"}
+    assert imported(FILES["synth"]) == allowed
+    assert imported(FILES["unlearn"]) == allowed
 
 
 def test_no_module_is_a_drawer_of_utilities() -> None:

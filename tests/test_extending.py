@@ -24,7 +24,7 @@ GROUPS = {
 PLACES: dict[str, tuple[str, str | None, str | None]] = {
     "noise": ("synth/methods", "synth/methods/__init__.py", '"deepinversion"'),
     "mean_row": ("unlearn/methods", "unlearn/methods/__init__.py", '"distill"'),
-    "second_guess": ("unlearn/audit/measures", "unlearn/audit/measures/__init__.py", '"resurrection"'),
+    "second_guess": ("unlearn/auditing/measures", "unlearn/auditing/measures/__init__.py", '"resurrection"'),
     "parity": ("unlearn/data_sets", None, None),
     "two_layers": ("synth/checkpoint/architectures", "synth/checkpoint/architectures/__init__.py", '"resnet20"'),
 }

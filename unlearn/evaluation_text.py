@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from synth.basics.tables import shown, table
-from unlearn.evaluate import Evaluation
+from unlearn.evaluation import Evaluation
 
 Evaluations = Mapping[str, Evaluation]  # by the model's name
 FEW = 20  # classes of which the page shows all

@@ -1,4 +1,6 @@
-"""Progress of a long job: on a terminal one line that is rewritten, elsewhere a new line every ten seconds."""
+"""Progress of a long job: on a terminal one line that is rewritten, in a notebook a bar, elsewhere a new line every ten
+seconds.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,11 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from synth.basics.notebook import notebook_bar
+
+Say = Callable[[str], None]  # gets lines for a person
 PLAIN_INTERVAL = 10.0  # seconds
+BAR_INTERVAL = 0.2
 
 
 class Progress:
@@ -18,6 +24,7 @@ class Progress:
         self.before = done
         self.stream = stream or sys.stderr
         self.live = self.stream.isatty()
+        self.bar = notebook_bar() if stream is None else None
         self.started = self.shown = time.monotonic()
 
     def advance(self, samples: int) -> None:
@@ -26,6 +33,10 @@ class Progress:
         if self.live:
             self.stream.write(f"\r\x1b[K{self.line(now)}")
             self.stream.flush()
+        elif self.bar:
+            if now - self.shown >= BAR_INTERVAL or self.done == self.total:
+                self.shown = now
+                self.bar(self.done / self.total, self.line(now))
         elif now - self.shown >= PLAIN_INTERVAL or self.done == self.total:
             self.shown = now
             print(self.line(now), file=self.stream, flush=True)
@@ -54,6 +65,3 @@ def format_seconds(seconds: float) -> str:
 def counted(number: int, noun: str, ending: str = "s") -> str:
     """`1 shard`, `2 shards`."""
     return f"{number:,} {noun}{ending if number != 1 else ''}"
-
-
-Say = Callable[[str], None]

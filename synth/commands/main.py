@@ -156,11 +156,21 @@ settings_of_methods = settings_flags(
 @where_to
 @settings_of_methods
 @machine
-def generate(method: str, preset: str, quality_gate: str | None, arch: str | None, **options: Any) -> None:
+def generate(**options: Any) -> None:
     """Generate images of every class and publish them as shards.
 
     The same teacher, options and seed give the same bytes on one kind of device, whatever the number of workers or
     interruptions.
+    """
+    request = request_of_run(**options)
+    from synth.run.generate import generate_run
+
+    generate_run(request, say=note)
+
+
+def request_of_run(method: str, preset: str, quality_gate: str | None, arch: str | None, **options: Any) -> Any:
+    """The request to `synth.run.generate.generate_run` that the options of `synth generate` spell. Raises UsageError
+    where one is wrong, before torch is loaded.
     """
     if preset != TUNED and preset not in PRESETS[method]:
         raise UsageError(f"--preset {preset} is none of --method {method}: leave it out")
@@ -174,16 +184,15 @@ def generate(method: str, preset: str, quality_gate: str | None, arch: str | Non
         gate = QualityGate.parse(quality_gate) if quality_gate else None
     except ValueError as error:
         raise UsageError(str(error)) from error
-    from synth.run.generate import Request, generate_run
+    from synth.run.request import Request
 
-    request = Request(
+    return Request(
         method=method,
         settings=METHODS.find(method).SETTINGS(**dataclasses.asdict(chosen)),
         gate=gate,
         trusted_architecture=arch,
         **{name: value for name, value in options.items() if name not in names},
     )
-    generate_run(request, say=note)
 
 
 def settings_names() -> set[str]:

@@ -19,7 +19,7 @@ from synth.shards.plan import Plan
 from tests.fuzzing.campaign import Campaign, Tally
 from tests.fuzzing.readers import readers
 from tests.runs import QUICKEST, digits_card, make_run, recipe_for, train_on_digits
-from tests.unlearn.audit.subjects import audit_of_models, train_models
+from tests.unlearn.auditing.subjects import audit_of_models, train_models
 from unlearn.report.write import write_report
 
 

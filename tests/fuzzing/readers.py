@@ -30,11 +30,11 @@ from tests.fuzzing.tars import mutate_shard
 from tests.fuzzing.tensors import mutate_safetensors
 from tests.fuzzing.values import in_other_form, mutate_json, mutate_lines, mutate_text
 from unlearn import data_sets
-from unlearn.audit.audit_settings import AuditSettings
-from unlearn.audit.record.origin import describe_origin
+from unlearn.auditing.audit_settings import AuditSettings
+from unlearn.auditing.record.origin import describe_origin
 from unlearn.commands.main import main as unlearn_main
 from unlearn.commands.unlearning import checked_settings
-from unlearn.data_sets.reading.from_folder import load_folder
+from unlearn.data import load_images
 from unlearn.report.file import CLOSE, OPEN, read_report
 from unlearn.report.places import Places, locate
 from unlearn.report.replay.remake import run_request
@@ -135,7 +135,7 @@ def readers(teacher: Path, run: Path, audited: Path, page: Path) -> list[Reader]
             "image",
             [image for image in images.items() if not image[0].endswith(".gif")],
             (by_format, by_format, bytewise),
-            lambda place: load_folder(place, "test", 32),
+            lambda place: load_images(str(place), "test"),
             weight=20,
             odd=[image for image in images.items() if image[0].endswith(".gif")],
         ),

@@ -19,7 +19,7 @@ from synth.checkpoint.file import load_checkpoint
 from synth.methods.networks import ClassGenerator, GeneratorCard, generator_bytes
 from synth.run.lock import Lock
 from synth.shards.store import Folder
-from unlearn.audit.audit import AUDIT
+from unlearn.auditing.audit import AUDIT
 from unlearn.methods.distill import LOOP, DistillSettings
 from unlearn.report.file import CLOSE, OPEN, embed
 from unlearn.run import carry_out

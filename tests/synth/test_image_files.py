@@ -18,7 +18,7 @@ from PIL import Image
 from synth.basics.errors import UserError
 from synth.basics.image_files import PHOTOS, UnreadableImageError, decode_image, read_image
 from synth.shards.write import chunk, encode_pngs
-from unlearn.data_sets.reading.from_folder import load_folder
+from unlearn.data import load_images
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\nshowpage\n%%EOF\n"
 
@@ -99,15 +99,15 @@ def test_a_folders_image_that_is_none_is_named_in_one_line(tmp_path: Path) -> No
     place = tmp_path / "train" / "a"
     place.mkdir(parents=True)
     (place / "a.png").write_bytes(next(encode_pngs(np.zeros((1, 3, 8, 8), np.uint8))))
-    assert load_folder(tmp_path, "train", 8)[0].shape == (1, 3, 8, 8)
+    assert load_images(str(tmp_path), "train", shape=(3, 8, 8)).images.shape == (1, 3, 8, 8)
     for data, why in ((POSTSCRIPT, "none of PNG"), (png(1, 3_000_000), "one side"), (encoded("JPEG")[:200], "damaged")):
         (place / "b.png").write_bytes(data)
         with pytest.raises(UserError, match=f"cannot read the image .*b.png: .*{why}") as refused:
-            load_folder(tmp_path, "train", 8)
+            load_images(str(tmp_path), "train", shape=(3, 8, 8))
         assert "\n" not in str(refused.value)
     (place / "b.png").unlink()
     os.mkfifo(place / "b.png")
     with pytest.raises(UserError, match=r"b.png: it is a pipe, not a file: save it again"):
-        load_folder(tmp_path, "train", 8)
+        load_images(str(tmp_path), "train", shape=(3, 8, 8))
     with pytest.raises(OSError, match="it is a folder"):
         read_image(place)

@@ -12,7 +12,7 @@ from synth.checkpoint.file import load_checkpoint
 from synth.checkpoint.without_memory import WithoutMemory
 from tests.imports import card, imported
 from unlearn.data import LabelledImages
-from unlearn.train import TrainSettings, train_classifier
+from unlearn.training import TrainSettings, train_classifier
 
 # The smallest network of each kind, and the side in pixels that it accepts.
 KINDS = {

@@ -1,5 +1,5 @@
 """What the tests of the audit and of the report share: small models of digits, and one small audit of them."""
 
-from tests.unlearn.audit.subjects import audited, models, page_path
+from tests.unlearn.auditing.subjects import audited, models, page_path
 
 __all__ = ["audited", "models", "page_path"]

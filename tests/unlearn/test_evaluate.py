@@ -16,7 +16,7 @@ from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import load_checkpoint, save_checkpoint
 from unlearn.commands.main import main
 from unlearn.data import DataSource, LabelledImages, load_images
-from unlearn.evaluate import Evaluation, evaluate, evaluate_model
+from unlearn.evaluation import Evaluation, evaluate, evaluate_model
 from unlearn.evaluation_text import evaluation_csv, evaluation_json, evaluation_page
 
 CARD = ModelCard(architecture="lenet5", class_names=("a", "b", "c"), input_shape=(1, 4, 4), mean=(0.0,), std=(1.0,))

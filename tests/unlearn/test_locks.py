@@ -21,7 +21,7 @@ from synth.run.lock import LOCK, Lock, locked, locked_file
 from synth.shards.store import Folder
 from tests.faults import finish, wait_until
 from tests.runs import digests
-from unlearn.audit import audit as auditing
+from unlearn.auditing import audit as auditing
 from unlearn.commands.main import main
 from unlearn.commands.unlearning import COMMANDS
 from unlearn.methods import METHODS, needs_teacher

@@ -8,7 +8,7 @@ from synth.checkpoint.augment import shift_and_flip
 from synth.checkpoint.classifier import Classifier, to_unit
 from synth.shards.store import Folder
 from unlearn.data import load_images
-from unlearn.evaluate import evaluate_model
+from unlearn.evaluation import evaluate_model
 from unlearn.methods import losses
 from unlearn.run.loop import Outcome, run_method
 from unlearn.run.monitor import Monitor, StoppingRule

@@ -18,7 +18,7 @@ from synth.shards.store import Folder
 from tests.runs import digits_card
 from unlearn.commands.main import main
 from unlearn.data import DataSource
-from unlearn.evaluate import evaluate
+from unlearn.evaluation import evaluate
 from unlearn.methods.distill import LOOP, DistillSettings
 from unlearn.report.replay.remake import remake
 from unlearn.run.carry_out import Request, unlearn

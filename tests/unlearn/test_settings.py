@@ -7,12 +7,12 @@ import pytest
 
 from synth.basics.settings import types_of
 from tests.catalogue import METHOD_SETTINGS, SYNTHESIS_SETTINGS
-from unlearn.audit.audit_settings import AuditSettings
+from unlearn.auditing.audit_settings import AuditSettings
 from unlearn.methods.distill import DistillSettings
 from unlearn.settings import (
     LoopSettings,
 )
-from unlearn.train import TrainSettings
+from unlearn.training import TrainSettings
 
 ALL = (
     *SYNTHESIS_SETTINGS.values(),

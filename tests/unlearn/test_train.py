@@ -12,8 +12,8 @@ from synth.checkpoint.file import checkpoint_bytes, load_checkpoint, save_checkp
 from tests.runs import digits_card
 from unlearn.commands.main import main
 from unlearn.data import DataSource, LabelledImages, load_images
-from unlearn.evaluate import evaluate_model
-from unlearn.train import TrainSettings, train, train_classifier
+from unlearn.evaluation import evaluate_model
+from unlearn.training import TrainSettings, train, train_classifier
 
 QUICK = TrainSettings(epochs=3, batch_size=64)
 

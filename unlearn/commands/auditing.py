@@ -13,7 +13,7 @@ from synth.basics.errors import UsageError
 from synth.commands.config import config_option
 from synth.commands.options import Command, option, settings_flags, settings_from_flags
 from synth.commands.printing import echo, note, say
-from unlearn.audit.audit_settings import AuditSettings
+from unlearn.auditing.audit_settings import AuditSettings
 from unlearn.commands.options import (
     FROM_ENVIRONMENT,
     PATH,
@@ -81,7 +81,26 @@ def options_of_audit(content: Mapping[str, Any]) -> Mapping[str, Any]:
 @settings_flags({"audit": AuditSettings}, {"audit": "Settings"})
 @device_option
 @threads_option
-def audit(
+def audit(**options: Any) -> None:
+    """Measure what STUDENT still knows of the classes. STUDENT is a checkpoint or a run folder.
+
+    The audit runs every measure that the inputs allow. It lists each measure that it could not run, and the input that
+    is missing. It judges by stated rules, against models that were retrained without the classes. Several students are
+    audited one after the other, each into a folder of its name in --out; the other models are measured once.
+    """
+    requests = requests_of_audit(**options)
+    from unlearn.auditing import audit as run
+    from unlearn.auditing.text import audit_text
+
+    records = run.audit_each(requests, note)
+    for request, record in zip(requests, records, strict=True):
+        if len(requests) > 1:
+            echo(f"\n{request.student}\n")
+        echo(audit_text(record))
+        say(f"wrote {request.out / run.AUDIT}")
+
+
+def requests_of_audit(
     students: tuple[Path, ...],
     teacher: Path,
     forget: tuple[int | str, ...],
@@ -99,22 +118,16 @@ def audit(
     device: str,
     threads: int | None,
     **flags: Any,
-) -> None:
-    """Measure what STUDENT still knows of the classes. STUDENT is a checkpoint or a run folder.
-
-    The audit runs every measure that the inputs allow. It lists each measure that it could not run, and the input that
-    is missing. It judges by stated rules, against models that were retrained without the classes. Several students are
-    audited one after the other, each into a folder of its name in --out; the other models are measured once.
-    """
+) -> list[Any]:
+    """One request to `unlearn.auditing.audit` per student. Raises UsageError where an option is wrong."""
     settings = settings_from_flags(AuditSettings(), flags, "audit")
     from synth.basics.device import machine
-    from unlearn.audit import audit as run
-    from unlearn.audit.text import audit_text
+    from unlearn.auditing.audit import Request
     from unlearn.data import DataSource
 
     source = DataSource(data, data_root, download, image_size, note) if data else None
     places = folders(students, out)
-    request = run.Request(
+    request = Request(
         student=students[0],
         teacher=teacher,
         forget=forget,
@@ -130,13 +143,7 @@ def audit(
         overwrite=overwrite,
         resume=resume,
     )
-    requests = [dataclasses.replace(request, student=student, out=place) for student, place in places.items()]
-    records = run.audit_each(requests, note)
-    for request, record in zip(requests, records, strict=True):
-        if len(requests) > 1:
-            echo(f"\n{request.student}\n")
-        echo(audit_text(record))
-        say(f"wrote {request.out / run.AUDIT}")
+    return [dataclasses.replace(request, student=student, out=place) for student, place in places.items()]
 
 
 def folders(students: Sequence[Path], out: Path) -> dict[Path, Path]:

@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
+from synth.basics.progress import Say
 from synth.commands.options import Command, option
+from synth.commands.printing import say
 from unlearn.commands.options import FROM_ENVIRONMENT, PATH, WHAT, WHERE, code_option
 
 
@@ -36,7 +38,7 @@ from unlearn.commands.options import FROM_ENVIRONMENT, PATH, WHAT, WHERE, code_o
     help="what to write: a file ending in .pt, .pth, .safetensors, .pt2 or .onnx, or a folder for the Hugging Face Hub",
 )
 @option("--overwrite", group=WHERE, is_flag=True, help="replace what is in --out")
-def export(student: Path, arch: str | None, **options: Any) -> None:
+def export(**options: Any) -> None:
     """Write STUDENT for the program that used the original. STUDENT is a checkpoint or a run folder.
 
     \b
@@ -46,9 +48,14 @@ def export(student: Path, arch: str | None, **options: Any) -> None:
     --out model.onnx                    ONNX; takes normalised images, as .pt2 does
     --out FOLDER                        for the Hugging Face Hub, with a model card
     """
+    export_student(say, **options)
+
+
+def export_student(tell: Say, student: Path, arch: str | None, **options: Any) -> None:
+    """`unlearn export` with these options. `tell` gets lines for a person."""
     from unlearn.exporting.export import ExportRequest
     from unlearn.exporting.export import export as write_export
     from unlearn.run.folder import student_file
 
     request = ExportRequest(student=student_file(student), trusted_architecture=arch, **options)
-    write_export(request, click.echo)
+    write_export(request, tell)

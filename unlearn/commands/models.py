@@ -12,6 +12,7 @@ import click
 
 from synth.basics.declared import declared
 from synth.basics.errors import UsageError
+from synth.basics.progress import Say
 from synth.commands.config import config_option
 from synth.commands.console import ClassText
 from synth.commands.options import Command, option, settings_flags, settings_from_flags
@@ -33,7 +34,7 @@ from unlearn.commands.options import (
     threads_option,
 )
 
-TRAIN_SETTINGS = declared("unlearn.train").TrainSettings
+TRAIN_SETTINGS = declared("unlearn.training").TrainSettings
 
 
 @contextmanager
@@ -73,7 +74,13 @@ def checkpoint_to_write(out: Path, overwrite: bool, command: str) -> Iterator[No
 @settings_flags({"train": TRAIN_SETTINGS}, {"train": "Settings"})
 @device_option
 @threads_option
-def train(
+def train(**options: Any) -> None:
+    """Train a teacher on real images. With --without it is the reference, which never saw some classes."""
+    train_model(say, **options)
+
+
+def train_model(
+    tell: Say,
     arch: str,
     width: float,
     data: str,
@@ -90,18 +97,18 @@ def train(
     threads: int | None,
     **flags: Any,
 ) -> None:
-    """Train a teacher on real images. With --without it is the reference, which never saw some classes."""
+    """`unlearn train` with these options. `tell` gets lines for a person."""
     settings_from_flags(TRAIN_SETTINGS(), flags, "train")  # refuses a wrong setting before torch is loaded
     from synth.basics.device import machine
     from unlearn.data import DataSource
     from unlearn.run import loggers
     from unlearn.run.loggers.logged_run import LoggedRun
-    from unlearn.train import TrainSettings
-    from unlearn.train import train as train_and_save
+    from unlearn.training import TrainSettings
+    from unlearn.training import train as train_and_save
 
     settings = settings_from_flags(TrainSettings(), flags, "train")
     facts = {"arch": arch, "width": width, "data": data, "without": without, "seed": seed, **asdict(settings)}
-    logged = LoggedRun(place=out, settings=facts, replaces=overwrite, say=say)
+    logged = LoggedRun(place=out, settings=facts, replaces=overwrite, say=tell)
     with checkpoint_to_write(out, overwrite, "unlearn train"):
         loggers.check(log_to, logged)
         train_and_save(
@@ -113,7 +120,7 @@ def train(
             seed,
             machine(device, threads),
             settings,
-            say,
+            tell,
             loggers.opened(log_to, logged),
             like,
         )
@@ -132,21 +139,7 @@ def train(
 @option("--entry", group=WHAT, help="the state dict to take if FILE has several, such as ema  [default: the usual one]")
 @option("--prefix", group=WHAT, rare=True, help="the prefix of the keys to take if several networks are in one entry")
 @checkpoint_options
-def import_(
-    file: Path | None,
-    weights: str | None,
-    arch: str | None,
-    width: float,
-    input_shape: str | None,
-    classes: str | None,
-    classes_file: Path | None,
-    mean: str | None,
-    std: str | None,
-    entry: str | None,
-    prefix: str | None,
-    out: Path,
-    overwrite: bool,
-) -> None:
+def import_(**options: Any) -> None:
     """Turn a trained network into a checkpoint: a FILE of weights, or published weights.
 
     FILE is a .pt, .pth or .safetensors file. Only weights are read from it, and no code in it runs. What stands around
@@ -162,6 +155,26 @@ def import_(
         --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --out teacher.safetensors
     unlearn import --weights torchvision:resnet50 --out teacher.safetensors
     """
+    import_model(say, **options)
+
+
+def import_model(
+    tell: Say,
+    file: Path | None,
+    weights: str | None,
+    arch: str | None,
+    width: float,
+    input_shape: str | None,
+    classes: str | None,
+    classes_file: Path | None,
+    mean: str | None,
+    std: str | None,
+    entry: str | None,
+    prefix: str | None,
+    out: Path,
+    overwrite: bool,
+) -> None:
+    """`unlearn import` with these options. `tell` gets lines for a person."""
     if classes is not None and classes_file is not None:
         raise click.UsageError("--classes and --classes-file exclude each other: give one of them")
     from synth.checkpoint.importing.card_options import facts_from_options
@@ -181,8 +194,8 @@ def import_(
             entry=entry,
             prefix=prefix,
         )
-        model = import_checkpoint(request, out, say)
-    say(
+        model = import_checkpoint(request, out, tell)
+    tell(
         f"wrote {out} ({model.card.architecture}, {model.card.num_classes} classes, sha256 {(model.digest or '')[:12]})"
     )
 
@@ -206,7 +219,26 @@ def import_(
 @data_options()
 @device_option
 @threads_option
-def evaluate(
+def evaluate(as_json: bool, out: Path | None, **options: Any) -> None:
+    """Show MODEL's accuracy on real test images. MODEL is a checkpoint or a run folder.
+
+    A page gives retain and forget accuracy. With up to 20 classes it also gives the accuracy per class and the
+    confusion matrix, with more classes the worst classes and the most confused pairs.
+    """
+    if out is not None and out.suffix not in (".json", ".csv"):
+        raise UsageError(f"--out {out} must end in .json or .csv")
+    found, name = evaluations_of(note, **options)
+    from synth.basics.disk import write_file
+    from unlearn.evaluation_text import evaluation_csv, evaluation_json, evaluation_page
+
+    echo(evaluation_json(*found) if as_json else evaluation_page(*found, name))
+    if out is not None:
+        write_file(out, (evaluation_csv if out.suffix == ".csv" else evaluation_json)(*found).encode())
+        note(f"wrote {out}")
+
+
+def evaluations_of(
+    tell: Say,
     model: Path,
     data: str,
     data_root: Path | None,
@@ -215,38 +247,19 @@ def evaluate(
     forget: tuple[int | str, ...],
     teacher: Path | None,
     reference: Path | None,
-    as_json: bool,
-    out: Path | None,
     arch: str | None,
     device: str,
     threads: int | None,
-) -> None:
-    """Show MODEL's accuracy on real test images. MODEL is a checkpoint or a run folder.
-
-    A page gives retain and forget accuracy. With up to 20 classes it also gives the accuracy per class and the
-    confusion matrix, with more classes the worst classes and the most confused pairs.
-    """
-    if out is not None and out.suffix not in (".json", ".csv"):
-        raise UsageError(f"--out {out} must end in .json or .csv")
+) -> tuple[tuple[Any, Any, Any], str]:
+    """What `unlearn.evaluation.evaluate` returns, and the name of MODEL in it. `tell` gets lines for a person."""
     from synth.basics.device import machine
-    from synth.basics.disk import write_file
     from unlearn.data import DataSource
-    from unlearn.evaluate import evaluate as evaluate_checkpoints
-    from unlearn.evaluate import named_checkpoints
-    from unlearn.evaluation_text import evaluation_csv, evaluation_json, evaluation_page
+    from unlearn.evaluation import evaluate as evaluate_checkpoints
+    from unlearn.evaluation import named_checkpoints
     from unlearn.run.folder import student_file
 
+    source = DataSource(data, data_root, download, image_size, tell)
     model = student_file(model)
     named = named_checkpoints(model, teacher, reference)
-    found = evaluate_checkpoints(
-        named,
-        DataSource(data, data_root, download, image_size, note),
-        forget,
-        arch,
-        machine(device, threads),
-    )
-    name = next(name for name, path in named.items() if path is model)
-    echo(evaluation_json(*found) if as_json else evaluation_page(*found, name))
-    if out is not None:
-        write_file(out, (evaluation_csv if out.suffix == ".csv" else evaluation_json)(*found).encode())
-        note(f"wrote {out}")
+    found = evaluate_checkpoints(named, source, forget, arch, machine(device, threads))
+    return found, next(name for name, path in named.items() if path is model)

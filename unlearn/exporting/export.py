@@ -11,7 +11,7 @@ from synth.basics.disk import create_folder, write_file
 from synth.basics.errors import UsageError
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import load_checkpoint
-from unlearn.audit.record.schema import read_record
+from unlearn.auditing.record.schema import read_record
 from unlearn.exporting.huggingface import CARD, huggingface_files
 from unlearn.exporting.like import export_like
 from unlearn.exporting.plain import pickled_weights, plain_weights

@@ -10,7 +10,7 @@ from jinja2 import Environment, StrictUndefined
 
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier
-from unlearn.audit.text import audit_text
+from unlearn.auditing.text import audit_text
 
 
 def model_card(student: Classifier, record: Mapping[str, Any] | None, library: str, use: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from synth.basics.errors import UserError
 from synth.checkpoint.card import LARGEST_NOTES
-from unlearn.audit.record.record import MASKED, MODEL, SUBJECTS
+from unlearn.auditing.record.record import MASKED, MODEL, SUBJECTS
 
 Record = Mapping[str, Any]
 LARGEST_NUMBER = 1e100  # the square of a larger one might be infinite

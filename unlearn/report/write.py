@@ -6,7 +6,7 @@ from pathlib import Path
 
 from synth.basics.errors import UserError
 from synth.shards.store import Folder
-from unlearn.audit.record.schema import LARGEST
+from unlearn.auditing.record.schema import LARGEST
 from unlearn.report.file import read_report
 from unlearn.report.page.page import page
 

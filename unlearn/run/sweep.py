@@ -24,7 +24,7 @@ from synth.shards.index import read_index
 from synth.shards.store import Folder
 from unlearn import data_sets
 from unlearn.data import DataSource, LabelledImages
-from unlearn.evaluate import evaluate
+from unlearn.evaluation import evaluate
 from unlearn.methods.student import teacher_card
 from unlearn.run import carry_out
 from unlearn.run.carry_out import Request

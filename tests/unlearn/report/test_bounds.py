@@ -14,9 +14,9 @@ from synth.checkpoint.card import LARGEST_NOTES
 from synth.checkpoint.file import load_checkpoint
 from synth.shards.store import open_store
 from tests.runs import digits_card
-from unlearn.audit.audit import AUDIT, Request
-from unlearn.audit.record.origin import describe_origin
-from unlearn.audit.record.schema import read_record
+from unlearn.auditing.audit import AUDIT, Request
+from unlearn.auditing.record.origin import describe_origin
+from unlearn.auditing.record.schema import read_record
 from unlearn.methods.distill import LOOP, DistillSettings
 from unlearn.report import write as writing
 from unlearn.report.places import Places

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from synth.basics.errors import UserError
-from unlearn.audit.audit_folder import AUDIT
-from unlearn.audit.record.schema import check_record, read_record
+from unlearn.auditing.audit_folder import AUDIT
+from unlearn.auditing.record.schema import check_record, read_record
 from unlearn.report.consistency import check_consistent
 from unlearn.report.file import read_report
 from unlearn.report.page.page import page

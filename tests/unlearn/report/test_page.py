@@ -11,10 +11,10 @@ from click.testing import CliRunner
 from jinja2 import UndefinedError
 
 from synth.basics.errors import UserError
-from unlearn.audit.audit_folder import AUDIT
-from unlearn.audit.record.schema import LARGEST, read_record
-from unlearn.audit.record.versions import PAGE_VERSION
-from unlearn.audit.text import audit_text
+from unlearn.auditing.audit_folder import AUDIT
+from unlearn.auditing.record.schema import LARGEST, read_record
+from unlearn.auditing.record.versions import PAGE_VERSION
+from unlearn.auditing.text import audit_text
 from unlearn.commands.main import main
 from unlearn.report.file import read_report
 from unlearn.report.page.charts import STYLES, draw_relearning
@@ -191,7 +191,7 @@ def test_other_templates_have_another_version_of_the_page() -> None:
     sources = sorted([*folder.glob("*.j2"), *folder.glob("*.css")])
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
     assert TEMPLATES.get(PAGE_VERSION) == digest, (
-        "The page's templates changed: raise PAGE_VERSION in unlearn/audit/record/versions.py and put the new digest "
+        "The page's templates changed: raise PAGE_VERSION in auditing/record/versions.py and put the new digest "
         "beside it here. If no released version wrote pages with it yet, only replace the digest."
     )
 

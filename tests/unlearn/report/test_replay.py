@@ -11,10 +11,10 @@ from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier
 from synth.shards.plan import Plan
 from tests.runs import QUICK, make_run, recipe_for
-from tests.unlearn.audit.subjects import SMALL
-from unlearn.audit.audit import Request, audit
-from unlearn.audit.audit_folder import AUDIT
-from unlearn.audit.record.schema import read_record
+from tests.unlearn.auditing.subjects import SMALL
+from unlearn.auditing.audit import Request, audit
+from unlearn.auditing.audit_folder import AUDIT
+from unlearn.auditing.record.schema import read_record
 from unlearn.methods.distill import LOOP, DistillSettings
 from unlearn.report.places import Places, locate
 from unlearn.report.replay import replay as replaying

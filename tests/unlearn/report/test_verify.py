@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from synth.basics.errors import UsageError, UserError
 from synth.basics.regular_files import open_regular
-from unlearn.audit.audit_folder import AUDIT
-from unlearn.audit.record.schema import read_record
+from unlearn.auditing.audit_folder import AUDIT
+from unlearn.auditing.record.schema import read_record
 from unlearn.commands.main import main
 from unlearn.report.places import Places
 from unlearn.report.verify.chain import claims, index_in

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from synth.basics import drawing
-from unlearn.audit.record.record import MASKED, MODEL, ORIGINAL, RANDOM, RETRAINED, SUBJECTS
+from unlearn.auditing.record.record import MASKED, MODEL, ORIGINAL, RANDOM, RETRAINED, SUBJECTS
 from unlearn.report.consistency import is_number
 from unlearn.report.page.tables import finding_of, title_of
 from unlearn.report.printable import printable

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 
-from unlearn.audit.judgement import verdict
-from unlearn.audit.measures import modules
+from unlearn.auditing.judgement import verdict
+from unlearn.auditing.measures import modules
 
 
 def rules() -> str:

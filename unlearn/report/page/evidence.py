@@ -6,8 +6,8 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unlearn.audit.judgement.controls import self_check
-from unlearn.audit.record.record import MODEL, ORIGINAL, RETRAINED, SUBJECTS
+from unlearn.auditing.judgement.controls import self_check
+from unlearn.auditing.record.record import MODEL, ORIGINAL, RETRAINED, SUBJECTS
 from unlearn.report.page import charts
 from unlearn.report.page.charts import Chart
 from unlearn.report.page.tables import (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from unlearn.audit.judgement.controls import self_check
-from unlearn.audit.judgement.verdict import LIKE_RETRAINED, TRACES, UNDECIDED
-from unlearn.audit.record.record import MASKED, MODEL, ORIGINAL, RETRAINED
+from unlearn.auditing.judgement.controls import self_check
+from unlearn.auditing.judgement.verdict import LIKE_RETRAINED, TRACES, UNDECIDED
+from unlearn.auditing.record.record import MASKED, MODEL, ORIGINAL, RETRAINED
 from unlearn.report.page import charts
 from unlearn.report.page.tables import Record, Table, classes_of, reading_cell, title_of
 from unlearn.report.places import run_provenance, run_read_the_audits

@@ -14,8 +14,8 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from unlearn.audit.record.record import on_synthetic
-from unlearn.audit.record.versions import page_version
+from unlearn.auditing.record.record import on_synthetic
+from unlearn.auditing.record.versions import page_version
 from unlearn.report.file import embed
 from unlearn.report.page.definitions import definitions, rules
 from unlearn.report.page.evidence import all_measures, confusions, drawings, entropies, known_models, relearning

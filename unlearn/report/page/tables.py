@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from unlearn.audit.judgement.verdict import INSIDE, MORE, NOT_EVALUATED
-from unlearn.audit.record.record import MODEL
+from unlearn.auditing.judgement.verdict import INSIDE, MORE, NOT_EVALUATED
+from unlearn.auditing.record.record import MODEL
 
 Record = Mapping[str, Any]
 COLOURS = {INSIDE: "inside", MORE: "more", NOT_EVALUATED: "unknown"}  # of a status, as CSS classes

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from synth.basics.progress import counted
-from unlearn.audit.audit import Request
-from unlearn.audit.audit_settings import AuditSettings, counts
+from unlearn.auditing.audit import Request
+from unlearn.auditing.audit_settings import AuditSettings, counts
 from unlearn.report.printable import printable
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from unlearn.audit.record.record import on_synthetic
-from unlearn.audit.record.versions import PACKAGE
+from unlearn.auditing.record.record import on_synthetic
+from unlearn.auditing.record.versions import PACKAGE
 from unlearn.report.places import AuditedModel, Places, locate
 from unlearn.report.verify.values import close
 

@@ -13,8 +13,8 @@ from synth.basics.way_on import WayOn
 from synth.checkpoint.file import LARGEST_CHECKPOINT
 from synth.shards.index import find_index
 from synth.shards.store import open_store
-from unlearn.audit.audit import Request, audit
-from unlearn.audit.audit_settings import AuditSettings
+from unlearn.auditing.audit import Request, audit
+from unlearn.auditing.audit_settings import AuditSettings
 from unlearn.data import DataSource
 from unlearn.report.file import read_report
 from unlearn.report.places import AuditedModel, Located, Places, locate

@@ -15,7 +15,7 @@ from synth.checkpoint.file import LARGEST_CHECKPOINT, LARGEST_HEADER, parse_card
 from synth.shards.index import Index, find_index, index_sha256
 from synth.shards.samples import LARGEST_SHARD
 from synth.shards.store import Store, open_store
-from unlearn.audit.record.origin import run_of
+from unlearn.auditing.record.origin import run_of
 from unlearn.report.places import AuditedModel, Located, run_index_of, run_read_the_audits
 from unlearn.report.verify.checks import BROKEN, HOLDS, NOT_CHECKED, Check, compared, unreadable
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from unlearn.audit.judgement.controls import controls
-from unlearn.audit.judgement.verdict import judge
-from unlearn.audit.record.record import Measurement
-from unlearn.audit.record.versions import PACKAGE, audit_version
+from unlearn.auditing.judgement.controls import controls
+from unlearn.auditing.judgement.verdict import judge
+from unlearn.auditing.record.record import Measurement
+from unlearn.auditing.record.versions import PACKAGE, audit_version
 from unlearn.report.printable import printable
 from unlearn.report.verify.checks import BROKEN, HOLDS, NOT_CHECKED, Check, compared
 from unlearn.report.verify.values import close

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from unlearn.audit.measures.relearn import Curve, anamnesis
-from unlearn.audit.record.intervals import bounded, share_interval
-from unlearn.audit.record.record import Measurement, Reading
+from unlearn.auditing.measures.relearn import Curve, anamnesis
+from unlearn.auditing.record.intervals import bounded, share_interval
+from unlearn.auditing.record.record import Measurement, Reading
 from unlearn.report.consistency import CONFUSIONS, WORST, Record, true_classes
 from unlearn.report.verify.checks import Check, Fault, all_hold
 

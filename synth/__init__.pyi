@@ -1,0 +1,1 @@
+from synth.api import generate as generate

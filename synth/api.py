@@ -1,0 +1,73 @@
+"""`synth` from Python: `synth.generate(...)` does what the command does, with the same defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike, fspath
+from typing import Any
+
+from synth.basics.progress import Say
+from synth.commands.calling import parameters
+from synth.commands.main import generate as command
+from synth.commands.main import request_of_run
+from synth.shards.index import Index
+
+Place = str | PathLike[str]
+
+
+def generate(
+    teacher: Place = "teacher.safetensors",
+    out: Place = "shards",
+    *,
+    per_class: int,
+    classes: str | Sequence[int] | None = None,
+    method: str = "deepinversion",
+    preset: str = "tuned",
+    blends: int = 9,
+    seed: int = 0,
+    resume: bool = False,
+    overwrite: bool = False,
+    address: str = "auto",
+    device: str = "auto",
+    say: Say = print,
+    **options: Any,
+) -> Index:
+    """Generate images of every class from a checkpoint and publish them as shards.
+
+    Args:
+        teacher: the checkpoint to invert.
+        out: folder or s3://BUCKET/RUN to publish in.
+        per_class: images per class.
+        classes: the classes to make, as on the command line or as numbers; None means all.
+        address: where the workers run: auto, local, none (this process) or a Ray cluster.
+        say: gets lines for a person.
+        options: any other option of `synth generate`, by its name with underscores, such as `steps=20`.
+
+    Returns:
+        The run's index. `out` now holds its shards.
+
+    Raises:
+        UserError: with the cause and the cure; what was published until then stays valid. UsageError is the kind for a
+            wrong request.
+    """
+    values = parameters(
+        command,
+        {
+            "teacher": teacher,
+            "out": fspath(out),
+            "per_class": per_class,
+            "classes": classes,
+            "method": method,
+            "preset": preset,
+            "blends": blends,
+            "seed": seed,
+            "resume": resume,
+            "overwrite": overwrite,
+            "address": address,
+            "device": device,
+            **options,
+        },
+    )
+    from synth.run.generate import generate_run
+
+    return generate_run(request_of_run(**values), say)

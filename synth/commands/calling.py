@@ -1,0 +1,29 @@
+"""A command's parameters from Python: what the caller gives, checked as on the command line, and the defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from synth.basics.errors import UsageError
+
+
+def parameters(command: click.Command, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The value of every parameter of a command, by name. None stands for the default, as if it were not given.
+
+    The environment is not read.
+
+    Raises:
+        UsageError: the command has no such parameter, a required one is missing, or a value is out of range.
+    """
+    known = sorted(param.name for param in command.params if param.expose_value and param.name)
+    unknown = sorted(set(given).difference(known))
+    if unknown:
+        raise UsageError(f"{command.name} has no option {unknown[0]}: it has {', '.join(known)}")
+    chosen = {name: value for name, value in given.items() if value is not None}
+    try:
+        return command.make_context(command.name, [], default_map=chosen, auto_envvar_prefix=None).params
+    except click.UsageError as error:
+        raise UsageError(f"{command.name}: {error.format_message().rstrip('.')}") from error

@@ -1,0 +1,272 @@
+"""What every measure works on: the subjects side by side, the images, and a random source for each experiment."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from synth.basics.errors import UserError
+from synth.basics.progress import PLAIN_INTERVAL
+from synth.checkpoint.classifier import Classifier, to_unit
+from synth.checkpoint.layers import last_layer
+from unlearn.auditing.audit_settings import AuditSettings
+from unlearn.auditing.images import Source, rows_per_class
+from unlearn.auditing.record.intervals import smallest_share
+from unlearn.auditing.record.record import CannotRunError, Reading
+from unlearn.data import LabelledImages
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+Results = dict[tuple[str, int, int], Any]  # of one experiment: by subject, number of its model, and repeat
+
+
+class NotKeptError(UserError):
+    """The results of an experiment cannot be written. No measure may take it for an error of its own."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """A model's answers to N images: penultimate features (N, D) and logits (N, K), on the CPU."""
+
+    features: Tensor
+    logits: Tensor
+
+
+class Cache:
+    """What was computed once, for all benches of one audit command."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()  # guards `outputs`
+        self.outputs: dict[tuple[Classifier, LabelledImages], Outputs] = {}
+        self.results: dict[tuple[str, Classifier, int], Any] = {}  # by experiment, model and repeat
+
+
+class Bench:
+    """Every subject's models, frozen and on the device. A measure trains copies only.
+
+    Args:
+        subjects: models by the subject's name.
+        forget: the forget classes.
+        real, synthetic: the images that there are.
+        workers: threads that experiments run on; no result depends on their number.
+        say: is called with a line on the progress of a long experiment.
+        cache: results of another bench of the same audit, for the models that both have.
+    """
+
+    def __init__(
+        self,
+        *,
+        subjects: Mapping[str, Sequence[Classifier]],
+        forget: tuple[int, ...],
+        settings: AuditSettings,
+        seed: int = 0,
+        real: Source | None = None,
+        synthetic: Source | None = None,
+        workers: int = 1,
+        say: Callable[[str], None] = lambda line: None,
+        cache: Cache | None = None,
+    ) -> None:
+        self.subjects, self.forget, self.settings, self.seed = subjects, forget, settings, seed
+        self.real, self.synthetic = real, synthetic
+        self.workers, self.say = workers, say
+        self.cache = cache or Cache()
+        self.pictures: dict[str, tuple[Tensor, Tensor]] = {}  # uint8 images and their classes, by subject
+        # Gets an experiment's name, its results so far, and whether these are all.
+        self.keep: Callable[[str, Results, bool], None] = lambda name, results, finished: None
+
+    def beside(self, subjects: Mapping[str, Sequence[Classifier]]) -> Bench:
+        """A bench with other subjects and no pictures. It shares the cache, so models of both are computed once."""
+        bench = Bench(
+            subjects=subjects,
+            forget=self.forget,
+            settings=self.settings,
+            seed=self.seed,
+            real=self.real,
+            synthetic=self.synthetic,
+            workers=self.workers,
+            say=self.say,
+            cache=self.cache,
+        )
+        bench.keep = self.keep
+        return bench
+
+    def take_over(self, kept: Mapping[str, Results]) -> None:
+        """Use the results of an interrupted audit of the same subjects and images; no such experiment runs again."""
+        for name, results in kept.items():
+            for (subject, number, repeat), result in results.items():
+                self.cache.results[name, self.subjects[subject][number], repeat] = result
+
+    @property
+    def judged(self) -> Source | None:
+        """Real images if they include forget and retain classes, else synthetic ones that do, else None."""
+        for source in (self.real, self.synthetic):
+            if source and not self.missing_in(source):
+                return source
+        return None
+
+    @property
+    def source(self) -> Source:
+        """The images that every measure of images is judged on. Raises CannotRunError if there are none."""
+        if self.judged is None:
+            known = [source for source in (self.real, self.synthetic) if source]
+            lacking = [f"the {source.name} have no image of a {self.missing_in(source)} class" for source in known]
+            raise CannotRunError(
+                ", and ".join(lacking) or "there is no image to judge on",
+                "name real data with --data, or shards of all classes with --shards",
+            )
+        return self.judged
+
+    def missing_in(self, source: Source) -> str:
+        """The kind of class that one half of the source has no image of: "forget" or "retain"; empty if none is
+        missing.
+        """
+        halves = [self.is_forgotten(half.labels) for half in (source.judge, source.fit)]
+        if not all(forgotten.any() for forgotten in halves):
+            return "forget"
+        return "" if all((~forgotten).any() for forgotten in halves) else "retain"
+
+    @property
+    def retain(self) -> tuple[int, ...]:
+        return tuple(c for c in range(self.num_classes) if c not in self.forget)
+
+    @property
+    def num_classes(self) -> int:
+        return next(iter(self.subjects.values()))[0].card.num_classes
+
+    def rng(self, *experiment: object) -> torch.Generator:
+        """A random source for the experiment. It is the same for every subject, so that their values are paired."""
+        above, seed = divmod(self.seed, 2**32)  # torch's seeds have 64 bits
+        key = zlib.crc32("/".join(map(str, (*experiment, above) if above else experiment)).encode())
+        return torch.Generator().manual_seed((seed << 32) + key)
+
+    def is_forgotten(self, labels: Tensor) -> Tensor:
+        return torch.isin(labels, torch.tensor(self.forget))
+
+    def outputs(self, model: Classifier, images: LabelledImages) -> Outputs:
+        """The model's answers, computed once per model and set of images.
+
+        Raises:
+            CannotRunError: the model answers with NaN or infinity.
+        """
+        key = (model, images)
+        with self.cache.lock:  # the features come from a hook, which must see one pass at a time
+            if key not in self.cache.outputs:
+                found = outputs(model, images.images)
+                check_answers(found.features)
+                check_answers(found.logits)
+                self.cache.outputs[key] = found
+            return self.cache.outputs[key]
+
+    def few(self, images: LabelledImages, count: int, *experiment: object) -> LabelledImages:
+        """Up to `count` images per class, drawn for the experiment."""
+        return images.select(self.few_rows(images, count, *experiment))
+
+    def few_rows(self, images: LabelledImages, count: int, *experiment: object) -> Tensor:
+        return rows_per_class(images.labels, count, self.rng("few", *experiment))
+
+    def keep_pictures(self, subject: str, images: Tensor, labels: Tensor, count: int) -> None:
+        """Keep the first `count` images of each class, for a person to look at."""
+        rows = torch.cat([(labels == c).nonzero()[:count, 0] for c in labels.unique()])
+        self.pictures[subject] = images[rows], labels[rows]
+
+    def reading(self, values: Sequence[Sequence[float]], images: int | None = None) -> Reading:
+        return Reading.of(values, self.settings.confidence, images)
+
+    def resolution(self, least: float, images: int) -> float:
+        """The smallest difference, in %, that shares of this many images can show; at least `least`."""
+        return max(least, smallest_share(images, self.settings.confidence))
+
+    def most_called(self, right: Tensor, labels: Tensor) -> float:
+        """The share of images, in %, for which `right` is true, of the forget class with the largest share.
+
+        The worst class counts: a class that was only masked must not hide among others that were forgotten.
+        """
+        return 100 * self.largest_share(right, labels)
+
+    def largest_share(self, right: Tensor, labels: Tensor) -> float:
+        """As `most_called`, from 0 to 1."""
+        return max(right[labels == c].double().mean().item() for c in self.forget if (labels == c).any())
+
+    def fewest_of(self, labels: Tensor) -> int:
+        """The number of images of the forget class that has the fewest. Classes without any image do not count."""
+        return min(count for c in self.forget if (count := int((labels == c).sum())))
+
+    def map(self, work: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
+        """Each job on one thread, `workers` of them at a time. The results do not depend on `workers`."""
+        if self.workers == 1:
+            yield from map(work, jobs)
+            return
+        with ThreadPoolExecutor(self.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield from pool.map(work, jobs)
+
+    def repeated(
+        self, name: str, experiment: Callable[[Classifier, int], Result], repeats: int
+    ) -> dict[str, list[list[Result]]]:
+        """The experiment on every model of every subject, for each repeat: by subject, by model, by repeat.
+
+        No other experiment may have the same `name`: a result that the cache has under it is not computed again.
+        """
+        models = [model for models in self.subjects.values() for model in models]
+        results = self.cache.results
+        jobs = [(model, n) for model in models for n in range(repeats) if (name, model, n) not in results]
+        shown = time.monotonic()
+
+        def finished() -> Results:
+            return {
+                (subject, number, n): results[name, model, n]
+                for subject, models in self.subjects.items()
+                for number, model in enumerate(models)
+                for n in range(repeats)
+                if (name, model, n) in results
+            }
+
+        try:
+            for number, result in enumerate(self.map(lambda job: experiment(*job), jobs)):
+                results[(name, *jobs[number])] = result
+                if time.monotonic() - shown >= PLAIN_INTERVAL:
+                    shown = time.monotonic()
+                    self.say(f"{name}: {number + 1} of {len(jobs)} runs")
+                    self.keep(name, finished(), False)
+        finally:
+            if jobs:
+                self.keep(name, finished(), True)
+        return {
+            subject: [[results[name, model, n] for n in range(repeats)] for model in models]
+            for subject, models in self.subjects.items()
+        }
+
+
+def check_answers(values: Tensor) -> None:
+    """Raise CannotRunError if a model's answers are not finite: nothing can be measured on them."""
+    if not values.isfinite().all():
+        raise CannotRunError(
+            "a model answers some image with NaN or infinity", "check the checkpoints: train that model again"
+        )
+
+
+@torch.no_grad()
+def outputs(model: Classifier, images: Tensor, batch_size: int = 1000) -> Outputs:
+    """Features and logits in one pass. The features are the input of the last layer; feature maps are averaged over
+    pixels.
+    """
+    features: list[Tensor] = []
+
+    def keep(layer: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        given = inputs[0].float()
+        features.append((given.mean((2, 3)) if given.dim() == 4 else given.flatten(1)).cpu())
+
+    device = model.mean.device
+    handle = last_layer(model).register_forward_pre_hook(keep)
+    try:
+        logits = [model(to_unit(batch.to(device))).float().cpu() for batch in images.split(batch_size)]
+    finally:
+        handle.remove()
+    return Outputs(torch.cat(features), torch.cat(logits))

@@ -1,0 +1,154 @@
+"""The models of an audit, side by side: original, masked logit, this model, retrained, random."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from synth.basics.errors import UsageError, UserError
+from synth.checkpoint.card import ModelCard
+from synth.checkpoint.class_choice import Classes, as_options
+from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.file import load_checkpoint
+from synth.checkpoint.layers import last_layer
+from unlearn.auditing.record.record import MASKED, MODEL, ORIGINAL, RANDOM, RETRAINED, NotRun
+from unlearn.data import numbered
+from unlearn.methods.masking import check_masked, mask_logits
+from unlearn.methods.student import forget_classes
+from unlearn.run.folder import STUDENT, student_file
+
+Subjects = dict[str, list[Classifier]]  # by name, in the table's order
+
+
+def gather(
+    students: Sequence[Path],
+    teacher: Path,
+    references: Sequence[Path],
+    asked: Classes,
+    trusted_architecture: str | None,
+    device: str,
+    seed: int,
+    random_models: int,
+) -> tuple[list[Subjects], list[NotRun], tuple[int, ...]]:
+    """The subjects of each student's audit, frozen and on the device; which subjects are missing and why; and the
+    numbers of the forget classes that were asked for.
+
+    All students share the objects of the other models.
+
+    Raises:
+        UserError: a file is missing or cannot be read.
+        UsageError: the models have different classes or image shapes, lack the forget classes, or cannot be references.
+    """
+    for student in students:
+        check_student(student)
+    original = load_checkpoint(teacher, trusted_architecture)
+    models = [load_checkpoint(student_file(student), trusted_architecture) for student in students]
+    forget = forget_classes(asked, original.card)
+    to_retrain = how_to_retrain(forget, original.card.class_names)
+    retrained = [load_reference(path, to_retrain, trusted_architecture) for path in references]
+    for path, other in zip((*students, *references), (*models, *retrained), strict=True):
+        check_alike(original, other, teacher, path)
+        last_layer(other)  # refuses an architecture without one before any work
+    for model in models:
+        check_apart(references, retrained, original, model)
+    for path, other in zip(references, retrained, strict=True):
+        check_retrained(path, other.card, forget, to_retrain)
+    known, missing = {ORIGINAL: [original.to(device)]}, []
+    try:
+        masked = copy.deepcopy(original)
+        mask_logits(masked, forget)
+        check_masked(masked, forget)
+        known[MASKED] = [masked]
+    except UserError as error:
+        missing.append(NotRun(MASKED, str(error), "audit a model whose last layer gives its logits and has a bias"))
+    if not retrained:
+        cure = f"{to_retrain} and name it with --reference"
+        why = "no model is given that was retrained without the forget classes"
+        missing.append(NotRun(RETRAINED, why, cure))
+    beside = {RETRAINED: [m.to(device) for m in retrained]} if retrained else {}
+    random: dict[str, list[Classifier]] = {}
+    found = []
+    for model in models:
+        shape = dataclasses.replace(model.card, training={})
+        if (key := shape.to_json()) not in random:
+            fresh = (Classifier.untrained(shape, seed + number) for number in range(random_models))
+            random[key] = [m.freeze().to(device) for m in fresh]
+        found.append({**known, MODEL: [model.to(device)], **beside, RANDOM: random[key]})
+    return found, missing, forget
+
+
+def check_student(path: Path) -> None:
+    """Raise UserError if there is no student; the cure is about students."""
+    make = f"make one with 'unlearn distill --shards ... --forget ... --out {path}'"
+    if not path.exists():
+        raise UserError(f"there is no student {path}: {make}, or name a checkpoint")
+    if path.is_dir() and not (path / STUDENT).exists():
+        inside = sorted(folder.parent.name for folder in path.glob(f"*/{STUDENT}"))
+        cure = f"name a run in it, such as {path / inside[0]}" if inside else f"{make}, or name a checkpoint"
+        raise UserError(f"the folder {path} holds no {STUDENT}: {cure}")
+
+
+def load_reference(path: Path, to_retrain: str, trusted_architecture: str | None) -> Classifier:
+    if not path.exists():
+        raise UserError(f"there is no retrained model {path}: {to_retrain.replace('...', f'--out {path}')}")
+    return load_checkpoint(path, trusted_architecture)
+
+
+def how_to_retrain(forget: Sequence[int], class_names: Sequence[str]) -> str:
+    """The cure for a reference that is missing or wrong."""
+    return f"train one without the classes ('unlearn train {as_options('--without', forget, class_names)} ...')"
+
+
+def check_apart(
+    references: Sequence[Path], retrained: Sequence[Classifier], original: Classifier, model: Classifier
+) -> None:
+    """Raise UsageError if a reference is the teacher, the student, or another reference: spread and distance would be
+    0.
+    """
+    seen: dict[str | None, Path] = {}
+    for path, other in zip(references, retrained, strict=True):
+        if other.digest == original.digest:
+            raise UsageError(f"{path} is the teacher itself: name a model that was trained without the forget classes")
+        if other.digest == model.digest:
+            raise UsageError(f"{path} is the audited student itself: name another model, which was retrained")
+        if other.digest in seen:
+            raise UsageError(
+                f"the references {seen[other.digest]} and {path} are the same model, which does not show how much "
+                "retrained models differ: name each once, and train others with another --seed"
+            )
+        seen[other.digest] = path
+
+
+def check_retrained(path: Path, card: ModelCard, forget: Sequence[int], to_retrain: str) -> None:
+    """Raise UsageError if the model's own card says that the model was not trained without the forget classes."""
+    training = card.training
+    if "teacher_sha256" in training:
+        raise UsageError(
+            f"{path} was made from a teacher (by {training.get('method', 'unlearning')}), not retrained: a reference "
+            f"is trained without the forget classes from the start; {to_retrain}"
+        )
+    without = training.get("without")
+    if isinstance(without, list) and (seen := [c for c in forget if c not in without]):
+        raise UsageError(
+            f"{path} was trained with images of class {', '.join(card.class_names[c] for c in seen)}, as its own card "
+            f"says, and cannot be a reference; {to_retrain}"
+        )
+
+
+def check_alike(original: Classifier, other: Classifier, teacher: Path, path: Path) -> None:
+    """Raise UsageError if the two models have other image shapes or classes. Classes that are only numbers fit any
+    names.
+    """
+    ours, theirs = original.card, other.card
+    if (ours.input_shape, ours.num_classes) != (theirs.input_shape, theirs.num_classes):
+        raise UsageError(
+            f"{path} takes images {list(theirs.input_shape)} of {theirs.num_classes} classes, but {teacher} "
+            f"{list(ours.input_shape)} of {ours.num_classes}: name models of the same images and classes"
+        )
+    names, others = ours.class_names, theirs.class_names
+    if names != others and not numbered(names) and not numbered(others):
+        raise UsageError(
+            f"{path} has other classes than {teacher}, or has them in another order: name a model of the same classes"
+        )

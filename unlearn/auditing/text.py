@@ -1,0 +1,66 @@
+"""An audit's record as text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from synth.basics.tables import table
+from unlearn.auditing.judgement.controls import self_check
+from unlearn.auditing.record.record import SUBJECTS, on_synthetic
+
+
+def audit_text(record: Mapping[str, Any]) -> str:
+    """The verdict, a table with one row per measure and one column per subject, and what could not run."""
+    verdict = record["verdict"]
+    findings = {f["name"]: f for f in verdict["findings"]}
+    subjects = [s for s in SUBJECTS if any(s in m["readings"] for m in record["measurements"])]
+    rows = []
+    for m in record["measurements"]:
+        name = m["name"] + (" *" if m["source"] == "synthetic" else "")
+        rows.append([name, *(cell(m, subject) for subject in subjects), status_words(m, findings)])
+    failed = self_check(record["controls"])
+    forget = ", ".join(record["class_names"][c] for c in record["forget"])
+    known = "; ".join(f"{c['subject']}: {c['conclusion']}" for c in record["controls"])
+    parts = [f"What is left of class {forget}? {verdict['conclusion'].upper()}"]
+    if failed:
+        parts.append(failed)
+    parts += [f"Do not rely on the student's origin: {problem}." for problem in record["origin"]["problems"]]
+    parts.append(verdict["sentence"])
+    parts += [f"  - {reason}" for reason in verdict["reasons"]]
+    parts += [
+        f"The same rules on models whose answer is known: {known}",
+        "",
+        f"Judged on {record['images'] or 'the weights only'}; mean [{100 * record['settings']['confidence']:g} % "
+        "interval].",
+        table(["measure", *subjects, "against retrained"], rows),
+    ]
+    if on_synthetic(record):
+        parts.append("* on synthetic hold-outs: a proxy; compare it with the original's own value")
+    for line in record["not_run"]:
+        parts.append(f"not run: {line['name']}: {line['why']}. To make it possible: {line['cure']}.")
+    return "\n".join(parts)
+
+
+def cell(measurement: Mapping[str, Any], subject: str) -> str:
+    reading = measurement["readings"].get(subject)
+    if reading is None:
+        return "-"
+    return " ".join([number(reading["mean"]), *interval(reading)])
+
+
+def interval(reading: Mapping[str, Any]) -> list[str]:
+    """[low, high]; nothing for a single value, whose error is not known."""
+    if reading["low"] == reading["high"]:
+        return []
+    return [f"[{number(reading['low'])}, {number(reading['high'])}]"]
+
+
+def number(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def status_words(measurement: Mapping[str, Any], findings: Mapping[str, Any]) -> str:
+    if measurement["quality"]:
+        return "(not judged)"
+    return findings[measurement["name"]]["status"]

@@ -1,0 +1,193 @@
+"""Supervised training on real images: teachers, and the retrained reference, which never sees the forgotten classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from synth.basics.errors import UsageError, UserError
+from synth.basics.progress import Say
+from synth.basics.settings import MOST_IN_BATCH, MOST_STEPS, ComputeSettings, setting
+from synth.checkpoint.arithmetic import computed
+from synth.checkpoint.augment import shift_and_flip
+from synth.checkpoint.card import ModelCard
+from synth.checkpoint.class_choice import Classes, as_options, choose_classes, class_words
+from synth.checkpoint.classifier import Classifier, check_forward, to_unit
+from synth.checkpoint.file import read_card, save_checkpoint
+from unlearn.data import DataSource, LabelledImages, check_data, normalisation
+from unlearn.evaluation import evaluate_model
+from unlearn.optimise import Log, descend, one_cycle_sgd
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(ComputeSettings):
+    """Supervised training of a teacher or a retrained reference: SGD with momentum and a one-cycle learning rate."""
+
+    epochs: int = setting(10, "passes over the training images", at_least=1, most=MOST_STEPS)
+    batch_size: int = setting(128, "images per step", at_least=2, most=MOST_IN_BATCH)
+    lr: float = setting(0.1, "peak learning rate", above=0)
+    weight_decay: float = setting(5e-4, "L2 penalty on the weights", at_least=0, rare=True)
+    shift: int | None = setting(
+        None, "largest random shift in pixels; by default 4 on natural images, else 0", at_least=0, at_most=64
+    )
+    flip: bool | None = setting(None, "mirror images at random; by default on natural images only")
+
+
+NATURAL_SHIFT = 4  # pixels, as usual for CIFAR-10
+NOWHERE: AbstractContextManager[Log] = nullcontext(lambda epoch, values: None)
+
+
+def train(
+    architecture: str,
+    width: float,
+    source: DataSource,
+    leave_out: Classes,
+    out: Path,
+    seed: int,
+    device: str,
+    settings: TrainSettings,
+    say: Say,
+    logger: AbstractContextManager[Log] = NOWHERE,
+    like: Path | None = None,
+) -> None:
+    """Load the data, train a classifier without the classes `leave_out`, write its checkpoint, and report its test
+    accuracy.
+
+    Args:
+        logger: opened when the training begins. It gives the log for the values of each epoch.
+        like: a checkpoint that has the classes in the same order and takes images of the same shape.
+
+    Raises:
+        UsageError: a class has no images, or `leave_out` names every class or a class that does not exist.
+        UserError: data is missing or the training diverges.
+    """
+    card = read_card(like) if like else None
+    data, test = source.load("train", card), source.load("test", card)  # both before the training
+    without = choose_classes(leave_out, card.class_names if card else data.class_names, owner=source.name)
+    if card and like:
+        data = check_data(card, data, like, source.name, without, say)
+        test = check_data(card, test, like, source.name, without)
+    if without:
+        say(f"leaves out {class_words(without, data.class_names)}")
+    if len(without) == len(data.class_names):
+        raise UsageError("--without names every class: leave at least one class to train on")
+    for split, images in (("training", data), ("test", test)):
+        check_every_class(images, split, without, source.name)
+
+    with logger as log:
+
+        def report(epoch: int, values: dict[str, float]) -> None:
+            say(f"epoch {epoch} of {settings.epochs}: loss {values['loss']:.4f}")
+            log(epoch, values)
+
+        model = train_classifier(
+            data,
+            architecture,
+            settings,
+            width=width,
+            without=without,
+            seed=seed,
+            device=device,
+            data_name=source.name,
+            log=report,
+        )
+    digest = save_checkpoint(model, out)
+    result = evaluate_model(model, test, without)
+    left_out = "" if result.forget is None else f", {result.forget:.2f} % on the classes left out"
+    say(f"wrote {out} (sha256 {digest[:12]}): test accuracy {result.retain:.2f} %{left_out}")
+
+
+def check_every_class(images: LabelledImages, split: str, without: tuple[int, ...], name: str) -> None:
+    """Raise UsageError if a class that is not left out has no image."""
+    present = set(images.labels.tolist())
+    for c, class_name in enumerate(images.class_names):
+        if c not in present and c not in without:
+            without_it = as_options("--without", [c], images.class_names)
+            raise UsageError(
+                f"{name} has no {split} image of class '{class_name}': add some, or train without it ({without_it})"
+            )
+
+
+def train_classifier(
+    data: LabelledImages,
+    architecture: str,
+    settings: TrainSettings,
+    *,
+    width: float = 1.0,
+    without: tuple[int, ...] = (),
+    seed: int = 0,
+    device: str = "cpu",
+    data_name: str = "",
+    log: Log = lambda epoch, values: None,
+) -> Classifier:
+    """A classifier, frozen, trained on the images whose class is not in `without`. It has an output for every class all
+    the same.
+
+    Raises:
+        UsageError: there are fewer images than one batch, or the architecture does not take these images.
+        UserError: the training diverged.
+    """
+    kept = data.without(without)
+    if len(kept) < settings.batch_size:
+        raise UsageError(
+            f"only {len(kept)} training images are left, fewer than one batch of {settings.batch_size}: "
+            "lower --batch-size, or leave out fewer classes"
+        )
+    mean, std = normalisation(kept.images)  # a reference may not see the other images, not even their mean
+    channels, height, side = data.images.shape[1:]
+    card = ModelCard(
+        architecture=architecture,
+        width=width,
+        class_names=data.class_names,
+        input_shape=(channels, height, side),
+        mean=mean,
+        std=std,
+        training={
+            "data": data_name,
+            "without": list(without),
+            "images": len(kept),
+            "seed": seed,
+            "settings": dataclasses.asdict(settings),
+        },
+    )
+    model = Classifier.untrained(card, seed)
+    check_forward(model, "choose another --arch, or with a folder of images another --image-size")
+    model = model.to(device).train()
+    with computed(model, settings):
+        fit(model, kept, settings, torch.Generator().manual_seed(seed), log)
+    return model.freeze()
+
+
+def fit(model: Classifier, data: LabelledImages, settings: TrainSettings, rng: torch.Generator, log: Log) -> None:
+    """Train the model in place. Only full batches are used, because batch norm needs more than a few images."""
+    device = model.mean.device
+    flip, shift = augmentation(data, settings)
+    images, labels = data.images.to(device), data.labels.to(device)
+    batches = len(data) // settings.batch_size
+    optimiser, schedule = one_cycle_sgd(model, settings.lr, settings.weight_decay, settings.epochs * batches)
+    for epoch in range(settings.epochs):
+        order = torch.randperm(len(data), generator=rng).to(device)
+        total = torch.zeros((), device=device)
+        for rows in order[: batches * settings.batch_size].split(settings.batch_size):
+            x_unit = shift_and_flip(to_unit(images[rows]), shift, flip, rng)
+            loss = F.cross_entropy(model(x_unit), labels[rows])
+            descend(loss, optimiser, schedule)
+            total += loss.detach()
+        mean_loss = total.item() / batches
+        if math.isnan(mean_loss):
+            raise UserError(f"the training diverged in epoch {epoch + 1} (its loss is not a number): lower --lr")
+        log(epoch + 1, {"loss": mean_loss})
+
+
+def augmentation(data: LabelledImages, settings: TrainSettings) -> tuple[bool, int]:
+    """Whether images are mirrored, and their largest shift in pixels. The defaults depend on `data.natural`."""
+    flip = data.natural if settings.flip is None else settings.flip
+    if settings.shift is not None:
+        return flip, settings.shift
+    return flip, NATURAL_SHIFT if data.natural else 0

@@ -97,7 +97,6 @@ def test_an_audit_returns_the_record_of_its_folder(tiny_teacher_path: Path, tmp_
         (lambda: synth.generate(per_class=1, stesp=3), "generate has no option stesp: it has "),
         (lambda: synth.generate(per_class="many"), "Invalid value for '--per-class'"),
         (lambda: synth.generate(per_class=1, preset="odd"), "'odd' is not one of 'tuned'"),
-        (lambda: unlearn.distill("shards", "x", "out"), "Invalid value for '--forget'"),
         (lambda: unlearn.train("lenet5", "digits", "out", epochs=0), "epochs must be 1 or more, not 0"),
         (lambda: unlearn.unlearn("magic", 0, "out"), "there is no method magic: it is one of distill, gkt"),
     ],

@@ -13,7 +13,7 @@ from synth.basics.errors import UsageError
 def parameters(command: click.Command, given: Mapping[str, Any]) -> dict[str, Any]:
     """The value of every parameter of a command, by name. None stands for the default, as if it were not given.
 
-    The environment is not read.
+    A single value stands for a list of one. The environment is not read.
 
     Raises:
         UsageError: the command has no such parameter, a required one is missing, or a value is out of range.
@@ -22,7 +22,12 @@ def parameters(command: click.Command, given: Mapping[str, Any]) -> dict[str, An
     unknown = sorted(set(given).difference(known))
     if unknown:
         raise UsageError(f"{command.name} has no option {unknown[0]}: it has {', '.join(known)}")
-    chosen = {name: value for name, value in given.items() if value is not None}
+    several = {param.name for param in command.params if getattr(param, "multiple", False) or param.nargs != 1}
+    chosen = {
+        name: [value] if name in several and not isinstance(value, list | tuple) else value
+        for name, value in given.items()
+        if value is not None
+    }
     try:
         return command.make_context(command.name, [], default_map=chosen, auto_envvar_prefix=None).params
     except click.UsageError as error:

@@ -71,7 +71,10 @@ def read_weights(path: Path) -> WeightsFile:
     try:
         content, not_loaded = load_inert(data)
     except Exception as error:
-        raise UserError(f"{path} is truncated or not a PyTorch file: {AGAIN}") from error
+        raise UserError(
+            f"{path} is truncated or not a PyTorch file ({AGAIN}), or it holds objects that only their own code can "
+            f"read (where that code is installed, {SAVE_WEIGHTS})"
+        ) from error
     return WeightsFile(path, digest, content, tuple(not_loaded))
 
 

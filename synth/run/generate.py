@@ -45,7 +45,7 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
             say(f"{store} is complete already: {counted(len(index.entries), 'shard')}, {index.samples:,} samples")
             return index
         say(f"{run_summary(asked.plan)}, on {place.words} ({place.device})")
-        if request.classes:
+        if len(asked.plan.classes) < len(card.class_names):
             say(f"generates {class_words(asked.plan.classes, card.class_names)}")
         execute = partial(place.execute, begun=bool(index.entries))
         index, recipe = provide_generator(store, index, recipe, execute, say, lock.check)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import tarfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image
+
+from synth.basics.disk import write_file
+from synth.basics.grids import png_bytes
+from synth.basics.image_files import read_image
+from synth.run.view import labelled_images
+from synth.shards.index import read_index
+from synth.shards.store import open_store
 
 PATH = click.Path(path_type=Path)
 INK, MUTED, LINE, FILL, FORGET = "#1f2933", "#5b6770", "#9aa5b1", "#f5f7fa", "#c0392b"
@@ -50,7 +55,9 @@ def pipeline(shards: Path, out: Path) -> None:
     network(axes, 7.3, None)
     thumbnails(axes, 3.15 + 2.15 / 2, first_images(shards, classes=5, count=2))
     bars(axes, 9.3 + 1.55 / 2)
-    figure.savefig(out, format=out.suffix[1:], metadata={"Date": None} if out.suffix == ".svg" else None, dpi=150)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=out.suffix[1:], metadata={"Date": None} if out.suffix == ".svg" else None, dpi=150)
+    write_file(out, buffer.getvalue())
 
 
 def box(axes: Axes, left: float, width: float, title: str, note: str) -> None:
@@ -121,18 +128,10 @@ def bars(axes: Axes, centre: float) -> None:
 def first_images(run: Path, classes: int, count: int) -> list[list[np.ndarray]]:
     """The first `count` images of the first `classes` classes of a run, without blends."""
     found: list[list[np.ndarray]] = [[] for _ in range(classes)]
-    for shard in sorted(run.glob("shard-*.tar")):
-        with tarfile.open(shard) as tar:
-            members = {member.name: member for member in tar}
-
-            def content(name: str) -> bytes:
-                return tar.extractfile(members[name]).read()  # type: ignore[union-attr]  # noqa: B023
-
-            for key in sorted(name[:-4] for name in members if name.endswith(".png")):
-                label = int(content(f"{key}.cls"))
-                blended = "share" in json.loads(content(f"{key}.json"))
-                if label < classes and len(found[label]) < count and not blended:
-                    found[label].append(np.asarray(Image.open(io.BytesIO(content(f"{key}.png")))))
+    store = open_store(str(run))
+    for label, image, _ in labelled_images(store, read_index(store)):
+        if label < classes and len(found[label]) < count:
+            found[label].append(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
         if all(len(images) == count for images in found):
             break
     return found
@@ -143,8 +142,8 @@ def first_images(run: Path, classes: int, count: int) -> list[list[np.ndarray]]:
 @click.argument("out", type=PATH)
 def shrink(screenshot: Path, out: Path) -> None:
     """Write the picture SCREENSHOT with 128 colours, which a page of text and charts does not miss."""
-    with Image.open(screenshot) as picture:
-        picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(out, optimize=True)
+    picture = read_image(screenshot).convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    write_file(out, png_bytes(picture, optimise=True))
 
 
 if __name__ == "__main__":

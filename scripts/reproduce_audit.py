@@ -20,6 +20,8 @@ from reproduce_rows import Row, Size, method_rows
 from reproduce_table import row_job
 from reproduce_text import ARCHS
 
+from synth.basics.disk import write_file
+
 CONTROL, RETRAINED = "control", "retrained"
 DISTILLED: dict[str, list[object]] = {
     "distill": [],
@@ -114,7 +116,7 @@ def reproduce(out: Path, study: Study, students: list[str], brief: bool) -> None
     arch = ARCHS.get(study.arch, study.arch)
     what = f"{data.title}, {arch}, forget {forget}, {seeds}, {study.references} retrained models{how}."
     text = f"{header(what)}\n\n{audit_table(records)}\n"
-    (out / f"results-audit-{forget}.md").write_text(text)
+    write_file(out / f"results-audit-{forget}.md", text.encode())
     click.echo(text)
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import click
 from reproduce_jobs import Data, Job, all_of, header, run, shards_job, spread
 
+from synth.basics.disk import write_file
+
 FORGET_SETS = ("0", "7", "3,8")
 
 
@@ -25,10 +27,10 @@ def reproduce(out: Path, data: Data, seeds: int, sizes: Sequence[int]) -> None:
     all_of(job for seed in range(seeds) for size in sizes for job in distill_jobs(out, seed, size))
     results = [row for seed in range(seeds) for size in sizes for row in evaluated(out, seed, size, data)]
     results_file = out / "results.json"
-    results_file.write_text(json.dumps(results, indent=1))
+    write_file(results_file, json.dumps(results, indent=1).encode())
     what = f"MNIST, LeNet5 with batch norm, {seeds} seeds (mean ± standard deviation), real test set."
     text = f"{header(what)}\n\n{summary(results, sizes)}\n"
-    (out / "results.md").write_text(text)
+    write_file(out / "results.md", text.encode())
     click.echo(text)
     click.echo(f"wrote {results_file} and {out / 'results.md'}, {(time.time() - begun) / 60:.0f} minutes", err=True)
 

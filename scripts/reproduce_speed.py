@@ -15,6 +15,8 @@ import click
 from reproduce_jobs import Data, Job, all_of, header, run, spread
 from reproduce_mnist import accuracies, training_jobs
 
+from synth.basics.disk import write_file
+
 FORGET = "0"
 
 
@@ -27,7 +29,7 @@ def reproduce(out: Path, data: Data, seeds: int, per_class: int, preset: str) ->
     images = f"{per_class:,} images per class by `--preset {preset}`"
     what = f"MNIST, LeNet5 with batch norm, {images}, forget {FORGET}, {seeds} seeds."
     text = f"{header(what)}\n\n{table(folders, per_class, data)}\n"
-    (out / "results.md").write_text(text)
+    write_file(out / "results.md", text.encode())
     click.echo(text)
 
 

@@ -20,6 +20,8 @@ from reproduce_results import results_of
 from reproduce_rows import SIZES, Row, Size, method_rows
 from reproduce_text import figures, tables
 
+from synth.basics.disk import write_file
+
 FORGET = 0
 WATCH = ("--patience", 1_000_000, "--keep-students")  # the monitor measures but never stops the run
 
@@ -53,10 +55,10 @@ def reproduce(
         for seed in range(size.seeds)
         for result in results_of(out / arch / f"seed{seed}", arch, seed, rows, size, data, FORGET)
     ]
-    (out / "results.json").write_text(json.dumps(results, indent=1))
+    write_file(out / "results.json", json.dumps(results, indent=1).encode())
     what = f"{data.title}, forget class {FORGET}, real test set; mean ± standard deviation over seeds."
     text = f"{header(what)}\n\n{tables(results, rows, published=data.name == 'mnist')}\n"
-    (out / "results.md").write_text(text)
+    write_file(out / "results.md", text.encode())
     figures(results, out / "figures")
     click.echo(text)
     for path, reason in failed.items():

@@ -9,6 +9,8 @@ from reproduce_jobs import spread
 from reproduce_results import Result
 from reproduce_rows import Row
 
+from synth.basics.disk import write_file
+
 ARCHS = {"lenet5": "LeNet5 with batch norm", "allcnn": "AllCNN", "resnet20": "ResNet-20"}
 FIXED = {
     "original": ("original model", "97.84"),
@@ -116,4 +118,4 @@ def figures(results: Sequence[Result], folder: Path) -> None:
     for name, points in courses.items():
         if len({step for step, _, _ in points}) > 2:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{name}.svg").write_text(plot(f"step of {name}", points))
+            write_file(folder / f"{name}.svg", plot(f"step of {name}", points).encode())

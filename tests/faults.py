@@ -16,6 +16,7 @@ from synth.run.publish import verify
 from synth.shards.index import read_index
 from synth.shards.store import Store, open_store
 
+HOSTILE = ("click", "json", "multiprocessing", "numpy", "PIL", "psutil", "ray", "safetensors", "torch", "webdataset")
 PATIENCE = 120.0  # seconds; on an idle machine the same takes a few
 
 
@@ -104,3 +105,12 @@ def kill_family(process: subprocess.Popen[str]) -> None:
         except ProcessLookupError:
             continue
     process.communicate()
+
+
+def put_hostile_modules(folder: Path) -> Path:
+    """Put files named as modules into the folder. Each that runs leaves a mark in the folder that is returned."""
+    marks = folder / "marks"
+    marks.mkdir()
+    for module in HOSTILE:
+        (folder / f"{module}.py").write_text(f"open({str(marks / module)!r}, 'w').close()\n")
+    return marks

@@ -38,6 +38,25 @@ ROOMS = {
 }
 FLOORS = {(package, room): floor for package in ROOMS for floor, rooms in enumerate(ROOMS[package]) for room in rooms}
 Files = Mapping[str, Path]
+# Calls that open a file by its path, or replace one. `.open` is that of a path; an image's has an owner of that name.
+OPENING = {
+    *("open", ".open", ".read_bytes", ".read_text", ".write_bytes", ".write_text", ".touch", ".rename", ".savefig"),
+    *("os.open", "os.replace", "os.link", "Image.open", "json.load", "json.dump", "json.loads"),
+    *("torch.load", "torch.save", "np.load", "np.save", "np.savez", "np.fromfile", "np.memmap", "pickle.load"),
+    *("safe_open", "load_file", "save_file", "tarfile.open", "zipfile.ZipFile", "click.File", "shutil.copy"),
+}
+# The one reader, the one writer, the one decoder of images and the one reader of JSON; and calls whose files are ours.
+MAY_OPEN = {
+    *("synth.basics.regular_files: .open", "synth.basics.regular_files: os.open"),
+    *("synth.basics.disk: .open", "synth.basics.disk: os.open", "synth.basics.disk: os.link"),
+    *("synth.basics.image_files: .open", "synth.basics.image_files: Image.open"),
+    "synth.basics.declared: .read_text",  # the source of our own modules
+    "synth.basics.drawing: .savefig",  # into memory
+    *("synth.checkpoint.importing: torch.load", "synth.checkpoint.pytorch_zip: zipfile.ZipFile"),  # an open file
+    "synth.run.lock: .read_text",  # /proc
+    *("unlearn.run.folder: torch.load", "unlearn.run.folder: torch.save"),  # in memory
+    *("unlearn.audit.record.schema: .read_text", "unlearn.audit.record.schema: json.loads"),  # our own schema
+}
 Imports = Mapping[str, set[str]]
 
 
@@ -87,6 +106,25 @@ def climbing_imports(imports: Imports) -> list[str]:
 def importers_of(files: Files, package: str) -> list[str]:
     """The modules that import a package, ours or a foreign one."""
     return [name for name, path in files.items() if package in {i.partition(".")[0] for i in imported(path)}]
+
+
+def called(path: Path) -> set[str]:
+    """What a file calls, as the last two parts of each name: `open`, `os.replace`, and `.read_text` of any object."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node).startswith("json.loads(json.dumps("):
+            continue  # a value as a reader of its JSON sees it
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            names.add(node.func.id)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            owner = node.func.value
+            names |= {f".{node.func.attr}", f"{owner.id}.{node.func.attr}" if isinstance(owner, ast.Name) else ""}
+    return names
+
+
+def openers(files: Files) -> list[str]:
+    """The modules that open, decode or replace a file by themselves, each with how it does so."""
+    return [f"{name}: {call}" for name, path in files.items() for call in sorted(called(path) & OPENING)]
 
 
 def cycle_in(imports: Imports) -> list[str]:
@@ -152,6 +190,16 @@ def test_ray_is_imported_in_one_module() -> None:
     assert importers_of(FILES, "ray") == ["synth.executors.ray"]
 
 
+def test_files_are_opened_in_one_place_and_written_in_one_place() -> None:
+    assert sorted(set(openers(FILES)) - MAY_OPEN) == []
+    assert sorted(MAY_OPEN - set(openers(FILES))) == []  # the list holds nothing more
+
+
+def test_what_the_commands_print_goes_through_one_module() -> None:
+    printing = {name for name, path in FILES.items() if called(path) & {"print", "click.echo", "click.secho"}}
+    assert printing == {"synth.commands.printing", "synth.basics.progress"}  # progress prints numbers only
+
+
 def test_no_module_of_unlearn_imports_the_cluster() -> None:
     importers = [name for name, others in imports_between(FILES).items() if "synth.executors.ray" in others]
     assert [name for name in importers if name.startswith("unlearn")] == []
@@ -174,6 +222,7 @@ def broken_house(tmp_path: Path) -> Files:
         "synth/basics/errors.py": "def later():\n    from synth.run import lock\n",  # a room below, in a function
         "synth/run/lock.py": "import click\nfrom synth.basics.errors import later\nimport unlearn.data\n",
         "synth/run/errors.py": "from ray.util import metrics\n",  # the name is taken
+        "synth/run/open.py": "a = path.with_name('x').read_text(), open('y'), os.replace('y', 'z')\n",
         "synth/run/run.py": "",
         "unlearn/__init__.py": "",
         "unlearn/data.py": "from synth.basics import errors\n",  # closes a circle
@@ -189,6 +238,7 @@ def test_the_checks_find_what_breaks_each_rule(broken_house: Files) -> None:
     assert climbing_imports(imports) == ["synth.basics.errors imports synth.run.lock"]
     assert cycle_in(imports) == ["synth.basics.errors", "synth.run.lock", "synth.basics.errors"]
     assert shared_names(broken_house) == ["synth: errors"]
+    assert openers(broken_house) == [f"synth.run.open: {call}" for call in (".read_text", "open", "os.replace")]
     assert importers_of(broken_house, "unlearn") == importers_of(broken_house, "click") == ["synth.run.lock"]
     assert importers_of(broken_house, "ray") == ["synth.run.errors"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 
 from synth.basics.errors import UsageError, UserError
 from synth.basics.progress import Say
-from synth.basics.settings import ComputeSettings, setting
+from synth.basics.settings import MOST_IN_BATCH, MOST_STEPS, ComputeSettings, setting
 from synth.checkpoint.arithmetic import computed
 from synth.checkpoint.augment import shift_and_flip
 from synth.checkpoint.card import ModelCard
@@ -28,8 +29,8 @@ from unlearn.optimise import Log, descend, one_cycle_sgd
 class TrainSettings(ComputeSettings):
     """Supervised training of a teacher or a retrained reference: SGD with momentum and a one-cycle learning rate."""
 
-    epochs: int = setting(10, "passes over the training images", at_least=1)
-    batch_size: int = setting(128, "images per step", at_least=2)
+    epochs: int = setting(10, "passes over the training images", at_least=1, most=MOST_STEPS)
+    batch_size: int = setting(128, "images per step", at_least=2, most=MOST_IN_BATCH)
     lr: float = setting(0.1, "peak learning rate", above=0)
     weight_decay: float = setting(5e-4, "L2 penalty on the weights", at_least=0, rare=True)
     shift: int | None = setting(
@@ -39,6 +40,7 @@ class TrainSettings(ComputeSettings):
 
 
 NATURAL_SHIFT = 4  # pixels, as usual for CIFAR-10
+NOWHERE: AbstractContextManager[Log] = nullcontext(lambda epoch, values: None)
 
 
 def train(
@@ -51,12 +53,14 @@ def train(
     device: str,
     settings: TrainSettings,
     say: Say,
+    logger: AbstractContextManager[Log] = NOWHERE,
     like: Path | None = None,
 ) -> None:
     """Load the data, train a classifier without the classes `leave_out`, write its checkpoint, and report its test
     accuracy.
 
     Args:
+        logger: opened when the training begins. It gives the log for the values of each epoch.
         like: a checkpoint that has the classes in the same order and takes images of the same shape.
 
     Raises:
@@ -75,17 +79,24 @@ def train(
         raise UsageError("--without names every class: leave at least one class to train on")
     for split, images in (("training", data), ("test", test)):
         check_every_class(images, split, without, source.name)
-    model = train_classifier(
-        data,
-        architecture,
-        settings,
-        width=width,
-        without=without,
-        seed=seed,
-        device=device,
-        data_name=source.name,
-        log=lambda epoch, values: say(f"epoch {epoch} of {settings.epochs}: loss {values['loss']:.4f}"),
-    )
+
+    with logger as log:
+
+        def report(epoch: int, values: dict[str, float]) -> None:
+            say(f"epoch {epoch} of {settings.epochs}: loss {values['loss']:.4f}")
+            log(epoch, values)
+
+        model = train_classifier(
+            data,
+            architecture,
+            settings,
+            width=width,
+            without=without,
+            seed=seed,
+            device=device,
+            data_name=source.name,
+            log=report,
+        )
     digest = save_checkpoint(model, out)
     result = evaluate_model(model, test, without)
     left_out = "" if result.forget is None else f", {result.forget:.2f} % on the classes left out"

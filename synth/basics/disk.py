@@ -158,5 +158,8 @@ def one_line_os_errors(path: Path, writing: bool = False, again: str = "try agai
             errno.EISDIR: "it is a folder: name a file",
             errno.EEXIST: f"it is a file, not a folder: {elsewhere}",
         }
+        if not writing:  # what `open_regular` refuses
+            refused = f"{error.strerror}: remove it, or choose another folder"
+            cures |= {errno.EINVAL: refused, errno.EFBIG: refused}
         other = f"{error.strerror or error}: check the disk and {again}"
         raise UserError(f"{path}: {cures.get(error.errno or 0, other)}") from error

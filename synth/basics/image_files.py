@@ -19,6 +19,7 @@ from synth.basics.regular_files import read_regular
 PHOTOS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # what data sets of photos are kept in
 LARGEST_FILE = 2**28  # bytes
 LARGEST_IMAGE = 120_000_000  # pixels; half a gigabyte as Pillow keeps them
+TOO_LARGE = f"it has more than {LARGEST_IMAGE:,} pixels"
 LARGEST_RATIO = 100  # of the longer to the shorter side; resizing makes the shorter side as long as the user asks
 
 # Pillow warns of large images. Ours are bounded here.
@@ -51,9 +52,13 @@ def decode_image(
             if check is not None:
                 check(image)
             image.load()
+            if image.mode in ("P", "PA") and image.palette is None:
+                raise UnreadableImageError("its palette of colours is missing")
             return image
     except (UserError, UnreadableImageError):
         raise
+    except Image.DecompressionBombError:  # Pillow's own bound, which is higher than ours
+        raise UnreadableImageError(TOO_LARGE) from None
     except UnidentifiedImageError:
         raise UnreadableImageError(f"it is damaged, or none of {', '.join(formats)}") from None
     except Exception as error:  # Pillow's readers raise any error for damaged bytes
@@ -63,7 +68,7 @@ def decode_image(
 def refuse_huge(width: int, height: int) -> None:
     """Raise UnreadableImageError for an image that could not be decoded and resized in a gigabyte."""
     if width * height > LARGEST_IMAGE:
-        raise UnreadableImageError(f"it has {width:,} x {height:,} pixels, more than {LARGEST_IMAGE:,}")
+        raise UnreadableImageError(TOO_LARGE)
     if max(width, height) > LARGEST_RATIO * min(width, height):
         raise UnreadableImageError(
             f"it has {width:,} x {height:,} pixels: one side is more than {LARGEST_RATIO} times as long as the other"

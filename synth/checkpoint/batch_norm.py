@@ -13,21 +13,22 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 
 
-def batch_norm_layers(model: nn.Module) -> list[_BatchNorm]:
+def batch_norm_layers(model: nn.Module) -> list[BatchNorm]:
     """Every layer with running statistics (BatchNorm1d to 3d, SyncBatchNorm, subclasses) in order of registration."""
-    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+    return [m for m in model.modules() if isinstance(m, BatchNorm) and m.running_mean is not None]
 
 
 class BatchStatistics:
     """The mean and variance per channel of a batch at each layer, filled by one forward pass."""
 
     def __init__(self) -> None:
-        self.moments: dict[_BatchNorm, tuple[Tensor, Tensor]] = {}  # in the order of the forward pass
+        self.moments: dict[BatchNorm, tuple[Tensor, Tensor]] = {}  # in the order of the forward pass
 
-    def record(self, layer: _BatchNorm, inputs: tuple[Tensor, ...]) -> None:
+    def record(self, layer: BatchNorm, inputs: tuple[Tensor, ...]) -> None:
         self.moments[layer] = channel_moments(inputs[0])
 
     def normalised_loss(self, first_layer_weight: float = 1.0) -> Tensor:
@@ -52,7 +53,7 @@ class BatchStatistics:
         return torch.stack([first_layer_weight * terms[0], *terms[1:]]).sum()
 
 
-def running_statistics(layer: _BatchNorm) -> tuple[Tensor, Tensor]:
+def running_statistics(layer: BatchNorm) -> tuple[Tensor, Tensor]:
     """The layer's running mean and its running variance with epsilon, as floats."""
     assert layer.running_mean is not None
     assert layer.running_var is not None
@@ -144,7 +145,7 @@ def watch_batch_norm(model: nn.Module) -> Iterator[BatchStatistics]:
     """
     statistics = BatchStatistics()
     handles = []
-    fused: list[tuple[_BatchNorm, Callable[[Tensor], Tensor] | None]] = []
+    fused: list[tuple[BatchNorm, Callable[[Tensor], Tensor] | None]] = []
     try:
         for layer in batch_norm_layers(model):
             if type(layer) in FUSED and not layer.training:
@@ -162,7 +163,7 @@ def watch_batch_norm(model: nn.Module) -> Iterator[BatchStatistics]:
                 layer.__dict__["forward"] = before
 
 
-def fused_forward(layer: _BatchNorm, statistics: BatchStatistics) -> Callable[[Tensor], Tensor]:
+def fused_forward(layer: BatchNorm, statistics: BatchStatistics) -> Callable[[Tensor], Tensor]:
     mean, variance = running_statistics(layer)
     scale = variance.rsqrt() if layer.weight is None else layer.weight.detach().float() * variance.rsqrt()
     shift = -mean * scale if layer.bias is None else layer.bias.detach().float() - mean * scale

@@ -101,10 +101,12 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, bytes, int]]:
 
 def check_size(start: bytes, size: int, name: str, trusted_architecture: str | None) -> None:
     """Raise UserError if a file of `size` bytes that starts like this is not one of our checkpoints, or if it is larger
-    than its network's weights.
+    than its network's weights. The size of a network of the user's own code is not known without running the code.
     """
     card = parse_card(start, name, size)
     refuse_untrusted(card.architecture, trusted_architecture, name)
+    if ":" in card.architecture:
+        return
     weights = sum(LARGEST_NUMBER * value.numel() for value in expected_state(card).values())
     if size > 8 + LARGEST_HEADER + weights:
         raise UserError(
@@ -198,6 +200,7 @@ def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], nam
     for key, value in expected.items():
         if key not in found:
             raise UserError(f"{name} does not fit {architecture}: it has no weights {key}")
+        refuse_special(found[key], key, name)
         if found[key].shape != value.shape:
             raise UserError(
                 f"{name} does not fit {architecture} of this width and number of classes: "
@@ -209,6 +212,19 @@ def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], nam
     for key in found:
         if key not in expected:
             raise UserError(f"{name} does not fit {architecture}: it has the unknown weights {key}")
+
+
+def refuse_special(tensor: Tensor, key: str, name: str) -> None:
+    """Raise UserError for a tensor without plain numbers in memory. Most functions of torch do not accept it."""
+    special = {
+        "nested": tensor.is_nested,
+        "sparse": tensor.layout != torch.strided,
+        "quantized": tensor.is_quantized,
+        "meta": tensor.is_meta,
+    }
+    kinds = [kind for kind, is_it in special.items() if is_it]
+    if kinds:
+        raise UserError(f"{name} holds {key} as a {kinds[0]} tensor: save it again as a plain one")
 
 
 def kind_of(dtype: torch.dtype) -> str:

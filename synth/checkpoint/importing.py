@@ -16,6 +16,7 @@ from synth.checkpoint.building import AUXILIARY_HEADS
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier, build_for, check_forward, expected_state
 from synth.checkpoint.file import LARGEST_CHECKPOINT, check_finite, check_state, save_checkpoint
+from synth.checkpoint.pytorch_zip import refuse_compressed
 
 T = TypeVar("T")
 
@@ -80,11 +81,16 @@ def read_weights(path: Path) -> Any:
     """The content of a file that `torch.save` wrote. Raises UserError if it holds anything but weights."""
     try:
         with open_regular(path, LARGEST_CHECKPOINT) as file:
+            refuse_compressed(file, str(path))
             return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(
             f"there is no file {path}: save one from your model with torch.save(model.state_dict(), path)"
         ) from None
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} holds more than weights (pickled objects can run code, so they are not loaded): "

@@ -13,6 +13,7 @@ import click
 
 from synth.basics.errors import INTERRUPTED, UserError
 from synth.commands.output import checked_output
+from synth.commands.printing import say
 
 
 class Console(click.Group):
@@ -51,7 +52,7 @@ class Console(click.Group):
 
 
 def fail(message: str, code: int) -> typing.NoReturn:
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    say(f"error: {message}", err=True)
     sys.exit(code)
 
 

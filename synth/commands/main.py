@@ -13,6 +13,7 @@ from synth.basics.errors import UsageError
 from synth.commands.config import config_option, unlike_defaults
 from synth.commands.console import ClassText, Console
 from synth.commands.options import MACHINE, Command, option, settings_flags, settings_from_flags, stacked
+from synth.commands.printing import echo, note, say
 from synth.making.gate import QualityGate
 from synth.methods import METHODS
 
@@ -182,7 +183,7 @@ def generate(method: str, preset: str, quality_gate: str | None, arch: str | Non
         trusted_architecture=arch,
         **{name: value for name, value in options.items() if name not in names},
     )
-    generate_run(request, say=lambda line: click.echo(line, err=True))
+    generate_run(request, say=note)
 
 
 def settings_names() -> set[str]:
@@ -199,10 +200,10 @@ def verify(uri: str) -> None:
 
     index, problems = verify_run(open_store(uri))
     for problem in problems:
-        click.echo(f"error: {problem}", err=True)
+        note(f"error: {problem}")
     if problems:
         raise SystemExit(1)
-    click.echo(f"{uri}: {counted(len(index.entries), 'shard')}, {index.samples:,} samples, all as the index says")
+    say(f"{uri}: {counted(len(index.entries), 'shard')}, {index.samples:,} samples, all as the index says")
 
 
 @main.command(context_settings=FROM_ENVIRONMENT)
@@ -212,7 +213,7 @@ def status(uri: str) -> None:
     from synth.run.view import describe
     from synth.shards.store import open_store
 
-    click.echo(describe(open_store(uri)))
+    echo(describe(open_store(uri)))
 
 
 @main.command(context_settings=FROM_ENVIRONMENT)
@@ -236,7 +237,7 @@ def preview(uri: str, out: Path, columns: int, classes: tuple[int | str, ...]) -
     from synth.shards.store import open_store
 
     draw_grid(open_store(uri), columns, out, classes)
-    click.echo(f"wrote {out}")
+    say(f"wrote {out}")
 
 
 @main.command(context_settings=FROM_ENVIRONMENT)
@@ -251,4 +252,4 @@ def diversity(uri: str, teacher: Path, arch: str | None, images: int) -> None:
     from synth.shards.store import open_store
 
     model = load_checkpoint(teacher, arch)
-    click.echo(diversity_table(measure(open_store(uri), model, images), model.card.class_names))
+    echo(diversity_table(measure(open_store(uri), model, images), model.card.class_names))

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from synth.basics.errors import UsageError
+from synth.commands.printing import echo
 
 Decorator = Callable[[Any], Any]
 SHOW_ALL = "synth.commands.options.show_all"  # a key of click's context
@@ -47,7 +48,7 @@ class Command(click.Command):
 def show_everything(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
         ctx.meta[SHOW_ALL] = True
-        click.echo(ctx.get_help(), color=ctx.color)
+        echo(ctx.get_help())
         ctx.exit()
 
 

@@ -18,7 +18,6 @@ from synth.basics.regular_files import read_regular
 ANSWER_SECONDS = 5.0
 LARGEST_NOTE = 4096  # bytes of a token's or an address's file
 REFUSALS = ("UNAUTHENTICATED", "PERMISSION_DENIED")  # gRPC's names
-SILENCE = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
 DEFAULT_TOKEN_FILE = "~/.ray/auth_token"
 SET_TOKEN = "set RAY_AUTH_MODE=token, and set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"
 
@@ -72,33 +71,25 @@ def noted_address(file: str) -> str | None:
     return address
 
 
-def refusal(address: str) -> str:
-    """Why the head at this address cannot be joined, in words that follow its address; empty if it can be joined."""
+def refusal(address: str) -> tuple[str, str] | None:
+    """Why the head at HOST:PORT cannot be joined, in words that follow its address, and the cure; None if it can be."""
     answer = answer_of_head(address, token_header())
     if answer == "OK":
-        return ""
+        return None
     if answer in REFUSALS:
-        return f"requires another token ({SET_TOKEN})"
-    if answer in SILENCE:
-        return "does not answer"
-    return f"is not a Ray head node (it answered {answer})"
+        return "requires another token", SET_TOKEN
+    if answer == "UNAVAILABLE":
+        return "cannot be reached", "check whether it still runs"
+    if answer == "DEADLINE_EXCEEDED":
+        return f"does not answer within {ANSWER_SECONDS:g} s", "check whether it is stopped or overloaded"
+    return f"is not the head of a Ray cluster (it answered {answer})", "give the address that 'ray start' printed"
 
 
 def refuse_wrong_head(address: str) -> None:
-    """Raise UserError if no Ray head answers at the address, or if it refuses our token."""
-    answer = answer_of_head(address, token_header())
-    if answer in REFUSALS:
-        raise UserError(f"the Ray head at {address} requires another token: {SET_TOKEN}")
-    if answer in SILENCE:
-        raise UserError(
-            f"the Ray head at {address} does not answer within {ANSWER_SECONDS:g} s: check whether it still runs, or "
-            "use --address local"
-        )
-    if answer != "OK":
-        raise UserError(
-            f"{address} is not a Ray head node (it answered {answer}): give the address that 'ray start' printed, or "
-            "use --address local"
-        )
+    """Raise UserError if no Ray head answers at HOST:PORT, or if it refuses our token."""
+    if found := refusal(address):
+        reason, cure = found
+        raise UserError(f"the Ray at {address} {reason}: {cure}, or use --address local to start a new one")
 
 
 def token_header() -> dict[str, str]:

@@ -158,9 +158,9 @@ def find_or_start(workers: Workers, say: Callable[[str], None]) -> str:
     address = noted_address(private_parts().note)
     if address is None:
         return start_local(workers)
-    reason = refusal(address)
-    if reason:
-        say(f"the Ray at {address}, which 'ray start' started on this machine, {reason}: a new one is started")
+    if found := refusal(address):
+        reason, cure = found
+        say(f"the Ray of this machine, at {address}, {reason}: a new one is started (to use that one, {cure})")
         return start_local(workers)
     join(address)
     return f"the Ray that runs on this machine ({address})"

@@ -17,7 +17,7 @@ from typing import Any
 from synth.basics.disk import sha256_of
 from synth.basics.errors import UserError
 from synth.basics.foreign_json import parse_object
-from synth.checkpoint.card import check_classifier, sha256_in
+from synth.checkpoint.card import check_classifier, check_notes, sha256_in
 from synth.shards.plan import Plan, ShardJob
 from synth.shards.read import DamagedShardError, decode_shard
 from synth.shards.samples import LARGEST_SHARD, PIXEL_MODES, Samples, largest_size
@@ -27,6 +27,7 @@ FORMAT_VERSION = 1
 INDEX, PART = "index.json", "index.part.json"
 GENERATOR = "generator.safetensors"
 SHARD_NAME = re.compile(r"shard-([0-9]{6,9})\.tar")
+CLASS = re.compile(r"[0-9]{1,6}")
 LARGEST_INDEX = 2**28  # bytes; some 25,000 shards of 1,000 classes, or a million of ten
 
 
@@ -52,7 +53,7 @@ class RunCard:
     versions: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
-        if self.image_shape[0] not in PIXEL_MODES:
+        if not self.image_shape or self.image_shape[0] not in PIXEL_MODES:
             raise ValueError(f"image shape {list(self.image_shape)} is not (1 or 3, side, side)")
         check_classifier(
             architecture=self.architecture,
@@ -64,6 +65,7 @@ class RunCard:
         )
         if not all(text.isprintable() and len(text) <= 200 for text in (self.method, self.device)):
             raise ValueError("its method or device is not printable text of at most 200 characters")
+        check_notes({"settings": self.settings, "versions": self.versions}, "its settings and versions")
         sha256_in(self.teacher_sha256, "its teacher's")
         if max(self.plan.classes) >= len(self.class_names):
             raise ValueError(f"class {max(self.plan.classes)} has no name")
@@ -150,9 +152,25 @@ class ShardEntry:
         if match is None:
             raise ValueError(f"shard url {str(raw['url'])[:80]!r} is not a file of the run")
         hashed = sha256_in(raw["sha256"], "a shard's")
-        counts = {int(c): int(n) for c, n in raw["class_counts"].items()}
-        again, missed = (None if raw.get(name) is None else int(raw[name]) for name in ("again", "missed"))
+        counts = {class_in(c): count_in(n, "a class count") for c, n in raw["class_counts"].items()}
+        again, missed = (
+            None if raw.get(name) is None else count_in(raw[name], f"'{name}'") for name in ("again", "missed")
+        )
         return cls(int(match[1]), int(raw["nsamples"]), int(raw["filesize"]), hashed, counts, again, missed)
+
+
+def class_in(raw: str) -> int:
+    """The class number that a count stands for. Raises ValueError if it is none."""
+    if not CLASS.fullmatch(raw):
+        raise ValueError(f"{raw[:20]!r} is not a class number")
+    return int(raw)
+
+
+def count_in(raw: object, whose: str) -> int:
+    """A count in an index from elsewhere. Raises ValueError if it is none, such as text of 4,300 digits."""
+    if type(raw) is not int or raw < 0:
+        raise ValueError(f"{whose} is not a count")
+    return raw
 
 
 @dataclass(frozen=True)

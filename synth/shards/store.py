@@ -105,6 +105,8 @@ def open_store(uri: str, again: str = START_AGAIN) -> Store:
 
     `again` is what a person does once the cause of an error is gone, such as storage that is down.
     """
+    if not uri.isprintable():
+        raise UsageError(f"{uri[:80]!r} is not a place for a run: it has characters that cannot be printed")
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return Folder(Path(uri), again)
@@ -116,4 +118,4 @@ def open_store(uri: str, again: str = START_AGAIN) -> Store:
         from synth.shards.bucket import Bucket
 
         return Bucket(uri, again)
-    raise UsageError(f"'{uri}' is not a place for a run: give a folder, s3://BUCKET/RUN or gs://BUCKET/RUN")
+    raise UsageError(f"{uri!r} is not a place for a run: give a folder, s3://BUCKET/RUN or gs://BUCKET/RUN")

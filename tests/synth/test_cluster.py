@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.request import urlopen
 
 import pytest
@@ -25,7 +26,7 @@ from synth.run.publish import verify
 from synth.shards.index import GENERATOR, read_index
 from synth.shards.plan import Plan, ShardJob
 from synth.shards.store import Folder
-from tests.faults import wait_until
+from tests.faults import put_hostile_modules, wait_until
 from tests.runs import QUICKEST, digests, digits_card, generate_options, make_run, recipe_for, synth_command
 from tests.synth.test_methods import QUICK_SETTINGS
 
@@ -340,15 +341,21 @@ def test_the_command_joins_the_ray_of_the_environment_and_reports_a_failure_in_o
     assert error.startswith("error: the synthesis diverged")
 
 
-def test_a_second_command_leaves_the_private_ray_of_the_first_alone_and_starts_its_own(
+def test_a_second_command_starts_a_ray_of_its_own_which_imports_nothing_from_the_working_folder(
     ray_here: str, tmp_path: Path, tiny_teacher_path: Path
 ) -> None:
+    """With the default --address, although the first command's private Ray runs on the same machine."""
+    marks = put_hostile_modules(tmp_path)
     command = synth_command("generate", "--per-class=1", "--steps=1", "--teacher", tiny_teacher_path, "--blends=0")
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    # A folder of its own, because a `ray start` of this machine would be used; a short one, because sockets lie in it.
+    with TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as environment["RAY_TMPDIR"]:
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
     assert re.fullmatch(r"10 images of 10 classes in 1 shard, on a new local Ray with \d+ workers? \(cpu\)", lines[0])
     assert [line for line in lines[1:] if "samples" not in line] == []
+    assert list(marks.iterdir()) == []
 
 
 @pytest.mark.parametrize(

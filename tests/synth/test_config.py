@@ -1,6 +1,7 @@
 """`--config FILE` starts a command from the settings that an earlier one wrote."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +49,22 @@ def test_a_run_is_generated_again_from_its_index(run: Run, tiny_teacher_path: Pa
             "has the setting stepz, but synth generate has no option --stepz",
         ),
         (lambda path: path.write_text(json.dumps({"steps": "many"})), "'many' is not a valid integer"),
+        (lambda path: os.mkfifo(path), "it is a pipe, not a file"),
+        (lambda path: path.write_text(json.dumps({"run": 5})), "does not hold the settings of a command"),
+        (
+            lambda path: path.write_text(json.dumps({"run": {"settings": []}})),
+            "does not hold the settings of a command",
+        ),
+        (lambda path: path.write_text(json.dumps({"steps": {}})), "a setting is an object or null"),
+        (lambda path: path.write_text(json.dumps({"steps": [1, 2]})), "1,2 is not a valid integer"),
+        (lambda path: path.write_text(json.dumps({"steps": 1e300})), "1e+300 is not a valid integer"),
+        (lambda path: path.write_text(json.dumps({"steps": 10**9})), "steps must be at most 10,000,000"),
+        (lambda path: path.write_text(json.dumps({"flip": 5})), "5 is not a valid boolean"),
+        (
+            lambda path: path.write_text(json.dumps({"teacher": "a\\0b"})),
+            "a setting is longer than 4,096 characters, or",
+        ),
+        (lambda path: path.write_text(json.dumps({"teacher": "a" * 10**6})), "a setting is longer than 4,096"),
         (lambda path: path.write_text(json.dumps({"command": "gkt"})), "was written by 'gkt', not by 'generate'"),
     ],
 )

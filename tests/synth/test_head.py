@@ -79,7 +79,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize(
     ("other", "reason"),
-    [(dead, "does not answer"), (stopped, "does not answer"), (guarded, "requires another token (set RAY_AUTH_MODE=")],
+    [(dead, "cannot be reached"), (stopped, "does not answer"), (guarded, "requires another token")],
 )
 def test_beside_a_ray_that_cannot_be_joined_a_new_one_starts_and_one_line_names_the_other(
     note: Path, done: list[str], other: Any, reason: str
@@ -90,8 +90,8 @@ def test_beside_a_ray_that_cannot_be_joined_a_new_one_starts_and_one_line_names_
         assert cluster.find_or_start(cluster.Workers(), said.append) == "a new local Ray"
     assert done == ["started"]
     (line,) = said
-    assert line.startswith(f"the Ray at {address}, which 'ray start' started on this machine, {reason}")
-    assert line.endswith(": a new one is started")
+    assert line.startswith(f"the Ray of this machine, at {address}, {reason}")
+    assert ": a new one is started (to use that one, " in line
 
 
 def test_the_ray_that_was_started_for_this_machine_is_joined_with_its_token(
@@ -132,8 +132,8 @@ def test_a_note_that_is_no_file_is_passed_over(note: Path, done: list[str]) -> N
     ("other", "words"),
     [
         (dead, "no Ray answers at {}"),
-        (stopped, "the Ray head at {} does not answer within 0.3 s"),
-        (guarded, "the Ray head at {} requires another token: set RAY_AUTH_MODE=token"),
+        (stopped, "the Ray at {} does not answer within 0.3 s"),
+        (guarded, "the Ray at {} requires another token: set RAY_AUTH_MODE=token"),
     ],
 )
 def test_a_named_address_that_cannot_be_joined_ends_the_run_with_one_line(note: Path, other: Any, words: str) -> None:

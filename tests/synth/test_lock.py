@@ -10,7 +10,7 @@ import pytest
 from synth.basics.errors import UserError
 from synth.basics.way_on import WayOn
 from synth.run.holder import process_facts
-from synth.run.lock import LOCK, Lock, LostLockError, claim_name, locked
+from synth.run.lock import LOCK, Lock, LostLockError, claim_name, is_lock, locked, locked_file, refuse_held
 from synth.shards.store import Folder
 from tests.faults import wait_until
 
@@ -176,3 +176,46 @@ def test_a_store_that_is_out_of_reach_for_a_while_costs_no_lock(tmp_path: Path) 
     with locked(store, WAY_ON, quiet, beat=0.01) as lock:
         wait_until(lambda: b'"beats": 5' in store.read(LOCK, 2**20), "beats after the failures")
         lock.check()
+
+
+def test_a_driver_whose_lock_was_removed_says_so(tmp_path: Path) -> None:
+    store = Folder(tmp_path)
+    with locked(store, WAY_ON, quiet, beat=0.01) as lock:
+        store.remove(LOCK)
+        wait_until(lambda: lock.lost is not None, "the loss to be seen")
+        words = f"{tmp_path} or its lock was removed meanwhile: go on with the same command and --resume"
+        with pytest.raises(LostLockError, match=words):
+            lock.check()
+
+
+def test_words_of_a_foreign_lock_are_fit_for_a_terminal(tmp_path: Path) -> None:
+    store, said = Folder(tmp_path), []
+    other = Lock(store, WAY_ON)
+    other.facts.update(machine="elsewhere", pid="\x1b[2J", host="\x1b]0;owned\x07", command="a\nb\x9b" + 300 * "x")
+    store.write(LOCK, other.to_bytes())
+    with locked(store, WAY_ON, said.append, patience=0.1):
+        pass
+    assert said[0].isprintable()
+    assert len(said[0]) < 500
+
+
+def test_a_file_and_its_folder_have_locks_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "teacher.safetensors"
+    with locked_file(path, WAY_ON, quiet), locked(Folder(path.parent), WAY_ON, quiet):
+        assert {entry.name for entry in path.parent.iterdir()} == {LOCK, ".teacher.safetensors.lock"}
+        with pytest.raises(UserError, match=f"is working on {path}: wait"), locked_file(path, WAY_ON, quiet):
+            pass
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_live_lock_is_refused_without_a_write_and_a_dead_one_is_not(tmp_path: Path) -> None:
+    store = Folder(tmp_path)
+    refuse_held(store)
+    lock_of_a_dead_process(store)
+    refuse_held(store)
+    with locked(store, WAY_ON, quiet):
+        before = store.read(LOCK)
+        with pytest.raises(UserError, match=rf"process {os.getpid()} on .*\) is working on {tmp_path}"):
+            refuse_held(store)
+        assert store.read(LOCK) == before
+    assert is_lock(claim_name(LOCK, before))

@@ -65,9 +65,12 @@ def test_every_store_keeps_the_same_contract(store: Store) -> None:
     store.remove("a")
     store.remove("a")
     assert store.names() == {"b"}
-    for call in (store.size, store.read):
-        with pytest.raises(FileNotFoundError):
-            call("a")
+    with pytest.raises(FileNotFoundError):
+        store.size("a")
+    with pytest.raises(FileNotFoundError):
+        store.read("a", 2**20)
+    with pytest.raises(UserError, match=r"larger than|more than the 4"):
+        store.read("b", 4)
 
 
 def test_a_run_has_the_same_bytes_in_every_store(store: Store, tiny_teacher: Classifier, tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import put_hostile_modules
 from tests.synth.conftest import Run
 
-HOSTILE = ("click", "json", "multiprocessing", "numpy", "PIL", "psutil", "ray", "safetensors", "torch", "webdataset")
 SCRIPT = """
 from importlib import import_module
 for line in {lines!r}:
@@ -26,24 +26,15 @@ for line in {lines!r}:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, tiny_teacher_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder: a checkpoint, and modules that leave a mark when they run."""
-    here = tmp_path / "download"
-    here.mkdir()
-    shutil.copy(tiny_teacher_path, here / "teacher.safetensors")
-    for module in HOSTILE:
-        (here / f"{module}.py").write_text(f"open({str(tmp_path / f'ran-{module}')!r}, 'w').close()\n")
-    monkeypatch.chdir(here)
-    return here
+def marks(tmp_path: Path, tiny_teacher_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of marks. The working folder has a checkpoint, and modules that leave a mark when they run."""
+    shutil.copy(tiny_teacher_path, tmp_path / "teacher.safetensors")
+    monkeypatch.chdir(tmp_path)
+    return put_hostile_modules(tmp_path)
 
 
-def marks(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.parent.glob("ran-*"))
-
-
-def run_script(folder: Path, *lines: str) -> None:
+def run_script(script: Path, *lines: str) -> None:
     """Run command lines from a script that lies elsewhere, as an installed one does."""
-    script = folder.parent / "script"
     script.write_text(SCRIPT.format(lines=lines))
     done = subprocess.run([sys.executable, script], env=environment(), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
@@ -54,31 +45,27 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
 
 
-def test_a_ray_worker_imports_nothing_from_the_working_folder(folder: Path) -> None:
-    pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
-    run_script(folder, "synth generate --per-class 2 --steps 2 --address local")
-    assert (folder / "shards" / "index.json").exists()
-    assert marks(folder) == []
-
-
-def test_without_ray_and_in_unlearning_nothing_is_imported_from_the_working_folder(folder: Path) -> None:
+def test_without_ray_and_in_unlearning_nothing_is_imported_from_the_working_folder(
+    marks: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     run_script(
-        folder,
+        tmp_path_factory.mktemp("bin") / "script",
         "synth generate --per-class 2 --steps 2 --address none",
         "unlearn distill --shards shards --forget 0 --out student --steps 2 --batch-size 8 --threads 1",
     )
-    assert (folder / "student" / "student.safetensors").exists()
-    assert marks(folder) == []
+    assert Path("student/student.safetensors").exists()
+    assert list(marks.iterdir()) == []
 
 
 @pytest.mark.parametrize("package", ["synth", "unlearn"])
-def test_python_m_imports_nothing_else_from_the_working_folder(folder: Path, package: str) -> None:
+def test_python_m_imports_nothing_else_from_the_working_folder(marks: Path, package: str) -> None:
     subprocess.run([sys.executable, "-m", package, "--version"], env=environment(), check=True)
-    assert marks(folder) == []
+    assert list(marks.iterdir()) == []
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 knows no PYTHONSAFEPATH")
 def test_a_process_that_a_command_starts_does_not_search_the_working_folder(
-    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    marks: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As loader workers do on macOS, where Python starts them anew."""
     monkeypatch.delenv("PYTHONSAFEPATH")
@@ -87,4 +74,4 @@ def test_a_process_that_a_command_starts_does_not_search_the_working_folder(
     child.start()
     child.join(60)
     assert child.exitcode == 0
-    assert marks(folder) == []
+    assert list(marks.iterdir()) == []

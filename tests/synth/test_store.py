@@ -118,6 +118,10 @@ def test_a_new_file_on_a_full_disk_is_refused(tmp_path: Path, monkeypatch: pytes
 def test_a_name_that_the_system_refuses_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="File name too long"):
         Folder(tmp_path / ("a" * 300)).size("x")
+    folder = Folder(tmp_path / "a\0b")
+    for call in (folder.names, folder.create, lambda: folder.read("x", 1), lambda: folder.write("x", b"")):
+        with pytest.raises(UserError, match="no file can have this name"):
+            call()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -132,7 +136,7 @@ def test_a_store_is_a_path_or_a_file_uri(tmp_path: Path) -> None:
     assert open_store(f"file://{tmp_path}").path == tmp_path
     with pytest.raises(UsageError, match="is not a folder: give a path or file:///absolute/path"):
         open_store("file://relative")
-    for uri in ("pipe:cat x://y", "http://host/x"):
+    for uri in ("pipe:cat x://y", "http://host/x", "s3://a\0b/run", "s3://a\x1b[2J/run"):
         with pytest.raises(
             UsageError, match="is not a place for a run: give a folder, s3://BUCKET/RUN or gs://BUCKET/RUN"
         ):

@@ -22,6 +22,8 @@ pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]
 
 ROOT = Path(__file__).parents[2]
 GENERATE = "synth generate --per-class 40 --shard-size 10 --blends 0 --steps 60 --batch-size 50 --log-level info"
+# Beside the checkpoint, in the folder that `ray up` copies to every host. It may not run anywhere.
+HOSTILE = "from pathlib import Path\nPath.home().joinpath('numpy-ran').touch()\n"
 DEADLINE = 150.0  # the most seconds between two shards while a host disappears
 
 
@@ -46,6 +48,7 @@ def prepare_laptop(laptop: Host, cluster: dict[str, Any], teacher: Path) -> None
     for name in ("setup.cfg", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, project)
     shutil.copy(teacher, project / "teacher.safetensors")
+    (project / "numpy.py").write_text(HOSTILE)
     (project / "cluster.yaml").write_text(yaml.safe_dump(cluster))
 
 
@@ -102,6 +105,7 @@ def test_a_host_is_switched_off_and_every_sample_is_published_once(tiny_teacher_
         ok(laptop, "cd project && ray rsync-down cluster.yaml '~/project/shards/' shards/")
         assert_whole(laptop.folder / "root" / "project" / "shards", 400)
         assert token_of(laptop) not in log.read_text()
+        assert [name for name, host in hosts.items() if (host.folder / "root" / "numpy-ran").exists()] == []
         ok(laptop, "cd project && ray down --yes cluster.yaml")
         for host in (head, hosts["one"]):  # the Ray of a worker ends within a minute after the head's
             wait_until(lambda h=host: h.run("pgrep -x raylet").returncode == 1, f"the end of Ray on {host.name}")

@@ -1,13 +1,13 @@
-"""An audit from its request to its folder: `audit.json`, `timing.json` and the resurrected pictures."""
+"""An audit from its request to the record, the times and the resurrected pictures in its folder."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -16,13 +16,17 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
-from synth.basics.disk import sha256_of, written_elsewhere
-from synth.basics.errors import UsageError
+from synth.basics.disk import sha256_of
+from synth.basics.errors import InterruptedRunError, UsageError
 from synth.basics.versions import package_versions
+from synth.basics.way_on import WayOn
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.class_choice import Classes, class_words
 from synth.checkpoint.classifier import Classifier
-from synth.shards.store import Folder, open_store
+from synth.run.lock import locked, refuse_held
+from synth.shards.store import open_store
+from unlearn.audit.audit_folder import AUDIT, AuditFolder
+from unlearn.audit.audit_inputs import inputs_of
 from unlearn.audit.audit_settings import AuditSettings
 from unlearn.audit.bench import Bench
 from unlearn.audit.histograms import entropy_histograms
@@ -33,14 +37,14 @@ from unlearn.audit.measures import added_versions, left_out, run_measures
 from unlearn.audit.pictures import draw_classes
 from unlearn.audit.record import origin
 from unlearn.audit.record.record import MODEL, ORIGINAL, RETRAINED, CannotRunError, NotRun
-from unlearn.audit.record.schema import VERSION, check_record
+from unlearn.audit.record.schema import VERSION, check_record, read_record
 from unlearn.audit.record.versions import PACKAGE, audit_version
 from unlearn.audit.subjects import gather, how_to_retrain
 from unlearn.data import DataSource, check_data
-from unlearn.run.folder import json_bytes, student_file
+from unlearn.run.folder import student_file
+from unlearn.settings import check_asked
 
-AUDIT, TIMING, PICTURES = "audit.json", "timing.json", "pictures"
-PICTURE = re.compile(r"(synthesised|resurrection-[a-z-]+)\.png")
+WAY_ON = WayOn(command="unlearn audit", anew="start again with --overwrite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +64,22 @@ class Request:
     device: str = "cpu"
     workers: int | None = None
     overwrite: bool = False
+    resume: bool = False
+    way_on: WayOn = WAY_ON  # of the command that a person started
+
+    def __post_init__(self) -> None:
+        check_asked(self.seed, self.forget)
 
 
 def audit(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
     """Run every measure that the inputs allow, write the folder, and return the record.
 
+    The results of the experiments are kept in the folder as they come. With `resume` those of an interrupted audit are
+    taken over, and the record has the values of an audit without an interruption.
+
     Raises:
-        UsageError, UserError: the request does not fit its models, images or folder.
+        UsageError, UserError: the request does not fit its models, images or folder; or another process works on it.
+        InterruptedRunError: Ctrl-C ended the audit.
     """
     return audit_each([request], say)[0]
 
@@ -87,60 +100,42 @@ def audit_each(requests: Sequence[Request], say: Callable[[str], None]) -> list[
 
 
 def in_turn(requests: Sequence[Request], say: Callable[[str], None]) -> list[dict[str, Any]]:
+    folders = [AuditFolder(request.out, request.way_on) for request in requests]
+    for request, folder in zip(requests, folders, strict=True):
+        refuse_held(folder.store)
+        folder.check(overwrite=request.overwrite, resume=request.resume)
     started, worked = time.monotonic(), time.process_time()
-    folders = [open_folder(request) for request in requests]
     benches, ledger, missing = prepare(requests, say)
-    for folder in folders:
-        check_writable(folder)
-    records = []
-    for request, folder, bench in zip(requests, folders, benches, strict=True):
-        if len(requests) > 1:
-            say(f"{request.student}:")
-        record, pictures, seconds = make_record(request, bench, ledger, missing, say)
-        check_record(record)
-        seconds |= {"all": round(time.monotonic() - started, 3), "processor": round(time.process_time() - worked, 3)}
-        timing = {"seconds": seconds, "cores": os.cpu_count(), "workers": workers_of(request)}
-        write(folder, record, pictures, timing)
-        records.append(record)
-        started, worked = time.monotonic(), time.process_time()
+    with ExitStack() as locks:
+        for request, folder, bench in zip(requests, folders, benches, strict=True):
+            lock = locks.enter_context(locked(folder.store, request.way_on, say))
+            inputs = inputs_of(bench, request.device, versions())
+            folder.begin(lock, inputs, overwrite=request.overwrite, resume=request.resume)
+            bench.take_over(folder.results)
+            bench.keep = folder.keep
+        records = []
+        for request, folder, bench in zip(requests, folders, benches, strict=True):
+            if len(requests) > 1:
+                say(f"{request.student}:")
+            if request.resume and folder.complete:
+                say(f"{request.out} is complete already")
+                records.append(read_record(request.out / AUDIT))
+                continue
+            try:
+                record, pictures, seconds = make_record(request, bench, ledger, missing, say)
+            except KeyboardInterrupt:
+                raise InterruptedRunError(
+                    f"interrupted: the results so far are kept in {request.out}; {request.way_on.again}"
+                ) from None
+            check_record(record)
+            seconds |= {"all": round(time.monotonic() - started, 3)}
+            seconds |= {"processor": round(time.process_time() - worked, 3)}
+            folder.write(
+                record, pictures, {"seconds": seconds, "cores": os.cpu_count(), "workers": workers_of(request)}
+            )
+            records.append(record)
+            started, worked = time.monotonic(), time.process_time()
     return records
-
-
-def open_folder(request: Request) -> Folder:
-    """The folder --out. Raises UsageError if it holds files that may not be replaced."""
-    folder = Folder(request.out)
-    there = folder.names()
-    ours = {AUDIT, TIMING, PICTURES}
-    if there and not (request.overwrite and there <= ours):
-        cure = "choose another --out" + (", or replace it with --overwrite" if there <= ours else "")
-        raise UsageError(f"{request.out} already holds files ({min(there)}, ...): {cure}")
-    return folder
-
-
-def check_writable(folder: Folder) -> None:
-    """Create the folder and write a file in it, so that a folder that cannot be written fails before any work."""
-    folder.create()
-    folder.remove_temporaries()
-    with written_elsewhere(folder.path / "probe", b"", "try again"):
-        pass
-
-
-def write(folder: Folder, record: Mapping[str, Any], pictures: Mapping[str, bytes], timing: Mapping[str, Any]) -> None:
-    """Replace an earlier audit in the folder. The record goes first and comes last: its pictures are always
-    complete.
-    """
-    folder.remove(AUDIT)
-    beside = Folder(folder.path / PICTURES)
-    for name in beside.names():
-        if PICTURE.fullmatch(name) and name not in pictures:
-            beside.remove(name)
-    if pictures:
-        beside.create()
-        beside.remove_temporaries()
-    for name, data in pictures.items():
-        beside.write(name, data)
-    folder.write(TIMING, json_bytes(timing))
-    folder.write(AUDIT, json_bytes(record))
 
 
 def prepare(
@@ -163,7 +158,7 @@ def prepare(
     real, ledger = load_real(request, original.card, forget)
     synthetic = None
     if request.shards is not None:
-        synthetic = synthetic_source(open_store(request.shards), original)
+        synthetic = synthetic_source(open_store(request.shards, request.way_on.again), original)
     missing += lacking(request, forget, real, synthetic)
     first = Bench(
         subjects=lineups[0],
@@ -207,15 +202,20 @@ def make_record(
         "histograms": histograms_of(bench),
         "ledger": ledger,
         "pictures": {name: sha256_of(data) for name, data in sorted(pictures.items())},
-        "versions": {
-            **package_versions(),
-            "scikit-learn": version("scikit-learn"),
-            "scipy": version("scipy"),
-            **added_versions(),
-            PACKAGE: audit_version(),
-        },
+        "versions": versions(),
     }
     return json.loads(json.dumps(record)), pictures, seconds
+
+
+def versions() -> dict[str, str]:
+    """The versions of all packages that a value may depend on, and of the rules."""
+    return {
+        **package_versions(),
+        "scikit-learn": version("scikit-learn"),
+        "scipy": version("scipy"),
+        **added_versions(),
+        PACKAGE: audit_version(),
+    }
 
 
 def draw_pictures(bench: Bench, class_names: Sequence[str]) -> dict[str, bytes]:

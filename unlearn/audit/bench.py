@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from synth.basics.errors import UserError
 from synth.basics.progress import PLAIN_INTERVAL
 from synth.checkpoint.classifier import Classifier, to_unit
 from synth.checkpoint.layers import last_layer
@@ -24,6 +25,11 @@ from unlearn.data import LabelledImages
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+Results = dict[tuple[str, int, int], Any]  # of one experiment: by subject, number of its model, and repeat
+
+
+class NotKeptError(UserError):
+    """The results of an experiment cannot be written. No measure may take it for an error of its own."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +79,12 @@ class Bench:
         self.workers, self.say = workers, say
         self.cache = cache or Cache()
         self.pictures: dict[str, tuple[Tensor, Tensor]] = {}  # uint8 images and their classes, by subject
+        # Gets an experiment's name, its results so far, and whether these are all.
+        self.keep: Callable[[str, Results, bool], None] = lambda name, results, finished: None
 
     def beside(self, subjects: Mapping[str, Sequence[Classifier]]) -> Bench:
         """A bench with other subjects and no pictures. It shares the cache, so models of both are computed once."""
-        return Bench(
+        bench = Bench(
             subjects=subjects,
             forget=self.forget,
             settings=self.settings,
@@ -87,6 +95,14 @@ class Bench:
             say=self.say,
             cache=self.cache,
         )
+        bench.keep = self.keep
+        return bench
+
+    def take_over(self, kept: Mapping[str, Results]) -> None:
+        """Use the results of an interrupted audit of the same subjects and images; no such experiment runs again."""
+        for name, results in kept.items():
+            for (subject, number, repeat), result in results.items():
+                self.cache.results[name, self.subjects[subject][number], repeat] = result
 
     @property
     def judged(self) -> Source | None:
@@ -202,11 +218,26 @@ class Bench:
         results = self.cache.results
         jobs = [(model, n) for model in models for n in range(repeats) if (name, model, n) not in results]
         shown = time.monotonic()
-        for number, result in enumerate(self.map(lambda job: experiment(*job), jobs)):
-            results[(name, *jobs[number])] = result
-            if time.monotonic() - shown >= PLAIN_INTERVAL:
-                shown = time.monotonic()
-                self.say(f"{name}: {number + 1} of {len(jobs)} runs")
+
+        def finished() -> Results:
+            return {
+                (subject, number, n): results[name, model, n]
+                for subject, models in self.subjects.items()
+                for number, model in enumerate(models)
+                for n in range(repeats)
+                if (name, model, n) in results
+            }
+
+        try:
+            for number, result in enumerate(self.map(lambda job: experiment(*job), jobs)):
+                results[(name, *jobs[number])] = result
+                if time.monotonic() - shown >= PLAIN_INTERVAL:
+                    shown = time.monotonic()
+                    self.say(f"{name}: {number + 1} of {len(jobs)} runs")
+                    self.keep(name, finished(), False)
+        finally:
+            if jobs:
+                self.keep(name, finished(), True)
         return {
             subject: [[results[name, model, n] for n in range(repeats)] for model in models]
             for subject, models in self.subjects.items()

@@ -12,6 +12,7 @@ import click
 from synth.basics.errors import UsageError
 from synth.commands.config import config_option
 from synth.commands.options import Command, option, settings_flags, settings_from_flags
+from synth.commands.printing import echo, note, say
 from unlearn.audit.audit_settings import AuditSettings
 from unlearn.commands.options import (
     FROM_ENVIRONMENT,
@@ -22,7 +23,6 @@ from unlearn.commands.options import (
     data_options,
     device_option,
     forget_option,
-    note,
     seed_option,
     threads_option,
 )
@@ -75,6 +75,7 @@ def options_of_audit(content: Mapping[str, Any]) -> Mapping[str, Any]:
     required=True,
     help="folder for audit.json and pictures; with several students it gets one folder per student",
 )
+@option("--resume", group=WHERE, is_flag=True, help="continue an interrupted audit with the results that it kept")
 @option("--overwrite", group=WHERE, is_flag=True, help="replace an earlier audit in --out")
 @config_option("an audit.json", options_of_audit)
 @settings_flags({"audit": AuditSettings}, {"audit": "Settings"})
@@ -91,6 +92,7 @@ def audit(
     image_size: int | None,
     shards: str | None,
     out: Path,
+    resume: bool,
     overwrite: bool,
     arch: str | None,
     seed: int,
@@ -126,14 +128,15 @@ def audit(
         device=machine(device, None),
         workers=threads,
         overwrite=overwrite,
+        resume=resume,
     )
     requests = [dataclasses.replace(request, student=student, out=place) for student, place in places.items()]
     records = run.audit_each(requests, note)
     for request, record in zip(requests, records, strict=True):
         if len(requests) > 1:
-            click.echo(f"\n{request.student}\n")
-        click.echo(audit_text(record))
-        click.echo(f"wrote {request.out / run.AUDIT}")
+            echo(f"\n{request.student}\n")
+        echo(audit_text(record))
+        say(f"wrote {request.out / run.AUDIT}")
 
 
 def folders(students: Sequence[Path], out: Path) -> dict[Path, Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from synth.basics.errors import UsageError
 from synth.commands.config import config_option
 from synth.commands.console import ClassText
 from synth.commands.options import Command, option, settings_flags, settings_from_flags
+from synth.commands.printing import echo, note, say
 from unlearn.commands.options import (
     ARCHITECTURES,
     FROM_ENVIRONMENT,
@@ -26,7 +28,7 @@ from unlearn.commands.options import (
     data_options,
     device_option,
     forget_option,
-    note,
+    log_to_option,
     seed_option,
     threads_option,
 )
@@ -42,7 +44,7 @@ def checkpoint_to_write(out: Path, overwrite: bool, command: str) -> Iterator[No
     from synth.run.lock import locked_file
 
     refuse_existing(out, overwrite)
-    with locked_file(out, WayOn(command=command, again=START_AGAIN), lambda line: click.echo(line, err=True)):
+    with locked_file(out, WayOn(command=command, again=START_AGAIN), note):
         refuse_existing(out, overwrite)  # another process may have written it meanwhile
         yield
 
@@ -66,6 +68,7 @@ def checkpoint_to_write(out: Path, overwrite: bool, command: str) -> Iterator[No
 @seed_option
 @data_options()
 @checkpoint_options
+@log_to_option
 @config_option("a JSON file of options by name")
 @settings_flags({"train": TRAIN_SETTINGS}, {"train": "Settings"})
 @device_option
@@ -81,6 +84,7 @@ def train(
     like: Path | None,
     out: Path,
     overwrite: bool,
+    log_to: tuple[Any, ...],
     seed: int,
     device: str,
     threads: int | None,
@@ -90,10 +94,16 @@ def train(
     settings_from_flags(TRAIN_SETTINGS(), flags, "train")  # refuses a wrong setting before torch is loaded
     from synth.basics.device import machine
     from unlearn.data import DataSource
+    from unlearn.run import loggers
+    from unlearn.run.loggers.logged_run import LoggedRun
     from unlearn.train import TrainSettings
     from unlearn.train import train as train_and_save
 
+    settings = settings_from_flags(TrainSettings(), flags, "train")
+    facts = {"arch": arch, "width": width, "data": data, "without": without, "seed": seed, **asdict(settings)}
+    logged = LoggedRun(place=out, settings=facts, replaces=overwrite, say=say)
     with checkpoint_to_write(out, overwrite, "unlearn train"):
+        loggers.check(log_to, logged)
         train_and_save(
             arch,
             width,
@@ -102,8 +112,9 @@ def train(
             out,
             seed,
             machine(device, threads),
-            settings_from_flags(TrainSettings(), flags, "train"),
-            click.echo,
+            settings,
+            say,
+            loggers.opened(log_to, logged),
             like,
         )
 
@@ -134,7 +145,7 @@ def import_(
     with checkpoint_to_write(out, overwrite, "unlearn import"):
         card = parse_card_options(arch, width, input_shape, classes, mean, std)
         digest = import_state_dict(state_dict, card, out)
-    click.echo(f"wrote {out} ({arch}, {card.num_classes} classes, sha256 {digest[:12]})")
+    say(f"wrote {out} ({arch}, {card.num_classes} classes, sha256 {digest[:12]})")
 
 
 @click.command(cls=Command, context_settings=FROM_ENVIRONMENT)
@@ -196,7 +207,7 @@ def evaluate(
         machine(device, threads),
     )
     name = next(name for name, path in named.items() if path is model)
-    click.echo(evaluation_json(*found) if as_json else evaluation_page(*found, name))
+    echo(evaluation_json(*found) if as_json else evaluation_page(*found, name))
     if out is not None:
         write_file(out, (evaluation_csv if out.suffix == ".csv" else evaluation_json)(*found).encode())
         note(f"wrote {out}")

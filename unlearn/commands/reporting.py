@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from synth.basics.errors import UserError
+from synth.commands.printing import note, say
 from unlearn.commands.options import FROM_ENVIRONMENT, PATH, code_option, threads_option
 
 teacher_option = click.option("--teacher", type=PATH, help="where the teacher is now, if not where the report has it")
@@ -20,26 +21,7 @@ shards_option = click.option("--shards", help="where the audit's shards are now"
 run_shards_option = click.option("--run-shards", help="where the shards that the student learnt from are, if others")
 
 
-class ReportCommand(click.Command):
-    """A command that reads what others wrote: no word of it reaches the terminal as it is, in errors either."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        from unlearn.report.printable import LINE, printable
-
-        try:
-            return super().invoke(ctx)
-        except UserError as error:
-            error.args = (printable(str(error), LINE),)
-            raise
-
-
-def say(line: str, err: bool = False) -> None:
-    from unlearn.report.printable import LINE, printable
-
-    click.echo(printable(line, LINE), err=err)
-
-
-@click.command(cls=ReportCommand, context_settings=FROM_ENVIRONMENT)
+@click.command(context_settings=FROM_ENVIRONMENT)
 @click.argument("run", type=PATH)
 @click.option(
     *("-o", "--out"),
@@ -58,7 +40,7 @@ def report(run: Path, out: Path) -> None:
     say(f"wrote {out} ({size / 1e6:.1f} MB)")
 
 
-@click.command(cls=ReportCommand, context_settings=FROM_ENVIRONMENT)
+@click.command(context_settings=FROM_ENVIRONMENT)
 @click.argument("report", type=PATH)
 @teacher_option
 @student_option
@@ -83,7 +65,7 @@ def verify(report: Path, references: tuple[Path, ...], **places: Any) -> None:
         raise UserError(f"{report} does not hold: {broken[0].what}: {broken[0].why}")
 
 
-@click.command(cls=ReportCommand, context_settings=FROM_ENVIRONMENT)
+@click.command(context_settings=FROM_ENVIRONMENT)
 @click.argument("report", type=PATH)
 @teacher_option
 @student_option
@@ -125,9 +107,7 @@ def replay(
     now = Places(references=references, **places)
     with tempfile.TemporaryDirectory() as temporary:
         place = out or Path(temporary)
-        found = replaying.replay(
-            report, place, now, data_root, arch, threads, lambda line: say(line, err=True), retrain, device
-        )
+        found = replaying.replay(report, place, now, data_root, arch, threads, note, retrain, device)
     if found.same_student is not None:
         say(f"the student made again is {'the same, byte for byte' if found.same_student else 'another one'}")
     say(f"{found.equal} of {found.measures} measures have the same values")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from synth.basics.errors import UsageError
 from synth.checkpoint.class_choice import NUMBER
 from synth.commands.console import NumberList
 from synth.commands.options import Command, option
+from synth.commands.printing import note, say
 from unlearn.commands.options import (
     FROM_ENVIRONMENT,
     PATH,
@@ -19,7 +19,6 @@ from unlearn.commands.options import (
     data_options,
     device_option,
     forget_option,
-    note,
     threads_option,
 )
 from unlearn.commands.unlearning import COMMANDS, request_of
@@ -75,8 +74,6 @@ def sweep(
         given += ["--forget", chosen_class if isinstance(chosen_class, str) else f"{NUMBER}{chosen_class}"]
     given += ["--threads", str(threads)] if threads else []
     flags = command.make_context(command.name, [*options, *given], auto_envvar_prefix="UNLEARN").params
-    if flags["tensorboard"] is not None:
-        raise UsageError("a sweep has no --tensorboard: its runs would lie on top of each other; see its sweep.csv")
     request = request_of(method, flags)
     refuse_idle(getattr(declared, "IDLE", ()), request.settings, {chosen.name.replace("-", "_"): chosen.values})
     trusted = ",".join(filter(None, (request.trusted_architecture, request.student_arch)))
@@ -87,5 +84,5 @@ def sweep(
     def judge(student: Path) -> tuple[float, float | None]:
         return sweeping.judge_on_test_images(student, source, images, forget, trusted, request.device)
 
-    sweeping.sweep(chosen, seeds, request, out, judge, click.echo)
-    click.echo(f"wrote {out / sweeping.RESULTS} and {out / sweeping.PLOT}")
+    sweeping.sweep(chosen, seeds, request, out, judge, say)
+    say(f"wrote {out / sweeping.RESULTS} and {out / sweeping.PLOT}")

@@ -13,6 +13,7 @@ import click
 from synth.basics.errors import UsageError
 from synth.commands.config import config_option, unlike_defaults
 from synth.commands.options import Command, Decorator, option, settings_flags, settings_from_flags, stacked
+from synth.commands.printing import say
 from unlearn.commands.options import (
     FROM_ENVIRONMENT,
     PATH,
@@ -23,8 +24,8 @@ from unlearn.commands.options import (
     code_option,
     device_option,
     forget_option,
+    log_to_option,
     seed_option,
-    tensorboard_option,
     threads_option,
 )
 from unlearn.methods import METHODS, needs_teacher
@@ -41,7 +42,7 @@ folder_options = stacked(
     option("--out", group=WHERE, type=PATH, required=True, help="folder for the student, its metrics and settings"),
     option("--resume", group=WHERE, is_flag=True, help="continue an interrupted run from its last check"),
     option("--overwrite", group=WHERE, is_flag=True, help="replace an earlier run in --out"),
-    tensorboard_option,
+    log_to_option,
 )
 # A method that has the teacher at hand; shards are extra.
 with_teacher = stacked(
@@ -162,7 +163,7 @@ def command_of(name: str) -> click.Command:
         request = request_of(name, options)
         from unlearn.run import carry_out
 
-        carry_out.unlearn(request, click.echo)
+        carry_out.unlearn(request, say)
 
     return run
 

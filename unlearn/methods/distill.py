@@ -15,7 +15,7 @@ from torch import Tensor
 
 from synth.basics.errors import HopelessError
 from synth.basics.progress import Say
-from synth.basics.settings import ComputeSettings, require, setting
+from synth.basics.settings import MOST_IN_BATCH, MOST_STEPS, ComputeSettings, require, setting
 from synth.checkpoint.augment import shift_and_flip
 from synth.checkpoint.classifier import Classifier, to_unit
 from synth.shards.index import Index, RunCard
@@ -47,8 +47,8 @@ class DistillSettings(ComputeSettings):
     )
     entropy: float | None = setting(None, "drop samples whose entropy in nats is this or more", above=0)
     post_filter: bool = setting(False, "drop nothing, but push the forget classes down in the teacher's logits (ISPF)")
-    steps: int = setting(4000, "training steps", at_least=1)
-    batch_size: int = setting(128, "images per step", at_least=2)
+    steps: int = setting(4000, "training steps", at_least=1, most=MOST_STEPS)
+    batch_size: int = setting(128, "images per step", at_least=2, most=MOST_IN_BATCH)
     lr: float = setting(0.1, "peak learning rate of SGD with momentum", above=0)
     weight_decay: float = setting(5e-4, "L2 penalty on the weights", at_least=0, rare=True)
     temperature: float = setting(

@@ -18,7 +18,7 @@ from typing import Any
 from synth.basics.disk import sha256_of
 from synth.basics.errors import UserError
 from synth.basics.regular_files import read_regular
-from unlearn.audit.audit import AUDIT, PICTURES
+from unlearn.audit.audit_folder import AUDIT, PICTURES
 from unlearn.audit.record.schema import LARGEST, parse_record
 from unlearn.report.consistency import check_consistent
 

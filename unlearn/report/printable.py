@@ -1,8 +1,6 @@
-"""Words from a report, made fit for a terminal: anyone can write a report."""
+"""Words from a report, made fit for a chart or for a part of a line: anyone can write a report."""
 
 from __future__ import annotations
-
-LINE = 2000  # characters
 
 
 def printable(text: str, longest: int = 200) -> str:

@@ -27,15 +27,17 @@ from unlearn import methods
 from unlearn.methods.method import Inputs, Method, Streaming
 from unlearn.methods.student import forget_classes, student_card, teacher_card
 from unlearn.real_images import RealImages, count_real_images
-from unlearn.run.folder import CHECKPOINT, SETTINGS, RunFolder
+from unlearn.run import loggers
+from unlearn.run.folder import CHECKPOINT, LOGS, SETTINGS, RunFolder
+from unlearn.run.loggers import Destination
+from unlearn.run.loggers.logged_run import LoggedRun
 from unlearn.run.loop import Outcome, run_method
 from unlearn.run.monitor import Monitor
-from unlearn.run.tensorboard import events
 from unlearn.samples.cache import open_shards
 from unlearn.samples.filters import Filter, HeldOut, NotHeldOut, unblended
 from unlearn.samples.pool import Batch, ShardPool, forget_floor
 from unlearn.samples.stream import follow, load_complete, wait_for_run
-from unlearn.settings import LoopSettings
+from unlearn.settings import LoopSettings, check_asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +59,17 @@ class Request:
     overwrite: bool = False
     seed: int = 0
     device: str = "cpu"
-    tensorboard: Path | None = None
+    log_to: tuple[Destination, ...] = ()  # besides metrics.jsonl
+    part: str = ""  # in a sweep: which of its runs this is, such as entropy-0.2/seed-0
     started_by: WayOn | None = None  # the command that a person started, if it is another than `unlearn METHOD`
 
     @property
     def way_on(self) -> WayOn:
         """What a person can do after the run broke off, for its errors."""
         return self.started_by or WayOn(command=f"unlearn {self.method}")
+
+    def __post_init__(self) -> None:
+        check_asked(self.seed, self.forget, self.student_arch, self.student_width)
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,16 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
     folder.check(claim, overwrite=request.overwrite, resume=request.resume)
     if is_complete(folder, request, say):
         return
+    logged = LoggedRun(
+        place=request.out,
+        settings=claim,
+        part=request.part,
+        replaces=request.overwrite or request.resume,
+        memory=folder.path / LOGS,
+        again=request.way_on.again,
+        say=say,
+    )
+    loggers.check(request.log_to, logged)
 
     with count_real_images() as real_images, ExitStack() as stack:
         samples = read_samples(request, module, opened)
@@ -148,7 +164,7 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
             for network in (opened.teacher, method.student):
                 if network is not None:
                     arithmetic.enter_context(computed(network, request.settings))
-            result = carry_out(method, folder, request, monitor, real_images, lock)
+            result = carry_out(method, folder, request, monitor, real_images, lock, logged)
         counts, digest = samples.counts, opened.index_sha256
         if isinstance(method, Streaming):
             if not result.failure:
@@ -361,7 +377,13 @@ def start(
 
 
 def carry_out(
-    method: Method, folder: RunFolder, request: Request, monitor: Monitor | None, real_images: RealImages, lock: Lock
+    method: Method,
+    folder: RunFolder,
+    request: Request,
+    monitor: Monitor | None,
+    real_images: RealImages,
+    lock: Lock,
+    logged: LoggedRun,
 ) -> Outcome:
     """Run the method from its beginning or from the folder's checkpoint.
 
@@ -378,12 +400,12 @@ def carry_out(
         real_images.count += checkpoint.get("real_images_read", 0)  # by the processes that ran the steps before
     progress = Progress(method.steps, done=done, unit="steps")
     try:
-        with events(request.tensorboard, done, request.way_on.again) as show:
+        with loggers.opened(request.log_to, dataclasses.replace(logged, done=done)) as log_elsewhere:
 
             def log(step: int, values: dict[str, float]) -> None:
                 lock.check()  # before anything of this check is written
                 folder.log(step, values)
-                show(step, values)
+                log_elsewhere(step, values)
 
             return run_method(
                 method,

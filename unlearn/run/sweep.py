@@ -132,7 +132,7 @@ def sweep(over: Range, seeds: Sequence[int], request: Request, out: Path, judge:
 
     Args:
         over: the setting and its values, checked.
-        request: what all runs have in common. Its `out` and `seed` are not used.
+        request: what all runs have in common. Its `out`, `part` and `seed` are not used.
         out: the folder of the sweep.
         judge: returns the retain and the forget accuracy of a student's file, in per cent.
 
@@ -145,12 +145,17 @@ def sweep(over: Range, seeds: Sequence[int], request: Request, out: Path, judge:
         (
             value,
             dataclasses.replace(
-                request_with(request, over.name, value), seed=seed, out=place, resume=True, started_by=WAY_ON
+                request_with(request, over.name, value),
+                seed=seed,
+                out=out / part,
+                part=part,
+                resume=True,
+                started_by=WAY_ON,
             ),
         )
         for value in over.values
         for seed in seeds
-        for place in [out / f"{over.name}-{written(value)}" / f"seed-{seed}"]
+        for part in [f"{over.name}-{written(value)}/seed-{seed}"]
     ]
     folder = Folder(out, WAY_ON.again)
     rows: list[SweepRow] = []

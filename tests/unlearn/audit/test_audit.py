@@ -17,7 +17,8 @@ from synth.checkpoint.file import load_checkpoint, save_checkpoint
 from synth.shards.plan import Plan
 from tests.runs import QUICK, make_run, recipe_for
 from unlearn.audit import audit as run
-from unlearn.audit.audit import AUDIT, PICTURES, audit
+from unlearn.audit.audit import audit
+from unlearn.audit.audit_folder import AUDIT, INPUTS, PICTURES, TIMING
 from unlearn.audit.audit_settings import AuditSettings, counts
 from unlearn.audit.judgement import verdict
 from unlearn.audit.measures import relearn as relearning
@@ -190,7 +191,7 @@ def test_with_only_the_models_the_last_layer_is_still_checked(models: Mapping[st
     said: list[str] = []
     record = audit(request_for(models, models["first"], tmp_path / "audit", data=None, references=()), said.append)
     assert "accuracy: not run, there is no image to judge on" in said
-    assert "accuracy" not in json.loads((tmp_path / "audit" / run.TIMING).read_text())["seconds"]
+    assert "accuracy" not in json.loads((tmp_path / "audit" / TIMING).read_text())["seconds"]
     assert {m["name"] for m in record["measurements"]} == {
         "head-norm",
         "head-bias",
@@ -371,22 +372,7 @@ def test_a_replaced_audit_leaves_no_old_picture_and_no_file_of_a_killed_run(
     few = dataclasses.replace(SMALL, inversion_steps=1, repeats=2)
     record = audit(request_for(models, models["first"], copied, data=None, settings=few, overwrite=True), quiet)
     assert {path.name for path in (copied / PICTURES).iterdir()} == {*record["pictures"], "notes.txt"}
-    assert {path.name for path in copied.iterdir()} == {AUDIT, run.TIMING, PICTURES}
-
-
-def test_a_folder_is_checked_without_a_file_that_a_kill_could_leave(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def kill(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    folder = run.Folder(tmp_path / "audit")
-    monkeypatch.setattr(Path, "unlink", kill)
-    with pytest.raises(KeyboardInterrupt):
-        run.check_writable(folder)
-    monkeypatch.undo()
-    folder.remove_temporaries()
-    assert list((tmp_path / "audit").iterdir()) == []
+    assert {path.name for path in copied.iterdir()} == {AUDIT, TIMING, PICTURES, INPUTS}
 
 
 def test_a_student_that_differs_from_its_runs_record_is_a_finding(models: Mapping[str, Path], tmp_path: Path) -> None:

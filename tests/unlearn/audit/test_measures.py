@@ -10,7 +10,7 @@ import pytest
 from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier
 from unlearn.audit import measures
-from unlearn.audit.audit import AUDIT
+from unlearn.audit.audit_folder import AUDIT
 from unlearn.audit.bench import Bench
 from unlearn.audit.record.schema import check_record, parse_record, read_record, schema
 from unlearn.audit.record.versions import page_version

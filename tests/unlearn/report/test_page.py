@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from jinja2 import UndefinedError
 
 from synth.basics.errors import UserError
-from unlearn.audit.audit import AUDIT
+from unlearn.audit.audit_folder import AUDIT
 from unlearn.audit.record.schema import LARGEST, read_record
 from unlearn.audit.record.versions import PAGE_VERSION
 from unlearn.audit.text import audit_text
@@ -216,7 +216,7 @@ def test_what_is_not_a_report_is_refused(tmp_path: Path) -> None:
         read_report(tmp_path / "none")
     for name in ("zero.html", "zero.json"):
         (tmp_path / name).symlink_to("/dev/zero")
-        with pytest.raises(UserError, match=r"it is a (pipe|device), not a file"):
+        with pytest.raises(UserError, match="it is a device, not a file"):
             read_report(tmp_path / name)
     with (tmp_path / "large.html").open("wb") as file:
         file.truncate(LARGEST + 1)

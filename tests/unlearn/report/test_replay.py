@@ -12,7 +12,8 @@ from synth.checkpoint.classifier import Classifier
 from synth.shards.plan import Plan
 from tests.runs import QUICK, make_run, recipe_for
 from tests.unlearn.audit.subjects import SMALL
-from unlearn.audit.audit import AUDIT, Request, audit
+from unlearn.audit.audit import Request, audit
+from unlearn.audit.audit_folder import AUDIT
 from unlearn.audit.record.schema import read_record
 from unlearn.methods.distill import LOOP, DistillSettings
 from unlearn.report.places import Places, locate

@@ -11,11 +11,11 @@ from click.testing import CliRunner
 
 from synth.basics.errors import UsageError, UserError
 from synth.basics.regular_files import open_regular
-from unlearn.audit.audit import AUDIT
+from unlearn.audit.audit_folder import AUDIT
 from unlearn.audit.record.schema import read_record
 from unlearn.commands.main import main
 from unlearn.report.places import Places
-from unlearn.report.verify.chain import claims
+from unlearn.report.verify.chain import claims, index_in
 from unlearn.report.verify.checks import BROKEN, HOLDS, NOT_CHECKED, Check, summary
 from unlearn.report.verify.verify import verify
 from unlearn.report.write import write_report
@@ -230,13 +230,20 @@ def test_shards_out_of_reach_are_not_checked(audited: Path, tmp_path: Path, monk
     assert "s3:// needs a package" in check.why
 
 
+def test_shards_that_are_no_files_are_not_checked(tmp_path: Path) -> None:
+    (tmp_path / "index.json").symlink_to("/dev/zero")
+    assert index_in(str(tmp_path), "what", "--shards") == Check(
+        "what", NOT_CHECKED, f"{tmp_path}/index.json: it is a device, not a file: remove it, or choose another folder"
+    )
+
+
 def test_no_escape_sequence_of_a_report_reaches_the_terminal(audited: Path, tmp_path: Path) -> None:
     record = read_record(audited / AUDIT)
     record["models"]["student"]["path"] = "gone\x1b[2J\nholds"
     record["models"]["student"]["training"] = {"teacher_sha256": "\x1b]0;title\x07"}
     result = CliRunner().invoke(main, ["verify", str(written(record, tmp_path))])
     assert result.exit_code == 1
-    assert "gone[2J holds is not there" in result.output
+    assert "gone\\x1b[2J holds is not there" in result.output
     assert not set("\x1b\x07") & set(result.output)
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from synth.basics.errors import UserError
 from synth.basics.plugins import Plugins
-from unlearn.audit.bench import Bench
+from unlearn.audit.bench import Bench, NotKeptError
 from unlearn.audit.record.record import CannotRunError, Measurement, NotRun
 
 MEASURES = Plugins(
@@ -89,6 +89,8 @@ def run_measures(
             missing.append(NotRun(name, error.why, error.cure))
             say(f"{name}: not run, {error.why}")
             continue
+        except NotKeptError:
+            raise
         except UserError as error:  # names its cause and cure in one line
             missing.append(NotRun(name, str(error), "remove the cause that the reason names"))
             say(f"{name}: not run, {error}")

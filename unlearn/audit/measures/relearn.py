@@ -200,15 +200,19 @@ def variant(
 ) -> Measurement:
     """The curves of every subject from `count` images per class of the pool."""
 
-    def experiment(model: Classifier, repeat: int) -> Curve:
+    def experiment(model: Classifier, repeat: int) -> tuple[float, ...]:
         samples = bench.few(pool, count, name, repeat)
-        return relearn(model, samples, judge, bench, bench.rng(name, repeat), fresh_rows)
+        return relearn(model, samples, judge, bench, bench.rng(name, repeat), fresh_rows).accuracy
 
     # With its rows drawn anew a masked logit is the original again: its curves are the original's, and cost nothing.
     same = {MASKED: ORIGINAL} if fresh_rows else {}
     different = {subject: models for subject, models in bench.subjects.items() if subject not in same}
     run = bench.beside(different).repeated(name, experiment, repeats or bench.settings.repeats)
-    curves = {subject: run[same.get(subject, subject)] for subject in bench.subjects}
+    steps = checkpoints(bench.settings.relearn_steps)
+    curves = {
+        subject: [[Curve(steps, accuracy) for accuracy in model] for model in run[same.get(subject, subject)]]
+        for subject in bench.subjects
+    }
     images = bench.fewest_of(judge.labels)
     target = target_for(bench, judge)
     return Measurement(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from operator import index
 from pathlib import Path
 from typing import Any
 
 from synth.basics.errors import UserError
 from synth.basics.regular_files import hash_and_start
+from synth.basics.way_on import WayOn
 from synth.checkpoint.file import LARGEST_CHECKPOINT, refuse_untrusted
 from unlearn.methods import METHODS, needs_teacher
 from unlearn.report.places import run_index_of
@@ -30,6 +30,7 @@ def remake(
     arch: str | None,
     say: Callable[[str], None],
     device: str | None = None,
+    started_by: WayOn | None = None,
 ) -> tuple[Path, bool]:
     """Make the student again in the folder `out`, on the run's device or on `device`.
 
@@ -52,7 +53,7 @@ def remake(
     for named in (model["architecture"], settings.get("student_arch")):
         refuse_untrusted(str(named), arch, "the report")
     request = run_request(settings, model, teacher, shards, arch, out, device)
-    runs.unlearn(request, say)
+    runs.unlearn(dataclasses.replace(request, started_by=started_by), say)
     student = out / STUDENT
     return student, hash_and_start(student, LARGEST_CHECKPOINT)[0] == model["sha256"]
 
@@ -85,9 +86,9 @@ def run_request(
             teacher=teacher if with_teacher else None,
             trusted_architecture=arch,
             shards=shards,
-            forget=tuple(map(index, settings.get("forget", ()))),
+            forget=tuple(settings.get("forget", ())),
             out=out,
-            seed=index(settings.get("seed", 0)),
+            seed=settings.get("seed", 0),
             device=device,
             student_arch=settings.get("student_arch") if with_teacher else model["architecture"],
             student_width=settings.get("student_width") if with_teacher else model["width"],

@@ -9,6 +9,7 @@ from typing import Any
 
 from synth.basics.disk import sha256_of
 from synth.basics.errors import UserError
+from synth.basics.foreign_json import parse_object
 from synth.basics.regular_files import hash_and_start
 from synth.checkpoint.file import LARGEST_CHECKPOINT, LARGEST_HEADER, parse_card
 from synth.shards.index import Index, find_index, index_sha256
@@ -50,7 +51,7 @@ def card_check(model: AuditedModel, start: bytes, class_names: list[str]) -> Che
     if model.option == "--teacher":
         expected["class_names"] = class_names
     try:
-        card = json.loads(parse_card(start, str(model.path)).to_json())
+        card = parse_object(parse_card(start, str(model.path)).to_json())
     except UserError as error:
         return Check(what, BROKEN, str(error))
     return compared(what, {name: card[name] for name in expected}, expected)

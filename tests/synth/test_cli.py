@@ -433,7 +433,7 @@ def test_every_option_can_come_from_the_environment(run: Run, monkeypatch: pytes
         assert option.name is not None
         monkeypatch.setenv(f"SYNTH_{option.name.upper()}", "from the environment")
         written = "from the environment"
-            assert option.value_from_envvar(context) == ([written] if option.multiple else written), option.name
+        assert option.value_from_envvar(context) == ([written] if option.multiple else written), option.name
         monkeypatch.delenv(f"SYNTH_{option.name.upper()}")
     monkeypatch.setenv("SYNTH_TEACHER", "elsewhere.safetensors")
     monkeypatch.setenv("SYNTH_STEPS", "77")

@@ -441,4 +441,4 @@ def test_every_option_can_come_from_the_environment(run: Run, monkeypatch: pytes
     monkeypatch.setenv("SYNTH_PER_CLASS", "5")
     request = requested(run, monkeypatch)
     assert (request.teacher, request.per_class) == (Path("elsewhere.safetensors"), 5)
-    assert (request.settings.steps, request.classes) == (77, (1, 2, 3))
+    assert (request.settings.steps, request.classes) == (77, ("1-3",))

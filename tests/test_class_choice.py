@@ -126,7 +126,7 @@ def test_every_command_that_takes_classes_takes_names(numbered_folders: Path, tm
     teacher, shards = numbered_folders / "t.safetensors", numbered_folders / "shards"
     made = tmp_path / "made"
     generate = ["--teacher", teacher, "--per-class", 1, "--steps", 1, "--address", "none", "--out", made]
-    assert "generates class 4, '2'" in answered(synth, "generate", *generate, "--classes", "name:2")[1]
+    assert "on this process (cpu): class 4, '2'" in answered(synth, "generate", *generate, "--classes", "name:2")[1]
     assert "may be class 2" in answered(synth, "preview", shards, "--classes", "2", "-o", tmp_path / "grid.png")[1]
     code, said = answered(synth, "preview", made, "--classes", "index:3", "-o", tmp_path / "grid.png")
     assert (code, "the run has no images of class 3, '11': it has those of class 4, '2'" in said) == (2, True)

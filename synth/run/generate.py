@@ -44,9 +44,9 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
         if index.complete:
             say(f"{store} is complete already: {counted(len(index.entries), 'shard')}, {index.samples:,} samples")
             return index
-        say(f"{run_summary(asked.plan)}, on {place.words} ({place.device})")
-        if request.classes:
-            say(f"generates {class_words(asked.plan.classes, card.class_names)}")
+        some = len(asked.plan.classes) < len(card.class_names)
+        which = f": {class_words(asked.plan.classes, card.class_names)}" if some else ""
+        say(f"{run_summary(asked.plan)}, on {place.words} ({place.device}){which}")
         execute = partial(place.execute, begun=bool(index.entries))
         index, recipe = provide_generator(store, index, recipe, execute, say, lock.check)
         return publish_with_progress(store, index, recipe, execute, lock, say)

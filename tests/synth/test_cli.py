@@ -432,7 +432,8 @@ def test_every_option_can_come_from_the_environment(run: Run, monkeypatch: pytes
     for option in options:
         assert option.name is not None
         monkeypatch.setenv(f"SYNTH_{option.name.upper()}", "from the environment")
-        assert option.value_from_envvar(context) == "from the environment", option.name
+        written = "from the environment"
+        assert option.value_from_envvar(context) == ([written] if option.multiple else written), option.name
         monkeypatch.delenv(f"SYNTH_{option.name.upper()}")
     monkeypatch.setenv("SYNTH_TEACHER", "elsewhere.safetensors")
     monkeypatch.setenv("SYNTH_STEPS", "77")
@@ -440,4 +441,4 @@ def test_every_option_can_come_from_the_environment(run: Run, monkeypatch: pytes
     monkeypatch.setenv("SYNTH_PER_CLASS", "5")
     request = requested(run, monkeypatch)
     assert (request.teacher, request.per_class) == (Path("elsewhere.safetensors"), 5)
-    assert (request.settings.steps, request.classes) == (77, (1, 2, 3))
+    assert (request.settings.steps, request.classes) == (77, ("1-3",))

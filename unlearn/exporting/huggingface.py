@@ -8,9 +8,7 @@ dict, and the card has the lines that load it.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from synth.checkpoint.architectures import names as own_architectures
@@ -45,9 +43,6 @@ def transformers_files(student: Classifier) -> dict[str, bytes]:
     config.id2label = dict(enumerate(card.class_names))
     config.label2id = {name: number for number, name in enumerate(card.class_names)}
     config.architectures = [type(student.net).__name__]
-    with tempfile.TemporaryDirectory() as folder:
-        config.save_pretrained(folder)
-        written = (Path(folder) / CONFIG).read_bytes()
     height, width = card.input_shape[1:]
     processor = {
         "do_resize": True,
@@ -59,7 +54,7 @@ def transformers_files(student: Classifier) -> dict[str, bytes]:
         "image_std": list(card.std),
         "image_processor_type": "ViTImageProcessor",
     }
-    return {CONFIG: written, PROCESSOR: as_json(processor)}
+    return {CONFIG: config.to_json_string().encode(), PROCESSOR: as_json(processor)}
 
 
 def timm_config(card: ModelCard, name: str) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def summary(results: list[dict[str, object]], sizes: Sequence[int]) -> str:
         rows = [row for row in results if row["forget"] == forget]
         named = [("original", rows, "original"), ("retrained without it", rows, "retrained")]
         named += [
-            (f"unlearned, {size} images per class", [r for r in rows if r["per_class"] == size], "unlearned")
+            (f"unlearned, {size} images per class", [r for r in rows if r["per_class"] == size], "student")
             for size in sizes
         ]
         for title, chosen, model in named:

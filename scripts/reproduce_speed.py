@@ -64,7 +64,7 @@ def table(folders: list[Path], per_class: int, data: Data) -> str:
         seconds = [json.loads(seconds_file(folder / f"{name}-{per_class}").read_text()) for folder in folders]
         lines.append(f"| {title} | {spread(seconds)} (median {statistics.median(seconds):.0f}) |")
     found = [accuracies(folder, folder / f"distill-{per_class}", FORGET, data) for folder in folders]
-    for model in ("original", "retrained", "unlearned"):
+    for model in ("original", "retrained", "student"):
         retain, forget = (spread([pairs[model][which] for pairs in found]) for which in (0, 1))
         lines.append(f"| {model}: retain / forget, % | {retain} / {forget} |")
     return "\n".join(lines)

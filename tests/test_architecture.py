@@ -56,7 +56,7 @@ MAY_OPEN = {
         "synth.checkpoint.importing.weights_file: torch.load",
         "synth.checkpoint.importing.inert: torch.load",
     ),  # in memory
-    *("synth.checkpoint.importing.diagnosis: zipfile.ZipFile", "synth.checkpoint.pytorch_zip: zipfile.ZipFile"),  # too
+    *("synth.checkpoint.importing.diagnosis: zipfile.ZipFile", "synth.checkpoint.pytorch_zip: zipfile.ZipFile"),
     "synth.run.lock: .read_text",  # /proc
     *("unlearn.run.folder: torch.load", "unlearn.run.folder: torch.save"),  # in memory
     *("unlearn.audit.record.schema: .read_text", "unlearn.audit.record.schema: json.loads"),  # our own schema

@@ -1,5 +1,6 @@
 """The files that a person runs, and what the documentation says about tests."""
 
+import configparser
 import os
 import re
 import shutil
@@ -14,7 +15,10 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.parametrize(
     "script",
-    ["scripts/demo", "scripts/test", "scripts/pictures", "scripts/install.sh", "scripts/test-pythons", ".ci/run"],
+    [
+        *("scripts/demo", "scripts/test", "scripts/pictures", "scripts/install.sh", "scripts/test-pythons"),
+        *("scripts/slurm.sbatch", ".ci/run"),
+    ],
 )
 def test_shell_scripts_parse(script: str) -> None:
     subprocess.run(["bash", "-n", ROOT / script], check=True)
@@ -45,6 +49,14 @@ def test_a_script_explains_itself(script: str, tmp_path: Path) -> None:
     )
     assert done.stdout.startswith("Usage:")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_citation_names_the_version_and_the_licence_of_the_package() -> None:
+    package = configparser.ConfigParser()
+    package.read(ROOT / "setup.cfg")
+    citation = (ROOT / "CITATION.cff").read_text().splitlines()
+    assert f"version: {package['metadata']['version']}" in citation
+    assert f"license: {package['metadata']['license']}" in citation
 
 
 def test_every_test_that_the_documentation_names_exists() -> None:

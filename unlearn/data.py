@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,21 +11,29 @@ import torch
 from torch import Tensor
 
 from synth.basics.errors import UsageError, UserError
+from synth.basics.progress import Say, counted
 from synth.checkpoint.card import ModelCard
+from synth.checkpoint.class_choice import class_words
 from unlearn import data_sets
 from unlearn.data_sets.reading.data_set import Loaded
-from unlearn.data_sets.reading.from_folder import load_folder
+from unlearn.data_sets.reading.decode_images import decode_images
+from unlearn.data_sets.reading.find_images import find_images
+from unlearn.data_sets.reading.found import listed
+from unlearn.data_sets.reading.pixels import MODES
 from unlearn.real_images import note_real_images
+
+SIDE = 32  # pixels that a folder's images are resized to without a checkpoint and without --image-size
 
 
 @dataclass(frozen=True, eq=False)  # a set of images is a key of the audit's caches
 class LabelledImages:
-    """Images uint8 (N, C, S, S) and their classes int64 (N,). `natural`: mirrored images are plausible images."""
+    """Images uint8 (N, C, H, W) and their classes int64 (N,). `natural`: mirrored images are plausible images."""
 
     images: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
     natural: bool
+    all_classes: bool = True  # `class_names` has also the classes that have no image
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -37,49 +47,81 @@ class LabelledImages:
         return self.select(~torch.isin(self.labels, torch.tensor(classes, dtype=torch.long)))
 
 
+def quiet(line: str) -> None:
+    """For callers that show no lines."""
+
+
 @dataclass(frozen=True)
 class DataSource:
-    """A data set as the command line names it; see `load_images`."""
+    """A data set as the command line names it; see `load_images`. `say` gets a line on what was read and skipped."""
 
     name: str
-    root: Path | None
-    download: bool
-    image_size: int
+    root: Path | None = None
+    download: bool = False
+    image_size: int | None = None  # None: that of the checkpoint, or 32
+    say: Say = quiet
 
-    def load(self, split: str) -> LabelledImages:
-        return load_images(self.name, split, self.root, self.download, self.image_size)
+    def load(self, split: str, card: ModelCard | None = None) -> LabelledImages:
+        """The images of the split, in the shape that the checkpoint with this card takes."""
+        shape = (3, SIDE, SIDE) if card is None else card.input_shape
+        if self.image_size is not None:
+            shape = (shape[0], self.image_size, self.image_size)
+        return load_images(self.name, split, self.root, self.download, shape, self.say)
+
+    def side(self, card: ModelCard) -> int:
+        """The side that a path's images are resized to; a named data set has its own, whatever this says."""
+        return self.image_size or (SIDE if data_sets.find(self.name) else card.input_shape[-1])
 
 
 def load_images(
-    name: str, split: str, root: Path | None = None, download: bool = False, image_size: int = 32
+    name: str,
+    split: str,
+    root: Path | None = None,
+    download: bool = False,
+    shape: tuple[int, int, int] = (3, SIDE, SIDE),
+    say: Say = quiet,
 ) -> LabelledImages:
     """The `train` or `test` images of a data set. Each call counts its images (`unlearn.real_images`).
 
     Args:
-        name: one of `unlearn.data_sets.names()`, or the path of a folder with train/CLASS/*.png and test/CLASS/*.png
-            (or JPEG, WebP, BMP, TIFF, GIF, PPM). A class whose images are gone has an empty folder.
+        name: one of `unlearn.data_sets.names()`, or the path of a folder or file (docs/data.md), such as a folder with
+            train/CLASS/*.png and test/CLASS/*.png. A class whose images are gone has an empty folder.
         root: the folder that holds data sets, in torchvision's layout; `data` by default.
         download: fetch the files of the data set if they are missing.
-        image_size: side in pixels that a folder's images are resized to; a named data set has a size of its own.
+        shape: channels, height and width that a path's images are converted to; a named data set has a shape of its
+            own.
+        say: gets one line on what was read from a path, and what was skipped.
 
     Raises:
-        UsageError: there is no such data set.
+        UsageError: there is no such data set, or networks with other images than grey and colour ones.
         UserError: its files are missing or damaged.
     """
     data_set = data_sets.find(name)
     if data_set is not None:
         images, labels, class_names = checked(name, data_set.load(split, root or Path("data"), download))
-        natural = data_set.natural
-    elif "/" in name or Path(name).is_dir():
-        images, labels, class_names = load_folder(Path(name), split, image_size)
-        natural = True
+        found = LabelledImages(images, labels, tuple(class_names), data_set.natural)
+    elif "/" in name or Path(name).exists():
+        found = load_path(Path(name), split, shape, say)
     else:
         raise UsageError(
             f"unknown data '{name}': choose {', '.join(data_sets.names())}, "
             "or the path of a folder with train/ and test/"
         )
-    note_real_images(len(labels))
-    return LabelledImages(images, labels, tuple(class_names), natural)
+    note_real_images(len(found))
+    return found
+
+
+def load_path(path: Path, split: str, shape: tuple[int, int, int], say: Say) -> LabelledImages:
+    """The images of one split of a folder or file."""
+    if shape[0] not in MODES:
+        raise UsageError(f"{path} has grey or colour images, but the checkpoint takes {shape[0]} channels")
+    found = find_images(path, split)
+    images, labels, notes = decode_images(found, shape)
+    there = counted(len(set(labels.tolist())), "class", "es")
+    done = f" ({listed(notes)})" if notes else ""
+    skipped = f"; skipped {listed(found.skipped)}" if found.skipped else ""
+    say(f"read {counted(len(labels), 'image')} of {there} from {found.place}{done}{skipped}")
+    return LabelledImages(images, labels, tuple(found.class_names), natural=True, all_classes=found.all_classes)
 
 
 def checked(name: str, loaded: Loaded) -> Loaded:
@@ -105,25 +147,31 @@ def checked(name: str, loaded: Loaded) -> Loaded:
 
 
 def check_data(
-    card: ModelCard, data: LabelledImages, checkpoint: Path, data_name: str, gone: tuple[int, ...] = ()
+    card: ModelCard,
+    data: LabelledImages,
+    checkpoint: Path,
+    data_name: str,
+    gone: tuple[int, ...] = (),
+    say: Say = quiet,
 ) -> LabelledImages:
     """The images, with labels that number the classes in the checkpoint's order.
 
     Classes are matched by name. If the names on one side are only numbers, they are positions in the other side's
-    order.
+    order. Capital letters, spaces, hyphens and underscores may differ.
 
     Args:
         gone: classes that the data may lack, as after an erasure. The data then lacks their names too.
+        say: gets one line if the classes are not matched by equal names in the same order.
 
     Raises:
         UsageError: the checkpoint takes images of another shape, or has other classes.
     """
     ours, theirs = card.class_names, data.class_names
+    order, how = matched(ours, theirs)
+    unknown = sorted(set(theirs).difference(order))
+    missing = [number for number, name in enumerate(order) if name not in theirs and number not in gone]
     same_shape = card.input_shape == tuple(data.images.shape[1:])
-    needed = {name for number, name in enumerate(ours) if number not in gone}
-    if same_shape and needed <= set(theirs) < set(ours):
-        return reordered(data, ours, card.class_names)
-    if not same_shape or len(ours) != len(theirs):
+    if not same_shape or (data.all_classes and (missing or unknown) and len(ours) != len(theirs)):
         cure = "name the data that the checkpoint was made for"
         if same_shape and len(theirs) < len(ours):
             cure += ", with an empty folder for each class whose images are gone"
@@ -131,31 +179,74 @@ def check_data(
             f"{checkpoint} takes images {list(card.input_shape)} of {len(ours)} classes, but "
             f"{data_name} has images {list(data.images.shape[1:])} of {len(theirs)} classes: {cure}"
         )
-    if ours == theirs or (numbered(ours) and not numbered(theirs)):
-        return data
-    if numbered(theirs) and not numbered(ours):
-        ours = tuple(map(str, range(len(ours))))
-    if set(ours) != set(theirs):
-        unknown = min(set(theirs) - set(ours))
+    if unknown:
         raise UsageError(
-            f"{checkpoint} has no class '{unknown}', which {data_name} has: name the data that the checkpoint "
+            f"{checkpoint} has no class '{unknown[0]}', which {data_name} has: name the data that the checkpoint "
             f"was made for, or import it again with --classes {shortened(theirs)} if its outputs are in that order"
         )
-    return reordered(data, ours, card.class_names)
+    if ours == theirs:
+        return data
+    if how:
+        say(f"{data_name}: {how}")
+    if missing:
+        say(f"{data_name}: no image of {class_words(missing, ours)}")
+    return reordered(data, order, theirs if numbered(ours) and not numbered(theirs) else ours)
 
 
-def reordered(data: LabelledImages, order: tuple[str, ...], class_names: tuple[str, ...]) -> LabelledImages:
+def matched(ours: Sequence[str], theirs: Sequence[str]) -> tuple[Sequence[str], str]:
+    """The checkpoint's classes in its order, by their names in the data; and in words how they were matched.
+
+    Raises UsageError if the checkpoint has a name twice.
+    """
+    if set(theirs) <= set(ours):
+        refuse_twins(ours, theirs)
+        in_order = [name for name in ours if name in theirs] == list(theirs)
+        return ours, "" if in_order else "its classes are matched to the checkpoint's by name, not by their order"
+    if numbered(theirs) and not numbered(ours):
+        last = len(ours) - 1
+        how = f"its numbers are the checkpoint's classes 0 '{ours[0]}' to {last} '{ours[last]}'"
+        return tuple(map(str, range(len(ours)))), how
+    if numbered(ours) and not numbered(theirs) and len(ours) == len(theirs):
+        last = len(ours) - 1
+        how = (
+            f"the checkpoint has no names: its classes 0 to {last} are '{theirs[0]}' to '{theirs[last]}', in that order"
+        )
+        return theirs, how
+    by_spelling = {simple(name): name for name in theirs}
+    if len(by_spelling) == len(theirs) and set(by_spelling) <= set(map(simple, ours)):
+        refuse_twins(tuple(map(simple, ours)), by_spelling)
+        how = "its classes are matched by name, whatever their capital letters, spaces and hyphens"
+        return tuple(by_spelling.get(simple(name), name) for name in ours), how
+    return ours, ""
+
+
+def refuse_twins(ours: Sequence[str], theirs: Iterable[str]) -> None:
+    """Raise UsageError if two of the checkpoint's classes have one of the names, and the data could mean either."""
+    twins = [name for name, count in Counter(ours).items() if count > 1 and name in theirs]
+    if twins and list(ours) != list(theirs):
+        raise UsageError(
+            f"several classes of the checkpoint are called '{twins[0]}': name the data's classes by number, 0 to "
+            f"{len(ours) - 1}"
+        )
+
+
+def simple(name: str) -> str:
+    """The name in small letters, with one space for each run of spaces, hyphens and underscores."""
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
+def reordered(data: LabelledImages, order: Sequence[str], class_names: Sequence[str]) -> LabelledImages:
     """The images with new labels: the position of each class's name in `order`."""
-    positions = torch.tensor([order.index(name) for name in data.class_names])
-    return replace(data, labels=positions[data.labels], class_names=class_names)
+    positions = torch.tensor([list(order).index(name) for name in data.class_names])
+    return replace(data, labels=positions[data.labels], class_names=tuple(class_names), all_classes=True)
 
 
-def numbered(class_names: tuple[str, ...]) -> bool:
+def numbered(class_names: Sequence[str]) -> bool:
     """Whether all classes have numbers for names."""
-    return all(name.isdigit() for name in class_names)
+    return all(name.isdecimal() for name in class_names)
 
 
-def shortened(class_names: tuple[str, ...], limit: int = 10) -> str:
+def shortened(class_names: Sequence[str], limit: int = 10) -> str:
     return ",".join(class_names[:limit]) + (",..." if len(class_names) > limit else "")
 
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from synth.basics.errors import UsageError
-from synth.checkpoint.card import check_classes
+from synth.checkpoint.card import ModelCard
+from synth.checkpoint.class_choice import Classes, choose_classes, class_words
 from synth.checkpoint.classifier import Classifier, predict
-from synth.checkpoint.file import load_checkpoint
-from unlearn.data import DataSource, LabelledImages, check_data
+from synth.checkpoint.file import load_checkpoint, read_card
+from unlearn.data import DataSource, LabelledImages, check_data, numbered, quiet
 
 
 @dataclass(frozen=True)
@@ -30,34 +31,58 @@ class Evaluation:
 def evaluate(
     checkpoints: Mapping[str, Path],
     source: DataSource,
-    forget: tuple[int, ...],
+    asked: Classes,
     trusted_architecture: str | None,
     device: str,
     images: LabelledImages | None = None,
-) -> tuple[dict[str, Evaluation], tuple[str, ...]]:
+) -> tuple[dict[str, Evaluation], tuple[str, ...], tuple[int, ...]]:
     """Evaluate each checkpoint on the same test images.
 
     Args:
         checkpoints: their paths, by the name that the results have.
+        asked: the forget classes.
         images: the test images of `source`, if they are loaded already.
 
     Returns:
-        The evaluations by name, and the class names in the order of the checkpoints' outputs.
+        The evaluations by name, the class names in the order of the checkpoints' outputs, and the numbers of the forget
+        classes.
 
     Raises:
-        UsageError: a checkpoint does not fit the data, checkpoints have their classes in different orders, or `forget`
+        UsageError: a checkpoint does not fit the data, checkpoints have their classes in different orders, or `asked`
             names a class that does not exist or leaves none to retain.
     """
     models = {name: load_checkpoint(path, trusted_architecture).to(device) for name, path in checkpoints.items()}
-    images = images or source.load("test")
-    data = {
-        name: check_data(model.card, images, checkpoints[name], source.name, forget) for name, model in models.items()
-    }
-    class_names = common_class_names({checkpoints[name]: d.class_names for name, d in data.items()})
-    check_classes(forget, len(class_names), "forget class", "the data")
-    if len(set(forget)) == len(class_names):
+    card = next(iter(models.values())).card
+    names = None if numbered(card.class_names) else card.class_names
+    forget = choose_classes(asked, names, "forget class") if names else ()  # what is wrong, before any image is read
+    images = images or source.load("test", card)
+    if names is None:
+        names = images.class_names if len(images.class_names) == card.num_classes else card.class_names
+        forget = choose_classes(asked, names, "forget class")
+    if len(forget) == card.num_classes:
         raise UsageError("every class is to be forgotten: leave at least one class to retain")
-    return {name: evaluate_model(model, data[name], forget) for name, model in models.items()}, class_names
+    data, say = {}, source.say
+    for name, model in models.items():
+        data[name] = check_data(model.card, images, checkpoints[name], source.name, forget, say)
+        say = quiet  # of the next ones it would say the same
+    class_names = common_class_names({checkpoints[name]: d.class_names for name, d in data.items()})
+    source.say(f"the forget {class_words(forget, class_names)}")
+    return {name: evaluate_model(model, data[name], forget) for name, model in models.items()}, class_names, forget
+
+
+def named_checkpoints(model: Path, teacher: Path | None, reference: Path | None) -> dict[str, Path]:
+    """The checkpoints by what they are. The model's own card says what it is: original, student or retrained."""
+    kind = kind_of(read_card(model))
+    before = {} if teacher is None else {"original": teacher}
+    after = {} if reference is None else {"retrained": reference}
+    return {**before, "model" if kind in {**before, **after} else kind: model, **after}
+
+
+def kind_of(card: ModelCard) -> str:
+    """What a model is by its card: original, student (made from a teacher) or retrained (without some classes)."""
+    if "teacher_sha256" in card.training:
+        return "student"
+    return "retrained" if card.training.get("without") else "original"
 
 
 def common_class_names(class_names: Mapping[Path, tuple[str, ...]]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +13,14 @@ import torch.nn.functional as F
 
 from synth.basics.errors import UsageError, UserError
 from synth.basics.progress import Say
-from synth.basics.settings import ComputeSettings, setting
+from synth.basics.settings import MOST_IN_BATCH, MOST_STEPS, ComputeSettings, setting
 from synth.checkpoint.arithmetic import computed
 from synth.checkpoint.augment import shift_and_flip
-from synth.checkpoint.card import ModelCard, check_classes
+from synth.checkpoint.card import ModelCard
+from synth.checkpoint.class_choice import Classes, as_options, choose_classes, class_words
 from synth.checkpoint.classifier import Classifier, check_forward, to_unit
-from synth.checkpoint.file import save_checkpoint
-from unlearn.data import DataSource, LabelledImages, normalisation
+from synth.checkpoint.file import read_card, save_checkpoint
+from unlearn.data import DataSource, LabelledImages, check_data, normalisation
 from unlearn.evaluate import evaluate_model
 from unlearn.optimise import Log, descend, one_cycle_sgd
 
@@ -27,8 +29,8 @@ from unlearn.optimise import Log, descend, one_cycle_sgd
 class TrainSettings(ComputeSettings):
     """Supervised training of a teacher or a retrained reference: SGD with momentum and a one-cycle learning rate."""
 
-    epochs: int = setting(10, "passes over the training images", at_least=1)
-    batch_size: int = setting(128, "images per step", at_least=2)
+    epochs: int = setting(10, "passes over the training images", at_least=1, most=MOST_STEPS)
+    batch_size: int = setting(128, "images per step", at_least=2, most=MOST_IN_BATCH)
     lr: float = setting(0.1, "peak learning rate", above=0)
     weight_decay: float = setting(5e-4, "L2 penalty on the weights", at_least=0, rare=True)
     shift: int | None = setting(
@@ -38,43 +40,63 @@ class TrainSettings(ComputeSettings):
 
 
 NATURAL_SHIFT = 4  # pixels, as usual for CIFAR-10
+NOWHERE: AbstractContextManager[Log] = nullcontext(lambda epoch, values: None)
 
 
 def train(
     architecture: str,
     width: float,
     source: DataSource,
-    without: tuple[int, ...],
+    leave_out: Classes,
     out: Path,
     seed: int,
     device: str,
     settings: TrainSettings,
     say: Say,
+    logger: AbstractContextManager[Log] = NOWHERE,
+    like: Path | None = None,
 ) -> None:
-    """Load the data, train a classifier without the classes `without`, write its checkpoint, and report its test
+    """Load the data, train a classifier without the classes `leave_out`, write its checkpoint, and report its test
     accuracy.
 
+    Args:
+        logger: opened when the training begins. It gives the log for the values of each epoch.
+        like: a checkpoint that has the classes in the same order and takes images of the same shape.
+
     Raises:
-        UsageError: a class has no images, or `without` names every class or a class that does not exist.
+        UsageError: a class has no images, or `leave_out` names every class or a class that does not exist.
         UserError: data is missing or the training diverges.
     """
-    data, test = source.load("train"), source.load("test")  # missing test images are an error before the training
-    check_classes(without, len(data.class_names), "class", "the data")
-    if len(set(without)) == len(data.class_names):
+    card = read_card(like) if like else None
+    data, test = source.load("train", card), source.load("test", card)  # both before the training
+    without = choose_classes(leave_out, card.class_names if card else data.class_names, owner=source.name)
+    if card and like:
+        data = check_data(card, data, like, source.name, without, say)
+        test = check_data(card, test, like, source.name, without)
+    if without:
+        say(f"leaves out {class_words(without, data.class_names)}")
+    if len(without) == len(data.class_names):
         raise UsageError("--without names every class: leave at least one class to train on")
     for split, images in (("training", data), ("test", test)):
         check_every_class(images, split, without, source.name)
-    model = train_classifier(
-        data,
-        architecture,
-        settings,
-        width=width,
-        without=without,
-        seed=seed,
-        device=device,
-        data_name=source.name,
-        log=lambda epoch, values: say(f"epoch {epoch} of {settings.epochs}: loss {values['loss']:.4f}"),
-    )
+
+    with logger as log:
+
+        def report(epoch: int, values: dict[str, float]) -> None:
+            say(f"epoch {epoch} of {settings.epochs}: loss {values['loss']:.4f}")
+            log(epoch, values)
+
+        model = train_classifier(
+            data,
+            architecture,
+            settings,
+            width=width,
+            without=without,
+            seed=seed,
+            device=device,
+            data_name=source.name,
+            log=report,
+        )
     digest = save_checkpoint(model, out)
     result = evaluate_model(model, test, without)
     left_out = "" if result.forget is None else f", {result.forget:.2f} % on the classes left out"
@@ -86,8 +108,9 @@ def check_every_class(images: LabelledImages, split: str, without: tuple[int, ..
     present = set(images.labels.tolist())
     for c, class_name in enumerate(images.class_names):
         if c not in present and c not in without:
+            without_it = as_options("--without", [c], images.class_names)
             raise UsageError(
-                f"{name} has no {split} image of class '{class_name}': add some, or train without it (--without {c})"
+                f"{name} has no {split} image of class '{class_name}': add some, or train without it ({without_it})"
             )
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
+from synth.basics.fonts import drawable, fitting
+
 GAP = 2  # pixels between images
 
 
@@ -44,7 +46,9 @@ def draw_rows(rows: Sequence[Row], columns: int, height: int, width: int, margin
     for number, row in enumerate(rows):
         top = number * (height + GAP)
         for text in row.texts:
-            draw.text((text.left, top + text.top), text.words, fill=text.colour)
+            words, font = drawable(text.words)
+            words = fitting(words, font, margin - text.left)
+            draw.text((text.left, top + text.top), words, fill=text.colour, font=font)
         for column, image in enumerate(row.images):
             pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
             tile = Image.fromarray(np.ascontiguousarray(pixels)).resize((width, height), Image.Resampling.NEAREST)

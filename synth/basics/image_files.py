@@ -52,6 +52,8 @@ def decode_image(
             if check is not None:
                 check(image)
             image.load()
+            if image.mode in ("P", "PA") and image.palette is None:
+                raise UnreadableImageError("its palette of colours is missing")
             return image
     except (UserError, UnreadableImageError):
         raise

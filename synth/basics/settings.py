@@ -5,17 +5,28 @@ from __future__ import annotations
 import dataclasses
 import math
 import operator
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from numbers import Integral, Real
 from typing import Any
+
+# Every setting that costs time or memory has a maximum, `most`, because settings also come from the files of others.
+# Nobody needs so much: the maximum only keeps a file from asking for years or for all memory.
+MOST_STEPS = 10**7
+MOST_IMAGES = 10**6
+MOST_IN_BATCH = 10**5  # images
+LONGEST_TEXT = 1000  # characters of a setting
 
 
 def setting(default: Any, help_text: str, **limits: Any) -> Any:
     """A field with its default, the help text of its command-line option, and the values that it accepts.
 
     Args:
-        limits: `choices`, or a range by `at_least` or `above`, and `at_most` or `below`. None is always accepted. With
-            `rare=True` the flag shows in `--help-all` only.
+        limits: `choices`, or a range by `at_least` or `above`, and `at_most` or `below`; and `most`, a maximum that no
+            user meets, named only to those who exceed it. None is always accepted. With `rare=True` the flag shows in
+            `--help-all` only.
     """
     return dataclasses.field(default=default, metadata={"help": help_text, **limits})
 
@@ -28,21 +39,59 @@ def require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings whose fields are checked against their limits. Raises ValueError for a value outside its limits."""
+    """Settings whose fields are checked against their types and limits. Raises ValueError for any other value."""
 
     def __post_init__(self) -> None:
+        settings_class: Any = type(self)
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+            value, name = getattr(self, field.name), field.name.replace("_", " ")
+            check_type(name, value, types_of(settings_class)[field.name])
             if value is not None:
-                check(field.name.replace("_", " "), value, field.metadata)
+                check(name, value, field.metadata)
+
+
+@cache
+def types_of(settings_class: Any) -> Mapping[str, tuple[type, ...]]:
+    """The types that each setting may have, by its name."""
+    hints = typing.get_type_hints(settings_class)
+    return {name: typing.get_args(hint) or (hint,) for name, hint in hints.items()}
+
+
+TYPES: dict[type, tuple[type, str]] = {
+    bool: (bool, "true or false"),
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    str: (str, f"text of at most {LONGEST_TEXT} printable characters"),
+    type(None): (type(None), "left out"),
+}
+
+
+def check_type(name: str, value: Any, types: tuple[type, ...]) -> None:
+    """Raise ValueError if the value has none of the types, as far as TYPES knows them. True is no number."""
+    if not set(types) <= set(TYPES):
+        return
+    known = [TYPES[kind] for kind in types]
+    fits = any(isinstance(value, kind) and isinstance(value, bool) <= (kind is bool) for kind, _ in known)
+    fits = fits and not (isinstance(value, str) and (len(value) > LONGEST_TEXT or not value.isprintable()))
+    require(fits, f"{name} must be {' or '.join(words for _, words in known)}, not {shortened(repr(value))}")
+
+
+def shortened(value: Any) -> str:
+    """The value as a few printable characters."""
+    text = "".join(character for character in str(value)[:81] if character.isprintable())
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def check(name: str, value: Any, limits: Mapping[str, Any]) -> None:
     """Raise ValueError if the value is outside its limits. NaN and infinity are outside every range."""
     choices = limits.get("choices")
-    require(choices is None or value in choices, f"{name} must be one of {', '.join(choices or ())}, not {value}")
+    require(
+        choices is None or value in choices, f"{name} must be one of {', '.join(choices or ())}, not {shortened(value)}"
+    )
     missed = [words for words, holds in RANGES.items() if words in limits and not holds(value, limits[words])]
-    require(not missed, f"{name} must be {range_words(limits)}, not {value}")
+    require(not missed, f"{name} must be {range_words(limits)}, not {shortened(value)}")
+    most = limits.get("most", math.inf)
+    require(isinstance(value, str) or value <= most, f"{name} must be at most {most:,}, not {shortened(value)}")
     require(not isinstance(value, float) or math.isfinite(value), f"{name} must be a finite number, not {value}")
 
 

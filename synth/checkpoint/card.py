@@ -15,6 +15,7 @@ from synth.basics.foreign_json import parse_object
 from synth.checkpoint.wiring import Wiring, with_wiring
 
 SHA256 = re.compile("[0-9a-f]{64}")
+LARGEST_NOTES = 2**16  # bytes of JSON
 
 
 def check_classifier(
@@ -42,6 +43,13 @@ def check_classifier(
         raise ValueError("mean and std must be finite, std above 0")
     if not 0 < width <= 16:
         raise ValueError(f"width {width} is not within (0, 16]")
+
+
+def check_notes(notes: Mapping[str, Any], whose: str) -> None:
+    """Raise ValueError for notes that take more room than any of ours: an audit copies them into its report."""
+    size = len(json.dumps(notes))
+    if size > LARGEST_NOTES:
+        raise ValueError(f"{whose} take {size:,} bytes, more than {LARGEST_NOTES:,}")
 
 
 def sha256_in(raw: object, whose: str) -> str:
@@ -87,6 +95,7 @@ class ModelCard:
             mean=self.mean,
             std=self.std,
         )
+        check_notes(self.training, "its facts about the training")
 
     @property
     def num_classes(self) -> int:

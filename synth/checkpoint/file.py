@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from safetensors import SafetensorError
@@ -67,12 +69,25 @@ def read_checkpoint(path: Path, trusted_architecture: str | None = None) -> byte
 
     Raises UserError if it cannot be read, or is no checkpoint of ours.
     """
+    with opened(path) as (file, start, size):
+        check_size(start, size, str(path), trusted_architecture)
+        return start + file.read(size - len(start))
+
+
+def read_card(path: Path) -> ModelCard:
+    """The model card of the file, read without the weights. Raises UserError if there is none."""
+    with opened(path) as (_, start, size):
+        return parse_card(start, str(path), size)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[BinaryIO, bytes, int]]:
+    """The file behind its header, the bytes until there, and its size. Raises UserError if it cannot be read."""
     try:
         with open_regular(path, LARGEST_CHECKPOINT) as file:
             start, size = file.read(8), os.fstat(file.fileno()).st_size
             start += file.read(min(header_length(start), LARGEST_HEADER, size))
-            check_size(start, size, str(path), trusted_architecture)
-            return start + file.read(size - len(start))
+            yield file, start, size
     except FileNotFoundError:
         raise UserError(
             f"there is no checkpoint {path}: train one with 'unlearn train --arch lenet5 --data digits --out {path}', "

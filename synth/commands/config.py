@@ -14,6 +14,7 @@ from synth.basics.regular_files import read_regular
 from synth.commands.options import Decorator, option
 
 LARGEST = 2**28  # bytes, as of an index
+LONGEST = 4096  # characters of a setting, as of a path
 Options = Callable[[Mapping[str, Any]], Mapping[str, Any]]  # the file's content -> values by option name
 
 
@@ -26,19 +27,14 @@ def config_option(written: str, options_of: Options = lambda content: content) -
         if path is None:
             return
         known = {p.name: p for p in ctx.command.get_params(ctx)}
-        content = read_settings(path)
-        try:
-            values = {name: value for name, value in options_of(content).items() if value is not None}
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"--config {path} is not as a command writes it: name another file") from error
+        values = as_given(path, options_of)
         check_command(path, values.pop("command", None), ctx)
         unknown = sorted(name for name in values if name not in known)
         if unknown:
             flag = unknown[0].replace("_", "-")
             raise UsageError(f"{path} has the setting {unknown[0]}, but {ctx.command_path} has no option --{flag}")
-        for name, value in values.items():
-            check_kind(path, known[name], value, ctx)
-        ctx.default_map = {**(ctx.default_map or {}), **values}
+        fitting = {name: as_often_as_taken(value, known[name]) for name, value in values.items()}
+        ctx.default_map = {**(ctx.default_map or {}), **fitting}
 
     return option(
         "--config",
@@ -51,20 +47,48 @@ def config_option(written: str, options_of: Options = lambda content: content) -
     )
 
 
+def as_given(path: Path, options_of: Options) -> dict[str, Any]:
+    """The options that the file stands for, each as one could write it on the command line.
+
+    click converts the text of an option, and says what is wrong with it; of other values it expects that they fit.
+    """
+    content = read_settings(path)
+    try:
+        values = options_of(content)
+        return {name: written(value) for name, value in values.items() if value is not None}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"--config {path} does not hold the settings of a command ({str(error)[:80]}): name a file that a command "
+            "wrote"
+        ) from error
+
+
+def written(value: Any) -> Any:
+    """A number or text as text, a list as one of texts. Raises ValueError for anything else."""
+    if isinstance(value, list):
+        return [written(part) for part in value]
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, (str, int, float)):
+        raise ValueError("a setting is an object or null")
+    text = str(value)
+    if len(text) > LONGEST or not text.isprintable():
+        raise ValueError(f"a setting is longer than {LONGEST:,} characters, or not printable")
+    return text
+
+
+def as_often_as_taken(value: Any, param: click.Parameter) -> Any:
+    """A list for an option that may be given several times, and one text for any other: `1,2` for a list of classes."""
+    if param.nargs != 1 or getattr(param, "multiple", False):
+        return value if isinstance(value, list) else [value]
+    return ",".join(map(str, value)) if isinstance(value, list) else value
+
+
 def unlike_defaults(values: Mapping[str, Any], defaults: Any) -> dict[str, Any]:
     """The values that differ from these settings. A default need not be given, and beside others it may have no
     effect.
     """
     return {name: value for name, value in values.items() if value != getattr(defaults, name, None)}
-
-
-def check_kind(path: Path, param: click.Parameter, value: Any, ctx: click.Context) -> None:
-    """Raise UsageError for a value that the option can't be, such as a list for a number."""
-    try:
-        param.type_cast_value(ctx, value)
-    except (TypeError, AttributeError, ValueError) as error:
-        given = str(value)[:80]
-        raise UsageError(f"{path} has {given!r} for {param.name}, which is no value of that option") from error
 
 
 def check_command(path: Path, written_by: str | None, ctx: click.Context) -> None:

@@ -1,4 +1,4 @@
-"""What both command lines share: errors as one line, and lists of classes."""
+"""What both command lines share: errors as one line, lists of numbers, and classes."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def fail(message: str, code: int) -> typing.NoReturn:
     sys.exit(code)
 
 
-class ClassList(click.ParamType):
-    """Class indices such as `0`, `3,8` or `1-9`, as a sorted tuple."""
+class NumberList(click.ParamType):
+    """Numbers such as `0`, `3,8` or `1-9`, as a sorted tuple."""
 
-    name = "classes"
+    name = "numbers"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         if isinstance(value, tuple):
@@ -69,6 +69,21 @@ class ClassList(click.ParamType):
         for part in text.split(","):
             match = re.fullmatch(r"\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?", part)
             if match is None or int(match[2] or match[1]) < int(match[1]):
-                self.fail(f"'{text}' is no list of classes: write class numbers, like 0 or 3,8 or 1-9", param, ctx)
+                self.fail(f"'{text}' is no list of numbers: write it like 0 or 3,8 or 1-9", param, ctx)
             chosen.update(range(int(match[1]), int(match[2] or match[1]) + 1))
         return tuple(sorted(chosen))
+
+
+class ClassText(click.ParamType):
+    """Classes by number or name, for an option that may be given several times.
+
+    Only the checkpoint knows the names, so the text stays as it is (`synth.checkpoint.class_choice` reads it).
+    """
+
+    name = "classes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        return value if isinstance(value, int) else str(value)  # a number comes from --config
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return [rv]  # click would split it at its spaces

@@ -11,7 +11,7 @@ import click
 
 from synth.basics.errors import UsageError
 from synth.commands.config import config_option, unlike_defaults
-from synth.commands.console import ClassList, Console
+from synth.commands.console import ClassText, Console
 from synth.commands.options import MACHINE, Command, option, settings_flags, settings_from_flags, stacked
 from synth.commands.printing import echo, note, say
 from synth.making.gate import QualityGate
@@ -53,7 +53,13 @@ what_to_generate = stacked(
     option("--teacher", group=WHAT, type=PATH, default="teacher.safetensors", help="the checkpoint to invert"),
     option("--arch", group=WHAT, help="module:function of the checkpoint's architecture, if it is your own code"),
     option("--per-class", group=WHAT, type=int, required=True, help="images per class"),
-    option("--classes", group=WHAT, type=ClassList(), help="class numbers, such as 1-9 or 3,8  [default: all]"),
+    option(
+        "--classes",
+        group=WHAT,
+        type=ClassText(),
+        multiple=True,
+        help="classes by name or number, such as cat,dog or 1-9; may be repeated  [default: all]",
+    ),
     option("--method", group=WHAT, type=click.Choice(METHODS.names()), default="deepinversion"),
     option(
         "--preset",
@@ -222,12 +228,15 @@ def status(uri: str) -> None:
     help="PNG to write",
 )
 @click.option("--columns", type=click.IntRange(1, 100), default=10, help="images per class")
-def preview(uri: str, out: Path, columns: int) -> None:
+@click.option(
+    "--classes", type=ClassText(), multiple=True, help="classes by name or number; may be repeated  [default: all]"
+)
+def preview(uri: str, out: Path, columns: int, classes: tuple[int | str, ...]) -> None:
     """Draw a grid of a run's first images. One row per class, with the teacher's confidence."""
     from synth.run.view import draw_grid
     from synth.shards.store import open_store
 
-    draw_grid(open_store(uri), columns, out)
+    draw_grid(open_store(uri), columns, out, classes)
     say(f"wrote {out}")
 
 

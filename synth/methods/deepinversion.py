@@ -12,7 +12,7 @@ from torch import Tensor
 
 from synth.basics.errors import UserError
 from synth.basics.out_of_memory import by_settings
-from synth.basics.settings import ComputeSettings, require, setting
+from synth.basics.settings import MOST_IN_BATCH, MOST_STEPS, ComputeSettings, require, setting
 from synth.checkpoint.arithmetic import computed
 from synth.checkpoint.batch_norm import BatchStatistics, batch_norm_layers, input_loss, watch_batch_norm
 from synth.checkpoint.classifier import Classifier, to_uint8
@@ -30,12 +30,15 @@ class DeepInversionSettings(ComputeSettings):
     before each step, which suppresses textures that only the network sees (`smoothing`). And there are far fewer steps.
     """
 
-    steps: int = setting(100, "Adam steps per image", at_least=1)
+    steps: int = setting(100, "Adam steps per image", at_least=1, most=MOST_STEPS)
     batch_size: int = setting(
-        500, "images optimised together; classes are mixed, so that the statistics resemble training", at_least=2
+        500,
+        "images optimised together; classes are mixed, so that the statistics resemble training",
+        at_least=2,
+        most=MOST_IN_BATCH,
     )
     lr: float = setting(0.3, "Adam's peak learning rate, in normalised pixels", above=0)
-    warmup: int = setting(0, "steps of linear warm-up before the cosine decay", at_least=0, rare=True)
+    warmup: int = setting(0, "steps of linear warm-up before the cosine decay", at_least=0, most=MOST_STEPS, rare=True)
     start: str = setting(
         "dark",
         "first images: dark with some noise, noise as smooth as strokes, or plain noise",
@@ -65,7 +68,9 @@ class DeepInversionSettings(ComputeSettings):
     l2: float = setting(0.0, "weight of the image's Euclidean norm", at_least=0, rare=True)
     jitter: int = setting(0, "largest random shift in pixels, drawn for each step", at_least=0, at_most=32)
     flip: bool = setting(False, "mirror images at random; right for natural images, wrong for digits")
-    coarse_steps: int = setting(0, "number of the first steps that run at half resolution", at_least=0, rare=True)
+    coarse_steps: int = setting(
+        0, "number of the first steps that run at half resolution", at_least=0, most=MOST_STEPS, rare=True
+    )
     plateau: float = setting(
         0.0,
         "stop a batch if its loss falls by less than this share over ten steps; 0 takes every step",

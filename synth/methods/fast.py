@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from synth.basics.errors import UserError
-from synth.basics.settings import setting
+from synth.basics.settings import MOST_IN_BATCH, MOST_STEPS, setting
 from synth.checkpoint.arithmetic import computed
 from synth.checkpoint.batch_norm import BatchStatistics, watch_batch_norm
 from synth.checkpoint.classifier import Classifier
@@ -32,14 +32,18 @@ class FastSettings(GeneratorSettings):
     the first batch, so that no batch depends on a worker's earlier batches.
     """
 
-    train_steps: int = setting(500, "training steps of the meta-generator, once per run", at_least=1)
+    train_steps: int = setting(500, "training steps of the meta-generator, once per run", at_least=1, most=MOST_STEPS)
     batch_size: int = setting(
-        250, "images adapted together; classes are mixed, so that the statistics resemble training", at_least=4
+        250,
+        "images adapted together; classes are mixed, so that the statistics resemble training",
+        at_least=4,
+        most=MOST_IN_BATCH,
     )
     meta_steps: int = setting(
         20,
         "outer steps of the meta-training that follows, each with `steps` inner steps",
         at_least=0,
+        most=MOST_STEPS,
         rare=True,
     )
     meta_lr: float = setting(
@@ -49,7 +53,9 @@ class FastSettings(GeneratorSettings):
         at_most=1,
         rare=True,
     )
-    steps: int = setting(5, "Adam steps on noise and generator for each batch; the paper's are 2, 5 and 10", at_least=1)
+    steps: int = setting(
+        5, "Adam steps on noise and generator for each batch; the paper's are 2, 5 and 10", at_least=1, most=MOST_STEPS
+    )
     z_lr: float = setting(0.02, "Adam's learning rate for the noise", at_least=0, rare=True)
     adapt_lr: float = setting(
         1e-3, "Adam's learning rate for the generator while it adapts to a batch", at_least=0, rare=True

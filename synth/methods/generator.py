@@ -14,7 +14,7 @@ from torch import Tensor
 
 from synth.basics.errors import UserError
 from synth.basics.out_of_memory import by_rows
-from synth.basics.settings import ComputeSettings, setting
+from synth.basics.settings import MOST_IN_BATCH, MOST_STEPS, ComputeSettings, setting
 from synth.checkpoint.arithmetic import arithmetic_note, computed
 from synth.checkpoint.batch_norm import BatchStatistics, batch_norm_layers, input_loss, watch_batch_norm
 from synth.checkpoint.classifier import Classifier, to_uint8
@@ -31,8 +31,8 @@ class GeneratorSettings(ComputeSettings):
     The defaults are our own, chosen on training images only.
     """
 
-    train_steps: int = setting(600, "training steps of the generator, once per run", at_least=1)
-    batch_size: int = setting(200, "images per training step", at_least=4)
+    train_steps: int = setting(600, "training steps of the generator, once per run", at_least=1, most=MOST_STEPS)
+    batch_size: int = setting(200, "images per training step", at_least=4, most=MOST_IN_BATCH)
     lr: float = setting(3e-3, "Adam's peak learning rate for the generator", above=0)
     z: int = setting(64, "length of the generator's noise", at_least=1, at_most=65536, rare=True)
     channels: int = setting(0, "channels of the generator; 0 sizes it to the teacher", at_least=0, at_most=4096)

@@ -9,6 +9,7 @@ from functools import partial
 from synth.basics.errors import InterruptedRunError
 from synth.basics.progress import Progress, counted, format_seconds
 from synth.basics.way_on import WayOn
+from synth.checkpoint.class_choice import class_words
 from synth.executors.choose import opened
 from synth.executors.executor import Executor
 from synth.making.make import Recipe
@@ -44,6 +45,8 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
             say(f"{store} is complete already: {counted(len(index.entries), 'shard')}, {index.samples:,} samples")
             return index
         say(f"{run_summary(asked.plan)}, on {place.words} ({place.device})")
+        if request.classes:
+            say(f"generates {class_words(asked.plan.classes, card.class_names)}")
         execute = partial(place.execute, begun=bool(index.entries))
         index, recipe = provide_generator(store, index, recipe, execute, say, lock.check)
         return publish_with_progress(store, index, recipe, execute, lock, say)

@@ -13,7 +13,8 @@ from synth.basics.errors import UsageError, UserError
 from synth.basics.regular_files import read_regular
 from synth.basics.versions import package_versions
 from synth.checkpoint.building import names_code
-from synth.checkpoint.card import ModelCard, check_classes
+from synth.checkpoint.card import ModelCard
+from synth.checkpoint.class_choice import Classes, choose_classes
 from synth.checkpoint.classifier import Classifier, check_forward
 from synth.checkpoint.file import IMPORT_AGAIN, parse_card, parse_checkpoint, read_checkpoint
 from synth.executors.choose import Machines, refuse_options_without_ray
@@ -33,7 +34,7 @@ class Request:
     trusted_architecture: str | None
     method: str
     settings: Any
-    classes: tuple[int, ...] | None
+    classes: Classes | None  # None or empty means all
     per_class: int
     shard_size: int
     blends: int
@@ -114,7 +115,7 @@ def check_request(request: Request) -> CheckedRequest:
     methods.find(request.method).check(teacher, request.settings)
     refuse_files_without_effect(request)
     student = checked_student(request, teacher)
-    generator = checked_generator(request, teacher, student)
+    generator = checked_generator(request, teacher, student, plan.classes if request.classes else None)
     refuse_useless_code(request, teacher, student)
     return CheckedRequest(
         request=request, teacher=teacher, plan=plan, checkpoint=checkpoint, generator=generator, student=student
@@ -123,8 +124,7 @@ def check_request(request: Request) -> CheckedRequest:
 
 def plan_for(request: Request, card: ModelCard) -> Plan:
     """The plan of the run. Raises UserError if the teacher or the readers of shards do not allow it."""
-    classes = request.classes if request.classes is not None else tuple(range(card.num_classes))
-    check_classes(classes, card.num_classes, "class")
+    classes = choose_classes(request.classes or range(card.num_classes), card.class_names)
     if card.input_shape[0] not in PIXEL_MODES:
         raise UserError(f"shards hold grey or colour PNGs, but the teacher takes {card.input_shape[0]} channels")
     try:
@@ -178,8 +178,12 @@ def checked_student(request: Request, teacher: Classifier) -> bytes | None:
     return data
 
 
-def checked_generator(request: Request, teacher: Classifier, student: bytes | None) -> bytes | None:
-    """The generator's checkpoint, if one was named. Raises UserError if it belongs to another teacher or student."""
+def checked_generator(
+    request: Request, teacher: Classifier, student: bytes | None, classes: tuple[int, ...] | None
+) -> bytes | None:
+    """The generator's checkpoint, if one was named. Raises UserError if it belongs to another teacher or student, or
+    does not draw these classes (None means all).
+    """
     if request.generator is None:
         return None
     try:
@@ -187,7 +191,7 @@ def checked_generator(request: Request, teacher: Classifier, student: bytes | No
     except OSError as error:
         raise UserError(f"cannot read the generator {request.generator}: {error.strerror or error}") from error
     digest = sha256_of(student) if student else None
-    read_generator(data, str(request.generator), teacher.digest, teacher.card, digest, request.classes)
+    read_generator(data, str(request.generator), teacher.digest, teacher.card, digest, classes)
     return data
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from synth.basics.disk import write_file
-from synth.basics.errors import UserError
+from synth.basics.errors import UsageError, UserError
 from synth.basics.grids import GAP, Row, Text, draw_rows, png_bytes
 from synth.basics.progress import format_seconds
+from synth.checkpoint.class_choice import Classes, choose_classes, class_words
 from synth.shards.index import Index, read_index, read_shard
 from synth.shards.store import Store
 
@@ -71,18 +72,39 @@ def rate_line(index: Index, times: Mapping[str, float]) -> str:
     return f"{rate:,.1f} samples/s, {left} left at that rate, last shard {ago} ago"
 
 
-def draw_grid(store: Store, columns: int, out: Path) -> None:
+def draw_grid(store: Store, columns: int, out: Path, classes: Classes = ()) -> None:
     """Write a PNG with one row per class: the class's name, the teacher's mean confidence, and its first images.
 
-    Classes without images have no row. Raises UserError if there is no image, or if the PNG cannot be written.
+    Classes without images have no row.
+
+    Args:
+        classes: the classes to draw; all of the run if there are none.
+
+    Raises:
+        UsageError: the run has no such class.
+        UserError: there is no image, or the PNG cannot be written.
     """
     index = read_index(store)
-    rows = images_per_class(store, index, columns)
+    rows = images_per_class(store, index, columns, classes_of_run(index, classes))
     if not rows:
         raise UserError(f"{store} has no published shard yet: wait for the first one")
     height, width = tile_size(index)
     drawn = [Row(images, texts_of(label, index, confidences)) for label, (images, confidences) in rows.items()]
     write_file(out, png_bytes(draw_rows(drawn, columns, height, width, LABEL_WIDTH)))
+
+
+def classes_of_run(index: Index, asked: Classes) -> tuple[int, ...]:
+    """The numbers of the classes, all of the run's if none are asked for."""
+    there = index.card.plan.classes
+    if not asked:
+        return there
+    chosen = choose_classes(asked, index.card.class_names, owner="the run's teacher")
+    if missing := set(chosen).difference(there):
+        raise UsageError(
+            f"the run has no images of {class_words(missing, index.card.class_names)}: it has those of "
+            f"{class_words(there, index.card.class_names)}"
+        )
+    return chosen
 
 
 def texts_of(label: int, index: Index, confidences: list[float]) -> list[Text]:
@@ -101,18 +123,24 @@ def tile_size(index: Index) -> tuple[int, int]:
     return height * scale, width * scale
 
 
-def images_per_class(store: Store, index: Index, count: int) -> dict[int, tuple[list[np.ndarray], list[float]]]:
+def images_per_class(
+    store: Store, index: Index, count: int, chosen: tuple[int, ...] | None = None
+) -> dict[int, tuple[list[np.ndarray], list[float]]]:
     """Up to `count` images and confidences per class, by class, from as few shards as possible.
+
+    `chosen` are the classes; None means all of the run, in its order.
 
     Classes without images are left out. Raises UserError if the grid would be too large.
     """
-    classes = index.card.plan.classes
+    classes = index.card.plan.classes if chosen is None else chosen
     rows: dict[int, tuple[list[np.ndarray], list[float]]] = {}
     full = 0
     for label, image, confidence in labelled_images(store, index):
+        if label not in classes:
+            continue
         if label not in rows:
             rows[label] = ([], [])
-            check_size(index, len(rows), count)
+            check_size(index, len(rows), count, len(classes))
         images, confidences = rows[label]
         if len(images) < count:
             images.append(image.copy())  # so that its shard does not stay in memory
@@ -123,16 +151,15 @@ def images_per_class(store: Store, index: Index, count: int) -> dict[int, tuple[
     return {label: rows[label] for label in classes if label in rows}
 
 
-def check_size(index: Index, rows: int, columns: int) -> None:
+def check_size(index: Index, rows: int, columns: int, classes: int) -> None:
     """Raise UserError if a grid with this number of rows and columns would be too large."""
     cell_h, cell_w = (side + GAP for side in tile_size(index))
     if rows * cell_h * (LABEL_WIDTH + columns * cell_w) <= LARGEST_GRID:
         return
-    fitting = (LARGEST_GRID // (len(index.card.plan.classes) * cell_h) - LABEL_WIDTH) // cell_w
-    cure = f"give --columns {fitting}" if fitting > 0 else "view a run with fewer classes ('synth generate --classes')"
+    fitting = (LARGEST_GRID // (classes * cell_h) - LABEL_WIDTH) // cell_w
+    cure = f"give --columns {fitting}" if fitting > 0 else "view fewer classes (--classes)"
     raise UserError(
-        f"a grid of {columns} images for each of {len(index.card.plan.classes):,} classes has more than "
-        f"{LARGEST_GRID:,} pixels: {cure}"
+        f"a grid of {columns} images for each of {classes:,} classes has more than {LARGEST_GRID:,} pixels: {cure}"
     )
 
 

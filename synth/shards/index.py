@@ -17,7 +17,7 @@ from typing import Any
 from synth.basics.disk import sha256_of
 from synth.basics.errors import UserError
 from synth.basics.foreign_json import parse_object
-from synth.checkpoint.card import check_classifier, sha256_in
+from synth.checkpoint.card import check_classifier, check_notes, sha256_in
 from synth.checkpoint.wiring import Wiring, with_wiring
 from synth.shards.plan import Plan, ShardJob
 from synth.shards.read import DamagedShardError, decode_shard
@@ -55,7 +55,7 @@ class RunCard:
     wiring: Wiring = field(default_factory=Wiring)
 
     def __post_init__(self) -> None:
-        if self.image_shape[0] not in PIXEL_MODES:
+        if not self.image_shape or self.image_shape[0] not in PIXEL_MODES:
             raise ValueError(f"image shape {list(self.image_shape)} is not (1 or 3, height, width)")
         check_classifier(
             architecture=self.architecture,
@@ -67,6 +67,7 @@ class RunCard:
         )
         if not all(text.isprintable() and len(text) <= 200 for text in (self.method, self.device)):
             raise ValueError("its method or device is not printable text of at most 200 characters")
+        check_notes({"settings": self.settings, "versions": self.versions}, "its settings and versions")
         sha256_in(self.teacher_sha256, "its teacher's")
         if max(self.plan.classes) >= len(self.class_names):
             raise ValueError(f"class {max(self.plan.classes)} has no name")

@@ -105,6 +105,8 @@ def open_store(uri: str, again: str = START_AGAIN) -> Store:
 
     `again` is what a person does once the cause of an error is gone, such as storage that is down.
     """
+    if not uri.isprintable():
+        raise UsageError(f"{uri[:80]!r} is not a place for a run: it has characters that cannot be printed")
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return Folder(Path(uri), again)
@@ -112,7 +114,7 @@ def open_store(uri: str, again: str = START_AGAIN) -> Store:
         if not rest.startswith("/"):
             raise UsageError(f"'{uri}' is not a folder: give a path or file:///absolute/path")
         return Folder(Path(rest), again)
-    if scheme in REMOTE and uri.isprintable():
+    if scheme in REMOTE:
         from synth.shards.bucket import Bucket
 
         return Bucket(uri, again)

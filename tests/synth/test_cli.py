@@ -72,9 +72,9 @@ def one_line(code: int, out: str, err: str) -> tuple[int, str]:
         ("--per-class many", 2, "'many' is not a valid integer"),
         ("--per-class 1000000000", 2, "a run holds at most 1,000,000,000"),
         ("--per-class 5 --classes 8-10", 2, "class 10 is out of range: the teacher has 10 classes (0-9)"),
-        ("--per-class 5 --classes 5-2", 2, "'5-2' is no list of classes: write class numbers, like 0 or 3,8 or 1-9"),
-        ("--per-class 5 --classes one", 2, "'one' is no list of classes"),
-        ("--per-class 5 --classes=-1", 2, "'-1' is no list of classes"),
+        ("--per-class 5 --classes 5-2", 2, "class '5-2' is no range: write the smaller number first, as in 1-9"),
+        ("--per-class 5 --classes one", 2, "the teacher has no class 'one': write a number or a name of '0'"),
+        ("--per-class 5 --classes=-1", 2, "the teacher has no class '-1'"),
         (
             "--per-class 5 --teacher nowhere.safetensors",
             1,

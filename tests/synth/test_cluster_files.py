@@ -74,3 +74,74 @@ def test_each_file_has_three_places_to_edit_and_its_head_takes_no_worker() -> No
     aws, local = (yaml.safe_load(path.read_text()) for path in FILES)
     assert aws["available_node_types"]["head"]["resources"] == {"CPU": 0}
     assert any("--num-cpus=0" in command for command in local["head_start_ray_commands"])
+
+
+def test_the_kubernetes_job_requires_the_token_and_asks_for_as_many_workers_as_may_run() -> None:
+    path = ROOT / "scripts" / "kuberay.yaml"
+    job = yaml.safe_load(path.read_text())["spec"]
+    cluster, (gpus,) = job["rayClusterSpec"], job["rayClusterSpec"]["workerGroupSpecs"]
+    head, worker = (group["template"]["spec"]["containers"][0] for group in (cluster["headGroupSpec"], gpus))
+    assert cluster["authOptions"] == {"mode": "token"}
+    assert cluster["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
+    assert {"name": "SYNTH_WORKERS", "value": str(gpus["maxReplicas"])} in head["env"]
+    assert (worker["image"], worker["env"]) == (head["image"], head["env"])
+    assert "envFrom" not in worker  # the keys of the object storage
+    assert [f"EDIT {n}" in path.read_text() for n in (1, 2, 3, 4)] == [True, True, True, False]
+
+
+def test_the_slurm_job_requires_a_token_and_leaves_other_rays_running() -> None:
+    lines = (ROOT / "scripts" / "slurm.sbatch").read_text().splitlines()
+    code = [line for line in lines if not line.startswith("#")]
+    first_ray = next(n for n, line in enumerate(code) if line.startswith("ray start"))
+    assert any("RAY_AUTH_MODE=token" in line for line in code[:first_ray])
+    assert not any("ray stop" in line for line in code)
+    assert sum("ray start" in line and "--block" in line for line in code) == 2
+
+
+DEFINITION: dict[str, Any] = {
+    "spec": {
+        "group": "ray.io",
+        "names": {"kind": "RayJob"},
+        "versions": [
+            {
+                "name": "v1",
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {
+                            "apiVersion": {"type": "string"},
+                            "kind": {"type": "string"},
+                            "spec": {
+                                "type": "object",
+                                "properties": {
+                                    "backoffLimit": {"type": "integer"},
+                                    "cpu": {"x-kubernetes-int-or-string": True},
+                                    "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+                                },
+                            },
+                        },
+                    }
+                },
+            }
+        ],
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("spec", "found"),
+    [
+        ({"backoffLimit": 3, "cpu": "500m", "labels": {"any": "thing"}}, []),
+        ({"cpu": 2}, []),
+        ({"backofLimit": 3}, ["spec: Additional properties are not allowed ('backofLimit' was unexpected)"]),
+        ({"backoffLimit": "many"}, ["spec.backoffLimit: 'many' is not of type 'integer'"]),
+    ],
+)
+def test_a_manifest_is_checked_against_the_definition_of_its_kind(spec: dict[str, Any], found: list[str]) -> None:
+    from check_manifest import problems
+
+    manifest = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {"name": "x"}, "spec": spec}
+    assert problems(manifest, DEFINITION) == found
+    assert problems({**manifest, "kind": "RayCluster"}, DEFINITION) == [
+        "the definition is not that of RayCluster in ray.io"
+    ]

@@ -8,7 +8,7 @@ import pytest
 from synth.basics.errors import UsageError, UserError
 from synth.basics.settings import require, setting
 from synth.checkpoint.card import check_classes
-from synth.commands.console import ClassList, Console
+from synth.commands.console import Console, NumberList
 from synth.commands.options import settings_flags, settings_from_flags
 
 
@@ -75,17 +75,17 @@ def test_a_value_out_of_range_is_a_usage_error_in_the_settings_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "classes"),
+    ("text", "numbers"),
     [("0", (0,)), ("3,8", (3, 8)), ("1-4", (1, 2, 3, 4)), (" 8, 1 - 3,2", (1, 2, 3, 8)), ("5-5", (5,))],
 )
-def test_a_list_of_classes_is_sorted_and_without_repeats(text: str, classes: tuple[int, ...]) -> None:
-    assert ClassList().convert(text, None, None) == classes
+def test_a_list_of_numbers_is_sorted_and_without_repeats(text: str, numbers: tuple[int, ...]) -> None:
+    assert NumberList().convert(text, None, None) == numbers
 
 
 @pytest.mark.parametrize("text", ["", "a", "1-", "-1", "5-2", "1,,2", "1.5", "0x1", "1234567", "1-2-3", "²"])
-def test_a_malformed_list_of_classes_shows_how_to_write_one(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="is no list of classes: write class numbers, like 0 or 3,8 or 1-9"):
-        ClassList().convert(text, None, None)
+def test_a_malformed_list_of_numbers_shows_how_to_write_one(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is no list of numbers: write it like 0 or 3,8 or 1-9"):
+        NumberList().convert(text, None, None)
 
 
 def test_a_class_out_of_range_says_which_there_are() -> None:

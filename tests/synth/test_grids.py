@@ -1,8 +1,11 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from synth.basics import fonts
+from synth.basics.fonts import drawable
 from synth.basics.grids import GAP, Row, Text, draw_rows, png_bytes
 
 
@@ -33,3 +36,24 @@ def test_a_png_holds_the_pixels() -> None:
     for optimise in (False, True):
         with Image.open(io.BytesIO(png_bytes(grid, optimise))) as read:
             assert np.array_equal(np.asarray(read), np.asarray(grid))
+
+
+@pytest.mark.parametrize("name", ["кошка", "γάτα", "Größe", "חתול"])
+def test_names_in_many_scripts_are_drawn_and_not_as_boxes(name: str) -> None:
+    assert drawable(name)[0] == name
+    grid = draw_rows([Row([], [Text(1, 2, name)])], 1, 20, 20, 60)
+    boxes = draw_rows([Row([], [Text(1, 2, "\ufffe" * len(name))])], 1, 20, 20, 60)
+    assert np.asarray(grid).tobytes() != np.asarray(boxes).tobytes()
+    assert np.asarray(grid)[:, :60].min() < 128
+
+
+def test_what_no_font_can_draw_is_escaped_and_stays_in_the_margin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fonts, "system_fonts", list)
+    assert drawable("猫 cat")[0] == "\\u732b cat"
+    grid = np.asarray(draw_rows([Row([], [Text(1, 2, "猫猫猫猫猫猫猫猫")])], 1, 20, 20, 60))
+    assert (grid[:, 60:] == 255).all()
+    assert grid[:, :60].min() < 128
+
+
+def test_a_plain_name_is_drawn_by_the_font_that_it_always_had() -> None:
+    assert drawable("cat 3")[1] is None

@@ -66,6 +66,14 @@ def test_bombs_are_refused_before_they_are_decoded(data: bytes, why: str) -> Non
         decode_image(data)
 
 
+def test_an_image_of_colour_numbers_without_their_colours_is_refused() -> None:
+    head = struct.pack(">2I5B", 8, 8, 8, 3, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(b"\0" * 9 * 8))
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + pixels + chunk(b"IEND", b"")
+    with pytest.raises(UnreadableImageError, match="its palette of colours is missing"):
+        decode_image(data)
+
+
 @pytest.mark.parametrize("kind", PHOTOS)
 @pytest.mark.filterwarnings("ignore")
 def test_a_damaged_image_has_one_cause_whatever_pillow_raises(kind: str) -> None:

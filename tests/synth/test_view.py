@@ -141,7 +141,7 @@ def test_a_grid_too_large_is_refused_with_the_columns_that_fit(
         draw_grid(Folder(tiny_run), 5, tmp_path / "grid.png")
     draw_grid(Folder(tiny_run), 4, tmp_path / "grid.png")
     monkeypatch.setattr(view, "LARGEST_GRID", row * LABEL_WIDTH)
-    with pytest.raises(UserError, match=r"view a run with fewer classes"):
+    with pytest.raises(UserError, match=r"view fewer classes \(--classes\)"):
         draw_grid(Folder(tiny_run), 1, tmp_path / "grid.png")
 
 

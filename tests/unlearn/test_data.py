@@ -30,7 +30,7 @@ def test_an_image_folder_is_read_and_resized(tmp_path: Path) -> None:
         for name, colour in (("cat", "red"), ("dog", "blue")):
             (tmp_path / split / name).mkdir(parents=True)
             Image.new("RGB", (20, 10), colour).save(tmp_path / split / name / "a.png")
-    data = load_images(str(tmp_path), "train", image_size=16)
+    data = load_images(str(tmp_path), "train", shape=(3, 16, 16))
     assert data.class_names == ("cat", "dog")
     assert data.images.shape == (2, 3, 16, 16)
     assert data.images[0, :, 8, 8].tolist() == [255, 0, 0]

@@ -25,7 +25,7 @@ from unlearn.methods.distill import (
     training_filters,
 )
 from unlearn.methods.method import Inputs
-from unlearn.methods.student import check_forget, student_card, teacher_card
+from unlearn.methods.student import forget_classes, student_card, teacher_card
 from unlearn.run.carry_out import Request, unlearn
 from unlearn.run.folder import PROVENANCE
 from unlearn.run.loop import run_method
@@ -163,9 +163,9 @@ def test_a_student_of_another_architecture(tiny_run: Path) -> None:
 def test_unknown_classes_or_all_classes_cannot_be_forgotten(tiny_run: Path) -> None:
     teacher = teacher_card(read_index(Folder(tiny_run)).card)
     with pytest.raises(UsageError, match=r"forget class 12 is out of range: the teacher has 10 classes \(0-9\)"):
-        check_forget((12,), teacher)
+        forget_classes((12,), teacher)
     with pytest.raises(UsageError, match="every class"):
-        check_forget(tuple(range(10)), teacher)
+        forget_classes(tuple(range(10)), teacher)
 
 
 def test_each_pass_covers_all_samples_and_can_be_resumed() -> None:

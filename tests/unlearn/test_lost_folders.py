@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +30,22 @@ def run(shards: Path, folder: Path, *options: str) -> tuple[int, str]:
     return done.exit_code, done.stderr
 
 
-def failing(what: str, number: int) -> Callable[..., Any]:
-    """`Path.open` that fails for writing files whose path has `what` in it."""
-    plain = Path.open
+def break_writing(patch: pytest.MonkeyPatch, what: str, number: int) -> None:
+    """Opening a file to write fails if its path has `what` in it."""
+    plain, plain_append = Path.open, os.open
 
     def opened(path: Path, mode: str = "r", *given: Any, **others: Any) -> Any:
         if what in str(path) and mode != "r" and mode != "rb":
             raise OSError(number, os.strerror(number), str(path))
         return plain(path, mode, *given, **others)
 
-    return opened
+    def appended(path: Any, flags: int, *given: Any, **others: Any) -> int:
+        if what in str(path) and flags & os.O_APPEND:
+            raise OSError(number, os.strerror(number), str(path))
+        return plain_append(path, flags, *given, **others)
+
+    patch.setattr(Path, "open", opened)
+    patch.setattr(os, "open", appended)
 
 
 @pytest.mark.parametrize("number", CURES)
@@ -48,9 +53,9 @@ def failing(what: str, number: int) -> Callable[..., Any]:
 def test_a_file_that_cannot_be_written_is_one_line_and_the_run_goes_on(
     what: str, number: int, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tensorboard = ["--tensorboard", str(tmp_path / "events")] if what == "events.out" else []
+    tensorboard = ["--log-to", f"tensorboard:{tmp_path / 'events'}"] if what == "events.out" else []
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", failing(what, number))
+        break_writing(patch, what, number)
         code, said = run(tiny_run, tmp_path, *tensorboard)
     (line,) = [line for line in said.splitlines(keepends=True) if line.startswith("error")]
     assert (code, line.endswith(CURES[number] + AGAIN), "Traceback" in said) == (1, True, False), said
@@ -65,7 +70,7 @@ def test_metrics_that_cannot_be_appended_are_one_line(
 
     def fail(folder: RunFolder, step: int, values: dict[str, float]) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "open", failing(METRICS, number))
+            break_writing(patch, METRICS, number)
             plain(folder, step, values)
 
     with monkeypatch.context() as patch:

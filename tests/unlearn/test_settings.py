@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from synth.basics.settings import types_of
 from tests.catalogue import METHOD_SETTINGS, SYNTHESIS_SETTINGS
 from unlearn.audit.audit_settings import AuditSettings
 from unlearn.methods.distill import DistillSettings
@@ -41,6 +42,30 @@ def test_every_number_has_a_range_and_is_held_to_it(owner: Any, field: dataclass
     for value in outside:
         with pytest.raises(ValueError, match=rf"^{field.name.replace('_', ' ')} must be .*, not {value}$"):
             owner(**{field.name: value})
+
+
+@pytest.mark.parametrize(("owner", "field"), NUMBERS)
+def test_every_count_has_a_maximum(owner: Any, field: dataclasses.Field[Any]) -> None:
+    """Settings also come from the files of others: no count may ask for years or for all memory."""
+    kinds = types_of(owner)[field.name]
+    if int in kinds:
+        highest = next(field.metadata[name] for name in ("most", "at_most", "below") if name in field.metadata)
+        with pytest.raises(ValueError, match=f"^{field.name.replace('_', ' ')} must be "):
+            owner(**{field.name: highest + 1})
+    for value in ("3", True, [3], {}, 2.5 if int in kinds else "nan"):
+        with pytest.raises(ValueError, match=f"^{field.name.replace('_', ' ')} must be a .*number.*, not "):
+            owner(**{field.name: value})
+
+
+@pytest.mark.parametrize("owner", ALL, ids=lambda owner: owner.__name__)
+def test_text_and_switches_are_held_to_their_types(owner: Any) -> None:
+    for name, kinds in types_of(owner).items():
+        odd = {str: (5, None, "a\0b", "a" * 10**6, "\x1b[2J"), bool: ("yes", 1, None)}
+        for value in next((odd[kind] for kind in odd if kind in kinds and type(None) not in kinds), ()):
+            with pytest.raises(ValueError, match=f"^{name.replace('_', ' ')} must be ") as caught:
+                owner(**{name: value})
+            assert len(str(caught.value)) < 250
+            assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("owner", ALL, ids=lambda owner: owner.__name__)

@@ -91,14 +91,15 @@ def test_a_run_without_a_student_is_a_result_and_a_bad_request_ends_the_sweep(
 
 def test_a_sweep_changes_one_setting_and_the_seed_of_its_request(asked: list[Request], tmp_path: Path) -> None:
     sweep(Range("batch-size", (16, 32)), (0, 1), BASE, tmp_path, good, quiet)
-    assert [(r.settings.batch_size, r.seed, r.out) for r in asked] == [
-        (size, seed, tmp_path / f"batch-size-{size}" / f"seed-{seed}") for size in (16, 32) for seed in (0, 1)
+    assert [(r.settings.batch_size, r.seed, r.part) for r in asked] == [
+        (size, seed, f"batch-size-{size}/seed-{seed}") for size in (16, 32) for seed in (0, 1)
     ]
     for request in asked:
         assert request.resume
+        assert request.out == tmp_path / request.part
         settings = dataclasses.replace(request.settings, batch_size=BASE.settings.batch_size)
         assert request.way_on == WAY_ON
-        alike = {"settings": settings, "seed": 0, "out": BASE.out, "resume": False, "started_by": None}
+        alike = {"settings": settings, "seed": 0, "out": BASE.out, "part": "", "resume": False, "started_by": None}
         assert dataclasses.replace(request, **alike) == BASE
 
 
@@ -170,23 +171,6 @@ def test_missing_test_images_are_an_error_before_the_first_run(
     done = CliRunner().invoke(main, [*command, *options])
     assert (done.exit_code, done.stderr.count("\n")) == ({"nonsense": 2, "mnist": 1}[data], 1)
     assert data in done.stderr.lower()
-
-
-@pytest.mark.parametrize("given", ["two words", "one word", "environment"])
-def test_a_sweep_refuses_tensorboard(
-    given: str, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(carry_out, "unlearn", lambda request, say: pytest.fail("ran"))
-    events = str(tmp_path / "events")
-    options = {"two words": ["--tensorboard", events], "one word": [f"--tensorboard={events}"], "environment": []}[
-        given
-    ]
-    if given == "environment":
-        monkeypatch.setenv("UNLEARN_TENSORBOARD", events)
-    command = ["sweep", "--method", "distill", "--over", "steps=2,4", "--forget", "0", "--shards", str(tiny_run)]
-    done = CliRunner().invoke(main, [*command, "--data", "digits", "--out", str(tmp_path / "sweep"), *options])
-    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
-    assert "a sweep has no --tensorboard" in done.stderr
 
 
 def test_missing_shards_end_a_sweep(tmp_path: Path) -> None:

@@ -3,10 +3,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
 from synth.basics.errors import UsageError, UserError
-from synth.checkpoint.file import checkpoint_bytes
+from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.file import checkpoint_bytes, load_checkpoint, save_checkpoint
+from tests.runs import digits_card
+from unlearn.commands.main import main
 from unlearn.data import DataSource, LabelledImages, load_images
 from unlearn.evaluate import evaluate_model
 from unlearn.train import TrainSettings, train, train_classifier
@@ -89,7 +93,7 @@ def test_a_class_without_images_must_be_left_out(tmp_path: Path) -> None:
     def train_without(without: tuple[int, ...]) -> None:
         train("lenet5", 0.5, source, without, tmp_path / "model.safetensors", 0, "cpu", settings, say=lambda line: None)
 
-    with pytest.raises(UsageError, match=r"no training image of class 'dog': add some, .* \(--without 1\)"):
+    with pytest.raises(UsageError, match=r"no training image of class 'dog': add some, .* \(--without dog\)"):
         train_without(())
     train_without((1,))
 
@@ -97,3 +101,30 @@ def test_a_class_without_images_must_be_left_out(tmp_path: Path) -> None:
 def test_a_training_that_diverges_is_an_error_with_its_epoch(digits: LabelledImages) -> None:
     with pytest.raises(UserError, match="diverged in epoch 1"):
         train_classifier(digits, "lenet5", replace(QUICK, lr=1e12), width=0.5)
+
+
+def test_a_reference_like_a_checkpoint_has_its_order_of_classes_and_its_shape(tmp_path: Path) -> None:
+    """An imported teacher has its classes in an order of its own; folders stand in that of the alphabet."""
+    for place in ("train/cat", "train/dog", "train/ant", "test/cat", "test/dog", "test/ant"):
+        (tmp_path / place).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (40, 30), "red").save(tmp_path / place / f"{number}.png")
+    names, teacher = ("dog", "ant", "cat"), tmp_path / "t.safetensors"
+    save_checkpoint(Classifier.untrained(digits_card(class_names=names), 0), teacher)
+    given = ["--arch", "lenet5", "--width", "0.5", "--data", tmp_path, "--epochs", 1, "--batch-size", 2, "--threads", 1]
+    options = [*given, "--like", teacher, "--without", "ant", "--out", tmp_path / "r.safetensors"]
+    done = CliRunner().invoke(main, ["train", *map(str, options)])
+    assert done.exit_code == 0, done.output
+    assert "leaves out class 1, 'ant'" in done.output
+    made = load_checkpoint(tmp_path / "r.safetensors").card
+    assert (made.class_names, made.input_shape) == (names, (1, 28, 28))
+    assert (made.training["without"], made.training["images"]) == ([1], 6)
+
+
+def test_a_class_to_leave_out_is_one_of_the_data(tmp_path: Path) -> None:
+    for place in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        (tmp_path / place).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / place / "a.png")
+    source = DataSource(str(tmp_path))
+    with pytest.raises(UsageError, match=r"has no class 'cot': the nearest names are 'cat'"):
+        train("lenet5", 1.0, source, ("cot",), tmp_path / "x", 0, "cpu", TrainSettings(), lambda line: None)

@@ -21,6 +21,7 @@ from synth.basics.errors import InterruptedRunError, UsageError
 from synth.basics.versions import package_versions
 from synth.basics.way_on import WayOn
 from synth.checkpoint.card import ModelCard
+from synth.checkpoint.class_choice import Classes, class_words
 from synth.checkpoint.classifier import Classifier
 from synth.run.lock import locked, refuse_held
 from synth.shards.store import open_store
@@ -41,6 +42,7 @@ from unlearn.audit.record.versions import PACKAGE, audit_version
 from unlearn.audit.subjects import gather, how_to_retrain
 from unlearn.data import DataSource, check_data
 from unlearn.run.folder import student_file
+from unlearn.settings import check_asked
 
 WAY_ON = WayOn(command="unlearn audit", anew="start again with --overwrite")
 
@@ -51,7 +53,7 @@ class Request:
 
     student: Path
     teacher: Path
-    forget: tuple[int, ...]
+    forget: Classes
     references: Sequence[Path] = ()
     data: DataSource | None = None
     shards: str | None = None
@@ -64,6 +66,9 @@ class Request:
     overwrite: bool = False
     resume: bool = False
     way_on: WayOn = WAY_ON  # of the command that a person started
+
+    def __post_init__(self) -> None:
+        check_asked(self.seed, self.forget)
 
 
 def audit(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
@@ -138,25 +143,26 @@ def prepare(
 ) -> tuple[list[Bench], list[dict[str, Any]], list[NotRun]]:
     """A bench for each request, the ledger of the real images, and the inputs that are missing."""
     request = requests[0]
-    lineups, missing = gather(
+    lineups, missing, forget = gather(
         students=[each.student for each in requests],
         teacher=request.teacher,
         references=request.references,
-        forget=request.forget,
+        asked=request.forget,
         trusted_architecture=request.trusted_architecture,
         device=request.device,
         seed=request.seed,
         random_models=request.settings.random_models,
     )
     original = lineups[0][ORIGINAL][0]
-    real, ledger = load_real(request, original.card)
+    say(f"looks for what is left of {class_words(forget, original.card.class_names)}")
+    real, ledger = load_real(request, original.card, forget)
     synthetic = None
     if request.shards is not None:
         synthetic = synthetic_source(open_store(request.shards, request.way_on.again), original)
-    missing += lacking(request, real, synthetic)
+    missing += lacking(request, forget, real, synthetic)
     first = Bench(
         subjects=lineups[0],
-        forget=request.forget,
+        forget=forget,
         settings=request.settings,
         seed=request.seed,
         real=real,
@@ -180,12 +186,12 @@ def make_record(
     record = {
         "format": "data-free-unlearning audit",
         "format_version": VERSION,
-        "forget": list(request.forget),
+        "forget": list(bench.forget),
         "class_names": list(original.card.class_names),
         "seed": request.seed,
         "device": request.device,
         "settings": dataclasses.asdict(settings),
-        "request": request_json(request),
+        "request": request_json(request, original.card),
         "models": models_json(request, subjects),
         "origin": origin.describe_origin(student_file(request.student), subjects[MODEL][0].digest, request.shards),
         "images": bench.judged.name if bench.judged else None,
@@ -240,33 +246,33 @@ def check_references(bench: Bench, paths: Sequence[Path]) -> None:
     judge = bench.judged.judge
     forgotten = bench.is_forgotten(judge.labels)
     labels = judge.labels[forgotten]
+    to_retrain = how_to_retrain(bench.forget, judge.class_names)
     for path, model in zip(paths, bench.subjects.get(RETRAINED, ()), strict=True):
         try:
             right = bench.outputs(model, judge).logits.argmax(1)[forgotten] == labels
         except CannotRunError as error:
-            raise UsageError(f"{path}: {error.why}: {how_to_retrain(bench.forget)}") from error
+            raise UsageError(f"{path}: {error.why}: {to_retrain}") from error
         called = bench.most_called(right, labels)
         if called > STILL_CALLED:
             which = " of one class" if len(bench.forget) > 1 else ""
             raise UsageError(
                 f"{path} calls {called:.1f} % of the forget images{which} by their class, more than {STILL_CALLED:.0f} "
-                f"%: it was trained on such images and cannot be a reference; {how_to_retrain(bench.forget)}"
+                f"%: it was trained on such images and cannot be a reference; {to_retrain}"
             )
 
 
-def load_real(request: Request, card: ModelCard) -> tuple[Source | None, list[dict[str, Any]]]:
+def load_real(request: Request, card: ModelCard, forget: tuple[int, ...]) -> tuple[Source | None, list[dict[str, Any]]]:
     """The real images and their ledger; None and no line without --data."""
     if request.data is None:
         return None, []
-    name = request.data.name
-    train, test = (
-        check_data(card, request.data.load(split), request.teacher, name, request.forget) for split in ("train", "test")
-    )
+    name, data = request.data.name, request.data
+    train = check_data(card, data.load("train", card), request.teacher, name, forget)
+    test = check_data(card, data.load("test", card), request.teacher, name, forget, data.say)
     rng = torch.Generator().manual_seed(request.seed)
     return real_source(name, train, test, request.settings.pool, rng)
 
 
-def lacking(request: Request, real: Source | None, synthetic: Source | None) -> list[NotRun]:
+def lacking(request: Request, forget: tuple[int, ...], real: Source | None, synthetic: Source | None) -> list[NotRun]:
     """What the missing inputs leave out, why, and what would make it possible."""
     found = []
     if real is None:
@@ -277,7 +283,7 @@ def lacking(request: Request, real: Source | None, synthetic: Source | None) -> 
                 "name the original's training and test data with --data",
             )
         )
-    elif not torch.isin(real.judge.labels, torch.tensor(request.forget)).any():
+    elif not torch.isin(real.judge.labels, torch.tensor(forget)).any():
         found.append(
             NotRun(
                 f"on real images: {left_out('FROM_REAL_FORGET')}",
@@ -303,7 +309,7 @@ def workers_of(request: Request) -> int:
     return (request.workers or os.cpu_count() or 1) if request.device == "cpu" else 1
 
 
-def request_json(request: Request) -> dict[str, Any]:
+def request_json(request: Request, card: ModelCard) -> dict[str, Any]:
     """What `unlearn replay` starts from. Paths are as the user gave them."""
     data = request.data
     return {
@@ -311,7 +317,7 @@ def request_json(request: Request) -> dict[str, Any]:
         "teacher": str(request.teacher),
         "references": [str(path) for path in request.references],
         "shards": request.shards,
-        "data": data and {"name": data.name, "root": data.root and str(data.root), "image_size": data.image_size},
+        "data": data and {"name": data.name, "root": data.root and str(data.root), "image_size": data.side(card)},
     }
 
 

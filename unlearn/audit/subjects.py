@@ -9,13 +9,14 @@ from pathlib import Path
 
 from synth.basics.errors import UsageError, UserError
 from synth.checkpoint.card import ModelCard
+from synth.checkpoint.class_choice import Classes, as_options
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import load_checkpoint
 from synth.checkpoint.layers import last_layer
 from unlearn.audit.record.record import MASKED, MODEL, ORIGINAL, RANDOM, RETRAINED, NotRun
 from unlearn.data import numbered
 from unlearn.methods.masking import check_masked, mask_logits
-from unlearn.methods.student import check_forget
+from unlearn.methods.student import forget_classes
 from unlearn.run.folder import STUDENT, student_file
 
 Subjects = dict[str, list[Classifier]]  # by name, in the table's order
@@ -25,13 +26,14 @@ def gather(
     students: Sequence[Path],
     teacher: Path,
     references: Sequence[Path],
-    forget: tuple[int, ...],
+    asked: Classes,
     trusted_architecture: str | None,
     device: str,
     seed: int,
     random_models: int,
-) -> tuple[list[Subjects], list[NotRun]]:
-    """The subjects of each student's audit, frozen and on the device, and which subjects are missing and why.
+) -> tuple[list[Subjects], list[NotRun], tuple[int, ...]]:
+    """The subjects of each student's audit, frozen and on the device; which subjects are missing and why; and the
+    numbers of the forget classes that were asked for.
 
     All students share the objects of the other models.
 
@@ -43,15 +45,16 @@ def gather(
         check_student(student)
     original = load_checkpoint(teacher, trusted_architecture)
     models = [load_checkpoint(student_file(student), trusted_architecture) for student in students]
-    retrained = [load_reference(path, forget, trusted_architecture) for path in references]
-    check_forget(forget, original.card)
+    forget = forget_classes(asked, original.card)
+    to_retrain = how_to_retrain(forget, original.card.class_names)
+    retrained = [load_reference(path, to_retrain, trusted_architecture) for path in references]
     for path, other in zip((*students, *references), (*models, *retrained), strict=True):
         check_alike(original, other, teacher, path)
         last_layer(other)  # refuses an architecture without one before any work
     for model in models:
         check_apart(references, retrained, original, model)
     for path, other in zip(references, retrained, strict=True):
-        check_retrained(path, other.card, forget)
+        check_retrained(path, other.card, forget, to_retrain)
     known, missing = {ORIGINAL: [original.to(device)]}, []
     try:
         masked = copy.deepcopy(original)
@@ -61,7 +64,7 @@ def gather(
     except UserError as error:
         missing.append(NotRun(MASKED, str(error), "audit a model whose last layer gives its logits and has a bias"))
     if not retrained:
-        cure = f"{how_to_retrain(forget)} and name it with --reference"
+        cure = f"{to_retrain} and name it with --reference"
         why = "no model is given that was retrained without the forget classes"
         missing.append(NotRun(RETRAINED, why, cure))
     beside = {RETRAINED: [m.to(device) for m in retrained]} if retrained else {}
@@ -73,7 +76,7 @@ def gather(
             fresh = (Classifier.untrained(shape, seed + number) for number in range(random_models))
             random[key] = [m.freeze().to(device) for m in fresh]
         found.append({**known, MODEL: [model.to(device)], **beside, RANDOM: random[key]})
-    return found, missing
+    return found, missing, forget
 
 
 def check_student(path: Path) -> None:
@@ -87,14 +90,15 @@ def check_student(path: Path) -> None:
         raise UserError(f"the folder {path} holds no {STUDENT}: {cure}")
 
 
-def load_reference(path: Path, forget: tuple[int, ...], trusted_architecture: str | None) -> Classifier:
+def load_reference(path: Path, to_retrain: str, trusted_architecture: str | None) -> Classifier:
     if not path.exists():
-        raise UserError(f"there is no retrained model {path}: {how_to_retrain(forget, f'--out {path}')}")
+        raise UserError(f"there is no retrained model {path}: {to_retrain.replace('...', f'--out {path}')}")
     return load_checkpoint(path, trusted_architecture)
 
 
-def how_to_retrain(forget: tuple[int, ...], options: str = "...") -> str:
-    return f"train one without the classes ('unlearn train --without {','.join(map(str, forget))} {options}')"
+def how_to_retrain(forget: Sequence[int], class_names: Sequence[str]) -> str:
+    """The cure for a reference that is missing or wrong."""
+    return f"train one without the classes ('unlearn train {as_options('--without', forget, class_names)} ...')"
 
 
 def check_apart(
@@ -117,19 +121,19 @@ def check_apart(
         seen[other.digest] = path
 
 
-def check_retrained(path: Path, card: ModelCard, forget: tuple[int, ...]) -> None:
+def check_retrained(path: Path, card: ModelCard, forget: Sequence[int], to_retrain: str) -> None:
     """Raise UsageError if the model's own card says that the model was not trained without the forget classes."""
     training = card.training
     if "teacher_sha256" in training:
         raise UsageError(
             f"{path} was made from a teacher (by {training.get('method', 'unlearning')}), not retrained: a reference "
-            f"is trained without the forget classes from the start; {how_to_retrain(forget)}"
+            f"is trained without the forget classes from the start; {to_retrain}"
         )
     without = training.get("without")
     if isinstance(without, list) and (seen := [c for c in forget if c not in without]):
         raise UsageError(
             f"{path} was trained with images of class {', '.join(card.class_names[c] for c in seen)}, as its own card "
-            f"says, and cannot be a reference; {how_to_retrain(forget)}"
+            f"says, and cannot be a reference; {to_retrain}"
         )
 
 

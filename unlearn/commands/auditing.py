@@ -84,12 +84,12 @@ def options_of_audit(content: Mapping[str, Any]) -> Mapping[str, Any]:
 def audit(
     students: tuple[Path, ...],
     teacher: Path,
-    forget: tuple[int, ...],
+    forget: tuple[int | str, ...],
     references: tuple[Path, ...],
     data: str | None,
     data_root: Path | None,
     download: bool,
-    image_size: int,
+    image_size: int | None,
     shards: str | None,
     out: Path,
     resume: bool,
@@ -112,7 +112,7 @@ def audit(
     from unlearn.audit.text import audit_text
     from unlearn.data import DataSource
 
-    source = DataSource(data, data_root, download, image_size) if data else None
+    source = DataSource(data, data_root, download, image_size, note) if data else None
     places = folders(students, out)
     request = run.Request(
         student=students[0],

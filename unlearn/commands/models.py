@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
 from synth.basics.declared import declared
+from synth.basics.errors import UsageError
 from synth.commands.config import config_option
-from synth.commands.console import ClassList
+from synth.commands.console import ClassText
 from synth.commands.options import Command, option, settings_flags, settings_from_flags
-from synth.commands.printing import echo, say
+from synth.commands.printing import echo, note, say
 from unlearn.commands.options import (
     ARCHITECTURES,
     FROM_ENVIRONMENT,
     PATH,
     WHAT,
+    WHERE,
     WIDTH,
     checkpoint_options,
     code_option,
     data_options,
     device_option,
     forget_option,
+    log_to_option,
     seed_option,
     threads_option,
 )
@@ -40,7 +44,7 @@ def checkpoint_to_write(out: Path, overwrite: bool, command: str) -> Iterator[No
     from synth.run.lock import locked_file
 
     refuse_existing(out, overwrite)
-    with locked_file(out, WayOn(command=command, again=START_AGAIN), lambda line: click.echo(line, err=True)):
+    with locked_file(out, WayOn(command=command, again=START_AGAIN), note):
         refuse_existing(out, overwrite)  # another process may have written it meanwhile
         yield
 
@@ -51,14 +55,20 @@ def checkpoint_to_write(out: Path, overwrite: bool, command: str) -> Iterator[No
 @option(
     "--without",
     group=WHAT,
-    type=ClassList(),
-    default=(),
-    show_default=False,
-    help="numbers of classes to leave out, which makes the retrained reference",
+    type=ClassText(),
+    multiple=True,
+    help="classes to leave out, by name or number, which makes the retrained reference; may be repeated",
+)
+@option(
+    "--like",
+    group=WHAT,
+    type=PATH,
+    help="checkpoint whose image shape and order of classes to take, such as the one that the reference is for",
 )
 @seed_option
 @data_options()
 @checkpoint_options
+@log_to_option
 @config_option("a JSON file of options by name")
 @settings_flags({"train": TRAIN_SETTINGS}, {"train": "Settings"})
 @device_option
@@ -69,10 +79,12 @@ def train(
     data: str,
     data_root: Path | None,
     download: bool,
-    image_size: int,
-    without: tuple[int, ...],
+    image_size: int | None,
+    without: tuple[int | str, ...],
+    like: Path | None,
     out: Path,
     overwrite: bool,
+    log_to: tuple[Any, ...],
     seed: int,
     device: str,
     threads: int | None,
@@ -82,20 +94,28 @@ def train(
     settings_from_flags(TRAIN_SETTINGS(), flags, "train")  # refuses a wrong setting before torch is loaded
     from synth.basics.device import machine
     from unlearn.data import DataSource
+    from unlearn.run import loggers
+    from unlearn.run.loggers.logged_run import LoggedRun
     from unlearn.train import TrainSettings
     from unlearn.train import train as train_and_save
 
+    settings = settings_from_flags(TrainSettings(), flags, "train")
+    facts = {"arch": arch, "width": width, "data": data, "without": without, "seed": seed, **asdict(settings)}
+    logged = LoggedRun(place=out, settings=facts, replaces=overwrite, say=say)
     with checkpoint_to_write(out, overwrite, "unlearn train"):
+        loggers.check(log_to, logged)
         train_and_save(
             arch,
             width,
-            DataSource(data, data_root, download, image_size),
+            DataSource(data, data_root, download, image_size, say=note),
             without,
             out,
             seed,
             machine(device, threads),
-            settings_from_flags(TrainSettings(), flags, "train"),
+            settings,
             say,
+            loggers.opened(log_to, logged),
+            like,
         )
 
 
@@ -172,7 +192,16 @@ def import_(
 @forget_option
 @option("--teacher", group=WHAT, type=PATH, help="the original model, for comparison")
 @option("--reference", group=WHAT, type=PATH, help="the model retrained without the classes, for comparison")
-@option("--json", "as_json", group=WHAT, is_flag=True, help="print JSON instead of tables")
+@option("--json", "as_json", group=WHAT, is_flag=True, help="print everything as JSON instead of a page")
+@option(
+    "--out",
+    group=WHERE,
+    type=PATH,
+    envvar="UNLEARN_EVALUATE_OUT",
+    allow_from_autoenv=False,  # UNLEARN_OUT is a run's place, or a checkpoint's
+    show_envvar=True,
+    help="also write everything to this file, FILE.json or FILE.csv",
+)
 @code_option
 @data_options()
 @device_option
@@ -182,32 +211,42 @@ def evaluate(
     data: str,
     data_root: Path | None,
     download: bool,
-    image_size: int,
-    forget: tuple[int, ...],
+    image_size: int | None,
+    forget: tuple[int | str, ...],
     teacher: Path | None,
     reference: Path | None,
     as_json: bool,
+    out: Path | None,
     arch: str | None,
     device: str,
     threads: int | None,
 ) -> None:
     """Show MODEL's accuracy on real test images. MODEL is a checkpoint or a run folder.
 
-    Tables give retain and forget accuracy, the accuracy per class, and the confusion matrix.
+    A page gives retain and forget accuracy. With up to 20 classes it also gives the accuracy per class and the
+    confusion matrix, with more classes the worst classes and the most confused pairs.
     """
+    if out is not None and out.suffix not in (".json", ".csv"):
+        raise UsageError(f"--out {out} must end in .json or .csv")
     from synth.basics.device import machine
+    from synth.basics.disk import write_file
     from unlearn.data import DataSource
     from unlearn.evaluate import evaluate as evaluate_checkpoints
-    from unlearn.evaluation_text import evaluation_json, evaluation_tables
+    from unlearn.evaluate import named_checkpoints
+    from unlearn.evaluation_text import evaluation_csv, evaluation_json, evaluation_page
     from unlearn.run.folder import student_file
 
-    named = {"original": teacher, "unlearned": student_file(model), "retrained": reference}
-    evaluations, class_names = evaluate_checkpoints(
-        {name: path for name, path in named.items() if path is not None},
-        DataSource(data, data_root, download, image_size),
+    model = student_file(model)
+    named = named_checkpoints(model, teacher, reference)
+    found = evaluate_checkpoints(
+        named,
+        DataSource(data, data_root, download, image_size, note),
         forget,
         arch,
         machine(device, threads),
     )
-    show = evaluation_json if as_json else evaluation_tables
-    echo(show(evaluations, class_names, forget))
+    name = next(name for name, path in named.items() if path is model)
+    echo(evaluation_json(*found) if as_json else evaluation_page(*found, name))
+    if out is not None:
+        write_file(out, (evaluation_csv if out.suffix == ".csv" else evaluation_json)(*found).encode())
+        note(f"wrote {out}")

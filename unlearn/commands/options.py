@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from synth.checkpoint.architectures import names
-from synth.commands.console import ClassList
+from synth.commands.console import ClassText
 from synth.commands.options import MACHINE, Decorator, option, stacked
 from unlearn import data_sets
+from unlearn.settings import LARGEST_SEED
 
 FROM_ENVIRONMENT = {"auto_envvar_prefix": "UNLEARN", "show_default": True, "max_content_width": 110}
 PATH = click.Path(path_type=Path)
@@ -32,7 +33,12 @@ class Within(click.FloatRange):
 WIDTH = Within(0, 16, min_open=True)
 
 forget_option = option(
-    "--forget", group=WHAT, type=ClassList(), required=True, help="numbers of the classes to forget, such as 0 or 3,8"
+    "--forget",
+    group=WHAT,
+    type=ClassText(),
+    multiple=True,
+    required=True,
+    help="classes to forget, by name or number, such as cat or 3,8; may be repeated",
 )
 device_option = option(
     "--device",
@@ -44,8 +50,7 @@ device_option = option(
 threads_option = option(
     "--threads", group=MACHINE, type=click.IntRange(min=1), help="CPU threads  [default: all cores]"
 )
-# The bound leaves the lower half of torch's 64 bits to an audit, which numbers its experiments there.
-seed_option = option("--seed", group=WHAT, type=click.IntRange(0, 2**32 - 1), default=0, help="random seed")
+seed_option = option("--seed", group=WHAT, type=click.IntRange(0, LARGEST_SEED), default=0, help="random seed")
 code_option = option(
     "--arch",
     group=WHAT,
@@ -57,21 +62,23 @@ checkpoint_options = stacked(
 )
 
 
-def tensorboard_folder(context: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
-    if value is not None:
-        from unlearn.run.tensorboard import check
+def destinations(context: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[Any, ...]:
+    """The `unlearn.run.loggers.Destination` of each value, once."""
+    if not values:
+        return ()
+    from unlearn.run.loggers import parse
 
-        check(value)
-    return value
+    return tuple(dict.fromkeys(map(parse, values)))
 
 
-tensorboard_option = option(
-    "--tensorboard",
+log_to_option = option(
+    "--log-to",
     group=WHERE,
-    rare=True,
-    type=PATH,
-    callback=tensorboard_folder,
-    help="folder to write the metrics to as TensorBoard events, too",
+    metavar="LOGGER",
+    multiple=True,
+    callback=destinations,
+    show_default=False,
+    help="write the metrics also to csv[:FILE], tensorboard:FOLDER, wandb:PROJECT or mlflow:URI; can be given again",
 )
 
 
@@ -82,7 +89,7 @@ def data_options(required: bool = True) -> Decorator:
             "--data",
             group=DATA,
             required=required,
-            help=f"{', '.join(data_sets.names())}, or a folder with train/ and test/",
+            help=f"{', '.join(data_sets.names())}, or a folder with train/ and test/, a CSV file, or shards",
         ),
         option("--data-root", group=DATA, type=PATH, help="folder that holds the data set  [default: data]"),
         option("--download", group=DATA, is_flag=True, help="download the data set if it is not there"),
@@ -90,7 +97,6 @@ def data_options(required: bool = True) -> Decorator:
             "--image-size",
             group=DATA,
             type=click.IntRange(8, 1024),
-            default=32,
-            help="side in pixels that a folder's images are resized to",
+            help="side in pixels that a folder's images are resized to  [default: the checkpoint's; without one 32]",
         ),
     )

@@ -24,12 +24,12 @@ from unlearn.commands.options import (
     code_option,
     device_option,
     forget_option,
+    log_to_option,
     seed_option,
-    tensorboard_option,
     threads_option,
 )
 from unlearn.methods import METHODS, needs_teacher
-from unlearn.settings import LoopSettings, refuse_idle
+from unlearn.settings import LoopSettings, idle_names, refuse_idle
 
 FOLLOW_TIMEOUT = 3600.0  # seconds
 WATCHING = "Watching the run"
@@ -42,7 +42,7 @@ folder_options = stacked(
     option("--out", group=WHERE, type=PATH, required=True, help="folder for the student, its metrics and settings"),
     option("--resume", group=WHERE, is_flag=True, help="continue an interrupted run from its last check"),
     option("--overwrite", group=WHERE, is_flag=True, help="replace an earlier run in --out"),
-    tensorboard_option,
+    log_to_option,
 )
 # A method that has the teacher at hand; shards are extra.
 with_teacher = stacked(
@@ -101,7 +101,14 @@ def options_of_settings(content: Mapping[str, Any]) -> Mapping[str, Any]:
         left_out |= fields_of(LoopSettings)
     named = {name: value for name, value in content.items() if not name.endswith("_sha256") and name not in left_out}
     if method in METHODS.names():
-        named = unlike_defaults(named, METHODS.declared(method).SETTINGS())
+        declared = METHODS.declared(method)
+        named = unlike_defaults(named, declared.SETTINGS())
+        known = {name: value for name, value in named.items() if name in fields_of(declared.SETTINGS)}
+        try:
+            idle = idle_names(getattr(declared, "IDLE", ()), dataclasses.replace(declared.SETTINGS(), **known))
+        except (ValueError, TypeError):  # a wrong value, which is refused where every option is
+            idle = set()
+        named = {name: value for name, value in named.items() if name not in idle}
     return {**named, "command": method}
 
 

@@ -13,9 +13,10 @@ and may have
     IDLE                                 settings that have no effect beside others (`unlearn.settings.Idle`)
     needs_monitor(settings)              the error for a run without the monitor; None if it can run without
     NEEDS_TEACHER = False                it learns from shards only, as they come (`unlearn.methods.method.Streaming`),
-                                         and has these two as well:
+                                         and has these three as well:
     LOOP                                 the settings of its loop, which has no monitor
-    fill_in(settings, run)               the settings with everything decided that depends on the run of shards
+    fill_in(settings, run, floor, say)   the settings with everything decided that depends on the run of shards
+    FILLED_IN = ("shift",)               the names of these settings
 
 Other packages add a method by an entry point in the group below (docs/extending.md).
 """

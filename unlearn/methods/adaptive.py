@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from synth.basics.errors import UserError
-from synth.basics.settings import ComputeSettings, setting
+from synth.basics.settings import MOST_IMAGES, MOST_IN_BATCH, MOST_STEPS, ComputeSettings, setting
 from synth.checkpoint.augment import shift_and_flip
 from synth.checkpoint.batch_norm import batch_norm_layers
 from synth.checkpoint.classifier import Classifier, to_unit
@@ -36,18 +36,18 @@ from unlearn.samples.logits import without_forget_classes
 class AdaptiveSettings(ComputeSettings):
     """Adaptive DeepInversion in the loop. `compete` has the paper's default; the other defaults are our own."""
 
-    rounds: int = setting(5, "rounds of synthesis and distillation", at_least=1)
-    per_class: int = setting(20, "images per retain class that a round adds", at_least=1)
+    rounds: int = setting(5, "rounds of synthesis and distillation", at_least=1, most=MOST_STEPS)
+    per_class: int = setting(20, "images per retain class that a round adds", at_least=1, most=MOST_IMAGES)
     compete: float = setting(
         10.0,
         "weight of the student's disagreement in the synthesis (the paper's alpha_c); 0 leaves it out",
         at_least=0,
         rare=True,
     )
-    synthesis_steps: int = setting(100, "Adam steps for a round's images", at_least=1)
-    synthesis_batch: int = setting(500, "images optimised together", at_least=2, rare=True)
-    round_steps: int = setting(400, "the student's training steps per round", at_least=1)
-    batch_size: int = setting(128, "images per step", at_least=2)
+    synthesis_steps: int = setting(100, "Adam steps for a round's images", at_least=1, most=MOST_STEPS)
+    synthesis_batch: int = setting(500, "images optimised together", at_least=2, most=MOST_IN_BATCH, rare=True)
+    round_steps: int = setting(400, "the student's training steps per round", at_least=1, most=MOST_STEPS)
+    batch_size: int = setting(128, "images per step", at_least=2, most=MOST_IN_BATCH)
     lr: float = setting(0.1, "peak learning rate of SGD with momentum, one cycle over all rounds", above=0, rare=True)
     weight_decay: float = setting(5e-4, "L2 penalty on the weights", at_least=0, rare=True)
     temperature: float = setting(

@@ -6,6 +6,7 @@ It reads shards only: no teacher, and so no monitor, since a class that the stud
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 from synth.basics.errors import HopelessError
-from synth.basics.settings import ComputeSettings, require, setting
+from synth.basics.progress import Say
+from synth.basics.settings import MOST_IN_BATCH, MOST_STEPS, ComputeSettings, require, setting
 from synth.checkpoint.augment import shift_and_flip
 from synth.checkpoint.classifier import Classifier, to_unit
 from synth.shards.index import Index, RunCard
@@ -23,7 +25,7 @@ from unlearn.methods.mixing import mixup
 from unlearn.optimise import descend, one_cycle_sgd
 from unlearn.samples.filters import EntropyBelow, Filter, ForgetShareBelow, NoForgetLabel
 from unlearn.samples.logits import post_filter, without_forget_classes
-from unlearn.samples.pool import Batch, ShardPool
+from unlearn.samples.pool import Batch, ShardPool, forget_floor, in_words
 from unlearn.settings import Idle, LoopSettings
 
 
@@ -36,13 +38,17 @@ class DistillSettings(ComputeSettings):
     (docs/traces.md). Hard labels show least of it.
     """
 
-    gate: float = setting(
-        0.01, "drop samples whose forget-class probability is this or more (ε of GKT); 1 drops none", above=0, at_most=1
+    gate: float | None = setting(
+        None,
+        "drop samples whose forget-class probability is this or more (ε of GKT); 1 drops none; by default 0.01, and "
+        "more for a teacher that was trained on soft labels",
+        above=0,
+        at_most=1,
     )
     entropy: float | None = setting(None, "drop samples whose entropy in nats is this or more", above=0)
     post_filter: bool = setting(False, "drop nothing, but push the forget classes down in the teacher's logits (ISPF)")
-    steps: int = setting(4000, "training steps", at_least=1)
-    batch_size: int = setting(128, "images per step", at_least=2)
+    steps: int = setting(4000, "training steps", at_least=1, most=MOST_STEPS)
+    batch_size: int = setting(128, "images per step", at_least=2, most=MOST_IN_BATCH)
     lr: float = setting(0.1, "peak learning rate of SGD with momentum", above=0)
     weight_decay: float = setting(5e-4, "L2 penalty on the weights", at_least=0, rare=True)
     temperature: float = setting(
@@ -82,6 +88,12 @@ IDLE: Idle = (
 )
 
 
+GATE = 0.01  # GKT's
+SOFT = (
+    0.002  # floor above which a teacher is soft: LeNet5 on digits has 0.0001 after 3 epochs, 0.004 if smoothed by 0.1
+)
+BY_GATE = "forget probability"  # the name of the gate's filter
+FILLED_IN = ("gate", "shift")  # settings that `fill_in` decides where they are None
 NEEDS_TEACHER = False
 STARTS_FROM_TEACHER = False
 LOOP = LoopSettings(every=100, monitor=False)
@@ -100,17 +112,40 @@ def training_filters(forget: tuple[int, ...], settings: DistillSettings) -> dict
     filters: dict[str, Filter] = {}
     if not settings.post_filter:
         filters["forget label"] = NoForgetLabel(forget)
-        filters["forget probability"] = ForgetShareBelow(forget, settings.gate)
+        filters[BY_GATE] = ForgetShareBelow(forget, GATE if settings.gate is None else settings.gate)
     if settings.entropy is not None:
         filters["entropy"] = EntropyBelow(settings.entropy)
     return filters
 
 
-def fill_in(settings: DistillSettings, run: RunCard) -> DistillSettings:
-    """The settings with the shift decided: blends in the shards are shifted already."""
-    if settings.shift is not None:
-        return settings
-    return dataclasses.replace(settings, shift=0 if run.plan.blends else 2)
+def fill_in(
+    settings: DistillSettings, run: RunCard, floor: Callable[[], float] = lambda: 0.0, say: Say = lambda line: None
+) -> DistillSettings:
+    """The settings with shift and gate decided.
+
+    Blends in the shards are shifted already. A teacher that was trained on soft labels gives the forget classes some
+    probability on every image; a gate below it would drop them all.
+
+    Args:
+        floor: measures the probability of the forget classes that nine of ten images of the others reach. It is not
+            called if the gate is given.
+        say: gets a line if the gate is not the usual one.
+    """
+    gate, shift = settings.gate, settings.shift
+    if gate is None:
+        gate = GATE if settings.post_filter else gate_above(floor(), say)
+    if shift is None:
+        shift = 0 if run.plan.blends else 2
+    return dataclasses.replace(settings, gate=gate, shift=shift)
+
+
+def gate_above(floor: float, say: Say) -> float:
+    """The default gate: the paper's, and for a soft teacher ten times the floor, at most one half."""
+    if floor <= SOFT:
+        return GATE
+    gate = min(0.5, float(f"{10 * floor:.2g}"))
+    say(f"--gate is {gate:g} instead of {GATE:g}, because the teacher is soft: {in_words(floor)}")
+    return gate
 
 
 def start(inputs: Inputs, settings: DistillSettings) -> Distillation:
@@ -133,7 +168,7 @@ class Distillation:
     def __init__(self, inputs: Inputs, settings: DistillSettings) -> None:
         assert inputs.pools is not None
         self.pools, self.forget, self.settings = inputs.pools, inputs.forget, settings
-        self.steps = settings.steps
+        self.steps, self.say = settings.steps, inputs.say
         self.student = inputs.new_student().train()
         self.optimiser, self.schedule = one_cycle_sgd(self.student, settings.lr, settings.weight_decay, settings.steps)
         self.rng = torch.Generator().manual_seed(inputs.seed)
@@ -179,10 +214,23 @@ class Distillation:
             self.arrived.update(pool)
             share = round(self.steps * pool.share_loaded)
             self.affordable = self.steps if pool.share_loaded == 1 else min(share, self.steps - 1)
+            if pool.share_loaded == 1:
+                self.warn_of_losses(pool)
         elif pool.share_loaded == 1:
             raise HopelessError(
                 f"the filters leave {len(pool)} sample of {pool.store}, and batch norm needs two: loosen --gate or "
                 "--entropy"
+            )
+
+    def warn_of_losses(self, pool: ShardPool) -> None:
+        """Say so if the gate drops most of the samples that hold no forget class."""
+        dropped = pool.dropped.get(BY_GATE, 0)
+        retain = len(pool) + dropped + pool.dropped.get("entropy", 0)
+        if dropped > retain / 2:
+            floor = in_words(forget_floor(pool.store, pool.index, self.forget))
+            self.say(
+                f"warning: --gate {self.settings.gate:g} drops {dropped:,} of {retain:,} samples of the classes to "
+                f"retain: {floor}; a larger --gate drops fewer"
             )
 
 

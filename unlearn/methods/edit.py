@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from synth.basics.settings import ComputeSettings, setting
+from synth.basics.settings import MOST_IN_BATCH, MOST_STEPS, ComputeSettings, setting
 from synth.checkpoint.augment import shift_and_flip
 from synth.checkpoint.classifier import to_unit
 from synth.checkpoint.layers import last_layer
@@ -33,8 +33,8 @@ class BaselineSettings(ComputeSettings):
     """Baselines that start from the teacher's weights. The defaults are our own."""
 
     kind: str = setting("finetune", "which baseline", choices=BASELINES)
-    steps: int = setting(500, "training steps; masking the logit takes none", at_least=1)
-    batch_size: int = setting(128, "images per step", at_least=2)
+    steps: int = setting(500, "training steps; masking the logit takes none", at_least=1, most=MOST_STEPS)
+    batch_size: int = setting(128, "images per step", at_least=2, most=MOST_IN_BATCH)
     lr: float = setting(0.01, "learning rate of SGD with momentum 0.9", above=0)
     shift: int = setting(2, "largest random shift in pixels", at_least=0, at_most=64)
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synth.basics.settings import ComputeSettings, setting
+from synth.basics.settings import MOST_IMAGES, MOST_IN_BATCH, MOST_STEPS, ComputeSettings, setting
 from synth.checkpoint.classifier import Classifier
 from unlearn.methods import losses
 from unlearn.methods.method import Inputs, Part
@@ -31,16 +31,16 @@ class EMMNSettings(ComputeSettings):
     more.
     """
 
-    noise_per_class: int = setting(256, "noise images per class", at_least=1, rare=True)
-    noise_steps: int = setting(40, "Adam steps per class for its noise", at_least=1)
+    noise_per_class: int = setting(256, "noise images per class", at_least=1, most=MOST_IMAGES, rare=True)
+    noise_steps: int = setting(40, "Adam steps per class for its noise", at_least=1, most=MOST_STEPS)
     noise_lr: float = setting(0.1, "Adam's learning rate for the noise, in normalised pixels", above=0, rare=True)
     l2: float = setting(0.1, "weight of the noise's squared norm", at_least=0, rare=True)
-    impair_steps: int = setting(20, "training steps on the noise of all classes", at_least=1)
+    impair_steps: int = setting(20, "training steps on the noise of all classes", at_least=1, most=MOST_STEPS)
     impair_lr: float = setting(0.02, "learning rate of SGD while impairing", above=0, rare=True)
-    repair_steps: int = setting(20, "training steps on the noise of the retain classes", at_least=0)
+    repair_steps: int = setting(20, "training steps on the noise of the retain classes", at_least=0, most=MOST_STEPS)
     repair_lr: float = setting(0.01, "learning rate of SGD while repairing", above=0, rare=True)
     momentum: float = setting(0.0, "momentum of SGD", at_least=0, below=1, rare=True)
-    batch_size: int = setting(256, "noise images per training step", at_least=2)
+    batch_size: int = setting(256, "noise images per training step", at_least=2, most=MOST_IN_BATCH)
 
 
 HELP = (

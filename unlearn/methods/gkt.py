@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from synth.basics.settings import ComputeSettings, require, setting
+from synth.basics.settings import MOST_IN_BATCH, MOST_STEPS, ComputeSettings, require, setting
 from synth.checkpoint.batch_norm import batch_norm_layers, watch_batch_norm
 from synth.methods.losses import balance_loss, disagreement, one_hot_loss
 from synth.methods.networks import Generator
@@ -55,15 +55,16 @@ SCHEDULE = (
 class GKTSettings(ComputeSettings):
     """Gated knowledge transfer. The defaults are the paper's. A step of the run is one round."""
 
-    rounds: int = setting(4000, "rounds of generator and student steps", at_least=1)
-    generator_steps: int = setting(1, "generator steps per round", at_least=1, rare=True)
-    student_steps: int = setting(10, "student steps per round", at_least=1, rare=True)
-    batch_size: int = setting(256, "images per step", at_least=2)
-    z: int = setting(128, "length of the generator's noise", at_least=1, rare=True)
+    rounds: int = setting(4000, "rounds of generator and student steps", at_least=1, most=MOST_STEPS)
+    generator_steps: int = setting(1, "generator steps per round", at_least=1, most=MOST_STEPS, rare=True)
+    student_steps: int = setting(10, "student steps per round", at_least=1, most=MOST_STEPS, rare=True)
+    batch_size: int = setting(256, "images per step", at_least=2, most=MOST_IN_BATCH)
+    z: int = setting(128, "length of the generator's noise", at_least=1, most=65536, rare=True)
     channels: int = setting(
         128,
         "channels of the generator; 16 are enough for a LeNet5, and most of a run's time depends on them",
         at_least=1,
+        most=4096,
     )
     gate: float = setting(
         0.01,
@@ -105,6 +106,7 @@ class GKTSettings(ComputeSettings):
         0,
         "rounds from one halving of the generator's learning rate to the next; 0 leaves it to the schedule",
         at_least=0,
+        most=MOST_STEPS,
         rare=True,
     )
     clip: float = setting(5.0, "largest gradient norm of the generator; 0 is none", at_least=0, rare=True)
@@ -133,6 +135,7 @@ class GKTSettings(ComputeSettings):
         100,
         "batches in a row with fewer than two images that pass, before an earlier generator is restored",
         at_least=1,
+        most=MOST_STEPS,
         rare=True,
     )
 

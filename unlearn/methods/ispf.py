@@ -17,7 +17,7 @@ balance all classes the generator would have to produce what inhibition forbids.
 
 from dataclasses import dataclass
 
-from synth.basics.settings import setting
+from synth.basics.settings import MOST_STEPS, setting
 from unlearn.methods.gkt import SCHEDULE, STARTS_FROM_TEACHER, GKTSettings, needs_monitor, start, trains_on_shards
 
 
@@ -25,10 +25,10 @@ from unlearn.methods.gkt import SCHEDULE, STARTS_FROM_TEACHER, GKTSettings, need
 class ISPFSettings(GKTSettings):
     """Inhibited synthesis and post-filter: GKT's settings with this paper's defaults. A round is one of its epochs."""
 
-    rounds: int = setting(200, "rounds of generator and student steps", at_least=1)
-    generator_steps: int = setting(5, "generator steps per round", at_least=1, rare=True)
-    student_steps: int = setting(50, "student steps per round", at_least=1, rare=True)
-    z: int = setting(256, "length of the generator's noise", at_least=1, rare=True)
+    rounds: int = setting(200, "rounds of generator and student steps", at_least=1, most=MOST_STEPS)
+    generator_steps: int = setting(5, "generator steps per round", at_least=1, most=MOST_STEPS, rare=True)
+    student_steps: int = setting(50, "student steps per round", at_least=1, most=MOST_STEPS, rare=True)
+    z: int = setting(256, "length of the generator's noise", at_least=1, most=65536, rare=True)
     gate: float = setting(
         1.0, "images pass if every forget class's probability is below this (ε); 1 lets all pass", above=0, at_most=1
     )

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from synth.basics.errors import UsageError
-from synth.checkpoint.card import ModelCard, check_classes
+from synth.checkpoint.card import ModelCard
+from synth.checkpoint.class_choice import Classes, choose_classes
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.wiring import Wiring
 from synth.shards.index import RunCard
@@ -55,8 +56,11 @@ def student_card(
     )
 
 
-def check_forget(forget: tuple[int, ...], teacher: ModelCard) -> None:
-    """Raise UsageError if a forget class is not one of the teacher's, or if no class is left to retain."""
-    check_classes(forget, teacher.num_classes, "forget class")
-    if len(set(forget) & set(range(teacher.num_classes))) == teacher.num_classes:
+def forget_classes(asked: Classes, teacher: ModelCard) -> tuple[int, ...]:
+    """The numbers of the classes to forget. Raises UsageError if the teacher has no such class, or if no class is left
+    to retain.
+    """
+    forget = choose_classes(asked, teacher.class_names, "forget class")
+    if len(forget) == teacher.num_classes:
         raise UsageError("every class is to be forgotten: leave at least one class to retain")
+    return forget

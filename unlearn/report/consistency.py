@@ -12,11 +12,11 @@ from itertools import pairwise
 from typing import Any
 
 from synth.basics.errors import UserError
+from synth.checkpoint.card import LARGEST_NOTES
 from unlearn.audit.record.record import MASKED, MODEL, SUBJECTS
 
 Record = Mapping[str, Any]
 LARGEST_NUMBER = 1e100  # the square of a larger one might be infinite
-DEEPEST = 50  # levels of lists and objects inside each other
 WORST = "accuracy-forget-worst"
 CONFUSIONS = {  # the measurement that has each accuracy's confusion
     "accuracy-retain": "accuracy-forget",
@@ -24,6 +24,7 @@ CONFUSIONS = {  # the measurement that has each accuracy's confusion
     "accuracy-retain-real": "accuracy-retain-real",
     WORST: "accuracy-forget",
 }
+ROWS = re.compile("[0-9,-]*")
 RESURRECTED = re.compile(r"resurrection-([a-z-]+)\.png")
 
 
@@ -35,6 +36,7 @@ def check_consistent(record: Record, name: str) -> None:
 
 def faults(record: Record) -> Iterator[str]:
     yield from leaves(record)
+    yield from long_texts(record)
     yield from settings(record)
     yield from origin(record["origin"])
     yield from measurements(record["measurements"])
@@ -46,20 +48,37 @@ def faults(record: Record) -> Iterator[str]:
 
 
 def leaves(record: Record) -> Iterator[str]:
-    """Numbers that can be squared, text that can be written to a file, and no deep nesting. Without recursion."""
-    waiting: list[tuple[Any, int]] = [(record, 0)]
-    while waiting:
-        value, depth = waiting.pop()
-        if depth > DEEPEST:
-            yield f"it has more than {DEEPEST} levels"
-        if isinstance(value, Mapping):
-            waiting += [(part, depth + 1) for pair in value.items() for part in pair]
-        elif isinstance(value, list):
-            waiting += [(part, depth + 1) for part in value]
-        elif isinstance(value, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
+    """Numbers that can be squared, and text that can be written to a file."""
+    for value in parts(record):
+        if isinstance(value, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
             yield f"{value[:40]!r} is not text"
         elif isinstance(value, (int, float)) and abs(value) > LARGEST_NUMBER:
             yield f"it has a number above {LARGEST_NUMBER:g}"
+
+
+def long_texts(record: Record) -> Iterator[str]:
+    """Texts that are longer than any note of ours, so that a page is not much larger than what it shows. The ledger
+    alone may be long: it lists the row of every real image.
+    """
+    for text in parts({**record, "ledger": [{**line, "rows": ""} for line in record["ledger"]]}):
+        if isinstance(text, str) and len(text) > LARGEST_NOTES:
+            yield f"it has a text of {len(text):,} characters, more than {LARGEST_NOTES:,}"
+    for line in record["ledger"]:
+        if not ROWS.fullmatch(line["rows"]):
+            yield "its ledger has rows that are no row numbers"
+
+
+def parts(value: Any) -> Iterator[Any]:
+    """Every text, number and null in a value, names too."""
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Mapping):
+            waiting += [*part, *part.values()]
+        elif isinstance(part, list):
+            waiting += part
+        else:
+            yield part
 
 
 def settings(record: Record) -> Iterator[str]:

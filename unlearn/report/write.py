@@ -6,6 +6,7 @@ from pathlib import Path
 
 from synth.basics.errors import UserError
 from synth.shards.store import Folder
+from unlearn.audit.record.schema import LARGEST
 from unlearn.report.file import read_report
 from unlearn.report.page.page import page
 
@@ -14,12 +15,18 @@ def write_report(path: Path, out: Path) -> int:
     """Write the page, complete or not at all, and return its size in bytes.
 
     Raises:
-        UserError: `path` holds no report, or one of its pictures is not the audit's.
+        UserError: `path` holds no report, one of its pictures is not the audit's, or the page would be too
+            large to be read.
     """
     report = read_report(path)
     if report.foreign:
         raise UserError(f"{path} has a picture that the audit did not make: make the audit again")
     text = page(report.record, report.pictures).encode()
+    if len(text) > LARGEST:
+        raise UserError(
+            f"the page of {path} would have {len(text) / 2**20:.0f} MiB, more than the {LARGEST // 2**20} that "
+            "'unlearn verify' reads: audit fewer models or classes"
+        )
     folder = Folder(out.parent)
     folder.create()
     folder.write(out.name, text)

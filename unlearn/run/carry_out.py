@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from synth.basics.progress import Progress
 from synth.basics.way_on import WayOn
 from synth.checkpoint.arithmetic import computed
 from synth.checkpoint.card import ModelCard
+from synth.checkpoint.class_choice import Classes, class_words
 from synth.checkpoint.classifier import Classifier, check_forward
 from synth.checkpoint.file import IMPORT_AGAIN, load_checkpoint, refuse_untrusted
 from synth.run.lock import Lock, locked, refuse_held
@@ -23,17 +25,19 @@ from synth.shards.index import Index, RunCard, index_sha256, read_index
 from synth.shards.store import Store
 from unlearn import methods
 from unlearn.methods.method import Inputs, Method, Streaming
-from unlearn.methods.student import check_forget, student_card, teacher_card
+from unlearn.methods.student import forget_classes, student_card, teacher_card
 from unlearn.real_images import RealImages, count_real_images
-from unlearn.run.folder import CHECKPOINT, RunFolder
+from unlearn.run import loggers
+from unlearn.run.folder import CHECKPOINT, LOGS, SETTINGS, RunFolder
+from unlearn.run.loggers import Destination
+from unlearn.run.loggers.logged_run import LoggedRun
 from unlearn.run.loop import Outcome, run_method
 from unlearn.run.monitor import Monitor
-from unlearn.run.tensorboard import events
 from unlearn.samples.cache import open_shards
 from unlearn.samples.filters import Filter, HeldOut, NotHeldOut, unblended
-from unlearn.samples.pool import Batch, ShardPool
+from unlearn.samples.pool import Batch, ShardPool, forget_floor
 from unlearn.samples.stream import follow, load_complete, wait_for_run
-from unlearn.settings import LoopSettings
+from unlearn.settings import LoopSettings, check_asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,7 @@ class Request:
     teacher: Path | None = None  # None for a method that needs shards only
     trusted_architecture: str | None = None
     shards: str | None = None
-    forget: tuple[int, ...]
+    forget: Classes
     out: Path
     student_arch: str | None = None
     student_width: float | None = None
@@ -55,13 +59,17 @@ class Request:
     overwrite: bool = False
     seed: int = 0
     device: str = "cpu"
-    tensorboard: Path | None = None
+    log_to: tuple[Destination, ...] = ()  # besides metrics.jsonl
+    part: str = ""  # in a sweep: which of its runs this is, such as entropy-0.2/seed-0
     started_by: WayOn | None = None  # the command that a person started, if it is another than `unlearn METHOD`
 
     @property
     def way_on(self) -> WayOn:
         """What a person can do after the run broke off, for its errors."""
         return self.started_by or WayOn(command=f"unlearn {self.method}")
+
+    def __post_init__(self) -> None:
+        check_asked(self.seed, self.forget, self.student_arch, self.student_width)
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,12 @@ class Opened:
     teacher_sha256: str
     store: Store | None  # None if the run reads no shards
     index: Index | None
+    asked: Classes  # the classes to forget, as the request has them
+
+    @cached_property
+    def forget(self) -> tuple[int, ...]:
+        """The numbers of the classes to forget. Raises UsageError if the teacher has no such class, or no other."""
+        return forget_classes(self.asked, self.card)
 
     @property
     def run(self) -> RunCard:
@@ -113,18 +127,31 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
     """
     module = methods.find(request.method)
     opened = open_inputs(request, module)
-    check_forget(request.forget, opened.card)
+    say(f"forgets {class_words(opened.forget, opened.card.class_names)}")
+    folder = RunFolder(request.out, request.way_on)
     if not methods.needs_teacher(module):
-        request = dataclasses.replace(request, settings=module.fill_in(request.settings, opened.run))
+        begun = as_begun(folder, module, request)
+        filled = module.fill_in(begun, opened.run, partial(floor_of, request, opened), say)
+        request = dataclasses.replace(request, settings=filled)
     card = card_of_student(request, module, opened)
     check_networks(request, opened, card)
     if opened.index is not None and module.trains_on_shards(request.settings):
-        warn_of_missing_classes(opened, request.forget, say)
-    folder, claim = RunFolder(request.out, request.way_on), claim_of(request, module, opened)
+        warn_of_missing_classes(opened, say)
+    claim = claim_of(request, module, opened)
     refuse_held(folder.store)
     folder.check(claim, overwrite=request.overwrite, resume=request.resume)
     if is_complete(folder, request, say):
         return
+    logged = LoggedRun(
+        place=request.out,
+        settings=claim,
+        part=request.part,
+        replaces=request.overwrite or request.resume,
+        memory=folder.path / LOGS,
+        again=request.way_on.again,
+        say=say,
+    )
+    loggers.check(request.log_to, logged)
 
     with count_real_images() as real_images, ExitStack() as stack:
         samples = read_samples(request, module, opened)
@@ -137,7 +164,7 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
             for network in (opened.teacher, method.student):
                 if network is not None:
                     arithmetic.enter_context(computed(network, request.settings))
-            result = carry_out(method, folder, request, monitor, real_images, lock)
+            result = carry_out(method, folder, request, monitor, real_images, lock, logged)
         counts, digest = samples.counts, opened.index_sha256
         if isinstance(method, Streaming):
             if not result.failure:
@@ -181,7 +208,7 @@ def open_inputs(request: Request, module: Any) -> Opened:
         store = open_shards(request.shards, request.way_on.again)
         timeout = request.follow_timeout
         index = read_index(store) if timeout is None else wait_for_run(store, {}, timeout).index
-        return Opened(None, teacher_card(index.card), index.card.teacher_sha256, store, index)
+        return Opened(None, teacher_card(index.card), index.card.teacher_sha256, store, index, request.forget)
     if request.teacher is None:
         raise UsageError(f"{request.method} needs the teacher: name its checkpoint with --teacher")
     teacher = load_checkpoint(request.teacher, request.trusted_architecture).to(request.device)
@@ -190,17 +217,33 @@ def open_inputs(request: Request, module: Any) -> Opened:
     if request.shards is None and trains:
         raise UsageError(f"{request.method} learns from shards: name their folder with --shards")
     if request.shards is None or not (trains or request.loop.monitor):
-        return Opened(teacher, teacher.card, teacher.digest, None, None)
+        return Opened(teacher, teacher.card, teacher.digest, None, None, request.forget)
     store = open_shards(request.shards, request.way_on.again)
     index = read_index(store)
     if index.card.teacher_sha256 != teacher.digest:
         raise UsageError(f"{store} was made from another teacher: name that teacher with --teacher")
-    return Opened(teacher, teacher.card, teacher.digest, store, index)
+    return Opened(teacher, teacher.card, teacher.digest, store, index, request.forget)
 
 
-def warn_of_missing_classes(opened: Opened, forget: tuple[int, ...], say: Callable[[str], None]) -> None:
+def as_begun(folder: RunFolder, module: Any, request: Request) -> Any:
+    """The settings. A run that is resumed keeps what was decided when it began."""
+    if not request.resume or SETTINGS not in folder.store.names():
+        return request.settings
+    before = folder.settings()
+    kept = {n: before[n] for n in module.FILLED_IN if getattr(request.settings, n) is None and n in before}
+    return dataclasses.replace(request.settings, **kept)
+
+
+def floor_of(request: Request, opened: Opened) -> float:
+    """What `forget_floor` measures; 0 while a run is still being made, because its first shard may come late."""
+    if opened.store is None or opened.index is None or not opened.index.complete or request.follow_timeout is not None:
+        return 0.0
+    return forget_floor(opened.store, opened.index, opened.forget)
+
+
+def warn_of_missing_classes(opened: Opened, say: Callable[[str], None]) -> None:
     """Say so if the shards have no image of some classes that the student should keep."""
-    retain = set(range(opened.card.num_classes)).difference(forget)
+    retain = set(range(opened.card.num_classes)).difference(opened.forget)
     there = retain.intersection(opened.run.plan.classes)
     if there != retain:
         say(
@@ -217,7 +260,7 @@ def card_of_student(request: Request, module: Any, opened: Opened) -> ModelCard:
         )
     training: dict[str, Any] = {
         "method": request.method,
-        "forget": list(request.forget),
+        "forget": list(opened.forget),
         "teacher_sha256": opened.teacher_sha256,
         "seed": request.seed,
         "settings": dataclasses.asdict(request.settings),
@@ -245,7 +288,7 @@ def claim_of(request: Request, module: Any, opened: Opened) -> dict[str, Any]:
     """
     return {
         "method": request.method,
-        "forget": request.forget,
+        "forget": opened.forget,
         "seed": request.seed,
         "device": request.device,
         "student_arch": request.student_arch,
@@ -290,7 +333,7 @@ def read_samples(request: Request, module: Any, opened: Opened) -> RunSamples:
     if store is None:
         return RunSamples()
     trains = module.trains_on_shards(request.settings)
-    filters = dict(module.training_filters(request.forget, request.settings)) if trains else {}
+    filters = dict(module.training_filters(opened.forget, request.settings)) if trains else {}
     if not methods.needs_teacher(module):
         if request.follow_timeout is not None:
             return RunSamples(pools=follow(store, filters, request.follow_timeout))
@@ -316,13 +359,13 @@ def start(
     Raises UsageError if the method needs the monitor and there is none, and what the method finds wrong with its
     inputs.
     """
-    monitor = Monitor(samples.held_out, request.forget, request.loop) if samples.held_out else None
+    monitor = Monitor(samples.held_out, opened.forget, request.loop) if samples.held_out else None
     why = methods.why_monitor(module, request.settings)
     if why and not monitor:
         raise UsageError(why)
     training = samples.training.to(request.device) if samples.training else None
     method: Method = module.start(
-        Inputs(opened.teacher, card, request.forget, request.seed, request.device, training, say, samples.pools),
+        Inputs(opened.teacher, card, opened.forget, request.seed, request.device, training, say, samples.pools),
         request.settings,
     )
     if request.shards and not opened.store:
@@ -334,7 +377,13 @@ def start(
 
 
 def carry_out(
-    method: Method, folder: RunFolder, request: Request, monitor: Monitor | None, real_images: RealImages, lock: Lock
+    method: Method,
+    folder: RunFolder,
+    request: Request,
+    monitor: Monitor | None,
+    real_images: RealImages,
+    lock: Lock,
+    logged: LoggedRun,
 ) -> Outcome:
     """Run the method from its beginning or from the folder's checkpoint.
 
@@ -351,12 +400,12 @@ def carry_out(
         real_images.count += checkpoint.get("real_images_read", 0)  # by the processes that ran the steps before
     progress = Progress(method.steps, done=done, unit="steps")
     try:
-        with events(request.tensorboard, done, request.way_on.again) as show:
+        with loggers.opened(request.log_to, dataclasses.replace(logged, done=done)) as log_elsewhere:
 
             def log(step: int, values: dict[str, float]) -> None:
                 lock.check()  # before anything of this check is written
                 folder.log(step, values)
-                show(step, values)
+                log_elsewhere(step, values)
 
             return run_method(
                 method,

@@ -1,7 +1,8 @@
 """An unlearning run's folder: settings.json, metrics.jsonl, student.safetensors and provenance.json.
 
-A run that has not ended also has a checkpoint.pt, from which it can be resumed, and a run at work has a lock. If the
-student of every check is kept, student-000050.safetensors is the one of step 50.
+A run that has not ended also has a checkpoint.pt, from which it can be resumed, and a run at work has a lock. Loggers
+(`--log-to`) may add a metrics.csv, and logs.json, which names the logs that services keep of the run. If the student of
+every check is kept, student-000050.safetensors is the one of step 50.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ SETTINGS, METRICS, STUDENT, PROVENANCE, CHECKPOINT = (
 )
 LARGEST_SETTINGS = 2**24  # bytes, of settings.json and provenance.json
 LARGEST_METRICS = 2**28  # bytes
-NAMES = {SETTINGS, METRICS, STUDENT, PROVENANCE, CHECKPOINT}
+TABLE, LOGS = "metrics.csv", "logs.json"
+NAMES = {SETTINGS, METRICS, STUDENT, PROVENANCE, CHECKPOINT, TABLE, LOGS}
 PLACES = ("teacher", "shards", "arch")  # settings that say where the inputs were
 KEPT = re.compile(r"student-(\d{6,})\.safetensors")
 
@@ -128,7 +130,7 @@ class RunFolder:
                 step = int(state["step"])
             except Exception as error:  # damaged bytes can make the unpickler raise any exception
                 raise UserError(f"{self.path / CHECKPOINT} is damaged: {self.way_on.anew}") from error
-        lines = self.store.read(METRICS, LARGEST_METRICS).decode().splitlines(keepends=True)
+        lines = self.store.read(METRICS, LARGEST_METRICS).decode(errors="replace").splitlines(keepends=True)
         self.store.write(METRICS, "".join(line for line in lines if logged_step(line) <= step).encode())
         return state
 

@@ -17,13 +17,19 @@ from synth.basics.errors import HopelessError, UsageError
 from synth.basics.progress import Say
 from synth.basics.settings import check
 from synth.basics.way_on import WayOn
+from synth.checkpoint.class_choice import Classes
+from synth.checkpoint.file import read_card
 from synth.run.lock import locked
+from synth.shards.index import read_index
 from synth.shards.store import Folder
+from unlearn import data_sets
 from unlearn.data import DataSource, LabelledImages
 from unlearn.evaluate import evaluate
+from unlearn.methods.student import teacher_card
 from unlearn.run import carry_out
 from unlearn.run.carry_out import Request
 from unlearn.run.folder import PROVENANCE, STUDENT, note_judgement, read_provenance
+from unlearn.samples.cache import open_shards
 
 RESULTS, PLOT = "sweep.csv", "sweep.svg"
 WAY_ON = WayOn(
@@ -126,7 +132,7 @@ def sweep(over: Range, seeds: Sequence[int], request: Request, out: Path, judge:
 
     Args:
         over: the setting and its values, checked.
-        request: what all runs have in common. Its `out` and `seed` are not used.
+        request: what all runs have in common. Its `out`, `part` and `seed` are not used.
         out: the folder of the sweep.
         judge: returns the retain and the forget accuracy of a student's file, in per cent.
 
@@ -139,12 +145,17 @@ def sweep(over: Range, seeds: Sequence[int], request: Request, out: Path, judge:
         (
             value,
             dataclasses.replace(
-                request_with(request, over.name, value), seed=seed, out=place, resume=True, started_by=WAY_ON
+                request_with(request, over.name, value),
+                seed=seed,
+                out=out / part,
+                part=part,
+                resume=True,
+                started_by=WAY_ON,
             ),
         )
         for value in over.values
         for seed in seeds
-        for place in [out / f"{over.name}-{written(value)}" / f"seed-{seed}"]
+        for part in [f"{over.name}-{written(value)}/seed-{seed}"]
     ]
     folder = Folder(out, WAY_ON.again)
     rows: list[SweepRow] = []
@@ -233,11 +244,21 @@ def plot(name: str, points: Iterable[Point]) -> str:
     return drawing.svg(figure, "sweep")
 
 
+def test_images(source: DataSource, request: Request) -> LabelledImages:
+    """The test images that the students will be judged on. A data set of a path takes its shape from the teacher."""
+    if data_sets.find(source.name):
+        return source.load("test")
+    if request.teacher is not None:
+        return source.load("test", read_card(request.teacher))
+    assert request.shards is not None, "a method needs a teacher or shards"
+    return source.load("test", teacher_card(read_index(open_shards(request.shards)).card))
+
+
 def judge_on_test_images(
     student: Path,
     source: DataSource,
     images: LabelledImages,
-    forget: tuple[int, ...],
+    forget: Classes,
     trusted_architecture: str | None,
     device: str,
 ) -> tuple[float, float | None]:

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from synth.basics.errors import HopelessError, UserError
-from synth.shards.index import Index, find_index, read_index
+from synth.shards.index import Index, find_index, read_index, read_shard
 from synth.shards.plan import Plan
 from synth.shards.samples import Samples
 from synth.shards.store import Store
 from unlearn.samples.decoding import decoded
-from unlearn.samples.filters import Filter, View, apply
+from unlearn.samples.filters import Filter, ForgetShareBelow, NoForgetLabel, View, apply, unblended
+from unlearn.samples.logits import forget_share
 
 SHARE_OF_MEMORY = 0.5  # that the samples may take at most
 
@@ -110,10 +111,32 @@ class ShardPool:
         """Raise HopelessError if every sample was dropped."""
         if len(self) == 0:
             reasons = ", ".join(f"{name} {count:,}" for name, count in self.dropped.items() if count)
+            gate = next((f for f in self.filters.values() if isinstance(f, ForgetShareBelow)), None)
+            floor = f"; {in_words(forget_floor(self.store, self.index, gate.forget))}" if gate else ""
             raise HopelessError(
                 f"the filters dropped all {self.dropped.total():,} samples of {self.store} ({reasons}): "
-                "loosen the filter that dropped most of them, or make shards with other classes"
+                "loosen the filter that dropped most of them (--gate, --entropy), or make shards with other "
+                f"classes{floor}"
             )
+
+
+def forget_floor(store: Store, index: Index, forget: tuple[int, ...]) -> float:
+    """The probability of the forget classes that nine of ten images of the other classes reach; 0 without such images.
+
+    It is measured on the run's first shard, without blends. A teacher that was trained on soft labels, as by label
+    smoothing, gives every class some probability on every image.
+    """
+    first = min(index.entries)
+    view = view_of(read_shard(store, index, index.entries[first]), index.card.plan)
+    kept = unblended(view) & NoForgetLabel(forget)(view)
+    shares = forget_share(view.logits[kept].double(), forget)
+    return shares.quantile(0.1).item() if len(shares) else 0.0
+
+
+def in_words(floor: float) -> str:
+    return (
+        f"on 9 of 10 images of the other classes the teacher gives a forget class a probability of {floor:.2g} or more"
+    )
 
 
 def empty_rows(index: Index) -> Batch:

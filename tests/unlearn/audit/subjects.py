@@ -35,8 +35,12 @@ DIGITS = DataSource("digits", None, False, 32)
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory, _quiet_machine: None) -> Mapping[str, Path]:
     """Checkpoints: a teacher, and three models retrained without class 0."""
-    folder, data = tmp_path_factory.mktemp("models"), load_images("digits", "train")
-    paths = {}
+    return train_models(tmp_path_factory.mktemp("models"))
+
+
+def train_models(folder: Path) -> Mapping[str, Path]:
+    """As `models`, in any folder."""
+    data, paths = load_images("digits", "train"), {}
     for name, without, seed in (("teacher", (), 0), ("first", (0,), 4), ("second", (0,), 5), ("third", (0,), 6)):
         model = train_classifier(
             data, "lenet5", TrainSettings(epochs=6, batch_size=64), width=0.5, without=without, seed=seed
@@ -63,7 +67,11 @@ def request_for(models: Mapping[str, Path], student: Path, out: Path, **changes:
 @pytest.fixture(scope="session")
 def audited(models: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The audit of a model that was retrained, against two others."""
-    out = tmp_path_factory.mktemp("audits") / "retrained"
+    return audit_of_models(models, tmp_path_factory.mktemp("audits") / "retrained")
+
+
+def audit_of_models(models: Mapping[str, Path], out: Path) -> Path:
+    """As `audited`, in any folder."""
     audit(request_for(models, models["first"], out), lambda line: None)
     return out
 

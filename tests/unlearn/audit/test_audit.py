@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from synth.basics.errors import UsageError, UserError
+from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import load_checkpoint, save_checkpoint
 from synth.shards.plan import Plan
@@ -146,8 +147,8 @@ def test_shards_and_retrained_models_are_enough_for_a_conclusion(
 class WithoutZeros(DataSource):
     """Data after an erasure: no image of class 0 is left."""
 
-    def load(self, split: str) -> LabelledImages:
-        return super().load(split).without((0,))
+    def load(self, split: str, card: ModelCard | None = None) -> LabelledImages:
+        return super().load(split, card).without((0,))
 
 
 def test_real_images_of_the_other_classes_are_used_after_those_of_the_class_are_erased(

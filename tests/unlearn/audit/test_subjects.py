@@ -32,11 +32,11 @@ def test_a_network_that_cannot_be_masked_is_audited_without_a_masked_logit(tmp_p
     teacher, student = tmp_path / "teacher.safetensors", tmp_path / "student.safetensors"
     for seed, path in enumerate((teacher, student)):
         save_checkpoint(Classifier.untrained(card, seed), path)
-    (lineup,), missing = gather(
+    (lineup,), missing, _ = gather(
         students=[student],
         teacher=teacher,
         references=[],
-        forget=(0,),
+        asked=(0,),
         trusted_architecture=None,
         device="cpu",
         seed=0,

@@ -8,6 +8,7 @@ from typing import Any
 
 from synth.basics.foreign_json import parse_object
 from synth.basics.regular_files import read_regular
+from synth.checkpoint.card import check_notes
 from synth.shards.index import index_sha256, read_index
 from synth.shards.store import open_store
 from unlearn.run.folder import LARGEST_METRICS, LARGEST_SETTINGS, METRICS, PROVENANCE, SETTINGS, STUDENT
@@ -46,12 +47,15 @@ def read_run(student: Path, student_sha256: str | None) -> tuple[dict[str, Any] 
             )
             return None, [problem] if final else []
         settings = read_object(files[SETTINGS])
-        metrics = read_lines(files[METRICS])
+        metrics = thinned(read_lines(files[METRICS]))
+        check_notes({"settings": settings, "provenance": provenance}, f"the files in {folder}")
+        for line in metrics:
+            check_notes(line, f"a line of {files[METRICS]}")
     except FileNotFoundError as error:
         return None, [f"{error.filename} is missing: the run did not finish, or the file was removed"] if final else []
     except (OSError, ValueError) as error:
         return None, [f"the run of {student} cannot be read: {error}"] if final else []
-    return {"settings": settings, "provenance": provenance, "metrics": thinned(metrics)}, []
+    return {"settings": settings, "provenance": provenance, "metrics": metrics}, []
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +86,9 @@ def run_request(
             teacher=teacher if with_teacher else None,
             trusted_architecture=arch,
             shards=shards,
-            forget=tuple(map(index, settings.get("forget", ()))),
+            forget=tuple(settings.get("forget", ())),
             out=out,
-            seed=index(settings.get("seed", 0)),
+            seed=settings.get("seed", 0),
             device=device,
             student_arch=settings.get("student_arch") if with_teacher else model["architecture"],
             student_width=settings.get("student_width") if with_teacher else model["width"],

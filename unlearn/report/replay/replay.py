@@ -18,6 +18,7 @@ from unlearn.audit.audit_settings import AuditSettings
 from unlearn.data import DataSource
 from unlearn.report.file import read_report
 from unlearn.report.places import AuditedModel, Located, Places, locate
+from unlearn.report.replay.announcement import announcement
 from unlearn.report.replay.comparison import Comparison, compare
 from unlearn.report.replay.device import device_of
 from unlearn.report.replay.remake import remake
@@ -55,6 +56,8 @@ def replay(
     request = replace(request, trusted_architecture=arch, workers=workers)
     if data_root and request.data:
         request = replace(request, data=replace(request.data, root=data_root))
+    for line in announcement(record, request, retrain):
+        say(line)
     if retrain:
         teacher, learnt_from = located.teacher.path, located.run_shards
         student, same = remake(record, out / "student", teacher, learnt_from, arch, say, device, WAY_ON)
@@ -71,24 +74,23 @@ def audit_request(record: Mapping[str, Any], located: Located, out: Path, device
     """
     data = record["request"]["data"]
     try:
-        settings = AuditSettings(**record["settings"])
+        return Request(
+            student=located.student.path,
+            teacher=located.teacher.path,
+            forget=tuple(record["forget"]),
+            references=[model.path for model in located.references],
+            data=data and DataSource(data["name"], data["root"] and Path(data["root"]), False),
+            shards=located.shards,
+            out=out,
+            settings=AuditSettings(**record["settings"]),
+            seed=record["seed"],
+            device=device,
+            way_on=WAY_ON,
+        )
     except (TypeError, ValueError) as error:
         raise UserError(
             f"the report's settings are not this version's ({error}): replay it with the version that it names"
         ) from error
-    return Request(
-        student=located.student.path,
-        teacher=located.teacher.path,
-        forget=tuple(record["forget"]),
-        references=[model.path for model in located.references],
-        data=data and DataSource(data["name"], data["root"] and Path(data["root"]), False, data["image_size"]),
-        shards=located.shards,
-        out=out,
-        settings=settings,
-        seed=record["seed"],
-        device=device,
-        way_on=WAY_ON,
-    )
 
 
 def check_same(model: AuditedModel) -> None:

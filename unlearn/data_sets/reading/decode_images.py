@@ -1,0 +1,48 @@
+"""From the files that a reader found to tensors."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+
+import torch
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
+
+from synth.basics.errors import UserError
+from synth.basics.image_files import UnreadableImageError, decode_image
+from synth.basics.progress import counted
+from unlearn.data_sets.reading.found import Found
+from unlearn.data_sets.reading.pixels import in_channels, sized
+from unlearn.samples.pool import SHARE_OF_MEMORY
+
+
+def decode_images(found: Found, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, Counter[str]]:
+    """Images uint8 (N, C, H, W), their classes int64 (N,), and what was done to images, with counts.
+
+    Raises UserError if an image cannot be read, or if all of them do not fit into half of the memory.
+    """
+    notes: Counter[str] = Counter()
+    refuse_too_many(len(found.entries), shape, found.place)
+    images = torch.empty(len(found.entries), *shape, dtype=torch.uint8)
+    for row, entry in enumerate(found.entries):
+        try:
+            image = sized(in_channels(decode_image(entry.read()), shape[0], notes), *shape[1:])
+        except (UnreadableImageError, OSError, ValueError) as error:  # ValueError: colours that Pillow cannot convert
+            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise UserError(
+                f"cannot read the image {entry.where}: {why}: save it again, or remove it from the folder"
+            ) from error
+        images[row] = pil_to_tensor(image)
+    numbers = {name: number for number, name in enumerate(found.class_names)}
+    return images, torch.tensor([numbers[entry.class_name] for entry in found.entries]), notes
+
+
+def refuse_too_many(count: int, shape: tuple[int, int, int], place: str) -> None:
+    needed, present = count * math.prod(shape), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > SHARE_OF_MEMORY * present:
+        raise UserError(
+            f"{counted(count, 'image')} in {place} would take {needed / 2**30:.0f} GiB, more than half of the memory "
+            f"of {present / 2**30:.0f} GiB: name data with fewer images"
+        )

@@ -1,0 +1,75 @@
+"""A table of paths and classes: a CSV file with a header such as `path,label`, and perhaps a column `split`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+from synth.basics.errors import UserError
+from synth.basics.regular_files import read_regular
+from unlearn.data_sets.reading.found import LARGEST_FILE, SPLITS, Entry, Found, names_in_order
+
+LARGEST_TABLE = 2**30  # bytes
+PATHS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "img", "img_path")
+CLASSES = ("label", "class", "class_name", "classname", "label_name", "category", "target", "y")
+SPLIT = ("split", "subset", "set", "partition")
+
+
+def find_in_table(table: Path, split: str) -> Found:
+    """The images of one split of a CSV file. Paths are relative to the file's folder.
+
+    Without a column for the split, all rows are test images.
+
+    Raises:
+        UserError: the file cannot be read, lacks a column or a value, or has no row of the split.
+    """
+    try:
+        text = read_regular(table, LARGEST_TABLE).decode("utf-8-sig")
+        header, *rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text))
+    except OSError as error:
+        raise UserError(f"cannot read the table {table}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, csv.Error, ValueError) as error:
+        raise UserError(f"{table} is no CSV file in UTF-8 with a header: save it as one") from error
+    names = [name.strip().lower() for name in header]
+    path, label = column(names, PATHS, table), column(names, CLASSES, table)
+    by_split = next((names.index(name) for name in SPLIT if name in names), None)
+    rows = [row for row in rows if any(map(str.strip, row))]
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header) or not row[path].strip() or not row[label].strip():
+            raise UserError(f"row {number} of {table} has no {names[path]} or no {names[label]}: complete it")
+    chosen = rows if by_split is None else rows_of(rows, by_split, split)
+    if not chosen or (by_split is None and split != "test"):
+        raise UserError(
+            f"{table} has no {split} images: add a column 'split' whose values are train or test"
+            + (", or name data with training images" if split == "train" else "")
+        )
+    entries = [entry(table.parent / row[path].strip(), row[label].strip()) for row in chosen]
+    return Found(place=str(table), entries=entries, class_names=names_in_order(entries), all_classes=False)
+
+
+def entry(path: Path, class_name: str) -> Entry:
+    return Entry(str(path), partial(read_regular, path, LARGEST_FILE), class_name)
+
+
+def delimiter_of(text: str) -> str:
+    header = text.partition("\n")[0]
+    return max(",;\t", key=header.count)
+
+
+def column(names: Sequence[str], known: Iterable[str], table: Path) -> int:
+    """The number of the first column with a known name. Raises UserError if there is none."""
+    for name in known:
+        if name in names:
+            return names.index(name)
+    raise UserError(f"{table} has no column {' or '.join(list(known)[:4])}: its first line must name the columns")
+
+
+def rows_of(rows: Sequence[Sequence[str]], by_split: int, split: str) -> list[Sequence[str]]:
+    """The rows of the split, under the first of its names that occurs."""
+    for name in SPLITS[split]:
+        if chosen := [row for row in rows if row[by_split].strip().lower() == name]:
+            return chosen
+    return []

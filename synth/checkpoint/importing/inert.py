@@ -73,7 +73,7 @@ def load_inert(data: bytes) -> tuple[Any, list[str]]:
     replaced: dict[str, type[Inert]] = {}
 
     # The unpickler in C makes memory for a list as long as any number in the file; that in Python has a dict.
-    class Unpickler(pickle._Unpickler):  # type: ignore[misc,name-defined]
+    class Unpickler(pickle._Unpickler):
         def find_class(self, module: str, name: str) -> Any:
             if (module, name) in ALLOWED:
                 return ALLOWED[module, name]

@@ -60,7 +60,9 @@ def downloaded(repository: str) -> Path:
     """The weights in the cache of huggingface_hub. Raises UserError if they cannot be downloaded."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.utils import logging
 
+    logging.set_verbosity_error()  # without its lines about every retry
     try:
         return Path(hf_hub_download(repository, "model.safetensors", local_files_only=True))
     except LocalEntryNotFoundError:

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torchvision import datasets
 
-from synth.basics.errors import UserError
+from synth.basics.errors import UserError, first_line
 from unlearn.data_sets.reading.data_set import DataSet, Loaded
-from unlearn.data_sets.reading.first_line import first_line
 
 
 def from_torchvision(kind: str, *, natural: bool, class_names: Sequence[str] | None = None) -> DataSet:

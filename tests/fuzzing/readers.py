@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 
+from synth.basics.way_on import WayOn
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.file import load_checkpoint
+from synth.checkpoint.importing.class_names import names_from_file
 from synth.commands.main import main as synth_main
 from synth.commands.options import settings_from_flags
 from synth.methods.networks import parse_generator
@@ -42,6 +44,7 @@ from unlearn.report.replay.replay import audit_request
 from unlearn.report.verify.verify import verify
 from unlearn.run.folder import RunFolder
 
+WAY_ON = WayOn(command="synth generate")
 JSON: tuple[Mutation, ...] = (mutate_json, mutate_json, mutate_json, mutate_json, in_other_form)
 
 
@@ -166,6 +169,35 @@ def readers(teacher: Path, run: Path, audited: Path, page: Path) -> list[Reader]
             weight=0.7,
         ),
         Reader(
+            "class names",
+            [("names.txt", b"cat\ndog\n"), ("names.json", b'["cat", "dog"]'), ("map.json", b'{"cat": 0, "dog": 1}')],
+            (bytewise,),
+            lambda place: names_from_file(only_file(place)),
+            weight=8,
+        ),
+        Reader(
+            "table",
+            list(seeds.tables().items()),
+            (bytewise,),
+            lambda place: load_images(str(next(place.glob("*.csv"))), "test"),
+            {"a.png": images["test/0/a.png"]},
+            weight=4,
+        ),
+        Reader(
+            "foreign shard",
+            [("test.tar", seeds.foreign_shard(seeds.pictures()))],
+            (mutate_shard, bytewise),
+            lambda place: load_images(str(place / "test.tar"), "test"),
+            weight=8,
+        ),
+        Reader(
+            "parquet",
+            [("test.parquet", seeds.parquet(seeds.pictures()))],
+            (bytewise,),
+            lambda place: load_images(str(place / "test.parquet"), "test"),
+            weight=4,
+        ),
+        Reader(
             "data set",
             [(name, data) for name, data in raw.items() if "t10k" in name],
             (bytewise,),
@@ -193,7 +225,7 @@ def only_file(place: Path) -> Path:
 
 
 def take_lock(place: Path) -> None:
-    with locked(Folder(place), lambda line: None, beat=1.0, patience=0.002):
+    with locked(Folder(place), WAY_ON, lambda line: None, beat=1.0, patience=0.002):
         pass
 
 
@@ -268,6 +300,6 @@ def mutate_run_file(data: bytes, rng: random.Random) -> bytes:
 def resume(place: Path, claim: Mapping[str, Any]) -> None:
     """What `--resume` and an audit read of a run's folder."""
     describe_origin(place / "student.safetensors", load_checkpoint(place / "student.safetensors").digest, None)
-    folder = RunFolder(place)
+    folder = RunFolder(place, WAY_ON)
     folder.check(claim, resume=True)
     folder.load_checkpoint()

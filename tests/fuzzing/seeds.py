@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tarfile
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from synth.basics.way_on import WayOn
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import load_checkpoint
 from synth.methods.networks import ClassGenerator, GeneratorCard, generator_bytes
@@ -109,11 +111,41 @@ def dumped(content: Any) -> bytes:
 
 def locks(folder: Path) -> Files:
     """The lock of a process that is dead, and one of another machine."""
-    lock = Lock(Folder(folder))
+    lock = Lock(Folder(folder), WayOn(command="synth generate"))
     lock.facts["pid"] = 2**22 + 1
     here = lock.to_bytes()
     lock.facts |= {"machine": "another", "host": "elsewhere"}
     return {"here": here, "elsewhere": lock.to_bytes()}
+
+
+def tables() -> Files:
+    """Tables of the image a.png and its class."""
+    rows = "".join(f"a.png,{name}\n" for name in ("cat", "dog", "cat"))
+    return {"a.csv": f"path,label\n{rows}".encode(), "b.csv": b"file;class;split\na.png;cat;test\n"}
+
+
+def foreign_shard(images: Files) -> bytes:
+    """A WebDataset shard of somebody else: an image and its class per sample."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for number, kind in enumerate(("png", "jpeg")):
+            members = {f"{number:03d}.{kind.replace('jpeg', 'jpg')}": images[f"a.{kind}"], f"{number:03d}.cls": b"1"}
+            for name, data in members.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def parquet(images: Files) -> bytes:
+    """A Parquet file with an image and its class per row."""
+    import pyarrow
+    from pyarrow import parquet as files
+
+    rows = [{"image": {"bytes": images["a.png"], "path": None}, "label": number} for number in (0, 1, 0)]
+    buffer = io.BytesIO()
+    files.write_table(pyarrow.Table.from_pylist(rows), buffer)
+    return buffer.getvalue()
 
 
 def pictures() -> Files:

@@ -15,7 +15,7 @@ def test_the_notebook_runs_and_shows_progress_bars(tmp_path: Path, monkeypatch: 
     NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     pages = "".join(output["data"].get("text/html", "") for output in outputs if "data" in output)
-    assert '<progress value="1.0000" max="1"></progress> 400 of 400 steps' in pages
+    assert '<progress value="1.0000" max="1"></progress> 300 of 300 steps' in pages
     text = "".join(output.get("text", "") for output in outputs)
     assert "original" in text
     assert (tmp_path / "audit" / "audit.json").is_file()

@@ -31,7 +31,7 @@ def test_every_row_is_a_request_that_unlearn_takes(size: str, monkeypatch: pytes
         result = CliRunner().invoke(main, list(map(str, command[1:])))
         assert result.exit_code == 0, result.output
     assert len({request.out for request in requests}) == len(rows)
-    assert all(request.resume and request.loop.keep_students and request.forget == (0,) for request in requests)
+    assert all(request.resume and request.loop.keep_students and request.forget == ("0",) for request in requests)
     by_name = {request.out.name: request for request in requests}
     steps = {name: by_name[name].settings.rounds * by_name[name].settings.student_steps for name in ("gkt", "ispf")}
     assert steps["gkt"] == steps["ispf"]  # so that they can be compared

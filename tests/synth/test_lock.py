@@ -214,8 +214,8 @@ def test_a_live_lock_is_refused_without_a_write_and_a_dead_one_is_not(tmp_path: 
     lock_of_a_dead_process(store)
     refuse_held(store)
     with locked(store, WAY_ON, quiet):
-        before = store.read(LOCK)
+        before = store.read(LOCK, 2**20)
         with pytest.raises(UserError, match=rf"process {os.getpid()} on .*\) is working on {tmp_path}"):
             refuse_held(store)
-        assert store.read(LOCK) == before
+        assert store.read(LOCK, 2**20) == before
     assert is_lock(claim_name(LOCK, before))

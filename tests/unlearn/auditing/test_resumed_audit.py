@@ -105,7 +105,7 @@ def test_a_complete_audit_is_left_as_it_is(models: Mapping[str, Path], audited: 
     before = digests(copied / PICTURES)
     request = request_for(models, models["first"], copied, resume=True)
     assert audit(request, said.append) == read_record(audited / AUDIT)
-    assert said == [f"{copied} is complete already"]
+    assert said[-1] == f"{copied} is complete already"
     assert digests(copied / PICTURES) == before
     with pytest.raises(UsageError, match=r"was begun with seed 0, not 1: resume it with its own options, start again"):
         audit(dataclasses.replace(request, seed=1), said.append)

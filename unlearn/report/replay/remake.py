@@ -86,7 +86,7 @@ def run_request(
             teacher=teacher if with_teacher else None,
             trusted_architecture=arch,
             shards=shards,
-            forget=tuple(settings.get("forget", ())),
+            forget=numbers_of_classes(settings.get("forget", [])),
             out=out,
             seed=settings.get("seed", 0),
             device=device,
@@ -97,6 +97,13 @@ def run_request(
         raise UserError(
             f"the run's settings are not this version's ({error}): replay it with the version that the report names"
         ) from error
+
+
+def numbers_of_classes(raw: Any) -> tuple[int, ...]:
+    """The forget classes in a run's settings. Raises TypeError for anything but a list of whole numbers."""
+    if not isinstance(raw, list) or not all(type(number) is int for number in raw):
+        raise TypeError("forget is not a list of class numbers")
+    return tuple(raw)
 
 
 def check_run_shards(record: Mapping[str, Any], shards: str | None) -> None:

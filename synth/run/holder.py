@@ -20,12 +20,16 @@ def facts_in(content: bytes | None) -> dict[str, Any]:
 
 
 def holder_words(seen: bytes) -> str:
-    """Who holds a lock. Anyone can write a lock, so the words are not fit for a terminal as they are."""
+    """Who holds a lock. Anyone can write a lock, so only printable characters of it are shown."""
     holder = facts_in(seen)
-    command, pid, host = (str(holder.get(name))[:100] for name in ("command", "pid", "host"))
+    command, pid, host = (printable(holder.get(name)) for name in ("command", "pid", "host"))
     if "pid" not in holder:
         return "an unknown process"
     return f"{repr(command) if 'command' in holder else 'another command'} (process {pid} on {host})"
+
+
+def printable(value: Any) -> str:
+    return "".join(filter(str.isprintable, str(value)))[:100]
 
 
 def runs_here(holder: Mapping[str, Any]) -> bool:

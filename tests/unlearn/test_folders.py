@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from synth.basics.errors import UserError
 from unlearn.data import LabelledImages, load_images
+from unlearn.data_sets.reading.pixels import in_channels
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -142,6 +144,22 @@ def test_opaque_images_keep_their_pixels(tmp_path: Path) -> None:
     grey = save(tmp_path / "test" / "cat" / "a.png", colours.convert("L"))
     alone = loaded(tmp_path, shape=(1, 10, 10))[0].images[0, 0]
     assert np.array_equal(alone.numpy(), np.asarray(Image.open(grey))[1:11])
+
+
+def test_every_orientation_is_turned_upright_and_a_damaged_one_is_none() -> None:
+    colours = Image.effect_noise((6, 4), 90).convert("RGB")
+    for number in range(1, 9):
+        exif, file = Image.Exif(), io.BytesIO()
+        exif[0x0112] = number
+        colours.save(file, "PNG", exif=exif)
+        image = Image.open(file)
+        turned = in_channels(image, 3, Counter())
+        assert turned.tobytes() == ImageOps.exif_transpose(image).tobytes()
+    file = io.BytesIO()
+    colours.save(file, "PNG", exif=b"Exif\0\0no TIFF at all")
+    notes: Counter[str] = Counter()
+    assert in_channels(Image.open(file), 3, notes).tobytes() == colours.tobytes()
+    assert notes == Counter()
 
 
 def test_an_image_is_turned_as_its_exif_says(tmp_path: Path) -> None:

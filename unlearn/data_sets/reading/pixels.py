@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops
 from torchvision.transforms.functional import center_crop, resize
 
 from synth.basics.image_files import UnreadableImageError
 
 MODES = {1: "L", 3: "RGB"}  # of the channels that networks take
 ORIENTATION = 0x0112  # a tag of EXIF
+UPRIGHT = {  # what turns an image of each orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def in_channels(image: Image.Image, channels: int, notes: Counter[str]) -> Image.Image:
@@ -27,9 +36,10 @@ def in_channels(image: Image.Image, channels: int, notes: Counter[str]) -> Image
     kind = image.format
     if kind == "GIF":
         notes["first frame of GIF"] += 1
-    if image.getexif().get(ORIENTATION, 1) != 1:
+    turn = UPRIGHT.get(orientation(image))
+    if turn is not None:
         notes["turned as EXIF says"] += 1
-        image = ImageOps.exif_transpose(image)
+        image = image.transpose(turn)
     if image.mode.startswith(("I", "F")):
         notes["scaled to 8 bits"] += 1
         image = eight_bits(image, kind)
@@ -40,6 +50,15 @@ def in_channels(image: Image.Image, channels: int, notes: Counter[str]) -> Image
     if image.mode != MODES[channels]:
         image = image.convert(MODES[channels])
     return image
+
+
+def orientation(image: Image.Image) -> int:
+    """The tag of EXIF. An image whose EXIF data is damaged counts as upright."""
+    try:
+        found = image.getexif().get(ORIENTATION)
+    except Exception:  # Pillow's reader of EXIF raises any error for damaged bytes
+        found = None
+    return found if isinstance(found, int) else 1
 
 
 def eight_bits(image: Image.Image, kind: str | None) -> Image.Image:

@@ -16,13 +16,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from synth.basics.errors import UsageError, UserError
+from synth.basics.markdown import escaped
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import load_checkpoint, save_checkpoint
 from tests.imports import SMALL, Body, imported, lenet5_state, same_weights
 from tests.synth.test_importing import WRAPPERS, prefixed
 from unlearn.commands.main import main
 from unlearn.exporting.export import ExportRequest, export
-from unlearn.exporting.model_card import escaped
 
 
 def student_of(original: Classifier, path: Path) -> Classifier:

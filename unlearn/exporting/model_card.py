@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from synth.basics.markdown import escaped
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier
 from unlearn.auditing.text import audit_text
@@ -57,8 +58,3 @@ def facts(student: Classifier) -> list[tuple[str, str]]:
     names = {"method": "unlearning method", "seed": "random seed", "teacher_sha256": "original: sha256"}
     found |= {words: escaped(str(training[name])) for name, words in names.items() if name in training}
     return list(found.items())
-
-
-def escaped(text: str) -> str:
-    """The text as Markdown shows it: nothing in it is a link, a table or HTML."""
-    return "".join(f"\\{sign}" if sign in "\\`*_{}[]()<>#|!&~" else sign for sign in text if sign.isprintable())

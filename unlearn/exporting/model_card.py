@@ -33,6 +33,7 @@ def model_card(student: Classifier, record: Mapping[str, Any] | None, library: s
         classes=card.num_classes,
         facts=facts(student),
         use=use,
+        outputs=outputs_in_words(card),
         mean=list(card.mean),
         std=list(card.std),
         verdict=escaped(record["verdict"]["sentence"]) if record else "",
@@ -44,6 +45,20 @@ def forgotten_names(card: ModelCard) -> list[str]:
     """The names of the classes that the checkpoint states as forgotten. What is no class of it is left out."""
     forget = card.training.get("forget")
     return [name for number, name in enumerate(card.class_names) if isinstance(forget, list) and number in forget]
+
+
+def outputs_in_words(card: ModelCard) -> str:
+    """What the network returns, where it is not one tensor with a logit per class."""
+    wiring = card.wiring
+    first, second = (escaped(name) for name in card.class_names[:2])
+    words = {
+        "logits": "the logits",
+        "probabilities": "the probabilities of the classes",
+        "one logit": f"one logit z, that of {second}; the logits of {first} and {second} are (0, z)",
+        "one probability": f"one probability p, that of {second}; the probability of {first} is 1 - p",
+    }[wiring.outputs]
+    place = "" if wiring.logits_at is None else f", at {wiring.logits_at!r} of what it returns"
+    return "" if (wiring.outputs, place) == ("logits", "") else f"The network gives {words}{place}."
 
 
 def facts(student: Classifier) -> list[tuple[str, str]]:

@@ -40,10 +40,11 @@ def write_card(store: Store, out: Path | None = None) -> str:
             "and then write the card"
         )
     place, name = (store, CARD) if out is None else (Folder(out.parent), out.name)
+    where = str(out or f"{store}/{CARD}")
     if has_card(place, name) is False:
-        raise UsageError(f"{place}/{name} was not written by 'synth card': name another file with -o")
+        raise UsageError(f"{where} was not written by 'synth card': name another file with -o")
     place.write(name, dataset_card(index).encode())
-    return f"{place}/{name}"
+    return where
 
 
 def has_card(store: Store, name: str = CARD) -> bool | None:

@@ -65,7 +65,7 @@ def recipe_for(model: Classifier, settings: Any = QUICKEST) -> Recipe:
 
 def card_for(recipe: Recipe, plan: Plan) -> RunCard:
     """The run card that `synth generate --address none --threads 1` would write."""
-    teacher = parse_checkpoint(recipe.checkpoint, "the teacher")
+    teacher = parse_checkpoint(recipe.checkpoint, "the teacher", recipe.trusted_architecture)
     return run_card(teacher, recipe, plan)
 
 

@@ -60,6 +60,7 @@ MAY_OPEN = {
         "synth.checkpoint.importing.inert: torch.load",
     ),  # in memory
     *("synth.checkpoint.importing.diagnosis: zipfile.ZipFile", "synth.checkpoint.pytorch_zip: zipfile.ZipFile"),  # too
+    "synth.run.dataset_card: .read_text",  # our own template
     "synth.run.holder: .read_text",  # /proc
     *("synth.commands.output: .open", "synth.commands.output: os.open"),  # /dev/null
     *("unlearn.auditing.audit_folder: torch.load", "unlearn.auditing.audit_folder: torch.save"),  # in memory

@@ -26,16 +26,21 @@ def build_timm(name: str, in_channels: int, num_classes: int, size: tuple[int, i
     timm = timm_library()
     check_name(timm, name)
     # A plain name only: timm would download what a name such as hf-hub:ORGANISATION/NAME refers to.
-    options: dict[str, Any] = {}
-    config = timm.get_pretrained_cfg(name)
-    if config is not None and config.fixed_input_size and tuple(config.input_size[1:]) != size:
-        options["img_size"] = size
+    options = size_options(timm, name, size)
     try:
         return timm.create_model(name, pretrained=False, in_chans=in_channels, num_classes=num_classes, **options)
     except (AssertionError, ValueError, TypeError, RuntimeError) as error:
         raise UsageError(
             f"timm:{name} does not accept images [{in_channels}, {size[0]}, {size[1]}]: {first_line(error)}"
         ) from error
+
+
+def size_options(timm: ModuleType, name: str, size: tuple[int, int]) -> dict[str, Any]:
+    """What timm needs to build the network for images of another size (height, width) than its usual one."""
+    config = timm.get_pretrained_cfg(name)
+    if config is not None and config.fixed_input_size and tuple(config.input_size[1:]) != size:
+        return {"img_size": size}
+    return {}
 
 
 def check_name(timm: ModuleType, name: str) -> None:

@@ -251,6 +251,24 @@ def preview(uri: str, out: Path, columns: int, classes: tuple[int | str, ...]) -
 
 @main.command(context_settings=FROM_ENVIRONMENT)
 @click.argument("uri")
+@click.option(
+    *("-o", "--out"),
+    type=PATH,
+    envvar="SYNTH_CARD_OUT",
+    allow_from_autoenv=False,  # as above
+    show_envvar=True,
+    help="file to write  [default: README.md beside the shards]",
+)
+def card(uri: str, out: Path | None) -> None:
+    """Write a dataset card for the Hugging Face Hub: what a run's images are, and how to read them."""
+    from synth.run.dataset_card import write_card
+    from synth.shards.store import open_store
+
+    say(f"wrote {write_card(open_store(uri), out)}")
+
+
+@main.command(context_settings=FROM_ENVIRONMENT)
+@click.argument("uri")
 @click.option("--teacher", type=PATH, default="teacher.safetensors", help="the run's checkpoint")
 @click.option("--arch", help="module:function of the checkpoint's architecture, if it is your own code")
 @click.option("--images", type=click.IntRange(min=2), default=10_000, help="images of the run to look at")

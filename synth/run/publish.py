@@ -20,6 +20,7 @@ from synth.checkpoint.file import parse_card
 from synth.executors.executor import Executor, Made
 from synth.making.make import Recipe
 from synth.methods.networks import LARGEST_GENERATOR, class_list, parse_generator, read_generator
+from synth.run.dataset_card import CARD, has_card
 from synth.run.lock import LostLockError, is_lock
 from synth.run.uploads import Landed, Uploads
 from synth.shards.index import (
@@ -111,8 +112,9 @@ def clear(store: Store) -> None:
     shards = sorted(name for name in names if SHARD_NAME.fullmatch(name))
     indexes = [name for name in (INDEX, PART) if name in names]
     if indexes:
-        refuse_foreign(store, names - {GENERATOR, *shards, *indexes})
-        for name in (*shards, GENERATOR, *indexes):
+        card = [CARD] if has_card(store) else []
+        refuse_foreign(store, names - {GENERATOR, *shards, *card, *indexes})
+        for name in (*shards, GENERATOR, *card, *indexes):
             store.remove(name)
 
 

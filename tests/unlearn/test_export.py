@@ -15,14 +15,17 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import tests.imports
 from synth.basics.errors import UsageError, UserError
+from synth.basics.markdown import escaped
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import load_checkpoint, save_checkpoint
 from tests.imports import SMALL, Body, imported, lenet5_state, same_weights
 from tests.synth.test_importing import WRAPPERS, prefixed
 from unlearn.commands.main import main
 from unlearn.exporting.export import ExportRequest, export
-from unlearn.exporting.model_card import escaped
+from unlearn.exporting.model_card import model_card
+from unlearn.exporting.programs import onnx_program, output_names
 
 
 def student_of(original: Classifier, path: Path) -> Classifier:
@@ -281,8 +284,14 @@ def test_transformers_loads_the_folder(tmp_path: Path) -> None:
         (["--out", "new.pt", "--keep", "loss"], "--keep has no effect without --like"),
         (["--out", "new.pt", "--audit", "."], "--audit has no effect on a file"),
         (["--out", "model.pt", "--like", "model.pt", "--overwrite"], "is the original itself"),
-        (["--out", "student.safetensors"], "exists already"),
+        (["--out", "teacher.safetensors"], "exists already"),
+        (["--out", "student.safetensors", "--overwrite"], "is the student itself"),
+        (["--out", "new.onxx"], "there is no form .onxx: name a file ending in .safetensors, .pt2, .onnx, "),
+        (["--out", "new.safetensors", "--like", "model.pt"], "is a torch.save file, and --like keeps its form"),
+        (["--out", "new.pt", "--like", "model.safetensors"], "is a safetensors file, and --like keeps its form"),
         (["--out", "student.txt/hub"], "it is a file, not a folder"),
+        (["--out", "new.pt", "--like", "other.pt"], "; --like needs the file that the original was imported from"),
+        (["--out", "new.pt", "--like", "absent.pt"], "; --like needs the file that the original was imported from"),
     ],
 )
 def test_a_wrong_request_is_one_line(
@@ -290,7 +299,94 @@ def test_a_wrong_request_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("student.txt").write_text("a file")
+    save_file(lenet5_state(), "model.safetensors")
+    torch.save(whole(4).state_dict(), "other.pt")
+    before = Path("student.safetensors").read_bytes()
     done = CliRunner().invoke(main, ["export", "student.safetensors", *options])
-    assert done.exit_code == (1 if "txt" in options[1] else 2)
+    failed = {"student.txt/hub", "other.pt", "absent.pt"} & set(options)
+    assert done.exit_code == (1 if failed else 2)
+    assert Path("student.safetensors").read_bytes() == before
     assert words in done.output
     assert done.output.count("\n") == 1
+
+
+class Branching(nn.Module):
+    """A network whose path depends on the image, which torch cannot trace."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.net = whole(num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x if x.mean() > 0 else -x)
+
+
+@pytest.mark.parametrize("name", ["new.pt2", "new.onnx"])
+def test_a_network_that_cannot_be_traced_gets_one_line(
+    tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxscript")
+    architecture = "tests.unlearn.test_export:Branching"
+    imported(Branching(4).state_dict(), tmp_path, {"architecture": architecture, **SMALL})
+    command = ["export", str(tmp_path / "teacher.safetensors"), "--arch", architecture, "--out", str(tmp_path / name)]
+    capfd.readouterr()
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 1
+    assert "export its weights as .pt or .safetensors" in done.output
+    assert "data-dependent" in done.output
+    assert done.output.count("\n") == 1
+    assert capfd.readouterr() == ("", "")  # torch writes past the runner
+
+
+@pytest.mark.parametrize(
+    ("network", "classes", "names"),
+    [
+        ("tuple_net", "4", ["other_0", "logits"]),
+        ("softmax_net", "4", ["probabilities"]),
+        ("one_sigmoid_net", "no,yes", ["probability"]),
+    ],
+)
+def test_the_outputs_of_a_network_are_named_for_what_they_are(
+    tmp_path: Path, network: str, classes: str, names: list[str]
+) -> None:
+    options = {**SMALL, "architecture": f"tests.imports:{network}", "classes": classes}
+    net = getattr(tests.imports, network)(*([] if classes == "no,yes" else [4]))
+    original, _ = imported(net.state_dict(), tmp_path, options)
+    assert output_names(original) == names
+    assert "The network gives " in model_card(original, None, "pytorch", "")
+
+
+def test_the_logits_of_an_onnx_program_are_found_by_their_name(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    from onnx.reference import ReferenceEvaluator
+
+    net = tests.imports.dict_net(4)
+    original, _ = imported(net.state_dict(), tmp_path, {**SMALL, "architecture": "tests.imports:dict_net"})
+    program = ReferenceEvaluator(onnx_program(original))
+    x = torch.randn(3, 3, 16, 16)
+    (logits,) = program.run(["logits"], {"images": x.numpy()})
+    assert torch.allclose(torch.tensor(logits), net.eval()(x)["out"], atol=1e-4)
+
+
+def test_timm_loads_the_folder_of_a_network_with_one_logit_at_a_size_of_its_own(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    net = timm.create_model("test_vit", num_classes=1, img_size=(64, 96))
+    options = {"architecture": "timm:test_vit", "input_shape": "3,64,96", "classes": "no,yes", "mean": "0", "std": "1"}
+    imported(net.state_dict(), tmp_path, options)
+    export(ExportRequest(student=tmp_path / "teacher.safetensors", out=tmp_path / "hub"), lambda line: None)
+    loaded = timm.create_model(f"local-dir:{tmp_path / 'hub'}", pretrained=True).eval()
+    x = torch.randn(2, 3, 64, 96)
+    assert torch.equal(loaded(x), net.eval()(x))
+
+
+def test_transformers_loads_the_folder_of_a_network_with_one_logit(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], layer_type="basic", num_labels=1)
+    net = transformers.ResNetForImageClassification(config).eval()
+    net.save_pretrained(tmp_path / "theirs")
+    facts = {"input_shape": "3,32,32", "mean": "0.5", "std": "0.5", "classes": "no,yes"}
+    imported(None, tmp_path, facts, weights=f"transformers:{tmp_path / 'theirs'}")
+    export(ExportRequest(student=tmp_path / "teacher.safetensors", out=tmp_path / "hub"), lambda line: None)
+    loaded = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "hub").eval()
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(loaded(x).logits, net(x).logits)

@@ -60,20 +60,25 @@ def export(request: ExportRequest, say: Callable[[str], None]) -> None:
             say(f"{request.out / CARD} makes no claim, because no audit is named: see --audit")
         return
     if request.like is not None:
-        exported = export_like(student, request.like, request.keep)
+        exported = export_like(student, request.like, request.out, request.keep)
         for line in exported.said:
             say(line)
         data = exported.data
     else:
         data = FORMS[form](student)
     write_file(request.out, data)
-    say(f"wrote {request.out} ({len(data) / 1e6:.1f} MB)")
+    say(f"wrote {request.out} ({len(data):,} bytes)")
 
 
 def form_of(request: ExportRequest) -> str:
     """The suffix of the file to write, or `folder`. Raises UsageError for options that have no effect."""
     suffix = request.out.suffix.lower()
     form = suffix if suffix in FORMS else "folder"
+    if form == "folder" and suffix and not request.out.is_dir():
+        raise UsageError(
+            f"--out {request.out}: there is no form {suffix}: name a file ending in {', '.join(FORMS)}, "
+            "or for the Hugging Face Hub a folder without a dot in its name"
+        )
     if request.like is not None and form in ("folder", ".pt2", ".onnx"):
         raise UsageError(f"--like writes weights: name a {', '.join(PICKLES)} or .safetensors file with --out")
     if request.keep and request.like is None:
@@ -92,6 +97,8 @@ def refuse_existing_export(request: ExportRequest, form: str) -> None:
         raise UsageError(f"{out} is a file: name a folder with --out, or a file ending in {', '.join(FORMS)}")
     if request.like is not None and out.exists() and out.samefile(request.like):
         raise UsageError(f"{out} is the original itself: name another file with --out")
+    if out.exists() and request.student.exists() and out.samefile(request.student):
+        raise UsageError(f"{out} is the student itself: name another file with --out")
     there = any(out.iterdir()) if out.is_dir() else out.exists()
     if there and not request.overwrite:
         raise UsageError(f"{out} exists already: replace it with --overwrite, or choose another --out")

@@ -15,6 +15,7 @@ from synth.checkpoint.architectures import names as own_architectures
 from synth.checkpoint.building import names_code
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.timm_models import size_options, timm_library
 from unlearn.exporting.model_card import model_card
 from unlearn.exporting.plain import plain_weights
 
@@ -39,9 +40,10 @@ def huggingface_files(student: Classifier, record: Mapping[str, Any] | None = No
 def transformers_files(student: Classifier) -> dict[str, bytes]:
     """config.json, as transformers writes it, and preprocessor_config.json."""
     card = student.card
+    names = output_names(card)
     config: Any = student.net.config
-    config.id2label = dict(enumerate(card.class_names))
-    config.label2id = {name: number for number, name in enumerate(card.class_names)}
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: number for number, name in enumerate(names)}
     config.architectures = [type(student.net).__name__]
     height, width = card.input_shape[1:]
     processor = {
@@ -61,14 +63,14 @@ def timm_config(card: ModelCard, name: str) -> dict[str, Any]:
     """What `timm.create_model("local-dir:FOLDER")` reads."""
     return {
         "architecture": name,
-        "num_classes": card.num_classes,
-        "label_names": list(card.class_names),
-        "model_args": {"in_chans": card.input_shape[0]},
+        "num_classes": len(output_names(card)),
+        "label_names": output_names(card),
+        "model_args": {"in_chans": card.input_shape[0], **size_options(timm_library(), name, card.input_shape[1:])},
         "pretrained_cfg": {
             "input_size": list(card.input_shape),
             "mean": list(card.mean),
             "std": list(card.std),
-            "num_classes": card.num_classes,
+            "num_classes": len(output_names(card)),
             "crop_pct": 1.0,
         },
     }
@@ -83,7 +85,13 @@ def plain_config(card: ModelCard) -> dict[str, Any]:
         "input_shape": list(card.input_shape),
         "mean": list(card.mean),
         "std": list(card.std),
+        "outputs": card.wiring.outputs,
     }
+
+
+def output_names(card: ModelCard) -> list[str]:
+    """The classes of the network's outputs. A network with one output for two classes gives that of the second one."""
+    return [card.class_names[1]] if card.wiring.one_output else list(card.class_names)
 
 
 TRANSFORMERS_USE = """    from transformers import AutoModelForImageClassification
@@ -98,10 +106,10 @@ def plain_use(card: ModelCard) -> str:
         module, _, function = card.architecture.partition(":")
         build = f"from {module} import {function}\n    model = {function}(...)  # your own code"
     elif card.architecture in own_architectures():
-        shape = f"{card.input_shape[0]}, {card.num_classes}, {card.input_shape[1]}, {card.width}"
+        shape = f"{card.input_shape[0]}, {len(output_names(card))}, {card.input_shape[1]}, {card.width}"
         build = f'from synth.checkpoint.building import build\n    model = build("{card.architecture}", {shape})'
     else:
-        call = f'get_model("{card.architecture}", num_classes={card.num_classes})'
+        call = f'get_model("{card.architecture}", num_classes={len(output_names(card))})'
         build = f"from torchvision.models import get_model\n    model = {call}"
     return f"""    from safetensors.torch import load_file
     {build}

@@ -28,6 +28,7 @@ from synth.checkpoint.importing.matching import LEFTOVERS, Match, bare, match, m
 from synth.checkpoint.importing.weights_file import WeightsFile, read_weights
 
 PLAIN = (str, int, float, bool, type(None))
+NEEDS = "--like needs the file that the original was imported from"
 WITHOUT_LIKE = "leave out --like and name a .pt file with --out, which 'load_state_dict' reads"
 
 
@@ -39,19 +40,27 @@ class Exported:
     said: tuple[str, ...] = ()
 
 
-def export_like(student: Classifier, original: Path, keep: Iterable[str] = ()) -> Exported:
+def export_like(student: Classifier, original: Path, out: Path, keep: Iterable[str] = ()) -> Exported:
     """The student's weights in the form of the file `original`.
 
     Args:
+        out: the file that is to be written; its suffix has to fit the form of the original.
         keep: names of further entries, or of tensors or beginnings of their keys, that are taken over from the
             original as they are.
 
     Raises:
         UserError: the file is missing or damaged, or holds the weights of another network, or a number of the student
             is too large for the file's number type.
-        UsageError: the file holds a whole pickled network, or something to keep is not in it.
+        UsageError: `out` has the suffix of another form, or the file holds a whole pickled network, or something to
+            keep is not in it.
     """
-    file = read_weights(original)
+    try:
+        file = read_weights(original)
+    except UserError as error:
+        raise UserError(f"{error}; {NEEDS}") from error
+    if (out.suffix.lower() == ".safetensors") != (file.metadata is not None) and out.suffix != original.suffix:
+        kind, suffix = ("safetensors", ".safetensors") if file.metadata is not None else ("torch.save", ".pt")
+        raise UsageError(f"{original} is a {kind} file, and --like keeps its form: name a {suffix} file with --out")
     places, heads = places_of_weights(student, file)
     rebuilt = Rebuilt(places, heads, tuple(keep))
     content = rebuilt.copy(file.content, "")
@@ -108,7 +117,10 @@ def places_of_weights(student: Classifier, file: WeightsFile) -> tuple[dict[str,
         taken, entry, found = best
         name = f"{file.path} (entry '{entry}')" if entry else str(file.path)
         state = matched_state(found, net, taken.keys) | {key: found[key] for key in taken.unknown}
-        check_state(net, state, name, f"the student's {student.card.architecture}")
+        try:
+            check_state(net, state, name, f"the student's {student.card.architecture}")
+        except UserError as error:
+            raise UserError(f"{error}; {NEEDS}") from error
         raise UserError(f"{name} holds the weights of another network than the student's: {WITHOUT_LIKE}")
     return places, frozenset(empty)
 

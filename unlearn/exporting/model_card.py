@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from synth.basics.markdown import escaped
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier
 from unlearn.auditing.text import audit_text
@@ -32,6 +33,7 @@ def model_card(student: Classifier, record: Mapping[str, Any] | None, library: s
         classes=card.num_classes,
         facts=facts(student),
         use=use,
+        outputs=outputs_in_words(card),
         mean=list(card.mean),
         std=list(card.std),
         verdict=escaped(record["verdict"]["sentence"]) if record else "",
@@ -43,6 +45,20 @@ def forgotten_names(card: ModelCard) -> list[str]:
     """The names of the classes that the checkpoint states as forgotten. What is no class of it is left out."""
     forget = card.training.get("forget")
     return [name for number, name in enumerate(card.class_names) if isinstance(forget, list) and number in forget]
+
+
+def outputs_in_words(card: ModelCard) -> str:
+    """What the network returns, where it is not one tensor with a logit per class."""
+    wiring = card.wiring
+    first, second = (escaped(name) for name in card.class_names[:2])
+    words = {
+        "logits": "the logits",
+        "probabilities": "the probabilities of the classes",
+        "one logit": f"one logit z, that of {second}; the logits of {first} and {second} are (0, z)",
+        "one probability": f"one probability p, that of {second}; the probability of {first} is 1 - p",
+    }[wiring.outputs]
+    place = "" if wiring.logits_at is None else f", at {wiring.logits_at!r} of what it returns"
+    return "" if (wiring.outputs, place) == ("logits", "") else f"The network gives {words}{place}."
 
 
 def facts(student: Classifier) -> list[tuple[str, str]]:
@@ -57,8 +73,3 @@ def facts(student: Classifier) -> list[tuple[str, str]]:
     names = {"method": "unlearning method", "seed": "random seed", "teacher_sha256": "original: sha256"}
     found |= {words: escaped(str(training[name])) for name, words in names.items() if name in training}
     return list(found.items())
-
-
-def escaped(text: str) -> str:
-    """The text as Markdown shows it: nothing in it is a link, a table or HTML."""
-    return "".join(f"\\{sign}" if sign in "\\`*_{}[]()<>#|!&~" else sign for sign in text if sign.isprintable())

@@ -14,6 +14,7 @@ import pytest
 from synth.basics.disk import append_to_file, flush_folder, write_file, write_new_file
 from synth.basics.errors import UsageError, UserError
 from synth.basics.regular_files import hash_and_start, open_regular, read_regular
+from synth.basics.way_on import WayOn
 from synth.checkpoint.file import load_checkpoint, refuse_existing
 from synth.checkpoint.importing.weights_file import read_weights
 from synth.commands.config import read_settings
@@ -66,7 +67,7 @@ def lock_in(path: Path) -> None:
     place = path.with_name("run")
     place.mkdir()
     (place / LOCK).symlink_to(path)
-    acquire(Lock(Folder(place)), LOCK, lambda line: None, 0.1)
+    acquire(Lock(Folder(place), WayOn(command="synth generate")), LOCK, lambda line: None, 0.1)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from synth.basics.errors import UserError
+from synth.basics.way_on import WayOn
 from synth.checkpoint.card import LARGEST_NOTES
 from synth.checkpoint.file import load_checkpoint
 from synth.shards.store import open_store
@@ -184,7 +185,7 @@ def test_a_place_with_characters_that_cannot_be_printed_is_refused(uri: str) -> 
 
 
 def test_metrics_that_are_damaged_do_not_keep_a_run_from_going_on(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
+    folder = RunFolder(tmp_path, WayOn(command="unlearn distill"))
     folder.begin({"seed": 0})
     folder.save_checkpoint({"step": 2, "weight": torch.zeros(1)})
     (tmp_path / METRICS).write_bytes(b'{"step": 1}\n{"st\xff\xfe\n{"step": 2}\n')

@@ -31,11 +31,19 @@ def allcnn(width: float) -> Classifier:
     return Classifier.untrained(card, 0).freeze()
 
 
-def test_a_small_teacher_stays_as_it_is_on_a_cpu_and_a_large_one_does_not(tiny_teacher: Classifier) -> None:
+@pytest.mark.parametrize(
+    "processor", [{"avx512_bf16": True}, {"avx512_bf16": False}, None], ids=["has", "lacks", "old torch"]
+)
+def test_a_small_teacher_stays_as_it_is_on_a_cpu_and_a_large_one_does_not(
+    processor: dict[str, bool] | None, tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor, raising=False)
+    if processor is None:
+        monkeypatch.delattr(torch.cpu, "get_capabilities")
     small, large = choose(QUICK, tiny_teacher), choose(QUICK, allcnn(0.5))
     assert (small.bfloat16, small.channels_last) == (False, False)
     assert large.channels_last
-    assert large.bfloat16 == torch.cpu.get_capabilities().get("avx512_bf16", False)
+    assert large.bfloat16 == (processor == {"avx512_bf16": True})
 
 
 def test_every_choice_can_be_overridden(tiny_teacher: Classifier) -> None:

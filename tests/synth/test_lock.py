@@ -10,7 +10,17 @@ import pytest
 from synth.basics.errors import UserError
 from synth.basics.way_on import WayOn
 from synth.run.holder import process_facts
-from synth.run.lock import LOCK, Lock, LostLockError, claim_name, is_lock, locked, locked_file, refuse_held
+from synth.run.lock import (
+    LARGEST_LOCK,
+    LOCK,
+    Lock,
+    LostLockError,
+    claim_name,
+    is_lock,
+    locked,
+    locked_file,
+    refuse_held,
+)
 from synth.shards.store import Folder
 from tests.faults import wait_until
 
@@ -214,8 +224,8 @@ def test_a_live_lock_is_refused_without_a_write_and_a_dead_one_is_not(tmp_path: 
     lock_of_a_dead_process(store)
     refuse_held(store)
     with locked(store, WAY_ON, quiet):
-        before = store.read(LOCK, 2**20)
+        before = store.read(LOCK, LARGEST_LOCK)
         with pytest.raises(UserError, match=rf"process {os.getpid()} on .*\) is working on {tmp_path}"):
             refuse_held(store)
-        assert store.read(LOCK, 2**20) == before
+        assert store.read(LOCK, LARGEST_LOCK) == before
     assert is_lock(claim_name(LOCK, before))

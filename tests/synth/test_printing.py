@@ -75,7 +75,8 @@ def test_no_word_of_an_index_or_a_lock_reaches_the_terminal_as_it_is(
     (place / INDEX).write_text(json.dumps(raw))
     said += run(capsys, "status", str(place))
     said += run(capsys, "verify", str(tmp_path / f"none{EVIL[:-1]}"))
-    (place / LOCK).write_text(json.dumps({**process_facts(os.getpid()), "owner": EVIL, "host": EVIL}))
+    (place / LOCK).write_text(json.dumps({**process_facts(os.getpid()), "owner": EVIL, "command": EVIL, "host": EVIL}))
     locked = run(capsys, *again, "none", "--resume")
     assert "is working on" in locked
+    assert "[2J" in locked
     assert controls(said + locked) == set()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib.util import find_spec
 from typing import Any
 
 from torch import nn
@@ -58,14 +60,25 @@ def build(
     return build_torchvision(architecture, in_channels, num_classes, size)
 
 
+def timm_name(name: str) -> list[str]:
+    """`timm:NAME` if timm has a network of this name, for a user who left out `timm:`."""
+    if find_spec("timm") is None:
+        return []
+    import timm
+
+    return [f"timm:{name}"] if timm.is_model(name) else []
+
+
 def build_torchvision(name: str, in_channels: int, num_classes: int, size: tuple[int, int]) -> nn.Module:
     """A classification model of torchvision. Raises UsageError where there is none, or for other images."""
     from torchvision import models
 
     if name not in models.list_models(module=models):
+        close = [*timm_name(name), *get_close_matches(name, [*names(), *models.list_models(module=models)], n=2)]
+        hint = f"; the nearest are {', '.join(close)}" if close else ""
         raise UsageError(
-            f"unknown architecture '{name}': choose one of {', '.join(names())}, "
-            "a torchvision classification model (resnet18, ...), timm:NAME, or your own as module:function"
+            f"unknown architecture '{name[:100]}': choose one of {', '.join(names())}, "
+            f"a torchvision classification model (resnet18, ...), timm:NAME, or your own as module:function{hint}"
         )
     if in_channels != 3:
         raise UsageError(

@@ -89,6 +89,11 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, bytes, int]]:
             start += file.read(min(header_length(start), LARGEST_HEADER, size))
             yield file, start, size
     except FileNotFoundError:
+        if not path.suffix:
+            raise UserError(
+                f"there is no checkpoint or run folder {path}: make a run with 'unlearn distill --out {path} ...', or "
+                f"a checkpoint with 'unlearn train' or 'unlearn import' and --out {path}.safetensors"
+            ) from None
         raise UserError(
             f"there is no checkpoint {path}: train one with 'unlearn train --arch lenet5 --data digits --out {path}', "
             f"or bring your own with 'unlearn import model.pt --out {path} ...'"

@@ -168,6 +168,22 @@ def test_a_fine_tuned_timm_network_needs_only_its_classes(timm: Any, tmp_path: P
         assert model(torch.rand(1, *model.card.input_shape)).shape == (1, 3)
 
 
+def test_what_timm_states_in_place_of_the_user_is_shown(timm: Any, tmp_path: Path) -> None:
+    state = timm.create_model("test_resnet", pretrained=False, num_classes=3).state_dict()
+    asked = {"architecture": "timm:test_resnet", "classes": "a,b,c"}
+    _, said = imported(state, tmp_path, asked)
+    assert "taken from timm: --input-shape 3,160,160 --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5;" in said
+    _, said = imported(state, tmp_path, asked | {"input_shape": "3,32,32"})
+    assert "taken from timm: --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5;" in said
+    _, said = imported(state, tmp_path, asked | {"input_shape": "3,32,32", "mean": "0.5", "std": "0.5"})
+    assert "taken from timm" not in said
+
+
+def test_a_name_of_timm_without_its_prefix_gets_the_prefix_as_the_cure(timm: Any) -> None:
+    with pytest.raises(UsageError, match=r"unknown architecture 'resnet10t': .*; the nearest are timm:resnet10t"):
+        build("resnet10t", 3, 4, 32)
+
+
 def test_timm_is_asked_for_plain_names_only(timm: Any) -> None:
     for name in ("hf-hub:someone/net", "local-dir:/tmp", "resnet_18"):
         with pytest.raises(UsageError, match="timm has no network"):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from synth.basics.errors import UsageError, UserError
 from synth.checkpoint.building import build
 from synth.checkpoint.file import load_checkpoint
+from synth.checkpoint.importing.card_options import Facts, card_for, facts_from_options
 from tests.imports import LENET5, SMALL, DropPath, HasModule, card, imported, lenet5_state, same_weights
 from unlearn.commands.main import main
 
@@ -206,7 +207,8 @@ def test_malformed_options_are_usage_errors(changes: dict[str, str], words: str)
 
 @pytest.mark.parametrize("option", ["input_shape", "classes", "mean", "std"])
 def test_a_fact_that_is_not_known_is_asked_for(tmp_path: Path, option: str) -> None:
-    with pytest.raises(UsageError, match=f"--{option.replace('_', '-')} is missing: give "):
+    name = option.replace("_", "-")
+    with pytest.raises(UsageError, match=f"--{name} is missing: --{name} takes "):
         imported(lenet5_state(), tmp_path, {name: value for name, value in LENET5.items() if name != option})
 
 
@@ -268,3 +270,23 @@ def test_both_ways_to_name_classes_exclude_each_other(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["import", "m.pt", "--classes=2", "--classes-file=x", "--out", str(tmp_path / "t")])
     assert done.exit_code == 2
     assert "--classes and --classes-file exclude each other: give one of them" in done.output
+
+
+def test_all_missing_facts_are_named_at_once() -> None:
+    with pytest.raises(
+        UsageError,
+        match=r"^--input-shape, --mean, --std are missing: --input-shape takes .*; --mean takes .*; --std takes",
+    ):
+        card_for("lenet5", 1.0, Facts(class_names=("cat", "dog")))
+    with pytest.raises(UsageError, match=r"^--std is missing: --std takes one per channel"):
+        card_for("lenet5", 1.0, Facts(class_names=("a", "b"), input_shape=(1, 28, 28), mean=(0.5,)))
+
+
+def test_a_shape_with_the_channels_last_is_corrected() -> None:
+    with pytest.raises(UsageError, match=r"--input-shape 64,48,3 has the channels last: give 3,64,48"):
+        facts_from_options("64,48,3", None, None, None)
+
+
+def test_another_number_of_classes_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the weights are of 10 classes, and --classes has 9$"):
+        imported(lenet5_state(), tmp_path, {**LENET5, "classes": "9"})

@@ -72,6 +72,7 @@ def test_a_network_has_one_output_in_training_too(architecture: str) -> None:
     ("architecture", "channels", "size", "width", "words"),
     [
         ("lenet6", 1, 28, 1.0, "unknown architecture 'lenet6': choose one of lenet5, allcnn, resnet20"),
+        ("mobilenet_v3_smal", 3, 64, 1.0, "; the nearest are mobilenet_v3_small"),
         ("lenet5", 1, 64, 1.0, "takes 28x28 or 32x32 images, not 64x64"),
         ("resnet18", 1, 28, 1.0, "takes images with 3 channels, not 1"),
         ("resnet18", 3, 32, 0.5, "--width scales lenet5, allcnn, resnet20 only, not resnet18"),

@@ -106,7 +106,9 @@ def test_pixels_are_rounded_not_truncated_and_survive_the_round_trip() -> None:
 
 
 def test_a_missing_checkpoint_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"there is no checkpoint .*nope.*unlearn train .*unlearn import"):
+    with pytest.raises(UserError, match=r"there is no checkpoint .*nope\.safetensors.*unlearn train .*unlearn import"):
+        load_checkpoint(tmp_path / "nope.safetensors")
+    with pytest.raises(UserError, match=r"no checkpoint or run folder .*nope: make a run with 'unlearn distill --out"):
         load_checkpoint(tmp_path / "nope")
     with pytest.raises(UserError, match="is a folder: name the checkpoint in it"):
         load_checkpoint(tmp_path)

@@ -12,7 +12,7 @@ from synth.checkpoint.card import ModelCard
 T = TypeVar("T")
 HOW = {
     "--input-shape": "channels,height,width such as 3,224,224",
-    "--classes": "their number or their names, or name a file with --classes-file",
+    "--classes": "their names or their number (or --classes-file a file of names)",
     "--mean": "one per channel for images in [0, 1], or one for all, such as 0.485,0.456,0.406",
     "--std": "one per channel for images in [0, 1], or one for all, such as 0.229,0.224,0.225",
 }
@@ -39,6 +39,8 @@ def facts_from_options(
     shape = numbers_in("--input-shape", input_shape, int, "3,32,32") if input_shape else None
     if shape and len(shape) != 3:
         raise UsageError(f"--input-shape '{input_shape}' is not a shape: write it like 3,32,32")
+    if shape and shape[2] in (1, 3) and min(shape[:2]) > 4:
+        raise UsageError(f"--input-shape {input_shape} has the channels last: give {shape[2]},{shape[0]},{shape[1]}")
     means = numbers_in("--mean", mean, float, "0.49,0.48,0.45") if mean else None
     deviations = numbers_in("--std", std, float, "0.25,0.24,0.26") if std else None
     if max(map(abs, (*(means or ()), *(deviations or ()), 0))) > 2:
@@ -53,8 +55,13 @@ def facts_from_options(
 
 def card_for(architecture: str, width: float, facts: Facts) -> ModelCard:
     """The card of a network with these facts. Raises UsageError if one is missing, or if they do not fit together."""
-    shape, names = given("--input-shape", facts.input_shape), given("--classes", facts.class_names)
-    mean, std = given("--mean", facts.mean), given("--std", facts.std)
+    shape, names, mean, std = facts.input_shape, facts.class_names, facts.mean, facts.std
+    if shape is None or names is None or mean is None or std is None:
+        stated = zip(HOW, (shape, names, mean, std), strict=True)
+        missing = [option for option, value in stated if value is None]
+        verb = "is" if len(missing) == 1 else "are"
+        how = "; ".join(f"{option} takes {HOW[option]}" for option in missing)
+        raise UsageError(f"{', '.join(missing)} {verb} missing: {how}")
     if len(names) == 1:
         raise UsageError("a network with one output decides between two classes: name both, such as --classes no,yes")
     try:
@@ -69,13 +76,6 @@ def card_for(architecture: str, width: float, facts: Facts) -> ModelCard:
         )
     except ValueError as error:
         raise UsageError(f"--input-shape, --classes, --mean and --std do not fit together: {error}") from error
-
-
-def given(option: str, value: T | None) -> T:
-    """The value. Raises UsageError if there is none."""
-    if value is None:
-        raise UsageError(f"{option} is missing: give {HOW[option]}")
-    return value
 
 
 def per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:

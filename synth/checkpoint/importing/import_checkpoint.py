@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from synth.basics.errors import UsageError
+from synth.basics.errors import UsageError, UserError
 from synth.basics.progress import Say
 from synth.checkpoint.building import AUXILIARY_HEADS, names_code
 from synth.checkpoint.card import ModelCard
@@ -85,8 +85,10 @@ def find(request: ImportRequest) -> Imported:
             "--arch is missing: name the network that the weights are of, or published ones with --weights"
         )
     if request.file is not None:
-        card = card_for(request.architecture, request.width, with_defaults(request.architecture, request.facts))
-        return from_file(read_weights(request.file), card, request.entry, request.prefix)
+        facts = with_defaults(request.architecture, request.facts)
+        card = card_for(request.architecture, request.width, facts)
+        found = from_file(read_weights(request.file), card, request.entry, request.prefix)
+        return dataclasses.replace(found, said=(*found.said, *what_timm_states(request, card)))
     if not names_code(request.architecture):
         raise UsageError(
             "there is nothing to import: name a file of weights, published weights with --weights torchvision:NAME, or "
@@ -105,6 +107,17 @@ def with_defaults(architecture: str, facts: Facts) -> Facts:
     from synth.checkpoint.importing.from_timm import timm_facts
 
     return facts.over(timm_facts(architecture.removeprefix("timm:")))
+
+
+def what_timm_states(request: ImportRequest, card: ModelCard) -> list[str]:
+    """The facts that no option gave: a user whose network was fine-tuned on other images has to see them."""
+    taken = {
+        "--input-shape": None if request.facts.input_shape else ",".join(map(str, card.input_shape)),
+        "--mean": None if request.facts.mean else shown(card.mean),
+        "--std": None if request.facts.std else shown(card.std),
+    }
+    options = " ".join(f"{name} {value}" for name, value in taken.items() if value)
+    return [f"taken from timm: {options}; give the values of your training if they differ"] if options else []
 
 
 def from_source(request: ImportRequest, weights: str) -> Imported:
@@ -142,27 +155,33 @@ def from_file(file: WeightsFile, card: ModelCard, entry: str | None = None, pref
     found, taken_match = candidates[taken], matches[taken]
     for key in taken_match.keys.values():
         refuse_special(found[key], key, str(file.path))
-    if card.num_classes == 2 and has_one_output(taken_match, found, net):
+    outputs = number_of_outputs(taken_match, found, net, card.num_classes)
+    if outputs == 1 and card.num_classes == 2:
         card = dataclasses.replace(card, wiring=ONE_LOGIT)
         net = build_for(card)
     origin = origin_of(file, taken, taken_match, found, net.state_dict(), card.architecture)
-    load_matched(net, found, taken_match, in_words(file.path, taken), card.architecture)
+    try:
+        load_matched(net, found, taken_match, in_words(file.path, taken), card.architecture)
+    except UserError as error:
+        if outputs in (1, card.num_classes):
+            raise
+        raise UserError(
+            f"{error}: the weights are of {outputs} classes, and --classes has {card.num_classes}"
+        ) from None
     said = what_was_taken(file, taken, taken_match, [name for name in fitting[1:] if name])
     return Imported(net, dataclasses.replace(card, origin=origin), tuple(said))
 
 
-def has_one_output(taken: Match, found: Mapping[str, Tensor], net: nn.Module) -> bool:
-    """Whether the weights are those of the network with one output in place of two."""
+def number_of_outputs(taken: Match, found: Mapping[str, Tensor], net: nn.Module, expected: int) -> int:
+    """The outputs of the weights' own network, if it differs from `net` in their number only; else `expected`."""
     differing = [
         (found[theirs].shape, value.shape)
         for ours, value in net.state_dict().items()
         if (theirs := taken.keys.get(ours)) and found[theirs].shape != value.shape and value.dim()
     ]
-    return (
-        taken.fits
-        and bool(differing)
-        and all(theirs[:1] == (1,) and ours[:1] == (2,) and theirs[1:] == ours[1:] for theirs, ours in differing)
-    )
+    heads = {theirs[0] if theirs and ours == (expected, *theirs[1:]) else None for theirs, ours in differing}
+    head = heads.pop() if taken.fits and len(heads) == 1 else None
+    return expected if head is None else head
 
 
 def load_matched(net: nn.Module, found: Mapping[str, Tensor], taken: Match, name: str, architecture: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+COLOURS = re.compile("\x1b\\[[0-9;]*m")  # of a terminal
 INTERRUPTED = 130  # the shell's code for a program that Ctrl-C ended
 
 
@@ -28,5 +31,6 @@ class InterruptedRunError(UserError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of another library's error without its full stop; the error's type if it has no text."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    """The first line of another library's error without its colours and full stop; the error's type without a text."""
+    plain = COLOURS.sub("", str(error))
+    return (plain.strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -45,7 +45,7 @@ class Console(click.Group):
         except UserError as error:
             fail(str(error), error.exit_code)
         except (KeyboardInterrupt, click.Abort):
-            fail("interrupted before there was anything to keep: start the same command again", INTERRUPTED)
+            fail("interrupted before anything was kept: start the same command again", INTERRUPTED)
         except BrokenPipeError:
             sys.stderr.close()  # the reader of our progress has gone, as with `2>&1 | head`
             sys.exit(1)

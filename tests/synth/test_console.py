@@ -102,8 +102,12 @@ def test_a_class_out_of_range_says_which_there_are() -> None:
         (UsageError("no"), 2, "error: no"),
         (click.UsageError("Odd."), 2, "error: Odd (see 'it fail --help')"),
         (click.ClickException("Bad."), 1, "error: Bad."),
-        (KeyboardInterrupt(), 130, "error: interrupted before there was anything to keep: start the same command again"),
-        (click.Abort(), 130, "error: interrupted before there was anything to keep: start the same command again"),
+        (
+            KeyboardInterrupt(),
+            130,
+            "error: interrupted before anything was kept: start the same command again",
+        ),
+        (click.Abort(), 130, "error: interrupted before anything was kept: start the same command again"),
     ],
 )
 def test_an_error_is_one_line_and_its_exit_code(

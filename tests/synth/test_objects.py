@@ -12,6 +12,7 @@ import fsspec
 import pytest
 
 from synth.basics.errors import UsageError, UserError
+from synth.basics.way_on import RESUME, START_AGAIN
 from synth.checkpoint.classifier import Classifier
 from synth.executors.executor import in_process
 from synth.run.publish import open_run, publish, verify
@@ -36,10 +37,10 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return open_store(f"s3://runs/{uuid.uuid4()}")
 
 
-def through(proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    """A bucket whose calls pass the proxy, and whose pauses take no time."""
+def through(proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch, again: str = START_AGAIN) -> Bucket:
+    """A bucket whose calls pass the proxy, and whose pauses take no time. `again` is the way on of who opened it."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-    bucket = Bucket(f"s3://runs/{uuid.uuid4()}")
+    bucket = Bucket(f"s3://runs/{uuid.uuid4()}", again)
     bucket.pause = lambda seconds: None
     return bucket
 
@@ -120,7 +121,7 @@ def test_a_run_that_storage_ended_can_be_resumed(
     card = card_for(recipe, plan)
     away = itertools.count()
     with FaultyProxy(s3_port, lambda call: "unavailable" if next(away) > 24 else "") as proxy:
-        bucket = through(proxy, monkeypatch)
+        bucket = through(proxy, monkeypatch, RESUME)
         with pytest.raises(UserError, match="--resume"):
             publish(bucket, open_run(bucket, card, False, False), recipe, in_process, lambda samples: None)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{s3_port}")

@@ -46,7 +46,8 @@ def asked(method: str, teacher: Path, shards: Path, out: Path) -> list[str]:
 def refused(arguments: list[str], folder: Path) -> None:
     before = digests(folder)
     done = CliRunner().invoke(main, arguments)
-    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.output
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1), done.output
+    assert done.stdout in ("", "forgets class 0\n")
     assert f"'unlearn gkt' (process {os.getpid()} on " in done.stderr
     assert "is working on" in done.stderr
     assert done.stderr.endswith(": wait for it, end it, or choose another --out\n")

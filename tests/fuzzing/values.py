@@ -44,7 +44,10 @@ def mutate_text(text: str, rng: random.Random) -> str:
         value = mutate_value(value, rng)
     ascii_only = rng.random() < 0.7
     mark = json.dumps(MARK, ensure_ascii=ascii_only)
-    return json.dumps(value, ensure_ascii=ascii_only).replace(mark, raw, 1).replace(mark, "0")
+    try:
+        return json.dumps(value, ensure_ascii=ascii_only).replace(mark, raw, 1).replace(mark, "0")
+    except ValueError:  # a value was put into itself
+        return text
 
 
 def mutate_lines(data: bytes, rng: random.Random) -> bytes:

@@ -14,8 +14,10 @@ import pytest
 from PIL import Image
 
 from synth.basics.errors import UsageError, UserError
+from tests.fuzzing import seeds
 from tests.runs import digits_card
 from unlearn.data import check_data, load_images
+from unlearn.data_sets.reading.found import Entry, names_in_order
 
 COLOURS = ("red", "blue", "lime")
 
@@ -241,3 +243,17 @@ def test_files_that_are_no_data_are_one_line(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.csv")
     with pytest.raises(UserError, match="it is a pipe, not a file"):
         load_images(str(tmp_path / "a.csv"), "test")
+
+
+def test_a_class_with_thousands_of_digits_is_a_name() -> None:
+    entries = [Entry(where="a", read=lambda: b"", class_name=name) for name in ("10", "9", "1" * 5000)]
+    assert names_in_order(entries) == ["10", "1" * 5000, "9"]
+    assert names_in_order(entries[:2]) == ["9", "10"]
+
+
+def test_a_parquet_file_whose_names_are_no_text_is_one_line(tmp_path: Path) -> None:
+    data = seeds.parquet(seeds.pictures())
+    for name in (b"label", b"image", b"bytes"):
+        (tmp_path / "test.parquet").write_bytes(data.replace(name, b"\xff" * len(name)))
+        with pytest.raises(UserError, match=r"test\.parquet"):
+            load_images(str(tmp_path / "test.parquet"), "test")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 # The names of each split, the best first.
 SPLITS = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}
 LARGEST_FILE = 2**28  # bytes of one image
+LONGEST_NUMBER = 20  # digits of a class's name that is taken for a number
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Found:
 def names_in_order(entries: Sequence[Entry]) -> list[str]:
     """The classes of the entries: in ascending order if all are numbers, else in the order of the alphabet."""
     names = {entry.class_name for entry in entries}
-    return sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
+    numbers = all(name.isdecimal() and len(name) <= LONGEST_NUMBER for name in names)
+    return sorted(names, key=int) if numbers else sorted(names)
 
 
 def listed(skipped: Counter[str]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from synth.basics.errors import UserError
+from synth.basics.errors import UserError, first_line
 from synth.basics.foreign_json import parse_object
 from synth.basics.regular_files import open_regular, read_regular
 from unlearn.data_sets.reading.found import SPLITS, Entry, Found, names_in_order
@@ -88,10 +88,8 @@ def read_table(file: Path) -> Any:
             else:
                 table = ipc.open_stream(source).read_all()
         table.validate(full=True)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(
-            f"{file} cannot be read ({str(error).splitlines()[0]}): get it again from its source"
-        ) from error
+    except (pyarrow.ArrowException, OSError, ValueError) as error:  # ValueError: names that are not UTF-8
+        raise UserError(f"{file} cannot be read ({first_line(error)}): get it again from its source") from error
     return table
 
 

@@ -40,13 +40,13 @@ def mutate_json(data: bytes, rng: random.Random) -> bytes:
 def mutate_text(text: str, rng: random.Random) -> str:
     """As `mutate_json`, for text."""
     value, raw = json.loads(text), rng.choice(RAW)
-    for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        value = mutate_value(value, rng)
     ascii_only = rng.random() < 0.7
     mark = json.dumps(MARK, ensure_ascii=ascii_only)
     try:
+        for _ in range(rng.choice((1, 1, 1, 2, 3))):
+            value = mutate_value(value, rng)
         return json.dumps(value, ensure_ascii=ascii_only).replace(mark, raw, 1).replace(mark, "0")
-    except ValueError:  # a value was put into itself
+    except (ValueError, RecursionError, MemoryError):  # a value was put into itself
         return text
 
 

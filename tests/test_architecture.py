@@ -60,13 +60,12 @@ MAY_OPEN = {
         "synth.checkpoint.importing.inert: torch.load",
     ),  # in memory
     *("synth.checkpoint.importing.diagnosis: zipfile.ZipFile", "synth.checkpoint.pytorch_zip: zipfile.ZipFile"),  # too
-    "synth.run.dataset_card: .read_text",  # our own template
     "synth.run.holder: .read_text",  # /proc
     *("synth.commands.output: .open", "synth.commands.output: os.open"),  # /dev/null
     *("unlearn.auditing.audit_folder: torch.load", "unlearn.auditing.audit_folder: torch.save"),  # in memory
     "unlearn.auditing.audit_inputs: .read_bytes",  # the source of our own modules
     *("unlearn.exporting.like: torch.save", "unlearn.exporting.plain: torch.save"),  # in memory
-    "unlearn.exporting.model_card: .read_text",  # our own template
+    "synth.basics.markdown: .read_text",  # our own templates
     *("unlearn.run.folder: torch.load", "unlearn.run.folder: torch.save"),  # in memory
     *("unlearn.auditing.record.schema: .read_text", "unlearn.auditing.record.schema: json.loads"),  # our own schema
 }

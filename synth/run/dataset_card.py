@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
-
 from synth.basics.errors import UsageError, UserError
-from synth.basics.markdown import escaped
+from synth.basics.markdown import escaped, rendered
 from synth.basics.progress import counted
 from synth.shards.index import Index, read_index
 from synth.shards.store import Folder, Store
@@ -58,10 +55,10 @@ def has_card(store: Store, name: str = CARD) -> bool | None:
 def dataset_card(index: Index) -> str:
     """The card as Markdown with the header that Hugging Face reads."""
     card, plan = index.card, index.card.plan
-    environment = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
-    template = files("synth.run").joinpath("dataset_card.md.j2").read_text()
     classes = counted(len(plan.classes), "class", "es")
-    return environment.from_string(template).render(
+    return rendered(
+        "synth.run",
+        "dataset_card.md.j2",
         title=json.dumps(f"Synthetic images of {classes}, generated from {card.architecture}"),
         size_category=next((words for bound, words in SIZES if plan.samples < bound), LARGER),
         mark=MARK,

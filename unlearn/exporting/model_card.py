@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
-from synth.basics.markdown import escaped
+from synth.basics.markdown import escaped, rendered
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier
 from unlearn.auditing.text import audit_text
@@ -24,9 +21,9 @@ def model_card(student: Classifier, record: Mapping[str, Any] | None, library: s
     """
     card = student.card
     forgotten = ", ".join(escaped(name) for name in forgotten_names(card))
-    template = files("unlearn.exporting").joinpath("model_card.md.j2").read_text()
-    environment = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
-    return environment.from_string(template).render(
+    return rendered(
+        "unlearn.exporting",
+        "model_card.md.j2",
         title=f"{escaped(card.architecture)}{f', unlearned: {forgotten}' if forgotten else ''}",
         library=library,
         forgotten=forgotten,

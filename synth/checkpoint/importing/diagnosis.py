@@ -11,8 +11,6 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-import torch
-
 SAVE_WEIGHTS = "save the weights with torch.save(model.state_dict(), 'weights.pt')"
 AGAIN = "get it again from its source"
 
@@ -79,7 +77,8 @@ BEGINNINGS: dict[tuple[bytes, ...], str] = {
 def what_zip_it_is(data: bytes, path: Path) -> str | None:
     """The same for a zip archive, which PyTorch's files are, too."""
     try:
-        names = zip_names(data)
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = archive.namelist()
     except Exception:  # the reader raises any error for a damaged archive
         return f"is truncated ({len(data):,} bytes): {AGAIN}"
     shown = repr(path.name)
@@ -107,15 +106,6 @@ def what_zip_it_is(data: bytes, path: Path) -> str | None:
     if "data.pkl" not in parts:
         return "is a zip archive without weights of PyTorch: unpack it, and name the file of weights in it"
     return None
-
-
-def zip_names(data: bytes) -> list[str]:
-    """The names of an archive's members, by Python's reader and by torch's own, which decides how torch reads it."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        names = archive.namelist()
-    if any(name.endswith("data.pkl") for name in names):
-        names += torch._C.PyTorchFileReader(io.BytesIO(data)).get_all_records()
-    return names
 
 
 def what_folder_it_is(path: Path) -> str:

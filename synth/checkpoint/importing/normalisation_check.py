@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from synth.checkpoint.batch_norm import batch_norm_layers
+from synth.checkpoint.batch_norm import BatchNorm, batch_norm_layers
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import untouched
 
@@ -102,11 +102,11 @@ def pixels_of_training(net: nn.Module, card: ModelCard) -> Pixels | None:
     return Pixels(mean, spread)
 
 
-def before_batch_norm(net: nn.Module, x_norm: Tensor) -> tuple[nn.modules.batchnorm._BatchNorm, Tensor] | None:
+def before_batch_norm(net: nn.Module, x_norm: Tensor) -> tuple[BatchNorm, Tensor] | None:
     """The first batch norm that these images reach, and its input; None if they reach none."""
-    found: list[tuple[nn.modules.batchnorm._BatchNorm, Tensor]] = []
+    found: list[tuple[BatchNorm, Tensor]] = []
 
-    def keep(layer: nn.modules.batchnorm._BatchNorm, inputs: tuple[Tensor, ...]) -> None:
+    def keep(layer: BatchNorm, inputs: tuple[Tensor, ...]) -> None:
         found.append((layer, inputs[0]))
         raise FoundError
 

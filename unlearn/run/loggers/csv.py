@@ -11,7 +11,7 @@ from typing import Any
 
 from synth.basics.disk import append_to_file, create_folder, one_line_os_errors, write_file
 from synth.basics.errors import UsageError
-from synth.basics.regular_files import read_regular
+from synth.basics.regular_files import open_regular, read_regular
 from unlearn.optimise import Log
 from unlearn.run.folder import LARGEST_METRICS, TABLE
 from unlearn.run.loggers.logged_run import LoggedRun
@@ -46,9 +46,8 @@ def check(target: str | None, run: LoggedRun) -> None:
 
 def is_log(file: Path) -> bool:
     """Whether the file is empty, or its first column is the step."""
-    with one_line_os_errors(file):
-        start = read_regular(file, LARGEST_METRICS)
-    return start.partition(b"\n")[0].rstrip().split(b",")[0] in (STEP.encode(), b"")
+    with one_line_os_errors(file), open_regular(file, LARGEST_METRICS) as content:
+        return content.readline(100).rstrip().split(b",")[0] in (STEP.encode(), b"")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from synth.basics.errors import INTERRUPTED, UserError
+from synth.basics.way_on import START_AGAIN
 from synth.commands.output import checked_output
 from synth.commands.printing import say
 
@@ -45,7 +46,7 @@ class Console(click.Group):
         except UserError as error:
             fail(str(error), error.exit_code)
         except (KeyboardInterrupt, click.Abort):
-            fail("interrupted before anything was kept: start the same command again", INTERRUPTED)
+            fail(f"interrupted: {START_AGAIN}", INTERRUPTED)
         except BrokenPipeError:
             sys.stderr.close()  # the reader of our progress has gone, as with `2>&1 | head`
             sys.exit(1)

@@ -105,9 +105,9 @@ def test_a_class_out_of_range_says_which_there_are() -> None:
         (
             KeyboardInterrupt(),
             130,
-            "error: interrupted before anything was kept: start the same command again",
+            "error: interrupted: start the same command again",
         ),
-        (click.Abort(), 130, "error: interrupted before anything was kept: start the same command again"),
+        (click.Abort(), 130, "error: interrupted: start the same command again"),
     ],
 )
 def test_an_error_is_one_line_and_its_exit_code(

@@ -89,9 +89,8 @@ IDLE: Idle = (
 
 
 GATE = 0.01  # GKT's
-SOFT = (
-    0.002  # floor above which a teacher is soft: LeNet5 on digits has 0.0001 after 3 epochs, 0.004 if smoothed by 0.1
-)
+# The floor above which a teacher is soft. LeNet5 on digits has 0.0001 after 3 epochs, and 0.004 if smoothed by 0.1.
+SOFT = 0.002
 BY_GATE = "forget probability"  # the name of the gate's filter
 FILLED_IN = ("gate", "shift")  # settings that `fill_in` decides where they are None
 NEEDS_TEACHER = False

@@ -21,10 +21,10 @@ from synth.basics.errors import UsageError, UserError
 from synth.basics.foreign_json import parse_object
 from synth.basics.way_on import WayOn
 from synth.checkpoint.file import LARGEST_CHECKPOINT
-from synth.run.lock import Lock, is_lock
+from synth.run.lock import Lock
 from synth.shards.store import Folder
 from unlearn.auditing.bench import NotKeptError, Results
-from unlearn.run.folder import CHECKPOINT, LARGEST_SETTINGS, json_bytes
+from unlearn.run.folder import CHECKPOINT, LARGEST_SETTINGS, json_bytes, names_without_lock, refuse_taken
 
 AUDIT, TIMING, PICTURES, INPUTS = "audit.json", "timing.json", "pictures", "inputs.json"
 PICTURE = re.compile(r"(synthesised|resurrection-[a-z-]+)\.png")
@@ -47,7 +47,7 @@ class AuditFolder:
 
     def names(self) -> set[str]:
         """The names of the files, without the folder's lock."""
-        return {name for name in self.store.names() if not is_lock(name)}
+        return names_without_lock(self.store)
 
     @property
     def complete(self) -> bool:
@@ -57,13 +57,9 @@ class AuditFolder:
 
     def check(self, *, overwrite: bool = False, resume: bool = False) -> None:
         """Raise UsageError if the folder holds files that the audit may neither replace nor go on with."""
-        if overwrite and resume:
-            raise UsageError("--resume and --overwrite exclude each other: choose one")
         there = self.names()
         ours = there <= {AUDIT, TIMING, PICTURES, INPUTS, CHECKPOINT}
-        if there and not ((overwrite or resume) and ours):
-            cure = self.way_on.past_files if ours else "choose another --out"
-            raise UsageError(f"{self.path} already holds files ({min(there)}, ...): {cure}")
+        refuse_taken(self.path, there, ours, self.way_on, overwrite=overwrite, resume=resume)
 
     def begin(self, lock: Lock, inputs: Mapping[str, Any], *, overwrite: bool = False, resume: bool = False) -> None:
         """Take the folder for an audit of these inputs, and read the results of the audit that this one resumes.

@@ -59,7 +59,7 @@ class RunFolder:
 
     def names(self) -> set[str]:
         """The names of the files, without the folder's lock."""
-        return {name for name in self.store.names() if not is_lock(name)}
+        return names_without_lock(self.store)
 
     def check(self, claim: Mapping[str, Any], *, overwrite: bool = False, resume: bool = False) -> None:
         """Raise UsageError if a run with these settings may not have the folder.
@@ -70,13 +70,9 @@ class RunFolder:
         Args:
             claim: the settings of the run, as settings.json will hold them.
         """
-        if overwrite and resume:
-            raise UsageError("--resume and --overwrite exclude each other: choose one")
         there = self.names()
         ours = all(name in NAMES or KEPT.fullmatch(name) for name in there)
-        if there and not ((overwrite or resume) and ours):
-            cure = self.way_on.past_files if ours else "choose another --out"
-            raise UsageError(f"{self.path} already holds files ({min(there)}, ...): {cure}")
+        refuse_taken(self.path, there, ours, self.way_on, overwrite=overwrite, resume=resume)
         if resume and SETTINGS in there:
             self.check_settings(claim)
 
@@ -159,6 +155,25 @@ class RunFolder:
 
     def keep_student(self, step: int, student: Classifier) -> None:
         self.store.write(f"student-{step:06d}.safetensors", checkpoint_bytes(student))
+
+
+def names_without_lock(store: Folder) -> set[str]:
+    """The names of the files of a folder, without its lock."""
+    return {name for name in store.names() if not is_lock(name)}
+
+
+def refuse_taken(path: Path, there: set[str], ours: bool, way_on: WayOn, *, overwrite: bool, resume: bool) -> None:
+    """Raise UsageError if a folder holds files that a command may neither replace nor go on with.
+
+    Args:
+        there: the names of the files.
+        ours: whether all of them are files that the command writes.
+    """
+    if overwrite and resume:
+        raise UsageError("--resume and --overwrite exclude each other: choose one")
+    if there and not ((overwrite or resume) and ours):
+        cure = way_on.past_files if ours else "choose another --out"
+        raise UsageError(f"{path} already holds files ({min(there)}, ...): {cure}")
 
 
 def student_file(path: Path) -> Path:

@@ -20,10 +20,12 @@ from synth.basics.errors import UsageError, UserError
 from synth.basics.markdown import escaped
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import load_checkpoint, save_checkpoint
+from synth.run.lock import locked
+from synth.shards.store import Folder
 from tests.imports import SMALL, Body, imported, lenet5_state, same_weights
 from tests.synth.test_importing import WRAPPERS, prefixed
 from unlearn.commands.main import main
-from unlearn.exporting.export import ExportRequest, export
+from unlearn.exporting.export import WAY_ON, ExportRequest, export
 from unlearn.exporting.model_card import model_card
 from unlearn.exporting.programs import onnx_program, output_names
 
@@ -233,6 +235,17 @@ def test_a_folder_for_the_hub_has_weights_configuration_and_a_card(tmp_path: Pat
         use.replace("    ", "").replace('"model.safetensors"', repr(str(tmp_path / "hub" / "model.safetensors"))), names
     )
     assert same_weights(student, names["model"].state_dict())
+
+
+def test_of_two_exports_into_one_folder_the_second_is_refused(tmp_path: Path, student: Classifier) -> None:
+    request = ExportRequest(student=tmp_path / "student.safetensors", out=tmp_path / "hub", overwrite=True)
+    with (
+        locked(Folder(tmp_path / "hub"), WAY_ON, lambda line: None),
+        pytest.raises(UserError, match=r"'unlearn export' \(process \d+ on .*\) is working on .*hub: wait for it"),
+    ):
+        export(request, lambda line: None)
+    export(request, lambda line: None)
+    assert not any(path.name.startswith(".") for path in (tmp_path / "hub").iterdir())
 
 
 def test_the_card_carries_the_conclusion_of_the_students_audit(tmp_path: Path, audited: Path) -> None:

@@ -9,14 +9,18 @@ from typing import Any
 
 from synth.basics.disk import create_folder, write_file
 from synth.basics.errors import UsageError
+from synth.basics.way_on import START_AGAIN, WayOn
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import load_checkpoint
-from unlearn.auditing.record.schema import read_record
+from synth.run.lock import locked
+from synth.shards.store import Folder
 from unlearn.exporting.huggingface import CARD, huggingface_files
 from unlearn.exporting.like import export_like
 from unlearn.exporting.plain import pickled_weights, plain_weights
 from unlearn.exporting.programs import exported_program, onnx_program
+from unlearn.report.file import read_report
 
+WAY_ON = WayOn(command="unlearn export", again=START_AGAIN, resumes=False)
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 FORMS: dict[str, Callable[[Classifier], bytes]] = {
     ".safetensors": plain_weights,
@@ -34,7 +38,7 @@ class ExportRequest:
     out: Path
     like: Path | None = None
     keep: Sequence[str] = ()
-    audit: Path | None = None  # a folder, or an audit.json
+    audit: Path | None = None  # a folder, an audit.json, or a page of `unlearn report`
     overwrite: bool = False
     trusted_architecture: str | None = None
 
@@ -44,7 +48,7 @@ def export(request: ExportRequest, say: Callable[[str], None]) -> None:
 
     Raises:
         UsageError: the request is contradictory, or there is something at `out` already.
-        UserError: the student cannot be written in this form.
+        UserError: the student cannot be written in this form, or another process works on the folder.
     """
     form = form_of(request)
     refuse_existing_export(request, form)
@@ -52,9 +56,10 @@ def export(request: ExportRequest, say: Callable[[str], None]) -> None:
     create_folder(request.out.parent)
     if form == "folder":
         files = huggingface_files(student, audit_of(student, request))
-        create_folder(request.out)
-        for name, data in files.items():
-            write_file(request.out / name, data)
+        folder = Folder(request.out, WAY_ON.again)
+        with locked(folder, WAY_ON, say):
+            for name, data in files.items():
+                folder.write(name, data)
         say(f"wrote {request.out}: {', '.join(sorted(files))}")
         if request.audit is None:
             say(f"{request.out / CARD} makes no claim, because no audit is named: see --audit")
@@ -108,8 +113,9 @@ def audit_of(student: Classifier, request: ExportRequest) -> dict[str, Any] | No
     """The record of the student's audit. Raises UsageError if it is the audit of another model."""
     if request.audit is None:
         return None
-    path = request.audit / "audit.json" if request.audit.is_dir() else request.audit
-    record = read_record(path)
+    record = dict(read_report(request.audit).record)
     if record["models"]["student"]["sha256"] != student.digest:
-        raise UsageError(f"{path} is the audit of another model than {request.student}: name that one's with --audit")
+        raise UsageError(
+            f"{request.audit} is the audit of another model than {request.student}: name that one's with --audit"
+        )
     return record

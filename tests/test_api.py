@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 import pytest
+from PIL import Image
 
 import synth
 import unlearn
@@ -88,6 +89,19 @@ def test_an_audit_returns_the_record_of_its_folder(tiny_teacher_path: Path, tmp_
         random_models=1,
     )
     assert record == json.loads((tmp_path / "audit" / "audit.json").read_text())
+
+
+def test_a_call_prints_nothing_if_its_lines_go_elsewhere(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for number, split in enumerate(("train", "test")):
+        for name in ("cat", "dog"):
+            (tmp_path / "photos" / split / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8), (200 * number, 100, 0)).save(tmp_path / "photos" / split / name / "a.png")
+            Image.new("RGB", (8, 8), (0, 100, 200 * number)).save(tmp_path / "photos" / split / name / "b.png")
+    lines: list[str] = []
+    options = {"width": 0.25, "epochs": 1, "batch_size": 2, "device": "cpu", "say": lines.append}
+    unlearn.train("lenet5", tmp_path / "photos", tmp_path / "model.safetensors", **options)
+    assert any(line.startswith("read 4 images of 2 classes") for line in lines)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

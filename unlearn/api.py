@@ -93,7 +93,7 @@ def train(
         without: classes to leave out, which makes the retrained reference.
     """
     given = {"arch": arch, "data": fspath(data), "out": out, "without": without, "seed": seed, "overwrite": overwrite}
-    models.train_model(say, **parameters(models.train, {**given, "device": device, **options}))
+    models.train_model(say, say, **parameters(models.train, {**given, "device": device, **options}))
     return Path(out)
 
 
@@ -207,4 +207,4 @@ def audit(
     values = parameters(auditing.audit, {**places, **images, **chosen, **options})
     from unlearn.auditing.audit import audit_each
 
-    return audit_each(auditing.requests_of_audit(**values), say)[0]
+    return audit_each(auditing.requests_of_audit(say, **values), say)[0]

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from synth.basics.errors import UsageError
+from synth.basics.progress import Say
 from synth.commands.config import config_option
 from synth.commands.options import Command, option, settings_flags, settings_from_flags
 from synth.commands.printing import echo, note, say
@@ -88,7 +89,7 @@ def audit(**options: Any) -> None:
     is missing. It judges by stated rules, against models that were retrained without the classes. Several students are
     audited one after the other, each into a folder of its name in --out; the other models are measured once.
     """
-    requests = requests_of_audit(**options)
+    requests = requests_of_audit(note, **options)
     from unlearn.auditing import audit as run
     from unlearn.auditing.text import audit_text
 
@@ -101,6 +102,7 @@ def audit(**options: Any) -> None:
 
 
 def requests_of_audit(
+    tell: Say,
     students: tuple[Path, ...],
     teacher: Path,
     forget: tuple[int | str, ...],
@@ -119,13 +121,15 @@ def requests_of_audit(
     threads: int | None,
     **flags: Any,
 ) -> list[Any]:
-    """One request to `unlearn.auditing.audit` per student. Raises UsageError where an option is wrong."""
+    """One request to `unlearn.auditing.audit` per student. `tell` gets lines on the data. Raises UsageError where an
+    option is wrong.
+    """
     settings = settings_from_flags(AuditSettings(), flags, "audit")
     from synth.basics.device import machine
     from unlearn.auditing.audit import Request
     from unlearn.data import DataSource
 
-    source = DataSource(data, data_root, download, image_size, note) if data else None
+    source = DataSource(data, data_root, download, image_size, tell) if data else None
     places = folders(students, out)
     request = Request(
         student=students[0],

@@ -76,11 +76,12 @@ def checkpoint_to_write(out: Path, overwrite: bool, command: str) -> Iterator[No
 @threads_option
 def train(**options: Any) -> None:
     """Train a teacher on real images. With --without it is the reference, which never saw some classes."""
-    train_model(say, **options)
+    train_model(say, note, **options)
 
 
 def train_model(
     tell: Say,
+    remark: Say,
     arch: str,
     width: float,
     data: str,
@@ -97,7 +98,7 @@ def train_model(
     threads: int | None,
     **flags: Any,
 ) -> None:
-    """`unlearn train` with these options. `tell` gets lines for a person."""
+    """`unlearn train` with these options. `tell` gets its results, and `remark` lines that are no results."""
     settings_from_flags(TRAIN_SETTINGS(), flags, "train")  # refuses a wrong setting before torch is loaded
     from synth.basics.device import machine
     from unlearn.data import DataSource
@@ -114,7 +115,7 @@ def train_model(
         train_and_save(
             arch,
             width,
-            DataSource(data, data_root, download, image_size, say=note),
+            DataSource(data, data_root, download, image_size, say=remark),
             without,
             out,
             seed,

@@ -1,0 +1,135 @@
+"""Views: what a student sees of an image, as small recipes. The pixels of a view are a pure function of its recipe.
+
+A student that learns the teacher's answers around and between the images becomes far better than one that learns them
+at the images only. So each image has views, which the teacher labels: both the image and a partner are shifted, mixed
+(mixup, Zhang et al. 2018), cropped and mirrored. A shard holds the image once and each view as a recipe of eleven
+integers, as FKD does for crops (Shen and Xing 2022). All arithmetic is in integers, so the teacher that labels a view
+and the student that learns it see the same pixels, to the bit, on every machine and device.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+# The columns of a recipe.
+PARTNER, SHARE = 0, 1  # the partner's image number; the image's own share in units of 1/WHOLE, the larger one
+DOWN, RIGHT, PARTNER_DOWN, PARTNER_RIGHT = 2, 3, 4, 5  # shifts in pixels; the border is repeated
+TOP, LEFT, HEIGHT, WIDTH = 6, 7, 8, 9  # the box that is cropped from the mixture and resized to the whole side
+MIRRORED = 10  # 1 or 0
+COLUMNS = 11
+
+WHOLE = 256  # the share of an unmixed image
+SHIFT = 0.1  # largest shift, as a share of the side: 3 pixels at 28 or 32, 22 at 224
+
+
+def draw_views(
+    count: int, views: int, first: int, size: tuple[int, int], crop: float, flip: bool, rng: torch.Generator
+) -> Tensor:
+    """Recipes for `views` views of each of a shard's images, int32 (count, views, COLUMNS).
+
+    The own share is uniform in [0.5, 1). The partner is another image of the shard, or the image itself if it is alone.
+
+    Args:
+        first: the number of the shard's first image; the images have consecutive numbers.
+        size: height and width of the images.
+        crop: the smallest share of the area that a crop has, drawn uniformly up to 1; 1 crops nothing.
+        flip: mirror half of the views.
+    """
+    height, width = size
+    recipes = torch.zeros(count, views, COLUMNS, dtype=torch.int32)
+    recipes[..., SHARE] = torch.randint(WHOLE // 2, WHOLE, (count, views), generator=rng, dtype=torch.int32)
+    steps = torch.randint(1, count, (count, views), generator=rng) if count > 1 else torch.zeros(count, views).long()
+    recipes[..., PARTNER] = (first + (torch.arange(count)[:, None] + steps) % count).to(torch.int32)
+    for column, side in ((DOWN, height), (RIGHT, width), (PARTNER_DOWN, height), (PARTNER_RIGHT, width)):
+        most = math.floor(SHIFT * side + 0.5)
+        recipes[..., column] = torch.randint(-most, most + 1, (count, views), generator=rng, dtype=torch.int32)
+    scale = (crop + (1 - crop) * torch.rand(count, views, generator=rng, dtype=torch.float64)).sqrt()
+    corner = torch.rand(2, count, views, generator=rng, dtype=torch.float64)
+    for begin, length, side, place in ((TOP, HEIGHT, height, corner[0]), (LEFT, WIDTH, width, corner[1])):
+        recipes[..., length] = (scale * side).round().clamp(1, side).to(torch.int32)
+        recipes[..., begin] = (place * (side - recipes[..., length] + 1)).floor().to(torch.int32)
+    recipes[..., MIRRORED] = torch.randint(0, 2, (count, views), generator=rng, dtype=torch.int32) if flip else 0
+    return recipes
+
+
+def plain_views(numbers: Tensor, size: tuple[int, int]) -> Tensor:
+    """The recipes of the images with these numbers as they are, int32 (N, COLUMNS)."""
+    recipes = torch.zeros(len(numbers), COLUMNS, dtype=torch.int32)
+    recipes[:, PARTNER], recipes[:, SHARE] = numbers.to(torch.int32), WHOLE
+    recipes[:, HEIGHT], recipes[:, WIDTH] = size
+    return recipes
+
+
+def compose(own: Tensor, partner: Tensor, recipes: Tensor) -> Tensor:
+    """The pixels of views, uint8 (M, C, H, W), on the device of the images.
+
+    Args:
+        own: uint8 (M, C, H, W), the image of each view.
+        partner: uint8 (M, C, H, W), its partner. Its values have no influence where the share is WHOLE.
+        recipes: int32 (M, COLUMNS).
+    """
+    recipes = recipes.to(own.device)
+    pixels = own
+    if bool((recipes[:, [DOWN, RIGHT]] != 0).any()):
+        pixels = shifted(own, recipes[:, DOWN], recipes[:, RIGHT])
+    if bool((recipes[:, SHARE] != WHOLE).any()):
+        other = shifted(partner, recipes[:, PARTNER_DOWN], recipes[:, PARTNER_RIGHT])
+        share = recipes[:, SHARE].to(torch.int32)[:, None, None, None]
+        mixed = share * pixels.to(torch.int32) + (WHOLE - share) * other.to(torch.int32)
+        pixels = ((mixed + WHOLE // 2) // WHOLE).to(torch.uint8)
+    height, width = own.shape[2:]
+    whole = (recipes[:, HEIGHT] == height) & (recipes[:, WIDTH] == width)
+    if not bool(whole.all()):
+        pixels = cropped(pixels, recipes)
+    mirrored = recipes[:, MIRRORED] != 0
+    if bool(mirrored.any()):
+        pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
+    return pixels
+
+
+def shifted(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    """Images (M, C, H, W) moved by these numbers of pixels (M,), with their borders repeated."""
+    height, width = images.shape[2:]
+    rows = (torch.arange(height, device=images.device) - down.long()[:, None]).clamp(0, height - 1)
+    columns = (torch.arange(width, device=images.device) - right.long()[:, None]).clamp(0, width - 1)
+    return picked(images, rows, columns)
+
+
+def picked(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """The pixels of each image at its own rows (M, H) and columns (M, W): (M, C, H, W)."""
+    sample = torch.arange(len(images), device=images.device)[:, None, None, None]
+    channel = torch.arange(images.shape[1], device=images.device)[None, :, None, None]
+    return images[sample, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def cropped(images: Tensor, recipes: Tensor) -> Tensor:
+    """The box of each image, resized to the whole side by bilinear interpolation with weights of 1/256."""
+    height, width = images.shape[2:]
+    rows, lower, down = taps(recipes[:, TOP], recipes[:, HEIGHT], height)
+    columns, further, right = taps(recipes[:, LEFT], recipes[:, WIDTH], width)
+    down, right = down[:, None, :, None], right[:, None, None, :]
+
+    def line(of: Tensor) -> Tensor:
+        near, far = picked(images, of, columns).int(), picked(images, of, further).int()
+        return (WHOLE - right) * near + right * far
+
+    mixed = (WHOLE - down) * line(rows) + down * line(lower)
+    return ((mixed + WHOLE * WHOLE // 2) // (WHOLE * WHOLE)).to(torch.uint8)
+
+
+def taps(begin: Tensor, length: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For each of `side` output pixels of a resized span: its two source pixels, and the second's weight in 1/256.
+
+    `begin` and `length`, (M,), are the span in source pixels. The results are (M, side). Pixel centres are aligned as
+    in `F.interpolate(align_corners=False)`.
+    """
+    begin, length = begin.long()[:, None], length.long()[:, None]
+    # The centre of output pixel i lies at (i + 1/2) * length / side - 1/2 source pixels, here in units of 1/256.
+    centre = torch.arange(side, device=begin.device) * 2 + 1
+    place = (WHOLE * (centre * length - side)).clamp(min=0) // (2 * side)
+    first = (place // WHOLE).minimum(length - 1)
+    second = (first + 1).minimum(length - 1)
+    return begin + first, begin + second, (place % WHOLE).int()

@@ -22,7 +22,7 @@ from synth.shards.plan import Plan
 from synth.shards.store import Folder, Store, open_store
 from tests.runs import card_for, digests, recipe_for
 from tests.storage import FaultyProxy
-from unlearn.samples.stream import load_complete
+from tests.unlearn.shards import images_of
 
 PLAN = Plan(classes=(1, 2), per_class=8, shard_size=4)
 
@@ -80,7 +80,7 @@ def test_a_run_has_the_same_bytes_in_every_store(store: Store, tiny_teacher: Cla
     local = digests(tmp_path / "here")
     assert {name: hashlib.sha256(store.read(name, 2**20)).hexdigest() for name in store.names()} == local
     assert verify(store)[1] == []
-    assert len(load_complete(store, {})) == PLAN.samples
+    assert len(images_of(store)) == PLAN.images
 
 
 def every_third(fault: str) -> Callable[[int], str]:
@@ -95,7 +95,7 @@ def test_every_third_call_failing_loses_nothing(
         bucket = through(proxy, monkeypatch)
         run_in(bucket, tiny_teacher)
         assert verify(bucket)[1] == []
-        assert len(load_complete(bucket, {})) == PLAN.samples
+        assert len(images_of(bucket)) == PLAN.images
         assert len(proxy.spoiled) > 5
 
 

@@ -20,7 +20,8 @@ from tests.runs import QUICKEST, make_run, recipe_for
 from unlearn.commands.main import main
 from unlearn.methods.distill import GATE, DistillSettings, fill_in, gate_above
 from unlearn.run.folder import SETTINGS, STUDENT
-from unlearn.samples.pool import forget_floor
+from unlearn.samples.floor import forget_floor
+from unlearn.samples.runs import Runs
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def distilled(shards: Path, out: Path, *options: object) -> tuple[int, str, Path
 
 
 def floor_of(shards: Path) -> float:
-    return forget_floor(Folder(shards), read_index(Folder(shards)), (0,))
+    return forget_floor(Runs([Folder(shards)]), (0,))
 
 
 def test_the_floor_is_what_nine_of_ten_retain_images_reach(soft_run: Path, tiny_run: Path) -> None:

@@ -32,7 +32,9 @@ WAYS = [None, 1, 2, 3]  # windows of the small run's shards; None is the whole r
 def viewed_run(tmp_path_factory: pytest.TempPathFactory, tiny_teacher: Classifier) -> Path:
     """A complete run of 60 images in 7 shards, each with 3 views."""
     path = tmp_path_factory.mktemp("runs") / "viewed"
-    make_run(path, recipe_for(tiny_teacher, QUICKEST), Plan(classes=tuple(range(10)), per_class=6, shard_size=9, views=3))
+    make_run(
+        path, recipe_for(tiny_teacher, QUICKEST), Plan(classes=tuple(range(10)), per_class=6, shard_size=9, views=3)
+    )
     return path
 
 
@@ -112,7 +114,9 @@ def test_samples_with_a_forget_class_never_come_and_are_counted(viewed_run: Path
         assert len(set(epoch.ids.tolist())) == 48
         assert not {3, 8} & set(epoch.labels.tolist())
     partners = images_of(viewed_run)
-    forgotten = {row for row, label in zip(rows(partners.images), partners.labels.tolist(), strict=True) if label in (3, 8)}
+    forgotten = {
+        row for row, label in zip(rows(partners.images), partners.labels.tolist(), strict=True) if label in (3, 8)
+    }
     for epoch in found:
         mixed = epoch.recipes[:, 1] < 256
         assert not forgotten & set(rows(epoch.partners[mixed]))
@@ -206,7 +210,7 @@ def test_an_incomplete_run_is_refused_without_follow(tiny_run: Path, tmp_path: P
 @pytest.mark.parametrize("window", [None, 1])
 def test_an_error_names_the_filter_that_dropped_every_sample(tiny_run: Path, window: int | None) -> None:
     stream = stream_of(tiny_run, window=window, filters={"gate": ForgetShareBelow((0,), 1e-12)})
-    with pytest.raises(UserError, match=r"the filters dropped all 100 samples .* \(gate 100\): loosen the filter"):
+    with pytest.raises(UserError, match=r"the filters dropped all 300 samples .* \(gate 300\): loosen the filter"):
         stream.next(8)
 
 
@@ -290,8 +294,8 @@ def test_runs_that_do_not_fit_together_are_refused_by_their_difference(
             Runs([Folder(viewed_run), again])
 
 
-def test_a_view_needs_no_partner_where_no_image_is_mixed(tiny_run: Path) -> None:
-    batch = stream_of(tiny_run).next(20)
+def test_a_batch_without_mixed_views_has_no_partners_of_its_own(tmp_path: Path, tiny_teacher: Classifier) -> None:
+    batch = stream_of(other_run(tmp_path / "run", tiny_teacher, views=0)).next(20)
     assert batch.partners is batch.own
     assert torch.equal(batch.views, batch.own)
     assert torch.equal(compose(batch.own, torch.zeros_like(batch.own), batch.recipes), batch.own)

@@ -32,7 +32,9 @@ WAYS = [None, 1, 2, 3]  # windows of the small run's shards; None is the whole r
 def viewed_run(tmp_path_factory: pytest.TempPathFactory, tiny_teacher: Classifier) -> Path:
     """A complete run of 60 images in 7 shards, each with 3 views."""
     path = tmp_path_factory.mktemp("runs") / "viewed"
-    make_run(path, recipe_for(tiny_teacher, QUICKEST), Plan(classes=tuple(range(10)), per_class=6, shard_size=9, views=3))
+    make_run(
+        path, recipe_for(tiny_teacher, QUICKEST), Plan(classes=tuple(range(10)), per_class=6, shard_size=9, views=3)
+    )
     return path
 
 
@@ -112,7 +114,9 @@ def test_samples_with_a_forget_class_never_come_and_are_counted(viewed_run: Path
         assert len(set(epoch.ids.tolist())) == 48
         assert not {3, 8} & set(epoch.labels.tolist())
     partners = images_of(viewed_run)
-    forgotten = {row for row, label in zip(rows(partners.images), partners.labels.tolist(), strict=True) if label in (3, 8)}
+    forgotten = {
+        row for row, label in zip(rows(partners.images), partners.labels.tolist(), strict=True) if label in (3, 8)
+    }
     for epoch in found:
         mixed = epoch.recipes[:, 1] < 256
         assert not forgotten & set(rows(epoch.partners[mixed]))

@@ -42,7 +42,6 @@ def checked_memory(context: click.Context, param: click.Parameter, text: str) ->
     return text
 
 
-
 student_options = stacked(
     option("--student-arch", group=WHAT, help="architecture of the student  [default: the teacher's]"),
     option("--student-width", group=WHAT, rare=True, type=WIDTH, help="scales the student's channels"),

@@ -161,5 +161,3 @@ def wait_for_shards(runs: Runs, known: Sequence[int], timeout: float, wait: Wait
                 "'synth status', continue the run with 'synth generate --resume', or wait longer with --follow-timeout"
             )
         wait(POLL_SECONDS)
-
-

@@ -16,6 +16,7 @@ from synth.commands.options import MACHINE, Command, option, settings_flags, set
 from synth.commands.printing import echo, note, say
 from synth.making.gate import QualityGate
 from synth.methods import METHODS
+from synth.shards.plan import IMAGE_FORMATS
 
 FROM_ENVIRONMENT = {"auto_envvar_prefix": "SYNTH", "show_default": True, "max_content_width": 110}
 PATH = click.Path(path_type=Path)
@@ -40,13 +41,19 @@ def options_of_run(content: Mapping[str, Any]) -> Mapping[str, Any]:
     if "run" not in content:
         return content
     run = content["run"]
+    plan = {{"blends": "views"}.get(name, name): value for name, value in run["plan"].items()}  # before format 2
     gate = run["settings"].get("quality_gate")
     settings = {name: value for name, value in run["settings"].items() if name != "quality_gate"}
     if run["method"] in SETTINGS:
         settings = unlike_defaults(settings, SETTINGS[run["method"]]())
     bounds = {name: value for name, value in (gate or {}).items() if value is not None}
     written = ",".join(f"{name}={value}" for name, value in bounds.items())
-    return {**settings, **run["plan"], "method": run["method"], "quality_gate": written or None}
+    return {**settings, **plan, "method": run["method"], "quality_gate": written or None}
+
+
+def refuse_blends(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        raise UsageError(f"--blends is now --views: give --views {value[:20]}")
 
 
 what_to_generate = stacked(
@@ -70,12 +77,21 @@ what_to_generate = stacked(
         "generator's images), published 2,000",
     ),
     option(
-        "--blends",
+        "--views",
         group=WHAT,
         type=int,
         default=9,
-        help="extra samples per image: mixtures with another image, labelled by the teacher",
+        help="views per image: shifted mixtures with another image, which the teacher labels too",
     ),
+    option(
+        "--view-crop",
+        group=WHAT,
+        rare=True,
+        type=float,
+        default=1.0,
+        help="smallest share of the image's area that a view shows; 1 crops nothing",
+    ),
+    option("--blends", group=WHAT, hidden=True, expose_value=False, callback=refuse_blends),
     option(
         "--quality-gate",
         group=WHAT,
@@ -102,6 +118,13 @@ where_to = stacked(
     option("--out", group=WHERE, default="shards", help="folder or s3://BUCKET/RUN to publish in"),
     option("--resume", group=WHERE, is_flag=True, help="generate only the shards that the run still lacks"),
     option("--overwrite", group=WHERE, is_flag=True, help="replace the run that is there"),
+    option(
+        "--image-format",
+        group=WHERE,
+        rare=True,
+        type=click.Choice(IMAGE_FORMATS),
+        help="image files in the shards: png keeps every pixel, jpg is smaller  [default: png]",
+    ),
     option("--shard-size", group=WHERE, rare=True, type=int, default=1000, help="images per shard at most"),
     config_option("a run's index.json", options_of_run),
 )
@@ -212,7 +235,7 @@ def verify(uri: str) -> None:
         note(f"error: {problem}")
     if problems:
         raise SystemExit(1)
-    say(f"{uri}: {counted(len(index.entries), 'shard')}, {index.samples:,} samples, all as the index says")
+    say(f"{uri}: {counted(len(index.entries), 'shard')}, {index.samples:,} images, all as the index says")
 
 
 @main.command(context_settings=FROM_ENVIRONMENT)

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from synth import methods
-from synth.basics.errors import UserError
 from synth.basics.malloc import keep_freed_memory
-from synth.basics.out_of_memory import by_rows, by_settings
+from synth.basics.out_of_memory import by_settings
 from synth.basics.phases import phase
 from synth.checkpoint.arithmetic import arithmetic_note
-from synth.checkpoint.classifier import Classifier, predict
+from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import parse_checkpoint
 from synth.making.gate import QualityGate
+from synth.making.label import labelled_parts
 from synth.making.quality import counts_of, passed
 from synth.methods.networks import ClassGenerator, generator_bytes, parse_generator
-from synth.shards.blends import blend, blend_record
 from synth.shards.index import GateCounts
 from synth.shards.plan import ShardJob
-from synth.shards.samples import Samples
 from synth.shards.write import encode_shard
-
-LABEL_BATCH = 500  # images that the teacher labels at once
-PART = 4 * LABEL_BATCH  # samples encoded while the next ones are labelled
 
 
 @dataclass(frozen=True)
@@ -88,7 +81,7 @@ def prepare(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) -
 def shard_of(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) -> JobResult:
     """Make the shard of the job."""
     rng = torch.Generator().manual_seed(job.seed)
-    labels = torch.tensor(job.image_labels)
+    labels = torch.tensor(job.labels)
     network = generator_on_device(recipe.generator, recipe.device) if recipe.generator else None
     make = methods.find(recipe.method).synthesise
     with phase("synthesis"):
@@ -99,7 +92,13 @@ def shard_of(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) 
     conditions: dict[str, Any] = {} if settings == recipe.settings else {"batch_size": settings.batch_size}
     conditions |= arithmetic_note(settings, teacher)
     notes = [note | conditions for note in notes]
-    return JobResult(encode_shard(labelled_parts(teacher, images, job, recipe.method, rng, notes)), gate)
+    parts = labelled_parts(teacher, images, job, recipe.method, mirrors(settings), rng, notes)
+    return JobResult(encode_shard(parts, job.image_format), gate)
+
+
+def mirrors(settings: Any) -> bool:
+    """Whether the method's images may be mirrored."""
+    return getattr(settings, "flip", False)
 
 
 @lru_cache(maxsize=1)
@@ -115,46 +114,3 @@ def teacher_on_device(checkpoint: bytes, trusted_architecture: str | None, devic
 @lru_cache(maxsize=1)
 def generator_on_device(checkpoint: bytes, device: str) -> ClassGenerator:
     return parse_generator(checkpoint, "the generator").to(device)
-
-
-def labelled_parts(
-    teacher: Classifier,
-    images: Tensor,
-    job: ShardJob,
-    method: str,
-    rng: torch.Generator,
-    notes: list[dict[str, Any]] | None = None,
-    part: int = PART,
-) -> Iterator[Samples]:
-    """The images and their blends, with the teacher's logits, its confidence in the label, and its entropy in nats.
-
-    Args:
-        images: uint8 (N, C, H, W).
-        notes: added to the json of the images, one per image; blends do not repeat them.
-        part: samples per part. A multiple of LABEL_BATCH, so that the content does not depend on it.
-
-    Raises UserError if the teacher gives logits that are not finite.
-    """
-    pixels, partners, shares = blend(images, job.blends, rng)
-    keys, labels = job.keys, torch.tensor(job.labels)
-    records = [{"method": method, "seed": job.seed} for _ in keys]
-    for record, note in zip(records[:: 1 + job.blends], notes or [], strict=False):
-        record |= note
-    rows = zip(records, partners.tolist(), shares.tolist(), strict=True)
-    for record, partner, share in rows:
-        if share < 1:
-            record |= blend_record(job, partner, job.classes[(job.start + partner) % len(job.classes)], share)
-    for start in range(0, len(keys), part):
-        mine = slice(start, start + part)
-        with phase("label"):
-            logits = by_rows(partial(predict, teacher), LABEL_BATCH, pixels[mine])
-        if not torch.isfinite(logits).all():
-            raise UserError(
-                "the teacher gives NaN or infinite logits on its own synthetic images: use another checkpoint"
-            )
-        log_p = logits.double().log_softmax(1)
-        entropy = -(log_p.exp() * log_p).sum(1)
-        confidence = log_p.gather(1, labels[mine, None])[:, 0].exp()
-        for record, c, h in zip(records[mine], confidence.tolist(), entropy.tolist(), strict=True):
-            record |= {"confidence": round(c, 6), "entropy": round(h, 6)}
-        yield Samples(keys[mine], pixels[mine].numpy(), labels[mine].numpy(), logits.numpy(), records[mine])

@@ -35,7 +35,7 @@ class ClassDiversity:
 
 
 def measure(store: Store, teacher: Classifier, most: int = 10_000) -> list[ClassDiversity]:
-    """The diversity of each class, from the first `most` images of a run. Blends are left out.
+    """The diversity of each class, from the first `most` images of a run.
 
     Raises:
         UserError: the run has no image yet, or was made from another teacher; or the teacher has no linear layer, whose
@@ -49,14 +49,14 @@ def measure(store: Store, teacher: Classifier, most: int = 10_000) -> list[Class
     index = read_index(store)
     if index.card.teacher_sha256 != teacher.digest:
         raise UserError(f"{store} was made from another teacher: name the run's own teacher with --teacher")
-    images, labels = unblended_images(store, index, most)
+    images, labels = first_images(store, index, most)
     if not len(images):
         raise UserError(f"{store} has no published shard yet: wait for the first one")
     return class_diversity(images, labels, features_of(teacher, images))
 
 
-def unblended_images(store: Store, index: Index, most: int) -> tuple[Tensor, Tensor]:
-    """The images, uint8 (N, C, H, W), and classes (N,) of a run without blends, from as few shards as possible."""
+def first_images(store: Store, index: Index, most: int) -> tuple[Tensor, Tensor]:
+    """Up to `most` images, uint8 (N, C, H, W), and classes (N,) of a run, from as few shards as possible."""
     images: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     count = 0
@@ -64,10 +64,9 @@ def unblended_images(store: Store, index: Index, most: int) -> tuple[Tensor, Ten
         if count >= most:
             break
         samples = read_shard(store, index, index.entries[number])
-        rows = [row for row, record in enumerate(samples.records) if "share" not in record]
-        images.append(samples.images[rows])
-        labels.append(samples.labels[rows])
-        count += len(rows)
+        images.append(samples.images)
+        labels.append(samples.labels)
+        count += len(samples)
     if not images:
         return torch.empty(0), torch.empty(0)
     return torch.from_numpy(np.concatenate(images)[:most]), torch.from_numpy(np.concatenate(labels)[:most])

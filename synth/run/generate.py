@@ -42,7 +42,7 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
         card = run_card(asked.teacher, recipe, asked.plan)
         index = open_run(store, card, request.resume, request.overwrite)
         if index.complete:
-            say(f"{store} is complete already: {counted(len(index.entries), 'shard')}, {index.samples:,} samples")
+            say(f"{store} is complete already: {counted(len(index.entries), 'shard')}, {index.samples:,} images")
             return index
         some = len(asked.plan.classes) < len(card.class_names)
         which = f": {class_words(asked.plan.classes, card.class_names)}" if some else ""
@@ -54,16 +54,16 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
 
 def run_summary(plan: Plan) -> str:
     """The size of a run in words."""
-    blends = f", each with {counted(plan.blends, 'blend')}," if plan.blends else ""
+    views = f", each with {counted(plan.views, 'view')}," if plan.views else ""
     classes = counted(len(plan.classes), "class", "es")
-    return f"{plan.images:,} images of {classes}{blends} in {counted(plan.shards, 'shard')}"
+    return f"{plan.images:,} images of {classes}{views} in {counted(plan.shards, 'shard')}"
 
 
 def publish_with_progress(
     store: Store, index: Index, recipe: Recipe, execute: Executor, lock: Lock, say: Callable[[str], None]
 ) -> Index:
     """Publish the missing shards under a progress line, and say at the end how long it took."""
-    progress = Progress(index.card.plan.samples, done=index.samples)
+    progress = Progress(index.card.plan.images, done=index.samples, unit="images")
     started = time.monotonic()
     try:
         whole = publish(store, index, recipe, execute, progress.advance, check=lock.check)
@@ -72,7 +72,7 @@ def publish_with_progress(
     finally:
         progress.close()
     say(
-        f"{store} is complete: {counted(len(whole.entries), 'shard')}, {whole.samples:,} samples, "
+        f"{store} is complete: {counted(len(whole.entries), 'shard')}, {whole.samples:,} images, "
         f"{format_seconds(time.monotonic() - started)}"
     )
     return whole

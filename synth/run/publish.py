@@ -229,7 +229,7 @@ def publish(
     """Make and publish the missing shards, and complete the index.
 
     Args:
-        report: called with the number of samples of each shard, in the order in which the shards are published.
+        report: called with the number of images of each shard, in the order in which the shards are published.
         now: the time in seconds.
         check: raises LostLockError if this driver may not write to the run any more; then nothing more is written.
 
@@ -310,7 +310,7 @@ def verify(store: Store) -> tuple[Index, list[str]]:
         found = dict(sorted(index.card.plan.job(number).class_counts.items()))
         if dict(entry.class_counts) != found:
             problems.append(
-                f"{store}/{entry.name}: the class counts of the index are not those of its {len(samples)} samples"
+                f"{store}/{entry.name}: the class counts of the index are not those of its {len(samples)} images"
             )
     if not index.complete:
         problems.append(

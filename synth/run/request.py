@@ -22,8 +22,8 @@ from synth.making.gate import QualityGate
 from synth.making.make import Recipe
 from synth.methods.networks import LARGEST_GENERATOR, read_generator
 from synth.shards.index import RunCard
-from synth.shards.plan import Plan
-from synth.shards.samples import END_OF_TAR, LARGEST_SHARD, PIXEL_MODES, largest_sample
+from synth.shards.plan import PNG, Plan
+from synth.shards.samples import END_OF_TAR, LARGEST_SHARD, PIXEL_MODES, Layout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,9 @@ class Request:
     classes: Classes | None  # None or empty means all
     per_class: int
     shard_size: int
-    blends: int
+    views: int
+    view_crop: float
+    image_format: str | None  # None means png
     seed: int
     out: str
     resume: bool
@@ -132,7 +134,9 @@ def plan_for(request: Request, card: ModelCard) -> Plan:
             classes=classes,
             per_class=request.per_class,
             shard_size=request.shard_size,
-            blends=request.blends,
+            views=request.views,
+            view_crop=request.view_crop,
+            image_format=request.image_format or PNG,
             seed=request.seed,
         )
     except ValueError as error:
@@ -143,12 +147,12 @@ def plan_for(request: Request, card: ModelCard) -> Plan:
 
 def check_shard_size(plan: Plan, card: ModelCard) -> None:
     """Raise UsageError if a shard may become larger than readers accept. It could be neither read nor resumed."""
-    image = (1 + plan.blends) * largest_sample(card.input_shape, card.num_classes)  # bytes, with its blends
-    fitting = (LARGEST_SHARD - END_OF_TAR) // image
+    layout = Layout((card.input_shape[0], card.input_shape[1], card.input_shape[2]), card.num_classes, plan.views)
+    fitting = (LARGEST_SHARD - END_OF_TAR) // layout.largest_sample
     if min(plan.shard_size, plan.images) > fitting:
-        cure = f"give --shard-size {fitting} or less" if fitting else "give fewer --blends"
+        cure = f"give --shard-size {fitting} or less" if fitting else "give fewer --views"
         raise UsageError(
-            f"a shard of {plan.shard_size} images with their blends may take {plan.shard_size * image:,} bytes, but "
+            f"a shard of {plan.shard_size} images may take {layout.largest_shard(plan.shard_size):,} bytes, but "
             f"readers accept at most {LARGEST_SHARD:,}: {cure}"
         )
 

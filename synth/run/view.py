@@ -34,7 +34,7 @@ def describe(store: Store) -> str:
         f"{store}: {'complete' if index.complete and not gone else 'not complete'}",
         f"  method     {index.card.method}, seed {plan.seed}, teacher {index.card.teacher_sha256[:12]} "
         f"({index.card.architecture})",
-        f"  published  {len(index.entries)} of {plan.shards} shards, {index.samples:,} of {plan.samples:,} samples",
+        f"  published  {len(index.entries)} of {plan.shards} shards, {index.samples:,} of {plan.images:,} images",
     ]
     if index.generator_sha256:
         lines.append(f"  generator  {index.generator_sha256[:12]}")
@@ -61,15 +61,15 @@ def listed(items: Sequence[object]) -> str:
 
 
 def rate_line(index: Index, times: Mapping[str, float]) -> str:
-    """The samples per second between the first and the last publication, by the times of the shards' files."""
+    """The images per second between the first and the last publication, by the times of the shards' files."""
     published = sorted((times[entry.name], entry.samples) for entry in index.entries.values() if entry.name in times)
     seconds = published[-1][0] - published[0][0] if len(published) > 1 else 0.0
     if seconds <= 0:
         return "unknown until two shards are published"
     rate = sum(samples for _, samples in published[1:]) / seconds
-    left = format_seconds((index.card.plan.samples - index.samples) / rate)
+    left = format_seconds((index.card.plan.images - index.samples) / rate)
     ago = format_seconds(time.time() - published[-1][0])
-    return f"{rate:,.1f} samples/s, {left} left at that rate, last shard {ago} ago"
+    return f"{rate:,.1f} images/s, {left} left at that rate, last shard {ago} ago"
 
 
 def draw_grid(store: Store, columns: int, out: Path, classes: Classes = ()) -> None:
@@ -164,9 +164,8 @@ def check_size(index: Index, rows: int, columns: int, classes: int) -> None:
 
 
 def labelled_images(store: Store, index: Index) -> Iterator[tuple[int, np.ndarray, float]]:
-    """Each image of the run that is not a blend, with its class and the teacher's confidence in that class."""
+    """Each image of the run, with its class and the teacher's confidence in that class."""
     for number in sorted(index.entries):
         samples = read_shard(store, index, index.entries[number])
         for label, image, record in zip(samples.labels.tolist(), samples.images, samples.records, strict=True):
-            if "share" not in record:  # not a blend
-                yield label, image, float(record["confidence"])
+            yield label, image, float(record["confidence"])

@@ -9,20 +9,25 @@ and the student that learns it see the same pixels, to the bit, on every machine
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-# The columns of a recipe.
-PARTNER, SHARE = 0, 1  # the partner's image number; the image's own share in units of 1/WHOLE, the larger one
-DOWN, RIGHT, PARTNER_DOWN, PARTNER_RIGHT = 2, 3, 4, 5  # shifts in pixels; the border is repeated
-TOP, LEFT, HEIGHT, WIDTH = 6, 7, 8, 9  # the box that is cropped from the mixture and resized to the whole side
-MIRRORED = 10  # 1 or 0
-COLUMNS = 11
-
-WHOLE = 256  # the share of an unmixed image
-SHIFT = 0.1  # largest shift, as a share of the side: 3 pixels at 28 or 32, 22 at 224
+from synth.shards.view_recipes import (
+    COLUMNS,
+    DOWN,
+    HEIGHT,
+    LEFT,
+    MIRRORED,
+    PARTNER,
+    PARTNER_DOWN,
+    PARTNER_RIGHT,
+    RIGHT,
+    SHARE,
+    TOP,
+    WHOLE,
+    WIDTH,
+    largest_shift,
+)
 
 
 def draw_views(
@@ -44,7 +49,7 @@ def draw_views(
     steps = torch.randint(1, count, (count, views), generator=rng) if count > 1 else torch.zeros(count, views).long()
     recipes[..., PARTNER] = (first + (torch.arange(count)[:, None] + steps) % count).to(torch.int32)
     for column, side in ((DOWN, height), (RIGHT, width), (PARTNER_DOWN, height), (PARTNER_RIGHT, width)):
-        most = math.floor(SHIFT * side + 0.5)
+        most = largest_shift(side)
         recipes[..., column] = torch.randint(-most, most + 1, (count, views), generator=rng, dtype=torch.int32)
     scale = (crop + (1 - crop) * torch.rand(count, views, generator=rng, dtype=torch.float64)).sqrt()
     corner = torch.rand(2, count, views, generator=rng, dtype=torch.float64)

@@ -44,7 +44,7 @@ from synth.executors.ray import (  # noqa: E402
     workers_that_fit,
 )
 
-PLAN = Plan(classes=tuple(range(10)), per_class=6, shard_size=10, blends=1, seed=5)  # 6 shards
+PLAN = Plan(classes=tuple(range(10)), per_class=6, shard_size=10, views=1, seed=5)  # 6 shards
 Task = Callable[[ShardJob, Recipe], JobResult]
 
 
@@ -346,7 +346,7 @@ def test_a_second_command_starts_a_ray_of_its_own_which_imports_nothing_from_the
 ) -> None:
     """With the default --address, although the first command's private Ray runs on the same machine."""
     marks = put_hostile_modules(tmp_path)
-    command = synth_command("generate", "--per-class=1", "--steps=1", "--teacher", tiny_teacher_path, "--blends=0")
+    command = synth_command("generate", "--per-class=1", "--steps=1", "--teacher", tiny_teacher_path, "--views=0")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     # A folder of its own, because a `ray start` of this machine would be used; a short one, because sockets lie in it.
     with TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as environment["RAY_TMPDIR"]:

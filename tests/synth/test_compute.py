@@ -23,7 +23,7 @@ from synth.shards.plan import Plan
 from synth.shards.read import decode_shard
 from tests.runs import QUICK, QUICKEST, digits_card, recipe_for
 
-PLAN = Plan(classes=tuple(range(10)), per_class=4, shard_size=40, blends=2, seed=3)
+PLAN = Plan(classes=tuple(range(10)), per_class=4, shard_size=40, views=2, seed=3)
 
 
 def allcnn(width: float) -> Classifier:
@@ -182,7 +182,7 @@ def test_labels_are_computed_in_halves_where_memory_is_short_and_no_image_is_gen
 ) -> None:
     gate = QualityGate(confidence=0.999, agreement=0.9, tries=2)
     recipe = dataclasses.replace(recipe_for(tiny_teacher), gate=gate)
-    job = dataclasses.replace(PLAN.job(0), blends=9)
+    job = dataclasses.replace(PLAN.job(0), views=9)
     expected = decode_shard(make_shard(job, recipe).data, "s", (1, 28, 28), 10)
     asked: list[int] = []
     forward, synthesise = Classifier.forward, deepinversion.synthesise

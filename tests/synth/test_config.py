@@ -24,7 +24,7 @@ def test_a_run_is_generated_again_from_its_index(run: Run, tiny_teacher_path: Pa
         "3",
         "--shard-size",
         "7",
-        "--blends",
+        "--views",
         "1",
         "--seed",
         "5",

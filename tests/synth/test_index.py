@@ -169,11 +169,11 @@ def test_an_index_that_contradicts_itself_is_refused(run: Folder, change: Callab
 
 
 def test_a_shard_of_large_images_may_be_larger_than_an_index(run: Folder) -> None:
-    size = 3 * 2**29 - 2**24  # nearly what 1,000 images of 3x224x224 with nine blends take at most
+    size = 3 * 2**29 - 2**24  # nearly what 1,000 images of 3x224x224 with nine views take at most
 
     def enlarge(raw: Raw) -> None:
         raw["run"].update(image_shape=[3, 224, 224], mean=[0.5] * 3, std=[0.5] * 3)
-        raw["run"]["plan"].update(per_class=100, shard_size=1000, blends=9)
+        raw["run"]["plan"].update(per_class=100, shard_size=1000, views=9)
         raw["shardlist"] = [{**raw["shardlist"][0], "nsamples": 10_000, "filesize": size}]
 
     assert Index.parse(changed(run, enlarge), "the index").entries[0].size == size > LARGEST_INDEX

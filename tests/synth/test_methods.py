@@ -33,7 +33,7 @@ QUICK_SETTINGS: dict[str, Any] = {
     "fast": FastSettings(**SMALL, meta_steps=1, steps=2),
     "generator": GeneratorSettings(**SMALL),
 }
-PLAN = Plan(classes=tuple(range(10)), per_class=4, shard_size=10, blends=1, seed=5)  # 4 shards
+PLAN = Plan(classes=tuple(range(10)), per_class=4, shard_size=10, views=1, seed=5)  # 4 shards
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """A size in bytes, where a plain number would mean something else."""
+
+    count: int
 
 
 def format_bytes(count: float) -> str:

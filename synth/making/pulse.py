@@ -40,8 +40,8 @@ class Pulse:
     """Turns the ticks of one job into beats, the first of them when the job begins. Give it to
     `synth.basics.ticks.listening`.
 
-    The share never falls, also if the work starts again with smaller batches. Only the run's first shard gives pictures:
-    once it is published, its images can be looked at.
+    The share never falls, also if the work starts again with smaller batches. Only the run's first shard gives
+    pictures: once it is published, its images can be looked at.
 
     Args:
         send: gets the beats.

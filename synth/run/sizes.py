@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Iterable
 
 from synth.basics.byte_sizes import format_bytes
 from synth.basics.errors import UserError
-from synth.shards.plan import PNG
+from synth.shards.index import ShardEntry
+from synth.shards.plan import JPG, PNG
 from synth.shards.samples import END_OF_TAR, LARGEST_SHARD, Layout
 from synth.shards.store import Folder, Store
-from synth.shards.views import COLUMNS
+from synth.shards.view_recipes import COLUMNS
 
 BLOCK = 512  # bytes; a tar's header, and what each file is padded to
 SMALL_FILES = 2 * 2 * BLOCK  # class and json
 NPY_HEADER = 128
 # Bytes of a file per value of its pixels. Measured on images of DeepInversion (docs/results/image-bytes.md).
-BYTES_PER_VALUE = {PNG: 0.95, "jpg": 0.6}
+BYTES_PER_VALUE = {PNG: 0.95, JPG: 0.6}
 USUAL_SHARD = 1000  # images at most, unless the user asks for another size
 LARGEST_USUAL_SHARD = 100_000_000  # bytes
 # A run has this number of shards, so that each of several workers gets many of them, but no shard gets smaller for it
@@ -46,14 +48,17 @@ def images_per_shard(layout: Layout, images: int, batch: int, asked: int | None 
             batch has poor statistics.
         asked: bytes of a shard, if the user names a size.
     """
-    image = expected_bytes(layout)
+    image, batch = expected_bytes(layout), min(batch, images)
+    smallest = SMALLEST_USUAL_SHARD // image
     if asked is not None:
         count = max(1, asked // image)
+    elif smallest >= USUAL_SHARD:
+        return max(USUAL_SHARD, batch)
     else:
-        count = min(LARGEST_USUAL_SHARD // image, max(images // ENOUGH_SHARDS, SMALLEST_USUAL_SHARD // image))
-        count = max(min(count, USUAL_SHARD), min(batch, images))
+        count = min(LARGEST_USUAL_SHARD // image, max(images // ENOUGH_SHARDS, smallest), USUAL_SHARD)
+        count = max(count, batch, 1)
     count = max(1, min(count, most_images(layout)))
-    return count if count < batch or count == USUAL_SHARD else count - count % batch
+    return count if count < batch else count - count % batch
 
 
 def most_images(layout: Layout) -> int:
@@ -61,15 +66,26 @@ def most_images(layout: Layout) -> int:
     return (LARGEST_SHARD - END_OF_TAR) // layout.largest_sample
 
 
-def refuse_full_disk(store: Store, needed: float, replaced: int, image_format: str) -> None:
+def whole_size(layout: Layout, images: int, published: Iterable[ShardEntry] = ()) -> float:
+    """The bytes of a run with this number of images, by the mean of the shards that are published, if there are any."""
+    there = list(published)
+    if not there:
+        return images * expected_bytes(layout)
+    return images * sum(entry.size for entry in there) / sum(entry.samples for entry in there)
+
+
+def refuse_full_disk(store: Store, needed: float, image_format: str, replaces: bool) -> None:
     """Raise UserError if the store is a folder on a disk with less space than the run will need.
 
     Args:
         needed: bytes that are still to be written.
-        replaced: bytes of an earlier run that is removed first.
+        replaces: whether the files in the store are removed first.
     """
     free = free_bytes(store)
-    if free is None or free + replaced >= needed:
+    if free is None:
+        return
+    replaced = sum(map(store.size, store.names())) if replaces else 0
+    if free + replaced >= needed:
         return
     cures = ["free some space", "choose another --out", "generate fewer images (--per-class)"]
     cures += ["use --image-format jpg"] if image_format == PNG else []

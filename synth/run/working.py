@@ -6,17 +6,18 @@ the first shard is published a picture of some of that shard's images. Neither i
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from synth.basics.byte_sizes import format_bytes
 from synth.basics.errors import UserError
-from synth.basics.progress import Progress
+from synth.basics.progress import Progress, Say
 from synth.making.pulse import LARGEST_PICTURE, Beat
-from synth.run.holder import facts_in
+from synth.run.holder import facts_in, runs_here, this_machine
 from synth.run.lock import LOCK, Lock, read_lock
+from synth.run.sizes import free_bytes
 from synth.shards.index import Index, ShardEntry
 from synth.shards.store import Store
 
@@ -27,14 +28,15 @@ class Working:
     """Follows a run from the beats of its workers and from the shards that are published.
 
     Args:
-        now: the time in seconds.
+        say: gets lines for a person.
     """
 
-    def __init__(self, store: Store, index: Index, lock: Lock, now: Callable[[], float] = time.monotonic) -> None:
-        self.store, self.plan, self.lock, self.now = store, index.card.plan, lock, now
+    def __init__(self, store: Store, index: Index, lock: Lock, say: Say) -> None:
+        self.store, self.plan, self.lock, self.say = store, index.card.plan, lock, say
         self.published = set(index.entries)
-        self.size = sum(entry.size for entry in index.entries.values())  # bytes
-        self.images = index.images
+        self.size = sum(entry.size for entry in index.entries.values())  # bytes of these shards
+        self.images = index.samples  # in these shards
+        self.warned = False
         self.training: Progress | None = None
         self.progress: Progress | None = None
         self.drawn = False
@@ -53,12 +55,24 @@ class Working:
 
     def enter(self, entry: ShardEntry) -> None:
         """Count a shard as published."""
+        in_work = self.progress_of_images().in_work
         self.published.add(entry.number)
         self.size += entry.size
-        progress = self.progress_of_images()
-        share = self.plan.images_in(entry.number)
-        self.show(share, max(0.0, progress.in_work - share), 0)
+        self.images += entry.samples
+        self.show(entry.samples, max(0.0, in_work - entry.samples), 0)
         self.remove_picture()
+        self.warn_of_full_disk()
+
+    def warn_of_full_disk(self) -> None:
+        """Say so once if the disk will not hold the rest of the run, by the size of the shards that are published."""
+        left = self.size / self.images * (self.plan.images - self.images)
+        free = free_bytes(self.store)
+        if free is not None and free < left and not self.warned:
+            self.warned = True
+            self.say(
+                f"warning: the rest of the run will take about {format_bytes(left)} and the disk of {self.store} has "
+                f"{format_bytes(free)} free: free some space meanwhile"
+            )
 
     def progress_of_images(self) -> Progress:
         """The progress, whose clock starts when the first job begins."""
@@ -105,9 +119,9 @@ class Working:
 
 
 @contextmanager
-def working(store: Store, index: Index, lock: Lock) -> Iterator[Working]:
+def working(store: Store, index: Index, lock: Lock, say: Say) -> Iterator[Working]:
     """Follow the run while the `with` block lasts."""
-    run = Working(store, index, lock)
+    run = Working(store, index, lock, say)
     try:
         yield run
     finally:
@@ -124,18 +138,21 @@ class Work:
 
 
 def work_in(store: Store) -> Work | None:
-    """What the holder of the run's lock said; None if there is no lock, or it says nothing of its work.
+    """What the holder of the run's lock said; None if it said nothing, or if it ran on this machine and has ended.
 
     Anyone can write a lock, so its numbers are checked.
     """
-    raw = facts_in(read_lock(store, LOCK)).get("work")
-    if not isinstance(raw, Mapping):
+    facts = facts_in(read_lock(store, LOCK))
+    raw = facts.get("work")
+    if not isinstance(raw, Mapping) or (facts.get("machine") == this_machine() and not runs_here(facts)):
         return None
-    values = [raw.get(name) for name in ("images", "per_second", "shards")]
-    if not all(type(value) in (int, float) and 0 <= value <= 1e12 for value in values):
-        return None
-    images, per_second, shards = (float(value) for value in values)
-    return Work(images, per_second, int(shards)) if math.isfinite(images) else None
+    values = [number_in(raw.get(name)) for name in ("images", "per_second", "shards")]
+    return Work(values[0], values[1], int(values[2])) if min(values) >= 0 else None
+
+
+def number_in(value: object) -> float:
+    """The value if it is a number that a run could have; otherwise -1."""
+    return value if isinstance(value, int | float) and 0 <= value <= 1e12 else -1.0
 
 
 def picture_in(store: Store) -> bytes | None:

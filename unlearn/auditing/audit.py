@@ -213,10 +213,8 @@ def outlook(bench: Bench) -> str:
     """What the audit is about to do, in one line."""
     models = sum(map(len, bench.subjects.values()))
     images = f", judged on {counted(len(bench.judged.judge), 'image')}" if bench.judged else ""
-    return (
-        f"runs {len(modules())} measures on {counted(models, 'model')}{images}; each experiment shows its time left after "
-        "its first steps"
-    )
+    of_each = "each experiment shows its time left after its first steps"
+    return f"runs {len(modules())} measures on {counted(models, 'model')}{images}; {of_each}"
 
 
 def versions() -> dict[str, str]:

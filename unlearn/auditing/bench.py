@@ -220,6 +220,7 @@ class Bench:
         models = [model for models in self.subjects.values() for model in models]
         results = self.cache.results
         jobs = [(model, n) for model in models for n in range(repeats) if (name, model, n) not in results]
+
         def finished() -> Results:
             return {
                 (subject, number, n): results[name, model, n]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -225,7 +226,7 @@ class Index:
             why = f" ({str(error)[:80]})" if isinstance(error, ValueError) else ""
             raise UserError(f"{name} is not an index of 'synth generate'{why}: make the run again") from error
         if version < FORMAT_VERSION:
-            raise UserError(old_format(raw, version, name))
+            raise UserError(old_format(version, name))
         if version > FORMAT_VERSION:
             raise UserError(f"{name} has format version {version}, newer than {FORMAT_VERSION}: update this package")
         try:
@@ -239,11 +240,14 @@ class Index:
         return cls(card, {entry.number: entry for entry in listed}, complete, generator)
 
 
-def old_format(raw: Mapping[str, Any], version: int, name: str) -> str:
-    """What to say of a run in an older format: its index holds everything that makes the run again, but the teacher."""
+def old_format(version: int, name: str) -> str:
+    """What to say of a run in an older format. Its index holds all options that make the run again."""
+    remote = "://" in name
+    config = "index.json" if remote else shlex.quote(name)
     return (
-        f"{name} has format version {version}, which is not read any more: make the run again in a new place with "
-        f"'synth generate --config {name} --teacher T --out NEW', where T is the run's teacher"
+        f"{name} has format version {version}, which is no longer read: make the run again in a new place with "
+        f"'synth generate --config {config} --teacher T --out NEW', where T is the run's teacher"
+        f"{' and index.json a copy of this index' if remote else ''}"
     )
 
 

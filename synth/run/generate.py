@@ -16,7 +16,7 @@ from synth.executors.choose import opened
 from synth.executors.executor import Executor
 from synth.making.make import Recipe
 from synth.run.journal import configure_log
-from synth.run.lock import Lock, locked
+from synth.run.lock import Lock, locked, refuse_held
 from synth.run.publish import open_run, provide_generator, publish, refuse_existing_run
 from synth.run.request import CheckedRequest, Request, check_request, run_card
 from synth.run.sizes import refuse_full_disk, whole_size
@@ -40,7 +40,10 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
     store = open_store(request.out, WAY_ON.again)
     if not (request.resume or request.overwrite):
         refuse_existing_run(store)
-    before = find_index(store) if request.resume else None
+    before = None
+    if request.resume:
+        refuse_held(store)
+        before = find_index(store)
     if before is not None and request.shard_size is None:
         asked = dataclasses.replace(asked, plan=dataclasses.replace(asked.plan, shard_size=before.card.plan.shard_size))
     size = expected_size(asked, store, before)

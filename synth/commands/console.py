@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from synth.basics.byte_sizes import Bytes, parse_bytes
 from synth.basics.errors import INTERRUPTED, UserError
 from synth.basics.way_on import START_AGAIN
 from synth.commands.output import checked_output
@@ -73,6 +74,20 @@ class NumberList(click.ParamType):
                 self.fail(f"'{text}' is no list of numbers: write it like 0 or 3,8 or 1-9", param, ctx)
             chosen.update(range(int(match[1]), int(match[2] or match[1]) + 1))
         return tuple(sorted(chosen))
+
+
+class ShardSize(click.ParamType):
+    """Images such as `500`, as an int, or bytes such as `100MB`."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Bytes:
+        if isinstance(value, int | Bytes):
+            return value
+        try:
+            return int(value) if str(value).strip().isdecimal() else Bytes(parse_bytes(str(value)))
+        except ValueError as error:
+            self.fail(f"{error}, or as a number of images like 500", param, ctx)
 
 
 class ClassText(click.ParamType):

@@ -11,7 +11,7 @@ import click
 
 from synth.basics.errors import UsageError
 from synth.commands.config import config_option, unlike_defaults
-from synth.commands.console import ClassText, Console
+from synth.commands.console import ClassText, Console, ShardSize
 from synth.commands.options import MACHINE, Command, option, settings_flags, settings_from_flags, stacked
 from synth.commands.printing import echo, note, say
 from synth.making.gate import QualityGate
@@ -125,7 +125,13 @@ where_to = stacked(
         type=click.Choice(IMAGE_FORMATS),
         help="image files in the shards: png keeps every pixel, jpg is smaller  [default: png]",
     ),
-    option("--shard-size", group=WHERE, rare=True, type=int, default=1000, help="images per shard at most"),
+    option(
+        "--shard-size",
+        group=WHERE,
+        rare=True,
+        type=ShardSize(),
+        help="largest shard: images such as 500, or bytes such as 100MB  [default: 100MB, and at most 1000 images]",
+    ),
     config_option("a run's index.json", options_of_run),
 )
 machine = stacked(
@@ -264,12 +270,14 @@ def status(uri: str) -> None:
     "--classes", type=ClassText(), multiple=True, help="classes by name or number; may be repeated  [default: all]"
 )
 def preview(uri: str, out: Path, columns: int, classes: tuple[int | str, ...]) -> None:
-    """Draw a grid of a run's first images. One row per class, with the teacher's confidence."""
+    """Draw a grid of a run's first images. One row per class, with the teacher's confidence.
+
+    Before the first shard is published, the grid shows images of that shard while they are in work.
+    """
     from synth.run.view import draw_grid
     from synth.shards.store import open_store
 
-    draw_grid(open_store(uri), columns, out, classes)
-    say(f"wrote {out}")
+    say(draw_grid(open_store(uri), columns, out, classes))
 
 
 @main.command(context_settings=FROM_ENVIRONMENT)

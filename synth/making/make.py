@@ -12,6 +12,7 @@ from synth import methods
 from synth.basics.malloc import keep_freed_memory
 from synth.basics.out_of_memory import by_settings
 from synth.basics.phases import phase
+from synth.basics.ticks import stage
 from synth.checkpoint.arithmetic import arithmetic_note
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import parse_checkpoint
@@ -84,7 +85,8 @@ def shard_of(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) 
     labels = torch.tensor(job.labels)
     network = generator_on_device(recipe.generator, recipe.device) if recipe.generator else None
     make = methods.find(recipe.method).synthesise
-    with phase("synthesis"):
+    share = synthesis_share(settings, job.views)
+    with phase("synthesis"), stage(0, share):
         images, notes = passed(
             teacher, labels, lambda wanted: make(teacher, wanted, settings, rng, network=network), recipe.gate
         )
@@ -92,8 +94,19 @@ def shard_of(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) 
     conditions: dict[str, Any] = {} if settings == recipe.settings else {"batch_size": settings.batch_size}
     conditions |= arithmetic_note(settings, teacher)
     notes = [note | conditions for note in notes]
-    parts = labelled_parts(teacher, images, job, recipe.method, mirrors(settings), rng, notes)
-    return JobResult(encode_shard(parts, job.image_format), gate)
+    with stage(share, 1):
+        parts = labelled_parts(teacher, images, job, recipe.method, mirrors(settings), rng, notes)
+        return JobResult(encode_shard(parts, job.image_format), gate)
+
+
+def synthesis_share(settings: Any, views: int) -> float:
+    """About which share of a shard's time the images take, counted in forward passes of the teacher.
+
+    A step is a forward and a backward pass, which is as long as two. Then the teacher labels the image and its views,
+    and encoding them takes about another pass.
+    """
+    synthesis = 1 + 3 * getattr(settings, "steps", 0)
+    return synthesis / (synthesis + 1 + views + 1)
 
 
 def mirrors(settings: Any) -> bool:

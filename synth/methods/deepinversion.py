@@ -13,6 +13,7 @@ from torch import Tensor
 from synth.basics.errors import UserError
 from synth.basics.out_of_memory import by_settings
 from synth.basics.settings import MOST_IN_BATCH, MOST_STEPS, ComputeSettings, require, setting
+from synth.basics.ticks import stages, tick
 from synth.checkpoint.arithmetic import computed
 from synth.checkpoint.batch_norm import BatchStatistics, batch_norm_layers, input_loss, watch_batch_norm
 from synth.checkpoint.classifier import Classifier, to_uint8
@@ -189,8 +190,8 @@ def synthesise(
         UserError: the loss is not finite.
     """
     batches = max(1, math.ceil(len(labels_B) / settings.batch_size))
-    images = [invert(teacher, labels, settings, rng, network, extra_loss) for labels in labels_B.tensor_split(batches)]
-    return torch.cat(images)
+    parts = stages(labels_B.tensor_split(batches))
+    return torch.cat([invert(teacher, labels, settings, rng, network, extra_loss) for labels in parts])
 
 
 def invert(
@@ -272,6 +273,7 @@ def optimise_images(
             optimiser.step()
             with torch.no_grad():
                 x_norm.clamp_(*pixel_range)
+            tick(step + 1, settings.steps, lambda: (to_uint8(x_norm.detach() * teacher.std + teacher.mean), labels_B))
             if settings.plateau and at_plateau(losses, loss.detach(), settings.plateau):
                 break
     if not math.isfinite(loss.item()):

@@ -15,6 +15,7 @@ from torch import Tensor
 from synth.basics.errors import UserError
 from synth.basics.out_of_memory import by_rows
 from synth.basics.settings import MOST_IN_BATCH, MOST_STEPS, ComputeSettings, setting
+from synth.basics.ticks import tick
 from synth.checkpoint.arithmetic import arithmetic_note, computed
 from synth.checkpoint.batch_norm import BatchStatistics, batch_norm_layers, input_loss, watch_batch_norm
 from synth.checkpoint.classifier import Classifier, to_uint8
@@ -208,6 +209,7 @@ def train_generator(
             loss = torch.stack(list(terms.values())).sum()
             loss.backward()
             optimiser.step()
+            tick(step + 1, settings.train_steps)
             if step % every == 0 or step == settings.train_steps - 1:
                 values = {name: value.item() for name, value in terms.items()}
                 if not math.isfinite(sum(values.values())):

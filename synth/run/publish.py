@@ -222,14 +222,14 @@ def publish(
     index: Index,
     recipe: Recipe,
     execute: Executor,
-    report: Callable[[int], None],
+    report: Callable[[ShardEntry], None],
     now: Callable[[], float] = time.monotonic,
     check: Callable[[], None] = lambda: None,
 ) -> Index:
     """Make and publish the missing shards, and complete the index.
 
     Args:
-        report: called with the number of images of each shard, in the order in which the shards are published.
+        report: called with each shard's entry, in the order in which the shards are published.
         now: the time in seconds.
         check: raises LostLockError if this driver may not write to the run any more; then nothing more is written.
 
@@ -260,7 +260,7 @@ def publish(
                 started = now()
                 store.write(PART, replace(index, entries=entries).to_bytes())
                 next_part = now() + max(PART_INTERVAL, (now() - started) / PART_SHARE)
-            report(one.entry.samples)
+            report(one.entry)
 
     try:
         with closing(execute(missing, recipe)) as results:

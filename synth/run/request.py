@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from synth import methods
+from synth.basics.byte_sizes import Bytes
 from synth.basics.disk import sha256_of
 from synth.basics.errors import UsageError, UserError
 from synth.basics.regular_files import read_regular
@@ -21,9 +22,10 @@ from synth.executors.choose import Machines, refuse_options_without_ray
 from synth.making.gate import QualityGate
 from synth.making.make import Recipe
 from synth.methods.networks import LARGEST_GENERATOR, read_generator
+from synth.run.sizes import USUAL_SHARD, images_per_shard, most_images
 from synth.shards.index import RunCard
 from synth.shards.plan import PNG, Plan
-from synth.shards.samples import END_OF_TAR, LARGEST_SHARD, PIXEL_MODES, Layout
+from synth.shards.samples import LARGEST_SHARD, PIXEL_MODES, Layout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,7 @@ class Request:
     settings: Any
     classes: Classes | None  # None or empty means all
     per_class: int
-    shard_size: int
+    shard_size: int | Bytes | None  # images, or bytes; None means about 100 MB (`synth.run.sizes`)
     views: int
     view_crop: float
     image_format: str | None  # None means png
@@ -79,6 +81,11 @@ class CheckedRequest:
     checkpoint: bytes  # the teacher's
     generator: bytes | None
     student: bytes | None
+
+    @property
+    def layout(self) -> Layout:
+        """What every sample of the run will have in common."""
+        return layout_of(self.plan, self.teacher.card)
 
     @property
     def title(self) -> str:
@@ -133,7 +140,7 @@ def plan_for(request: Request, card: ModelCard) -> Plan:
         plan = Plan(
             classes=classes,
             per_class=request.per_class,
-            shard_size=request.shard_size,
+            shard_size=request.shard_size if isinstance(request.shard_size, int) else USUAL_SHARD,
             views=request.views,
             view_crop=request.view_crop,
             image_format=request.image_format or PNG,
@@ -141,14 +148,22 @@ def plan_for(request: Request, card: ModelCard) -> Plan:
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
-    check_shard_size(plan, card)
+    layout = layout_of(plan, card)
+    if not isinstance(request.shard_size, int):
+        asked = request.shard_size.count if request.shard_size else None
+        batch = getattr(request.settings, "batch_size", 1)
+        plan = dataclasses.replace(plan, shard_size=images_per_shard(layout, plan.images, batch, asked))
+    check_shard_size(plan, layout)
     return plan
 
 
-def check_shard_size(plan: Plan, card: ModelCard) -> None:
+def layout_of(plan: Plan, card: ModelCard) -> Layout:
+    return Layout(card.input_shape, card.num_classes, plan.views, plan.image_format)
+
+
+def check_shard_size(plan: Plan, layout: Layout) -> None:
     """Raise UsageError if a shard may become larger than readers accept. It could be neither read nor resumed."""
-    layout = Layout((card.input_shape[0], card.input_shape[1], card.input_shape[2]), card.num_classes, plan.views)
-    fitting = (LARGEST_SHARD - END_OF_TAR) // layout.largest_sample
+    fitting = most_images(layout)
     if min(plan.shard_size, plan.images) > fitting:
         cure = f"give --shard-size {fitting} or less" if fitting else "give fewer --views"
         raise UsageError(

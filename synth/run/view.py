@@ -9,12 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
+from synth.basics.byte_sizes import format_bytes
 from synth.basics.disk import write_file
 from synth.basics.errors import UsageError, UserError
 from synth.basics.grids import GAP, Row, Text, draw_rows, png_bytes
-from synth.basics.progress import format_seconds
+from synth.basics.image_files import UnreadableImageError, decode_image
+from synth.basics.progress import counted, format_seconds, progress_line
 from synth.checkpoint.class_choice import Classes, choose_classes, class_words
+from synth.run.lock import LOCK
+from synth.run.sizes import whole_size
+from synth.run.working import PICTURE, Work, picture_in, work_in
 from synth.shards.index import Index, read_index, read_shard
+from synth.shards.plan import Plan
 from synth.shards.store import Store
 
 LABEL_WIDTH = 120  # pixels
@@ -34,7 +40,8 @@ def describe(store: Store) -> str:
         f"{store}: {'complete' if index.complete and not gone else 'not complete'}",
         f"  method     {index.card.method}, seed {plan.seed}, teacher {index.card.teacher_sha256[:12]} "
         f"({index.card.architecture})",
-        f"  published  {len(index.entries)} of {plan.shards} shards, {index.samples:,} of {plan.images:,} images",
+        f"  published  {len(index.entries)} of {plan.shards} shards, {index.samples:,} of {plan.images:,} images, "
+        f"{size_line(index)}",
     ]
     if index.generator_sha256:
         lines.append(f"  generator  {index.generator_sha256[:12]}")
@@ -51,8 +58,28 @@ def describe(store: Store) -> str:
     first = list(islice(missing, 11))
     if first:
         lines.append(f"  missing    shards {listed(first)}")
-        lines.append(f"  rate       {rate_line(index, times)}")
+        work = work_in(store) if LOCK in times else None
+        if work:
+            lines.append(f"  in work    {work_line(work, plan, times[LOCK])}")
+        else:
+            lines.append(f"  rate       {rate_line(index, times)}")
     return "\n".join(lines)
+
+
+def work_line(work: Work, plan: Plan, time_of_lock: float) -> str:
+    """What the process that makes the run said last, and when."""
+    shards = f"{counted(work.shards, 'shard')}; " if work.shards else ""
+    line = progress_line(min(work.images, plan.images), plan.images, work.per_second, "images")
+    return f"{shards}{line} ({format_seconds(max(0.0, time.time() - time_of_lock))} ago)"
+
+
+def size_line(index: Index) -> str:
+    """The bytes that are published, and those of the whole run by the same mean."""
+    size = sum(entry.size for entry in index.entries.values())
+    if index.complete:
+        return format_bytes(size)
+    whole = whole_size(index.card.layout, index.card.plan.images, index.entries.values())
+    return f"{format_bytes(size)} of about {format_bytes(whole)}"
 
 
 def listed(items: Sequence[object]) -> str:
@@ -72,13 +99,16 @@ def rate_line(index: Index, times: Mapping[str, float]) -> str:
     return f"{rate:,.1f} images/s, {left} left at that rate, last shard {ago} ago"
 
 
-def draw_grid(store: Store, columns: int, out: Path, classes: Classes = ()) -> None:
+def draw_grid(store: Store, columns: int, out: Path, classes: Classes = ()) -> str:
     """Write a PNG with one row per class: the class's name, the teacher's mean confidence, and its first images.
 
-    Classes without images have no row.
+    Classes without images have no row. Before the first shard is published, the PNG shows images in work.
 
     Args:
         classes: the classes to draw; all of the run if there are none.
+
+    Returns:
+        A line for a person.
 
     Raises:
         UsageError: the run has no such class.
@@ -87,10 +117,31 @@ def draw_grid(store: Store, columns: int, out: Path, classes: Classes = ()) -> N
     index = read_index(store)
     rows = images_per_class(store, index, columns, classes_of_run(index, classes))
     if not rows:
-        raise UserError(f"{store} has no published shard yet: wait for the first one")
+        return draw_work(store, out)
     height, width = tile_size(index)
     drawn = [Row(images, texts_of(label, index, confidences)) for label, (images, confidences) in rows.items()]
     write_file(out, png_bytes(draw_rows(drawn, columns, height, width, LABEL_WIDTH)))
+    return f"wrote {out}"
+
+
+def draw_work(store: Store, out: Path) -> str:
+    """Write a PNG of images of the first shard, which is still in work. Returns a line for a person.
+
+    Raises UserError if there is no picture of it yet.
+    """
+    picture = picture_in(store)
+    if picture is None:
+        raise UserError(
+            f"{store} has no published shard and no picture of the first one yet: wait some ten seconds of its work"
+        )
+    try:
+        image = decode_image(picture, ("JPEG",))
+    except UnreadableImageError as error:
+        raise UserError(
+            f"{store}/{PICTURE} cannot be drawn ({error}): wait for the next one, a minute later"
+        ) from error
+    write_file(out, png_bytes(image))
+    return f"wrote {out}: no shard is published yet, so it shows images of the first one in work"
 
 
 def classes_of_run(index: Index, asked: Classes) -> tuple[int, ...]:

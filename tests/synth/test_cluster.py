@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from urllib.request import urlopen
 
 import pytest
+import torch
 
 from synth.basics.errors import UsageError, UserError
 from synth.checkpoint.batch_norm import batch_norm_layers
@@ -22,6 +23,7 @@ from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import load_checkpoint, save_checkpoint
 from synth.making.gate import QualityGate
 from synth.making.make import JobResult, Recipe, make_shard
+from synth.making.pulse import Beat
 from synth.run.publish import verify
 from synth.shards.index import GENERATOR, read_index
 from synth.shards.plan import Plan, ShardJob
@@ -83,6 +85,36 @@ def test_any_number_of_workers_gives_the_bytes_of_one_process(
     assert ray_here == "a new local Ray with 2 workers"
     make_run(tmp_path / "run", recipe, PLAN, on_ray(Workers(count=count)))
     assert digests(tmp_path / "run") == digests(reference)
+
+
+def test_the_driver_hears_how_far_shards_are_and_sees_images_of_the_first(
+    ray_here: str, recipe: Recipe, tmp_path: Path, task: Callable[[Task], None]
+) -> None:
+    def slow(job: ShardJob, recipe: Recipe) -> JobResult:
+        from synth.basics.ticks import tick, watch_now
+
+        watch = watch_now.get()
+        assert watch is not None
+        watch.report.picture_due = 0.0  # type: ignore[attr-defined]
+        tick(1, 4, lambda: (torch.zeros(2, 1, 28, 28, dtype=torch.uint8), torch.tensor([0, 1])))
+        while not (tmp_path / "heard").exists():
+            time.sleep(0.1)
+        return JobResult(b"made")
+
+    heard: list[Beat] = []
+
+    def hear(beats: list[Beat]) -> None:
+        heard.extend(beats)
+        if {(beat.number, beat.share) for beat in heard} >= {(0, 0.25), (1, 0.25)}:
+            (tmp_path / "heard").touch()
+
+    task(slow)
+    jobs = list(PLAN.jobs())[:2]
+    assert len(list(on_ray(Workers(count=2))(jobs, recipe, heard=hear))) == 2
+    pictures = [beat for beat in heard if beat.picture]
+    assert [beat.number for beat in pictures] == [0]
+    assert pictures[0].picture is not None
+    assert pictures[0].picture.startswith(b"\xff\xd8\xff")  # a JPEG
 
 
 def test_the_gates_counts_come_back_from_the_workers(ray_here: str, recipe: Recipe, tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_a_grid_that_cannot_be_drawn_gives_the_cause(tiny_run: Path, half: Folde
     with pytest.raises(UserError, match=r"nowhere.*: its folder can't be made"):
         draw_grid(Folder(tiny_run), 2, tmp_path / "nowhere" / "grid.png")
     half.write(PART, Index(read_index(half).card, {}, complete=False).to_bytes())
-    with pytest.raises(UserError, match="has no published shard yet"):
+    with pytest.raises(UserError, match="has no published shard and no picture of the first one yet"):
         draw_grid(half, 2, tmp_path / "grid.png")
     with pytest.raises(UserError, match="there is no run in"):
         draw_grid(Folder(tmp_path / "none"), 2, tmp_path / "grid.png")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, TypeVar
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from synth.basics.errors import UserError
-from synth.basics.progress import PLAIN_INTERVAL
+from synth.basics.progress import Progress
+from synth.basics.ticks import listening
 from synth.checkpoint.classifier import Classifier, to_unit
 from synth.checkpoint.layers import last_layer
 from unlearn.auditing.audit_settings import AuditSettings
@@ -159,7 +160,9 @@ class Bench:
         key = (model, images)
         with self.cache.lock:  # the features come from a hook, which must see one pass at a time
             if key not in self.cache.outputs:
-                found = outputs(model, images.images)
+                whole = Progress(len(images.labels), unit="images", words="a model's answers", passing=True)
+                with closing(whole) as progress:
+                    found = outputs(model, images.images, report=progress.advance)
                 check_answers(found.features)
                 check_answers(found.logits)
                 self.cache.outputs[key] = found
@@ -217,7 +220,6 @@ class Bench:
         models = [model for models in self.subjects.values() for model in models]
         results = self.cache.results
         jobs = [(model, n) for model in models for n in range(repeats) if (name, model, n) not in results]
-        shown = time.monotonic()
 
         def finished() -> Results:
             return {
@@ -228,20 +230,40 @@ class Bench:
                 if (name, model, n) in results
             }
 
+        runs = Runs(name, len(jobs))
+
+        def followed(numbered: tuple[int, tuple[Classifier, int]]) -> Result:
+            number, job = numbered
+            with listening(lambda share, show: runs.note(number, share)):
+                return experiment(*job)
+
         try:
-            for number, result in enumerate(self.map(lambda job: experiment(*job), jobs)):
+            for number, result in enumerate(self.map(followed, list(enumerate(jobs)))):
                 results[(name, *jobs[number])] = result
-                if time.monotonic() - shown >= PLAIN_INTERVAL:
-                    shown = time.monotonic()
-                    self.say(f"{name}: {number + 1} of {len(jobs)} runs")
-                    self.keep(name, finished(), False)
+                runs.note(number, 1.0)
+                self.keep(name, finished(), False)
         finally:
+            runs.progress.close()
             if jobs:
                 self.keep(name, finished(), True)
         return {
             subject: [[results[name, model, n] for n in range(repeats)] for model in models]
             for subject, models in self.subjects.items()
         }
+
+
+class Runs:
+    """The progress of an experiment's runs, from the shares that are done of each. Threads note them at any time."""
+
+    def __init__(self, name: str, count: int) -> None:
+        self.progress = Progress(count, unit="runs", words=name, passing=True)
+        self.shares = [0.0] * count
+        self.lock = Lock()
+
+    def note(self, number: int, share: float) -> None:
+        with self.lock:
+            self.shares[number] = max(self.shares[number], share)
+            self.progress.advance(0, sum(self.shares))
 
 
 def check_answers(values: Tensor) -> None:
@@ -253,9 +275,11 @@ def check_answers(values: Tensor) -> None:
 
 
 @torch.no_grad()
-def outputs(model: Classifier, images: Tensor, batch_size: int = 1000) -> Outputs:
+def outputs(
+    model: Classifier, images: Tensor, batch_size: int = 1000, report: Callable[[int], None] = lambda count: None
+) -> Outputs:
     """Features and logits in one pass. The features are the input of the last layer; feature maps are averaged over
-    pixels.
+    pixels. `report` gets the number of images of each batch.
     """
     features: list[Tensor] = []
 
@@ -266,7 +290,10 @@ def outputs(model: Classifier, images: Tensor, batch_size: int = 1000) -> Output
     device = model.mean.device
     handle = last_layer(model).register_forward_pre_hook(keep)
     try:
-        logits = [model(to_unit(batch.to(device))).float().cpu() for batch in images.split(batch_size)]
+        logits = []
+        for batch in images.split(batch_size):
+            logits.append(model(to_unit(batch.to(device))).float().cpu())
+            report(len(batch))
     finally:
         handle.remove()
     return Outputs(torch.cat(features), torch.cat(logits))

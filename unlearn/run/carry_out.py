@@ -33,6 +33,7 @@ from unlearn.run.loggers import Destination
 from unlearn.run.loggers.logged_run import LoggedRun
 from unlearn.run.loop import Outcome, run_method
 from unlearn.run.monitor import Monitor
+from unlearn.run.outlook import outlook
 from unlearn.samples import memory
 from unlearn.samples.cache import open_shards
 from unlearn.samples.filters import Filter, HeldOut, NotHeldOut
@@ -179,7 +180,8 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
             for network in (opened.teacher, method.student):
                 if network is not None:
                     arithmetic.enter_context(computed(network, request.settings))
-            result = carry_out(method, folder, request, monitor, real_images, lock, logged)
+            images = opened.runs.images if opened.runs and samples.training else None
+            result = carry_out(method, folder, request, monitor, real_images, lock, logged, images)
         if opened.runs:
             opened.runs.refresh()  # runs that were still being written may be complete by now
         counts = samples.training.counts if samples.training else {}
@@ -425,8 +427,9 @@ def carry_out(
     real_images: RealImages,
     lock: Lock,
     logged: LoggedRun,
+    images: int | None,
 ) -> Outcome:
-    """Run the method from its beginning or from the folder's checkpoint.
+    """Run the method from its beginning or from the folder's checkpoint. It learns from this number of stored images.
 
     Raises:
         InterruptedRunError: Ctrl-C ended the run.
@@ -439,6 +442,8 @@ def carry_out(
     done = checkpoint["step"] if checkpoint else 0
     if checkpoint:
         real_images.count += checkpoint.get("real_images_read", 0)  # by the processes that ran the steps before
+    if method.steps > 1:
+        logged.say(outlook(method.student.card.architecture, method.steps, done, request.settings, images))
     progress = Progress(method.steps, done=done, unit="steps")
     try:
         with loggers.opened(request.log_to, dataclasses.replace(logged, done=done)) as log_elsewhere:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from synth.basics.ticks import tick
 from synth.checkpoint.batch_norm import batch_norm_layers
 from synth.checkpoint.classifier import Classifier, predict, to_unit
 from synth.checkpoint.layers import last_layer
@@ -139,6 +140,7 @@ def relearn(
         optimiser.zero_grad(set_to_none=True)
         F.cross_entropy(copied(to_unit(images[rows])), labels[rows]).backward()
         optimiser.step()
+        tick(step + 1, settings.relearn_steps)
     return Curve(grid, tuple(accuracy))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from synth.basics.errors import UserError
+from synth.executors.handover import Staged, StagingArea
 from synth.making.make import Recipe, make_shard
 from synth.shards.index import GateCounts
 from synth.shards.plan import ShardJob
@@ -14,14 +15,14 @@ from synth.shards.plan import ShardJob
 
 @dataclass(frozen=True)
 class Made:
-    """What an executor yields for a job: the shard's bytes, or why there are none.
+    """What an executor yields for a job: the shard's bytes, the shard that a worker staged, or why there is none.
 
     `cause` is the UserError that making the shard raised, if it was one. `uploaded` is called with the seconds that it
-    took to put the bytes into the store.
+    took to put the bytes into the store, or to give the staged shard its name.
     """
 
     job: ShardJob
-    data: bytes | None
+    data: bytes | Staged | None
     error: str = ""
     cause: UserError | None = None
     uploaded: Callable[[float], None] = lambda seconds: None
@@ -31,15 +32,18 @@ class Made:
 class Executor(Protocol):
     """Makes the jobs, in any order.
 
-    `begun` says that shards of the run are published already, so that one job's error will not meet all jobs.
+    `begun` says that shards of the run are published already, so that one job's error will not meet all jobs. `area` is
+    where workers on other machines stage their shards, if they can.
     """
 
     def __call__(
-        self, jobs: Iterable[ShardJob], recipe: Recipe, begun: bool = False
+        self, jobs: Iterable[ShardJob], recipe: Recipe, begun: bool = False, area: StagingArea | None = None
     ) -> Generator[Made, None, None]: ...
 
 
-def in_process(jobs: Iterable[ShardJob], recipe: Recipe, begun: bool = False) -> Generator[Made, None, None]:
+def in_process(
+    jobs: Iterable[ShardJob], recipe: Recipe, begun: bool = False, area: StagingArea | None = None
+) -> Generator[Made, None, None]:
     """The executor without Ray: it makes one shard after the other in this process, and tries each once."""
     for job in jobs:
         try:

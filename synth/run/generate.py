@@ -10,7 +10,7 @@ from synth.basics.errors import InterruptedRunError
 from synth.basics.progress import Progress, counted, format_seconds
 from synth.basics.way_on import WayOn
 from synth.checkpoint.class_choice import class_words
-from synth.executors.choose import opened
+from synth.executors.choose import NO_RAY, opened
 from synth.executors.executor import Executor
 from synth.making.make import Recipe
 from synth.run.journal import configure_log
@@ -49,7 +49,8 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
         say(f"{run_summary(asked.plan)}, on {place.words} ({place.device}){which}")
         execute = partial(place.execute, begun=bool(index.entries))
         index, recipe = provide_generator(store, index, recipe, execute, say, lock.check)
-        return publish_with_progress(store, index, recipe, execute, lock, say)
+        by = "head" if request.address == NO_RAY else request.publish
+        return publish_with_progress(store, index, recipe, execute, lock, say, by)
 
 
 def run_summary(plan: Plan) -> str:
@@ -60,13 +61,19 @@ def run_summary(plan: Plan) -> str:
 
 
 def publish_with_progress(
-    store: Store, index: Index, recipe: Recipe, execute: Executor, lock: Lock, say: Callable[[str], None]
+    store: Store,
+    index: Index,
+    recipe: Recipe,
+    execute: Executor,
+    lock: Lock,
+    say: Callable[[str], None],
+    by: str = "head",
 ) -> Index:
     """Publish the missing shards under a progress line, and say at the end how long it took."""
     progress = Progress(index.card.plan.samples, done=index.samples)
     started = time.monotonic()
     try:
-        whole = publish(store, index, recipe, execute, progress.advance, check=lock.check)
+        whole = publish(store, index, recipe, execute, progress.advance, check=lock.check, by=by, again=WAY_ON.again)
     except KeyboardInterrupt:
         raise InterruptedRunError(f"interrupted: the shards published in {store} are valid; {WAY_ON.again}") from None
     finally:

@@ -101,7 +101,9 @@ def make_and_hand_over(job: ShardJob, make: Callable[[], JobResult], area: Stagi
         return Handover(result.data, result.gate)
     hindrance = hindrance_to_staging(area)
     if hindrance and area.required:  # before the work
-        raise UserError(f"a worker cannot publish its shards: {hindrance}; or use --publish head")
+        raise UserError(
+            f"a worker cannot publish its shards ({hindrance}): let the workers write there, or use --publish head"
+        )
     result = make()
     try:
         if not hindrance:
@@ -151,8 +153,7 @@ def require_sign(area: StagingArea) -> None:
         seen = b""
     if seen != SIGN:
         raise UserError(
-            f"{store} on the worker's machine is not the one that the driver uses, or the driver's run has ended: use "
-            "a shared folder or object storage"
+            f"{store} on the worker's machine is not the one that the driver uses, or the driver's run has ended"
         )
 
 

@@ -407,6 +407,7 @@ class RayBackend:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         board: Any = ray.remote(board_class())
         self.board = board.options(num_cpus=0, scheduling_strategy=here).remote()
+        self.classes: tuple[tuple[int, ...], Any] = ((), None)  # those of the jobs, and the reference of them
         self.attempts: dict[Hashable, tuple[int, int]] = {}  # the key on the board and the images of each attempt
         self.submitted = 0
         self.counted: tuple[float, int] = (0.0, 0)  # when the workers were counted last, and how many fitted
@@ -420,7 +421,10 @@ class RayBackend:
         options: dict[str, Any] = {"scheduling_strategy": "SPREAD"}
         if avoid:
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(avoid))})"}
-        arguments = (self.make, job, self.recipe, self.board, self.submitted, os.getcwd(), self.area)
+        if self.classes[0] != job.classes:  # with 1,000 classes they are most of a job
+            self.classes = (job.classes, ray.put(job.classes))
+        lean = replace(job, classes=())
+        arguments = (self.make, lean, self.classes[1], self.recipe, self.board, self.submitted, os.getcwd(), self.area)
         handle = self.task.options(**options).remote(*arguments)
         self.attempts[handle] = (self.submitted, job.stop - job.start)
         return handle
@@ -536,6 +540,7 @@ def is_loss(error: RayError) -> bool:
 def attempt(
     make: Callable[[ShardJob, Recipe], JobResult],
     job: ShardJob,
+    classes: tuple[int, ...],
     recipe: Recipe,
     board: Any,
     key: int,
@@ -545,6 +550,7 @@ def attempt(
     """Runs on a worker: note on the board that the attempt has begun, make the shard, and hand it over.
 
     `folder` is the driver's working folder, where the worker looks for an architecture of the user's own code.
+    `classes` are those of the job, which comes without them.
 
     Returns:
         What the worker hands over, its node, and the seconds that this took, in total and by phase.
@@ -557,7 +563,8 @@ def attempt(
     board.begin.remote(key, node)
     started = time.monotonic()
     with own_code_in(folder):
-        handover = make_and_hand_over(job, lambda: make(job, recipe), area)
+        whole = replace(job, classes=classes)
+        handover = make_and_hand_over(whole, lambda: make(whole, recipe), area)
     return handover, node, time.monotonic() - started, take_phases()
 
 

@@ -92,7 +92,13 @@ def test_any_number_of_workers_gives_the_bytes_of_one_process(
     said: list[str] = []
     make_run(tmp_path / "run", recipe, PLAN, on_ray(Workers(count=count), say=said.append), by=by)
     assert digests(tmp_path / "run") == digests(reference)
-    assert said == ([] if by == "head" else [f"the workers publish their shards in {tmp_path}/run themselves"])
+    by_workers = [] if by == "head" else [f"the workers publish their shards in {tmp_path}/run themselves"]
+    assert about_publishing(said) == by_workers
+
+
+def about_publishing(said: list[str]) -> list[str]:
+    """The lines about it. On a busy machine others say that the run waits for workers."""
+    return [line for line in said if "publish" in line]
 
 
 def test_workers_without_the_credentials_of_the_storage_let_the_head_publish(
@@ -104,7 +110,7 @@ def test_workers_without_the_credentials_of_the_storage_let_the_head_publish(
     index = open_run(store, card_for(recipe, PLAN), resume=False, overwrite=False)
     publish(store, index, recipe, on_ray(Workers(count=2), say=said.append), lambda samples: None, by="auto")
     assert {name: sha256_of(store.read(name, 2**20)) for name in store.names()} == digests(reference)
-    (line,) = said
+    (line,) = about_publishing(said)
     assert re.match(
         r"the head publishes the shards of node \w+: s3://runs/.*: there are no credentials for s3://", line
     )
@@ -126,7 +132,7 @@ def test_what_only_a_worker_sees_of_a_folder_is_made_again_for_the_head(
     else:
         make_run(tmp_path / "run", recipe, PLAN, execute, by=by)
         assert digests(tmp_path / "run") == digests(reference)
-        (line,) = said
+        (line,) = about_publishing(said)
         assert line.startswith(f"the head publishes the shards: the driver does not see in {tmp_path}/run what node ")
 
 
@@ -399,8 +405,8 @@ def test_a_second_command_starts_a_ray_of_its_own_which_imports_nothing_from_the
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
     assert re.fullmatch(r"10 images of 10 classes in 1 shard, on a new local Ray with \d+ workers? \(cpu\)", lines[0])
-    assert lines[1] == f"the workers publish their shards in {tmp_path}/shards themselves"
-    assert [line for line in lines[2:] if "samples" not in line] == []
+    assert f"the workers publish their shards in {tmp_path}/shards themselves" in lines
+    assert [line for line in lines[1:] if "samples" not in line and "publish" not in line] == []
     assert list(marks.iterdir()) == []
 
 

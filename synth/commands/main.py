@@ -165,6 +165,14 @@ machine = stacked(
         type=click.FloatRange(min=1),
         help="seconds after which another worker makes a shard too  [default: 4 times the median, at least 60]",
     ),
+    option(
+        "--publish",
+        group=MACHINE,
+        rare=True,
+        type=click.Choice(["auto", "workers", "head"]),
+        default="auto",
+        help="who writes the shards: each worker that can write to --out, otherwise the head (auto); or one of the two",
+    ),
     option("--insecure", group=MACHINE, rare=True, is_flag=True, help="use a cluster that has no authentication"),
     option(
         "--log-level",

@@ -53,6 +53,7 @@ class Request:
     device: str
     shard_timeout: float | None = None  # seconds
     insecure: bool = False
+    publish: str = "auto"
     log_level: str = "off"
     generator: Path | None = None
     student: Path | None = None
@@ -68,6 +69,7 @@ class Request:
             device=self.device,
             shard_timeout=self.shard_timeout,
             insecure=self.insecure,
+            publish=self.publish,
         )
 
 

@@ -141,9 +141,13 @@ class ShardEntry:
     @classmethod
     def of(cls, job: ShardJob, data: bytes, gate: GateCounts | None = None) -> ShardEntry:
         """The entry of a job's shard. `gate` comes from whoever made the shard."""
-        hashed = sha256_of(data)
+        return cls.of_file(job, len(data), sha256_of(data), gate)
+
+    @classmethod
+    def of_file(cls, job: ShardJob, size: int, sha256: str, gate: GateCounts | None = None) -> ShardEntry:
+        """The entry of a job's shard that somebody else has written, `size` bytes long."""
         again, missed = (gate.again, gate.missed) if gate else (None, None)
-        return cls(job.number, job.images, len(data), hashed, job.class_counts, again, missed)
+        return cls(job.number, job.images, size, sha256, job.class_counts, again, missed)
 
     @cached_property
     def line(self) -> str:

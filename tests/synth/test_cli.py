@@ -121,6 +121,7 @@ def one_line(code: int, out: str, err: str) -> tuple[int, str]:
         ("--per-class 5 --gpus-per-worker 1", 2, "--gpus-per-worker has no effect with --address none"),
         ("--per-class 5 --shard-timeout 9", 2, "--shard-timeout has no effect with --address none"),
         ("--per-class 5 --insecure", 2, "--insecure has no effect with --address none"),
+        ("--per-class 5 --publish workers", 2, "--publish has no effect with --address none"),
         (
             "--per-class 5 --arch foo:bar",
             2,

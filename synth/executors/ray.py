@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import requires
 from typing import Any
 
@@ -411,7 +411,7 @@ class RayBackend:
         self.staging: set[str] = set()  # the nodes on which a shard was staged that the driver sees
         self.said: set[bool] = set()  # about which of both ways of publishing a person was told
         self.question: tuple[float, Any] = (float("-inf"), None)  # to the board: when, and the answer to come
-        self.make, self.recipe = ray.put(make_shard), ray.put(recipe)
+        self.make, self.recipe = ray.put(make_shard), ray.put(replace(recipe, workers=workers.count))
         self.task: Any = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus, max_retries=0, max_calls=0)(attempt)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         board: Any = ray.remote(board_class())
@@ -579,6 +579,7 @@ def attempt(
     Returns:
         What the worker hands over, its node, and the seconds that this took, in total and by phase.
     """
+    from synth.basics.free_memory import share_memory
     from synth.basics.phases import take_phases
     from synth.basics.ticks import listening
     from synth.checkpoint.own_code import own_code_in
@@ -589,12 +590,24 @@ def attempt(
 
     take_phases()  # drop those of an attempt that raised
     node = ray.get_runtime_context().get_node_id()
+    share_memory(*places_here(recipe.workers))
     board.begin.remote(key, node)
     started = time.monotonic()
     whole = replace(job, classes=classes)
     with own_code_in(folder), listening(Pulse(whole, recipe, send, BEAT_SECONDS)):
         handover = make_and_hand_over(whole, lambda: make(whole, recipe), area)
     return handover, node, time.monotonic() - started, take_phases()
+
+
+@cache
+def places_here(most: int | None) -> tuple[int, float]:
+    """How many workers this node can host, at most `most`, and this worker's share of a GPU."""
+    context = ray.get_runtime_context()
+    mine = context.get_assigned_resources()
+    worker = Workers(cpus=mine.get("CPU", 1.0), gpus=mine.get("GPU", 0.0))
+    node = next((node for node in ray.nodes() if node["NodeID"] == context.get_node_id()), None)
+    here = places(worker, node["Resources"]) if node else 1
+    return max(1, min(here, most or here)), min(1.0, worker.gpus or 1.0)
 
 
 def board_class() -> type:

@@ -17,6 +17,7 @@ from synth.basics.ticks import stages, tick
 from synth.checkpoint.arithmetic import computed
 from synth.checkpoint.batch_norm import BatchStatistics, batch_norm_layers, input_loss, watch_batch_norm
 from synth.checkpoint.classifier import Classifier, to_uint8
+from synth.checkpoint.fitting import fitting
 from synth.methods.generator import GeneratorSettings
 from synth.methods.losses import blur
 from synth.methods.networks import ClassGenerator
@@ -145,6 +146,11 @@ def uses_generator(settings: DeepInversionSettings) -> bool:
     return settings.warm_start
 
 
+def brief(settings: DeepInversionSettings, images: int) -> DeepInversionSettings:
+    """The settings of one step on this many images, which shows what memory a batch takes."""
+    return replace(settings, batch_size=images, steps=1, coarse_steps=0, warmup=0, warm_start=False)
+
+
 def prepare(
     teacher: Classifier,
     settings: DeepInversionSettings,
@@ -163,7 +169,11 @@ def prepare(
 
     own = GeneratorSettings(flip=settings.flip, precision=settings.precision, layout=settings.layout)
     own = own if settings.bn else replace(own, bn=0.0)
-    return by_settings(lambda settings: generator.prepare(teacher, settings, seed, student, classes), own)
+
+    def train(settings: GeneratorSettings, images: int = 0) -> ClassGenerator:
+        return generator.prepare(teacher, settings, seed, student, classes)
+
+    return by_settings(train, fitting(teacher, own, generator.brief, train, key="warm start"))
 
 
 def synthesise(

@@ -98,6 +98,11 @@ def uses_generator(settings: GeneratorSettings) -> bool:
     return True
 
 
+def brief(settings: GeneratorSettings, images: int) -> GeneratorSettings:
+    """The settings of one training step on this many images, which shows what memory a batch takes."""
+    return dataclasses.replace(settings, batch_size=images, train_steps=1)
+
+
 def prepare(
     teacher: Classifier,
     settings: GeneratorSettings,

@@ -18,6 +18,7 @@ from synth.checkpoint.batch_norm import BatchStatistics, batch_norm_layers, inpu
 from synth.checkpoint.classifier import Classifier, to_uint8
 from synth.checkpoint.image_norms import image_norm_layers
 from synth.methods import generator
+from synth.methods.dropped_patches import Dropping, find_blocks
 from synth.methods.generator import GeneratorSettings
 from synth.methods.losses import blur
 from synth.methods.natural import natural_noise
@@ -63,6 +64,13 @@ class DeepInversionSettings(ComputeSettings):
         1.0,
         "weight of the patch-similarity entropy, for teachers with LayerNorm or GroupNorm (PSAQ-ViT)",
         at_least=0,
+        rare=True,
+    )
+    drop_patches: float = setting(
+        0.0,
+        "share of a transformer's patches that are left out as the steps go on, the least important first (SMI)",
+        at_least=0,
+        below=1,
         rare=True,
     )
     pixel: float = setting(
@@ -148,6 +156,11 @@ WINDOW = 10  # steps; the mean loss over them is compared with that over the ste
 
 def check(teacher: Classifier, settings: DeepInversionSettings) -> None:
     """Raise UserError if the method cannot work with this teacher."""
+    if settings.drop_patches and find_blocks(teacher) is None:
+        raise UserError(
+            f"{teacher.card.architecture} has no row of equal blocks that compute any number of patches, as a ViT has: "
+            "leave out --drop-patches"
+        )
 
 
 def instead(teacher: Classifier, settings: DeepInversionSettings) -> str:
@@ -297,11 +310,17 @@ def optimise_images(
     losses: list[Tensor] = []
     _, height, width = teacher.card.input_shape
     watching = watch_patches(teacher.net, settings.patches)
-    with computed(teacher, settings), watch_batch_norm(teacher.net) as statistics, watching as patch_prior:
+    dropping = Dropping(find_blocks(teacher) if settings.drop_patches else None, settings.drop_patches)
+    with (
+        computed(teacher, settings),
+        watch_batch_norm(teacher.net) as statistics,
+        watching as patch_prior,
+        dropping.hooked(),
+    ):
         for step in steps:
             optimiser.param_groups[0]["lr"] = settings.lr * schedule(step, settings)
             optimiser.zero_grad(set_to_none=True)
-            seen = augment(resize(x_norm, (height, width)), settings, rng)
+            seen = dropping.look(x_norm, lambda x: augment(resize(x, (height, width)), settings, rng))
             logits_BK = teacher.logits(seen)
             loss = settings.ce * F.cross_entropy(logits_BK, labels_B) + image_prior(seen, settings)
             loss = loss + statistics_prior(seen, statistics, settings)
@@ -312,6 +331,7 @@ def optimise_images(
             loss.backward()
             assert x_norm.grad is not None
             x_norm.grad = blur(x_norm.grad, settings.smoothing)
+            dropping.learn(x_norm, (step + 1) / settings.steps)
             optimiser.step()
             with torch.no_grad():
                 x_norm.clamp_(*pixel_range)

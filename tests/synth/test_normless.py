@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.image_norms import watch_image_norms
 from synth.methods import deepinversion
 from synth.methods.deepinversion import DeepInversionSettings
+from synth.methods.dropped_patches import Dropping, find_blocks
 from synth.methods.natural import ALIKE, natural_noise
 from synth.methods.patches import BANDWIDTH, ENDS, POINTS, similarity_entropy
 from tests.runs import digits_card
@@ -103,13 +105,66 @@ def vision_transformer(library: str) -> nn.Module:
     if library == "torchvision":
         from torchvision.models import VisionTransformer
 
-        return VisionTransformer(16, 4, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=5)
+        net = VisionTransformer(16, 4, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=5)
+        nn.init.normal_(net.heads.head.weight)  # it starts at 0, and so has no gradient
+        return net
     if library == "timm":
         timm = pytest.importorskip("timm.models.vision_transformer")
         return timm.VisionTransformer(16, 4, embed_dim=8, depth=2, num_heads=2, num_classes=5)
     transformers = pytest.importorskip("transformers")
     sizes = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     return transformers.ViTForImageClassification(transformers.ViTConfig(image_size=16, patch_size=4, **sizes))
+
+
+def transformer(library: str = "torchvision") -> Classifier:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Classifier(vision_transformer(library), dataclasses.replace(COLOUR, class_names=tuple("abcde"))).freeze()
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision", "transformers"])
+def test_the_blocks_of_a_librarys_transformer_compute_any_number_of_patches(library: str) -> None:
+    model = transformer(library)
+    model = model if library != "transformers" else Classifier(Logits(model.net), model.card).freeze()
+    blocks = find_blocks(model)
+    assert blocks is not None
+    assert (blocks.rows, blocks.columns, blocks.prefix) == (4, 4, 1)
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+class Logits(nn.Module):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x).logits
+
+
+def test_dropped_patches_are_not_computed_and_keep_their_pixels() -> None:
+    model = transformer()
+    blocks = find_blocks(model)
+    assert blocks is not None
+    dropping = Dropping(blocks, share=0.75)
+    x = random(2, 3, 16, 16).requires_grad_(True)
+    with dropping.hooked(), watch_image_norms(model.net) as norms:
+        for done in (0.1, 0.25, 0.5, 0.75):
+            x.grad = None
+            model.logits(dropping.look(x, lambda images: images.flip(3))).square().sum().backward()
+            dropping.learn(x, done)
+    assert [tokens.shape[1] for tokens in norms.tokens.values()] == [5] * 5  # the class token and a quarter of 16
+    assert x.grad is not None
+    moved = x.grad.abs().sum(1).view(2, 4, 4, 4, 4).sum((2, 4)) > 0
+    assert moved.flatten(1).sum(1).tolist() == [4, 4]
+
+
+def test_a_network_that_needs_all_patches_refuses_to_drop_them() -> None:
+    with pytest.raises(UserError, match="leave out --drop-patches"):
+        deepinversion.check(network(nn.GroupNorm(2, 8)), dataclasses.replace(SETTINGS, drop_patches=0.5))
+    settings = dataclasses.replace(SETTINGS, steps=4, drop_patches=0.5)
+    deepinversion.check(transformer(), settings)
+    images = deepinversion.synthesise(transformer(), LABELS % 5, settings, torch.Generator().manual_seed(0))
+    assert images.shape == (8, 3, 16, 16)
 
 
 def test_the_entropy_is_that_of_a_kernel_density_of_all_pairs() -> None:

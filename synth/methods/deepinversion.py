@@ -18,9 +18,14 @@ from synth.checkpoint.arithmetic import computed
 from synth.checkpoint.batch_norm import BatchStatistics, batch_norm_layers, input_loss, watch_batch_norm
 from synth.checkpoint.classifier import Classifier, to_uint8
 from synth.checkpoint.fitting import fitting
+from synth.checkpoint.image_norms import image_norm_layers
+from synth.methods import generator
+from synth.methods.dropped_patches import Dropping, find_blocks
 from synth.methods.generator import GeneratorSettings
 from synth.methods.losses import blur
+from synth.methods.natural import natural_noise
 from synth.methods.networks import ClassGenerator
+from synth.methods.patches import instead_of_statistics, watch_patches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +52,29 @@ class DeepInversionSettings(ComputeSettings):
         choices=("dark", "smooth", "noise"),
         rare=True,
     )
+    natural: bool | None = setting(
+        None,
+        "start from noise with the spectrum and the colours of photographs; by default only for teachers of colour "
+        "images without batch norm",
+        rare=True,
+    )
     ce: float = setting(1.0, "weight of the teacher's cross-entropy towards the wanted class", at_least=0, rare=True)
     bn: float = setting(80.0, "weight of the batch-norm statistics loss; 0 leaves it out", at_least=0, rare=True)
     bn_loss: str = setting("normalised", "how statistics are compared", choices=("normalised", "published"), rare=True)
     first_bn: float = setting(1.0, "factor on the first batch-norm layer's statistics", at_least=0, rare=True)
+    patches: float = setting(
+        1.0,
+        "weight of the patch-similarity entropy, for teachers with LayerNorm or GroupNorm (PSAQ-ViT)",
+        at_least=0,
+        rare=True,
+    )
+    drop_patches: float = setting(
+        0.0,
+        "share of a transformer's patches that are left out as the steps go on, the least important first (SMI)",
+        at_least=0,
+        below=1,
+        rare=True,
+    )
     pixel: float = setting(
         20.0,
         "weight of the pixels' mean and variance, known from the checkpoint's normalisation",
@@ -134,12 +158,30 @@ WINDOW = 10  # steps; the mean loss over them is compared with that over the ste
 
 def check(teacher: Classifier, settings: DeepInversionSettings) -> None:
     """Raise UserError if the method cannot work with this teacher."""
-    if settings.bn > 0 and not batch_norm_layers(teacher):
+    if settings.drop_patches and find_blocks(teacher) is None:
         raise UserError(
-            f"{teacher.card.architecture} has no batch-norm layers, whose statistics show DeepInversion what "
-            "training images looked like: use a teacher with batch norm, or --bn 0 to use only the class and "
-            "smoothness terms (add --tv-l2 0.001; expect poorer images)"
+            f"{teacher.card.architecture} has no row of equal blocks that compute any number of patches, as a ViT has: "
+            "leave out --drop-patches"
         )
+
+
+def instead(teacher: Classifier, settings: DeepInversionSettings) -> str:
+    """What the method does instead for a teacher without batch norm, in one line; empty if it has batch norm."""
+    if batch_norm_layers(teacher.net):
+        return ""
+    found = {
+        "a start with the spectrum of photographs": starts_natural(teacher, settings) and not settings.warm_start,
+        "patch-similarity entropy": settings.patches and image_norm_layers(teacher.net),
+        "smoothness": settings.smoothing or settings.tv_squared,
+    }
+    return instead_of_statistics(teacher, [name for name, holds in found.items() if holds])
+
+
+def starts_natural(teacher: Classifier, settings: DeepInversionSettings) -> bool:
+    """Whether the first images have the spectrum of photographs."""
+    if settings.natural is not None:
+        return settings.natural
+    return teacher.card.input_shape[0] == 3 and not batch_norm_layers(teacher.net)
 
 
 def uses_generator(settings: DeepInversionSettings) -> bool:
@@ -165,15 +207,23 @@ def prepare(
     """
     if not settings.warm_start:
         return None
-    from synth.methods import generator
-
-    own = GeneratorSettings(flip=settings.flip, precision=settings.precision, layout=settings.layout)
-    own = own if settings.bn else replace(own, bn=0.0)
+    own = generators_settings(settings)
 
     def train(settings: GeneratorSettings, images: int = 0) -> ClassGenerator:
         return generator.prepare(teacher, settings, seed, student, classes)
 
     return by_settings(train, fitting(teacher, own, generator.brief, train, key="warm start"))
+
+
+def generators_settings(settings: DeepInversionSettings) -> GeneratorSettings:
+    """The settings of a warm start's generator."""
+    own = GeneratorSettings(flip=settings.flip, precision=settings.precision, layout=settings.layout)
+    return own if settings.bn else replace(own, bn=0.0)
+
+
+def training_words(teacher: Classifier, settings: DeepInversionSettings, device: str) -> str:
+    """How much the training of a warm start's generator is, and about how long it takes on this device, in words."""
+    return generator.training_words(teacher, generators_settings(settings), device)
 
 
 def synthesise(
@@ -224,7 +274,8 @@ def invert(
             x_norm = network(z, labels_B)
     else:
         noise = torch.randn(len(labels_B), channels, *whole, generator=rng).to(teacher.mean.device)
-        x_norm = first_images(noise, lowest, settings.start).clamp(lowest, highest)
+        start = "natural" if starts_natural(teacher, settings) else settings.start
+        x_norm = first_images(noise, lowest, start).clamp(lowest, highest)
     coarse, fine = settings.coarse_steps, settings.steps - settings.coarse_steps
     if coarse:
         x_norm = F.avg_pool2d(x_norm, 2)
@@ -245,6 +296,8 @@ def first_images(noise: Tensor, lowest: Tensor, start: str) -> Tensor:
     """
     if start == "noise":
         return noise
+    if start == "natural":
+        return natural_noise(noise)
     if start == "dark":
         return lowest + 0.3 + 0.3 * noise
     smooth = blur(noise, STROKE)
@@ -267,19 +320,29 @@ def optimise_images(
     loss = torch.zeros(())
     losses: list[Tensor] = []
     _, height, width = teacher.card.input_shape
-    with computed(teacher, settings), watch_batch_norm(teacher.net) as statistics:
+    watching = watch_patches(teacher.net, settings.patches)
+    dropping = Dropping(find_blocks(teacher) if settings.drop_patches else None, settings.drop_patches)
+    with (
+        computed(teacher, settings),
+        watch_batch_norm(teacher.net) as statistics,
+        watching as patch_prior,
+        dropping.hooked(),
+    ):
         for step in steps:
             optimiser.param_groups[0]["lr"] = settings.lr * schedule(step, settings)
             optimiser.zero_grad(set_to_none=True)
-            seen = augment(resize(x_norm, (height, width)), settings, rng)
+            seen = dropping.look(x_norm, lambda x: augment(resize(x, (height, width)), settings, rng))
             logits_BK = teacher.logits(seen)
             loss = settings.ce * F.cross_entropy(logits_BK, labels_B) + image_prior(seen, settings)
             loss = loss + statistics_prior(seen, statistics, settings)
+            if patch_prior:
+                loss = loss + patch_prior()
             if extra_loss is not None:
                 loss = loss + extra_loss(seen, logits_BK)
             loss.backward()
             assert x_norm.grad is not None
             x_norm.grad = blur(x_norm.grad, settings.smoothing)
+            dropping.learn(x_norm, (step + 1) / settings.steps)
             optimiser.step()
             with torch.no_grad():
                 x_norm.clamp_(*pixel_range)
@@ -308,7 +371,7 @@ def at_plateau(losses: list[Tensor], loss: Tensor, share: float) -> bool:
 def statistics_prior(x_norm: Tensor, statistics: BatchStatistics, settings: DeepInversionSettings) -> Tensor:
     """α_bn R_bn(x) + α_pixel R_pixel(x)."""
     total = x_norm.new_zeros(())
-    if settings.bn:
+    if settings.bn and statistics.moments:
         by_name = {"normalised": statistics.normalised_loss, "published": statistics.published_loss}
         total = total + settings.bn * by_name[settings.bn_loss](settings.first_bn)
     if settings.pixel:

@@ -37,6 +37,8 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
         UserError: with the cause and the cure; what was published until then stays valid.
     """
     asked = check_request(request)
+    if asked.instead:
+        say(asked.instead)
     store = open_store(request.out, WAY_ON.again)
     if not (request.resume or request.overwrite):
         refuse_existing_run(store)

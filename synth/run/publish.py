@@ -12,12 +12,14 @@ from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from typing import NoReturn
 
+import torch
+
 from synth import methods
 from synth.basics.disk import sha256_of
 from synth.basics.errors import UsageError, UserError
 from synth.basics.progress import format_seconds
 from synth.basics.way_on import RESUME
-from synth.checkpoint.file import parse_card
+from synth.checkpoint.file import parse_card, parse_checkpoint
 from synth.executors.executor import Executor, Made
 from synth.executors.handover import Staged, staging_area
 from synth.making.make import Recipe
@@ -176,7 +178,7 @@ def provide_generator(
     data = recipe.generator or stored_generator(store, index)
     if data is None:
         started = time.monotonic()
-        say("training the generator (once for the run)")
+        say(f"training the generator (once for the run){training_words(recipe)}")
         data = trained(index.card.plan.preparation(), recipe, execute)
         if not data:
             raise UserError(f"--method {recipe.method} trained no generator with these settings")
@@ -196,6 +198,16 @@ def provide_generator(
     index = replace(index, generator_sha256=sha256_hex)
     store.write(PART, index.to_bytes())
     return index, replace(recipe, generator=data)
+
+
+def training_words(recipe: Recipe) -> str:
+    """How much the generator's training is, where the method can say it: `: 600 steps of 200 images, about 3 min`."""
+    method = methods.find(recipe.method)
+    if not hasattr(method, "training_words"):
+        return ""
+    torch.set_num_threads(recipe.threads)
+    teacher = parse_checkpoint(recipe.checkpoint, "the teacher", recipe.trusted_architecture)
+    return f": {method.training_words(teacher, recipe.settings, recipe.device)}"
 
 
 def trained(job: ShardJob, recipe: Recipe, execute: Executor) -> bytes:

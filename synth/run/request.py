@@ -94,6 +94,12 @@ class CheckedRequest:
         """The run's name in log lines."""
         return f"{self.request.method}-{(self.teacher.digest or '')[:12]}-{self.request.seed}"
 
+    @property
+    def instead(self) -> str:
+        """What the method does instead for a teacher without batch norm; empty if there is nothing to say."""
+        method = methods.find(self.request.method)
+        return method.instead(self.teacher, self.request.settings) if hasattr(method, "instead") else ""
+
     def recipe(self, device: str) -> Recipe:
         """What the workers need, on this device."""
         asked = self.request

@@ -89,7 +89,7 @@ def start(inputs: Inputs, settings: AdaptiveSettings) -> Adaptive:
     if not batch_norm_layers(inputs.teacher):
         raise UserError(
             f"{inputs.teacher.card.architecture} has no batch-norm layers, and this method's synthesis needs their "
-            "statistics: use a teacher with batch norm, or 'synth generate --bn 0' and 'unlearn distill'"
+            "statistics: use a teacher with batch norm, or 'synth generate' and 'unlearn distill'"
         )
     return Adaptive(inputs, settings)
 

@@ -21,10 +21,10 @@ from synth.checkpoint.batch_norm import BatchStatistics, batch_norm_layers, inpu
 from synth.checkpoint.classifier import Classifier, to_uint8
 from synth.checkpoint.layers import last_linear, watch_features
 from synth.methods.losses import activation_loss, blur, disagreement, diversity_loss, total_variation
+from synth.methods.multi_crop import Ranges, random_views
 from synth.methods.networks import ClassGenerator, GeneratorCard
 from synth.methods.patches import instead_of_statistics, watch_patches
 from synth.methods.training_time import words_for
-from synth.methods.views import Ranges, random_views
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from synth.checkpoint.class_choice import class_words
 from synth.executors.choose import NO_RAY, opened
 from synth.executors.executor import Executor
 from synth.making.make import Recipe
+from synth.methods.presets import preset_line
 from synth.run.journal import configure_log
 from synth.run.lock import Lock, locked, refuse_held
 from synth.run.publish import open_run, provide_generator, publish, refuse_existing_run
@@ -60,6 +61,7 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
         some = len(asked.plan.classes) < len(card.class_names)
         which = f": {class_words(asked.plan.classes, card.class_names)}" if some else ""
         say(f"{run_summary(asked.plan)}, about {format_bytes(size)}, on {place.words} ({place.device}){which}")
+        say(preset_line(request.preset, card.image_shape))
         say(what_is_left(index))
         with working(store, index, lock, say) as run:
             execute = partial(place.execute, begun=bool(index.entries), heard=run.heard)

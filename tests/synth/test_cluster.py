@@ -418,7 +418,7 @@ def test_the_command_joins_the_ray_of_the_environment_and_reports_a_failure_in_o
     command = synth_command("generate", *generate_options(recipe, PLAN), *paths)
     environment = {**os.environ, "RAY_ADDRESS": address}
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
-    announced, error = done.stderr.splitlines()
+    announced, _, error = done.stderr.splitlines()
     assert (done.returncode, done.stdout) == (1, "")
     assert f"on Ray at {address} (cpu)" in announced
     assert error.startswith("error: the synthesis diverged")

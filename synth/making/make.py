@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from synth.basics.phases import phase
 from synth.checkpoint.arithmetic import arithmetic_note
 from synth.checkpoint.classifier import Classifier, predict
 from synth.checkpoint.file import parse_checkpoint
+from synth.making.copies import recognised_in_some
 from synth.making.gate import QualityGate
 from synth.making.quality import counts_of, passed
 from synth.methods.networks import ClassGenerator, generator_bytes, parse_generator
@@ -51,7 +52,7 @@ class JobResult:
     """What a job makes: the tar of a shard, or the checkpoint of the generator."""
 
     data: bytes
-    gate: GateCounts | None = None  # None where the recipe has no quality gate
+    gate: GateCounts | None = None  # what was counted on the way; None for the preparation
 
 
 def make_shard(job: ShardJob, recipe: Recipe) -> JobResult:
@@ -95,11 +96,14 @@ def shard_of(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) 
         images, notes = passed(
             teacher, labels, lambda wanted: make(teacher, wanted, settings, rng, network=network), recipe.gate
         )
-    gate = counts_of(notes) if recipe.gate else None
+    with phase("recognition"):
+        votes = recognised_in_some(teacher, images, labels, job.seed)
+    counts = counts_of(notes) if recipe.gate else GateCounts()
+    counts = replace(counts, recognised=int(votes.sum()), judged=votes.numel())
     conditions: dict[str, Any] = {} if settings == recipe.settings else {"batch_size": settings.batch_size}
     conditions |= arithmetic_note(settings, teacher)
     notes = [note | conditions for note in notes]
-    return JobResult(encode_shard(labelled_parts(teacher, images, job, recipe.method, rng, notes)), gate)
+    return JobResult(encode_shard(labelled_parts(teacher, images, job, recipe.method, rng, notes)), counts)
 
 
 @lru_cache(maxsize=1)

@@ -14,6 +14,7 @@ from synth.commands.config import config_option, unlike_defaults
 from synth.commands.console import ClassText, Console, ShardSize
 from synth.commands.options import MACHINE, Command, option, settings_flags, settings_from_flags, stacked
 from synth.commands.printing import echo, note, say
+from synth.commands.recognising import recognise
 from synth.making.gate import QualityGate
 from synth.methods import METHODS
 from synth.methods.presets import PHOTO_SIDE, TUNED, photo_presets, presets_for, small_presets
@@ -103,8 +104,7 @@ what_to_generate = stacked(
     option(
         "--quality-gate",
         group=WHAT,
-        help="generate an image again if it misses these bounds, such as "
-        "confidence=0.9,entropy=0.5,agreement=0.8,tries=3",
+        help="generate an image again if it misses these bounds, such as copies=0.8,confidence=0.9,entropy=0.5,tries=3",
     ),
     option(
         "--generator",
@@ -297,15 +297,26 @@ def status(uri: str) -> None:
 @click.option(
     "--classes", type=ClassText(), multiple=True, help="classes by name or number; may be repeated  [default: all]"
 )
-def preview(uri: str, out: Path, columns: int, classes: tuple[int | str, ...]) -> None:
-    """Draw a grid of a run's first images. One row per class, with the teacher's confidence.
+@click.option(
+    "--teacher",
+    type=PATH,
+    help="the run's checkpoint, to write below each image how many of its copies it recognises",
+)
+@click.option("--arch", help="module:function of the checkpoint's architecture, if it is your own code")
+def preview(
+    uri: str, out: Path, columns: int, classes: tuple[int | str, ...], teacher: Path | None, arch: str | None
+) -> None:
+    """Draw a grid of a run's first images. One row per class.
 
-    Before the first shard is published, the grid shows images of that shard while they are in work.
+    With --teacher it shows below each image how many of its mirrored, shifted, cropped, halved and grey copies the
+    teacher recognises. Before the first shard is published, the grid shows images of that shard while they are in
+    work.
     """
+    from synth.checkpoint.file import load_checkpoint
     from synth.run.view import draw_grid
     from synth.shards.store import open_store
 
-    say(draw_grid(open_store(uri), columns, out, classes))
+    say(draw_grid(open_store(uri), columns, out, classes, load_checkpoint(teacher, arch) if teacher else None))
 
 
 @main.command(context_settings=FROM_ENVIRONMENT)
@@ -339,3 +350,6 @@ def diversity(uri: str, teacher: Path, arch: str | None, images: int) -> None:
 
     model = load_checkpoint(teacher, arch)
     echo(diversity_table(measure(open_store(uri), model, images), model.card.class_names))
+
+
+main.add_command(recognise)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import cycle, islice
 from typing import Any
@@ -18,6 +18,7 @@ from synth.checkpoint.arithmetic import arithmetic_note
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import parse_checkpoint
 from synth.checkpoint.fitting import fitting
+from synth.making.copies import recognised_in_some
 from synth.making.gate import QualityGate
 from synth.making.label import labelled_parts
 from synth.making.quality import counts_of, passed
@@ -48,7 +49,7 @@ class JobResult:
     """What a job makes: the tar of a shard, or the checkpoint of the generator."""
 
     data: bytes
-    gate: GateCounts | None = None  # None where the recipe has no quality gate
+    gate: GateCounts | None = None  # what was counted on the way; None for the preparation
 
 
 def make_shard(job: ShardJob, recipe: Recipe) -> JobResult:
@@ -113,13 +114,16 @@ def shard_of(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) 
         images, notes = passed(
             teacher, labels, lambda wanted: make(teacher, wanted, settings, rng, network=network), recipe.gate
         )
-    gate = counts_of(notes) if recipe.gate else None
+    with phase("recognition"):
+        votes = recognised_in_some(teacher, images, labels, job.seed)
+    counts = counts_of(notes) if recipe.gate else GateCounts()
+    counts = replace(counts, recognised=int(votes.sum()), judged=votes.numel())
     conditions: dict[str, Any] = {} if settings == recipe.settings else {"batch_size": settings.batch_size}
     conditions |= arithmetic_note(settings, teacher)
     notes = [note | conditions for note in notes]
     with stage(share, 1):
         parts = labelled_parts(teacher, images, job, recipe.method, mirrors(settings), rng, notes)
-        return JobResult(encode_shard(parts, job.image_format), gate)
+        return JobResult(encode_shard(parts, job.image_format), counts)
 
 
 def synthesis_share(settings: Any, views: int) -> float:

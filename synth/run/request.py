@@ -21,8 +21,9 @@ from synth.executors.choose import Machines, refuse_options_without_ray
 from synth.making.gate import QualityGate
 from synth.making.make import Recipe
 from synth.methods.networks import LARGEST_GENERATOR, read_generator
+from synth.shards.images import usual_format
 from synth.shards.index import RunCard
-from synth.shards.plan import PNG, Plan
+from synth.shards.plan import Plan
 from synth.shards.samples import END_OF_TAR, LARGEST_SHARD, PIXEL_MODES, Layout
 
 
@@ -39,7 +40,7 @@ class Request:
     shard_size: int
     views: int
     view_crop: float
-    image_format: str | None  # None means png
+    image_format: str | None  # None means the usual one of this size
     seed: int
     out: str
     resume: bool
@@ -136,7 +137,7 @@ def plan_for(request: Request, card: ModelCard) -> Plan:
             shard_size=request.shard_size,
             views=request.views,
             view_crop=request.view_crop,
-            image_format=request.image_format or PNG,
+            image_format=request.image_format or usual_format(card.input_shape),
             seed=request.seed,
         )
     except ValueError as error:

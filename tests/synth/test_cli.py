@@ -82,7 +82,11 @@ def one_line(code: int, out: str, err: str) -> tuple[int, str]:
         ),
         ("--per-class 5 --teacher file", 1, "file is truncated or not a safetensors file"),
         ("--per-class 5 --shard-size 0", 2, "--shard-size must be 1 or more, not 0"),
-        ("--per-class 100000 --shard-size 1000000", 2, "readers accept at most 8,589,934,592: give --shard-size 95"),
+        (
+            "--per-class 100000 --shard-size 1000000",
+            2,
+            "readers accept at most 8,589,934,592: give --shard-size 89",
+        ),
         ("--per-class 5 --views=-1", 2, "--views must be within"),
         ("--per-class 5 --seed=-1", 2, "--seed must be within"),
         ("--per-class 5 --steps 0", 2, "steps must be 1 or more, not 0"),
@@ -290,7 +294,7 @@ def test_ctrl_c_keeps_what_is_published_and_resume_gives_the_same_bytes(
     assert process.returncode == 130, err
     announced, *progress, error = err.splitlines()
     assert announced.startswith("240 images of 4 classes in 12 shards")
-    assert all("of 240 samples" in line for line in progress)
+    assert all("of 240 images" in line for line in progress)
     assert error == (
         f"error: interrupted: the shards published in {path} are valid; go on with the same command and --resume"
     )
@@ -304,7 +308,7 @@ def test_ctrl_c_keeps_what_is_published_and_resume_gives_the_same_bytes(
 
 def test_verify_prints_each_problem_on_a_line_and_fails(run: Run, ours: Path) -> None:
     code, out, err = run("verify", ours)
-    assert (code, out, err) == (0, f"{ours}: 4 shards, 100 samples, all as the index says\n", "")
+    assert (code, out, err) == (0, f"{ours}: 4 shards, 100 images, all as the index says\n", "")
     data = bytearray((ours / shard_name(2)).read_bytes())
     data[1000] ^= 1
     (ours / shard_name(2)).write_bytes(bytes(data))

@@ -51,7 +51,7 @@ def test_the_description_of_a_growing_run_names_missing_shards_and_the_time_left
     assert "not complete" in text
     assert "2 of 4 shards, 50 of 100" in text
     assert "missing    shards 1, 3" in text
-    assert "2.5 samples/s" in text  # 25 in 10 s
+    assert "2.5 images/s" in text  # 25 in 10 s
     assert "20 s left at that rate" in text
 
 
@@ -90,7 +90,7 @@ def test_a_run_in_a_bucket_is_described_by_as_many_requests_whatever_its_length(
         requests = next(proxy.calls) - 1
     assert "gone       shard-000001.tar: " in text
     assert "missing    shards 2\n" in text
-    assert " samples/s, " in text
+    assert " images/s, " in text
     assert requests <= 6  # the index, and one listing of the shards
 
 

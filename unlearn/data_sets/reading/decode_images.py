@@ -15,7 +15,8 @@ from synth.basics.image_files import UnreadableImageError, decode_image
 from synth.basics.progress import counted
 from unlearn.data_sets.reading.found import Found
 from unlearn.data_sets.reading.pixels import in_channels, sized
-from unlearn.samples.pool import SHARE_OF_MEMORY
+
+SHARE_OF_MEMORY = 0.5  # that the images may take at most
 
 
 def decode_images(found: Found, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, Counter[str]]:

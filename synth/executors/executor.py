@@ -8,6 +8,7 @@ from typing import Protocol
 
 from synth.basics.errors import UserError
 from synth.basics.ticks import listening
+from synth.executors.handover import Staged, StagingArea
 from synth.making.make import Recipe, make_shard
 from synth.making.pulse import Beat, Pulse
 from synth.shards.index import GateCounts
@@ -19,14 +20,14 @@ BEAT_SECONDS = 0.5  # between the beats of this process; those of other machines
 
 @dataclass(frozen=True)
 class Made:
-    """What an executor yields for a job: the shard's bytes, or why there are none.
+    """What an executor yields for a job: the shard's bytes, the shard that a worker staged, or why there is none.
 
     `cause` is the UserError that making the shard raised, if it was one. `uploaded` is called with the seconds that it
-    took to put the bytes into the store.
+    took to put the bytes into the store, or to give the staged shard its name.
     """
 
     job: ShardJob
-    data: bytes | None
+    data: bytes | Staged | None
     error: str = ""
     cause: UserError | None = None
     uploaded: Callable[[float], None] = lambda seconds: None
@@ -40,16 +41,26 @@ def nobody(beats: list[Beat]) -> None:
 class Executor(Protocol):
     """Makes the jobs, in any order.
 
-    `begun` says that shards of the run are published already, so that one job's error will not meet all jobs.
+    `begun` says that shards of the run are published already, so that one job's error will not meet all jobs. `area` is
+    where workers on other machines stage their shards, if they can.
     """
 
     def __call__(
-        self, jobs: Iterable[ShardJob], recipe: Recipe, begun: bool = False, heard: Heard = nobody
+        self,
+        jobs: Iterable[ShardJob],
+        recipe: Recipe,
+        begun: bool = False,
+        heard: Heard = nobody,
+        area: StagingArea | None = None,
     ) -> Generator[Made, None, None]: ...
 
 
 def in_process(
-    jobs: Iterable[ShardJob], recipe: Recipe, begun: bool = False, heard: Heard = nobody
+    jobs: Iterable[ShardJob],
+    recipe: Recipe,
+    begun: bool = False,
+    heard: Heard = nobody,
+    area: StagingArea | None = None,
 ) -> Generator[Made, None, None]:
     """The executor without Ray: it makes one shard after the other in this process, and tries each once."""
     for job in jobs:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from importlib.metadata import requires
 from typing import Any
 
@@ -29,6 +30,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from synth.basics.errors import UserError
 from synth.executors.dispatch import SAY_WAITING_SECONDS, Delivery, Dispatch, FailedJobError, LostWorkerError
 from synth.executors.executor import Executor, Heard, Made, nobody
+from synth.executors.handover import Handover, Staged, StagingArea, is_there, make_and_hand_over
 from synth.executors.head import (
     host_and_port,
     is_loopback,
@@ -41,7 +43,6 @@ from synth.executors.head import (
 )
 from synth.making.make import JobResult, Recipe, make_shard
 from synth.making.pulse import Beat
-from synth.shards.index import GateCounts
 from synth.shards.plan import ShardJob
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -371,27 +372,51 @@ def on_ray(workers: Workers, timeout: float | None = None, say: Callable[[str], 
         refuse_workers_that_fit_nowhere(workers)
 
     def execute(
-        jobs: Iterable[ShardJob], recipe: Recipe, begun: bool = False, heard: Heard = nobody
+        jobs: Iterable[ShardJob],
+        recipe: Recipe,
+        begun: bool = False,
+        heard: Heard = nobody,
+        area: StagingArea | None = None,
     ) -> Generator[Made, None, None]:
-        backend = RayBackend(workers, recipe, heard)
+        backend = RayBackend(workers, recipe, heard, area, say)
         with closing(Dispatch(backend, timeout, say, begun).run(jobs)) as results:
             for made in results:
-                yield replace(made, uploaded=lambda seconds: backend.observe_phases({"upload": seconds}))
+                yield replace(made, uploaded=partial(backend.observe_phase, phase_of_driver(made)))
 
     return execute
 
 
-class RayBackend:
-    """Attempts as Ray tasks. A handle is the reference of a task's result."""
+def phase_of_driver(made: Made) -> str:
+    """The name of what the driver does with a shard."""
+    return "rename" if isinstance(made.data, Staged) else "upload"
 
-    def __init__(self, workers: Workers, recipe: Recipe, heard: Heard = nobody) -> None:
-        self.workers, self.heard = workers, heard
+
+class RayBackend:
+    """Attempts as Ray tasks. A handle is the reference of a task's result.
+
+    Args:
+        area: where workers stage their shards, if they can.
+        say: gets lines for a person.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        recipe: Recipe,
+        heard: Heard = nobody,
+        area: StagingArea | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.workers, self.heard, self.area, self.say = workers, heard, area, say
+        self.staging: set[str] = set()  # the nodes on which a shard was staged that the driver sees
+        self.said: set[bool] = set()  # about which of both ways of publishing a person was told
         self.question: tuple[float, Any] = (float("-inf"), None)  # to the board: when, and the answer to come
-        self.make, self.recipe = ray.put(make_shard), ray.put(recipe)
+        self.make, self.recipe = ray.put(make_shard), ray.put(replace(recipe, workers=workers.count))
         self.task: Any = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus, max_retries=0, max_calls=0)(attempt)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         board: Any = ray.remote(board_class())
         self.board = board.options(num_cpus=0, scheduling_strategy=here).remote()
+        self.classes: tuple[tuple[int, ...], Any] = ((), None)  # those of the jobs, and the reference of them
         self.attempts: dict[Hashable, tuple[int, int]] = {}  # the key on the board and the images of each attempt
         self.submitted = 0
         self.counted: tuple[float, int] = (0.0, 0)  # when the workers were counted last, and how many fitted
@@ -405,7 +430,10 @@ class RayBackend:
         options: dict[str, Any] = {"scheduling_strategy": "SPREAD"}
         if avoid:
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(avoid))})"}
-        arguments = (self.make, job, self.recipe, self.board, self.submitted, os.getcwd())
+        if self.classes[0] != job.classes:  # with 1,000 classes they are most of a job
+            self.classes = (job.classes, ray.put(job.classes))
+        lean = replace(job, classes=())
+        arguments = (self.make, lean, self.classes[1], self.recipe, self.board, self.submitted, os.getcwd(), self.area)
         handle = self.task.options(**options).remote(*arguments)
         self.attempts[handle] = (self.submitted, job.stop - job.start)
         return handle
@@ -443,7 +471,7 @@ class RayBackend:
         _, images = self.attempts.pop(handle)
         outcome = "raised"
         try:
-            delivery = Delivery(*ray.get(handle))
+            handover, node, seconds, phases = ray.get(handle)
             outcome = "done"
         except UserError as error:  # Ray's copy of it has a traceback in its text
             raise getattr(error, "cause", error) from None
@@ -458,13 +486,41 @@ class RayBackend:
             self.outcomes.inc(tags={"outcome": outcome})
         if images:  # the job that prepares the run makes none
             self.images.inc(images)
-        self.durations.observe(delivery.seconds)
-        self.observe_phases(delivery.phases)
-        return delivery
+        self.durations.observe(seconds)
+        self.observe_phases(phases)
+        self.look_at_way(handover, node)
+        return Delivery(handover.data, node, seconds, phases, handover.gate)
+
+    def look_at_way(self, handover: Handover, node: str) -> None:
+        """Say once how shards reach the store, and check for each node that the driver sees what was staged there.
+
+        Raises LostWorkerError if it does not: the shard is lost, and the head publishes from now on. Raises UserError
+        if the workers have to publish.
+        """
+        if handover.kept_from:
+            self.say_once(False, f"the head publishes the shards of node {node[:12]}: {handover.kept_from}")
+        elif isinstance(handover.data, Staged) and self.area and node not in self.staging:
+            if not is_there(handover.data, self.area):
+                why = f"the driver does not see in {self.area.uri} what node {node[:12]} wrote there"
+                if self.area.required:
+                    raise UserError(f"{why}: use a shared folder or object storage, or --publish head")
+                self.area = None
+                self.say_once(False, f"the head publishes the shards: {why}")
+                raise LostWorkerError(why)
+            self.staging.add(node)
+            self.say_once(True, f"the workers publish their shards in {self.area.uri} themselves")
+
+    def say_once(self, by_workers: bool, line: str) -> None:
+        if by_workers not in self.said:
+            self.said.add(by_workers)
+            self.say(line)
 
     def observe_phases(self, phases: Mapping[str, float]) -> None:
         for name, seconds in phases.items():
-            self.phases.observe(seconds, tags={"phase": name})
+            self.observe_phase(name, seconds)
+
+    def observe_phase(self, name: str, seconds: float) -> None:
+        self.phases.observe(seconds, tags={"phase": name})
 
     def running(self, handles: list[Hashable]) -> dict[Hashable, tuple[str, float]]:
         keys = {self.attempts[handle][0]: handle for handle in handles if handle in self.attempts}
@@ -506,15 +562,24 @@ def is_loss(error: RayError) -> bool:
 
 
 def attempt(
-    make: Callable[[ShardJob, Recipe], JobResult], job: ShardJob, recipe: Recipe, board: Any, key: int, folder: str
-) -> tuple[bytes, str, float, dict[str, float], GateCounts | None]:
-    """Runs on a worker: note on the board that the attempt has begun, and make the shard.
+    make: Callable[[ShardJob, Recipe], JobResult],
+    job: ShardJob,
+    classes: tuple[int, ...],
+    recipe: Recipe,
+    board: Any,
+    key: int,
+    folder: str,
+    area: StagingArea | None,
+) -> tuple[Handover, str, float, dict[str, float]]:
+    """Runs on a worker: note on the board that the attempt has begun, make the shard, and hand it over.
 
     `folder` is the driver's working folder, where the worker looks for an architecture of the user's own code.
+    `classes` are those of the job, which comes without them.
 
     Returns:
-        The fields of a `Delivery`.
+        What the worker hands over, its node, and the seconds that this took, in total and by phase.
     """
+    from synth.basics.free_memory import share_memory
     from synth.basics.phases import take_phases
     from synth.basics.ticks import listening
     from synth.checkpoint.own_code import own_code_in
@@ -525,11 +590,24 @@ def attempt(
 
     take_phases()  # drop those of an attempt that raised
     node = ray.get_runtime_context().get_node_id()
+    share_memory(*places_here(recipe.workers))
     board.begin.remote(key, node)
     started = time.monotonic()
-    with own_code_in(folder), listening(Pulse(job, recipe, send, BEAT_SECONDS)):
-        result = make(job, recipe)
-    return result.data, node, time.monotonic() - started, take_phases(), result.gate
+    whole = replace(job, classes=classes)
+    with own_code_in(folder), listening(Pulse(whole, recipe, send, BEAT_SECONDS)):
+        handover = make_and_hand_over(whole, lambda: make(whole, recipe), area)
+    return handover, node, time.monotonic() - started, take_phases()
+
+
+@cache
+def places_here(most: int | None) -> tuple[int, float]:
+    """How many workers this node can host, at most `most`, and this worker's share of a GPU."""
+    context = ray.get_runtime_context()
+    mine = context.get_assigned_resources()
+    worker = Workers(cpus=mine.get("CPU", 1.0), gpus=mine.get("GPU", 0.0))
+    node = next((node for node in ray.nodes() if node["NodeID"] == context.get_node_id()), None)
+    here = places(worker, node["Resources"]) if node else 1
+    return max(1, min(here, most or here)), min(1.0, worker.gpus or 1.0)
 
 
 def board_class() -> type:

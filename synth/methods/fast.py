@@ -8,6 +8,7 @@ worker's earlier batches, and so on the number of workers.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from synth.checkpoint.classifier import Classifier
 from synth.methods import generator as plain
 from synth.methods.generator import GeneratorSettings
 from synth.methods.networks import ClassGenerator
+from synth.methods.training_time import words_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,15 @@ PRESETS: dict[str, FastSettings] = {}
 
 
 check = plain.check
+instead = plain.instead
 uses_generator = plain.uses_generator
+
+
+def brief(settings: FastSettings, images: int) -> FastSettings:
+    """The settings of one step of each kind on this many images, which shows what memory a batch takes."""
+    return dataclasses.replace(
+        settings, batch_size=images, train_steps=1, meta_steps=min(1, settings.meta_steps), steps=1
+    )
 
 
 def prepare(
@@ -98,6 +108,12 @@ def prepare(
                 for ours, theirs in zip(network.parameters(), adapted.parameters(), strict=True):
                     ours.lerp_(theirs, settings.meta_lr)
     return plain.settle(network, settings, torch.Generator().manual_seed(seed))
+
+
+def training_words(teacher: Classifier, settings: FastSettings, device: str) -> str:
+    """How much the training is, and about how long it takes on this device, in words."""
+    steps = settings.train_steps + settings.meta_steps * settings.steps
+    return words_for(steps, settings.batch_size, device, plain.one_step(teacher, settings))
 
 
 def synthesise(

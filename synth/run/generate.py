@@ -12,9 +12,10 @@ from synth.basics.errors import InterruptedRunError
 from synth.basics.progress import counted, format_seconds
 from synth.basics.way_on import WayOn
 from synth.checkpoint.class_choice import class_words
-from synth.executors.choose import opened
+from synth.executors.choose import NO_RAY, opened
 from synth.executors.executor import Executor
 from synth.making.make import Recipe
+from synth.methods.presets import preset_line
 from synth.run.journal import configure_log
 from synth.run.lock import Lock, locked, refuse_held
 from synth.run.publish import open_run, provide_generator, publish, refuse_existing_run
@@ -37,6 +38,8 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
         UserError: with the cause and the cure; what was published until then stays valid.
     """
     asked = check_request(request)
+    if asked.instead:
+        say(asked.instead)
     store = open_store(request.out, WAY_ON.again)
     if not (request.resume or request.overwrite):
         refuse_existing_run(store)
@@ -58,11 +61,13 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
         some = len(asked.plan.classes) < len(card.class_names)
         which = f": {class_words(asked.plan.classes, card.class_names)}" if some else ""
         say(f"{run_summary(asked.plan)}, about {format_bytes(size)}, on {place.words} ({place.device}){which}")
+        say(preset_line(request.preset, card.image_shape))
         say(what_is_left(index))
         with working(store, index, lock, say) as run:
             execute = partial(place.execute, begun=bool(index.entries), heard=run.heard)
             index, recipe = provide_generator(store, index, recipe, execute, say, lock.check)
-            return publish_and_say(store, index, recipe, execute, lock, run, say)
+            by = "head" if request.address == NO_RAY else request.publish
+            return publish_and_say(store, index, recipe, execute, lock, run, say, by)
 
 
 def expected_size(asked: CheckedRequest, store: Store, before: Index | None) -> float:
@@ -100,11 +105,12 @@ def publish_and_say(
     lock: Lock,
     run: Working,
     say: Callable[[str], None],
+    by: str = "head",
 ) -> Index:
     """Publish the missing shards, and say at the end how long it took."""
     started = time.monotonic()
     try:
-        whole = publish(store, index, recipe, execute, run.enter, check=lock.check)
+        whole = publish(store, index, recipe, execute, run.enter, check=lock.check, by=by, again=WAY_ON.again)
     except KeyboardInterrupt:
         raise InterruptedRunError(f"interrupted: the shards published in {store} are valid; {WAY_ON.again}") from None
     finally:

@@ -116,10 +116,12 @@ class RunCard:
 
 @dataclass(frozen=True)
 class GateCounts:
-    """What the quality gate did to one shard."""
+    """What was counted while one shard was made: by the quality gate, if there is one, and of its images' copies."""
 
-    again: int  # tries beyond each image's first
-    missed: int  # images whose last try still misses a bound
+    again: int | None = None  # tries beyond each image's first
+    missed: int | None = None  # images whose last try still misses a bound
+    recognised: int | None = None  # copies of some images that the teacher called by their class
+    judged: int | None = None  # copies of these images
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,7 @@ class ShardEntry:
     size: int  # bytes
     sha256: str
     class_counts: Mapping[int, int]
-    again: int | None = None  # as in GateCounts; None for a run without a quality gate
-    missed: int | None = None
+    counts: GateCounts = field(default_factory=GateCounts)
 
     @property
     def name(self) -> str:
@@ -141,9 +142,12 @@ class ShardEntry:
     @classmethod
     def of(cls, job: ShardJob, data: bytes, gate: GateCounts | None = None) -> ShardEntry:
         """The entry of a job's shard. `gate` comes from whoever made the shard."""
-        hashed = sha256_of(data)
-        again, missed = (gate.again, gate.missed) if gate else (None, None)
-        return cls(job.number, job.images, len(data), hashed, job.class_counts, again, missed)
+        return cls.of_file(job, len(data), sha256_of(data), gate)
+
+    @classmethod
+    def of_file(cls, job: ShardJob, size: int, sha256: str, gate: GateCounts | None = None) -> ShardEntry:
+        """The entry of a job's shard that somebody else has written, `size` bytes long."""
+        return cls(job.number, job.images, size, sha256, job.class_counts, gate or GateCounts())
 
     @cached_property
     def line(self) -> str:
@@ -151,8 +155,8 @@ class ShardEntry:
         return json.dumps(self.to_json(), sort_keys=True)
 
     def to_json(self) -> dict[str, Any]:
-        gate = {} if self.again is None else {"again": self.again, "missed": self.missed}
-        return gate | {
+        counts = {name: count for name, count in dataclasses.asdict(self.counts).items() if count is not None}
+        return counts | {
             "url": self.name,
             "nsamples": self.samples,
             "filesize": self.size,
@@ -167,10 +171,14 @@ class ShardEntry:
             raise ValueError(f"shard url {str(raw['url'])[:80]!r} is not a file of the run")
         hashed = sha256_in(raw["sha256"], "a shard's")
         counts = {class_in(c): count_in(n, "a class count") for c, n in raw["class_counts"].items()}
-        again, missed = (
-            None if raw.get(name) is None else count_in(raw[name], f"'{name}'") for name in ("again", "missed")
-        )
-        return cls(int(match[1]), int(raw["nsamples"]), int(raw["filesize"]), hashed, counts, again, missed)
+        others = {
+            each.name: count_in(raw[each.name], f"'{each.name}'")
+            for each in dataclasses.fields(GateCounts)
+            if raw.get(each.name) is not None
+        }
+        if others.get("recognised", 0) > others.get("judged", 0):
+            raise ValueError("more copies are recognised than judged")
+        return cls(int(match[1]), int(raw["nsamples"]), int(raw["filesize"]), hashed, counts, GateCounts(**others))
 
 
 def class_in(raw: str) -> int:

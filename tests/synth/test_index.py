@@ -59,7 +59,8 @@ def test_the_index_records_what_determines_the_run_and_no_time(run: Folder) -> N
     raw = json.loads(run.read(INDEX, 2**20))
     assert {"wids_version", "shardlist", "format_version", "run", "complete", "name"} < set(raw)
     assert {"teacher_sha256", "method", "settings", "plan", "mean", "std", "class_names", "versions"} < set(raw["run"])
-    assert {"url", "nsamples", "filesize", "sha256", "class_counts"} == set(raw["shardlist"][0])
+    listed = {"url", "nsamples", "filesize", "sha256", "class_counts", "judged", "recognised"}
+    assert listed == set(raw["shardlist"][0])
     assert not [key for key in json.dumps(raw).split('"') if "time" in key or "date" in key or "host" in key]
 
 
@@ -120,6 +121,8 @@ def set_shard(**values: object) -> Callable[[Raw], object]:
         (set_shard(again="9" * 4300, missed=0), "'again' is not a count"),
         (set_shard(again=0, missed=-1), "'missed' is not a count"),
         (set_shard(again=0, missed=True), "'missed' is not a count"),
+        (set_shard(judged=2, recognised=3), "more copies are recognised than judged"),
+        (set_shard(judged=-1), "'judged' is not a count"),
         (set_run(settings=json.loads('{"a":' * 900 + "1" + "}" * 900)), "nested deeper"),
         (lambda raw: raw["shardlist"].pop(), "4 shards are planned, 3 listed"),
         (lambda raw: raw["shardlist"][0].pop("sha256"), "is damaged"),

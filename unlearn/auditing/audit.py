@@ -36,6 +36,7 @@ from unlearn.auditing.judgement.controls import controls
 from unlearn.auditing.judgement.verdict import STILL_CALLED, judge
 from unlearn.auditing.measures import added_versions, left_out, modules, run_measures
 from unlearn.auditing.pictures import draw_classes
+from unlearn.auditing.recognition import recognition_of_shards
 from unlearn.auditing.record import origin
 from unlearn.auditing.record.record import MODEL, ORIGINAL, RETRAINED, CannotRunError, NotRun
 from unlearn.auditing.record.schema import VERSION, check_record, read_record
@@ -107,6 +108,7 @@ def in_turn(requests: Sequence[Request], say: Callable[[str], None]) -> list[dic
         folder.check(overwrite=request.overwrite, resume=request.resume)
     started, worked = time.monotonic(), time.process_time()
     benches, ledger, missing = prepare(requests, say)
+    recognition = recognition_of(requests[0], benches[0])
     with ExitStack() as locks:
         for request, folder, bench in zip(requests, folders, benches, strict=True):
             lock = locks.enter_context(locked(folder.store, request.way_on, say))
@@ -123,7 +125,7 @@ def in_turn(requests: Sequence[Request], say: Callable[[str], None]) -> list[dic
                 records.append(read_record(request.out / AUDIT))
                 continue
             try:
-                record, pictures, seconds = make_record(request, bench, ledger, missing, say)
+                record, pictures, seconds = make_record(request, bench, ledger, missing, recognition, say)
             except KeyboardInterrupt:
                 raise InterruptedRunError(
                     f"interrupted: the results so far are kept in {request.out}; {request.way_on.again}"
@@ -175,8 +177,20 @@ def prepare(
     return [first.beside(subjects) for subjects in lineups], ledger, missing
 
 
+def recognition_of(request: Request, bench: Bench) -> dict[str, Any] | None:
+    """How well the shards' images are recognised; None without shards."""
+    if request.shards is None:
+        return None
+    return recognition_of_shards(open_store(request.shards, request.way_on.again), bench.subjects, bench.forget)
+
+
 def make_record(
-    request: Request, bench: Bench, ledger: list[dict[str, Any]], missing: list[NotRun], say: Callable[[str], None]
+    request: Request,
+    bench: Bench,
+    ledger: list[dict[str, Any]],
+    missing: list[NotRun],
+    recognition: dict[str, Any] | None,
+    say: Callable[[str], None],
 ) -> tuple[dict[str, Any], dict[str, bytes], dict[str, float]]:
     """The record, the pictures by name, and the seconds per measure. The first two depend on no clock."""
     settings, subjects = request.settings, bench.subjects
@@ -197,6 +211,7 @@ def make_record(
         "models": models_json(request, subjects),
         "origin": origin.describe_origin(student_file(request.student), subjects[MODEL][0].digest, request.shards),
         "images": bench.judged.name if bench.judged else None,
+        "recognition": recognition,
         "measurements": [m.to_json() for m in measurements],
         "not_run": [dataclasses.asdict(n) for n in (*missing, *not_run)],
         "verdict": dataclasses.asdict(verdict),

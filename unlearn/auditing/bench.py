@@ -16,8 +16,9 @@ from torch import Tensor
 from synth.basics.errors import UserError
 from synth.basics.progress import Progress
 from synth.basics.ticks import listening
-from synth.checkpoint.classifier import Classifier, to_unit
+from synth.checkpoint.classifier import Classifier, rows_at_once, to_unit
 from synth.checkpoint.layers import last_layer
+from unlearn.auditing.at_once import Need, experiments_at_once, nothing_much
 from unlearn.auditing.audit_settings import AuditSettings
 from unlearn.auditing.images import Source, rows_per_class
 from unlearn.auditing.record.intervals import smallest_share
@@ -202,20 +203,30 @@ class Bench:
         """The number of images of the forget class that has the fewest. Classes without any image do not count."""
         return min(count for c in self.forget if (count := int((labels == c).sum())))
 
-    def map(self, work: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
+    def map(self, work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[Result]:
         """Each job on one thread, `workers` of them at a time. The results do not depend on `workers`."""
-        if self.workers == 1:
+        if workers == 1:
             yield from map(work, jobs)
             return
-        with ThreadPoolExecutor(self.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             yield from pool.map(work, jobs)
 
     def repeated(
-        self, name: str, experiment: Callable[[Classifier, int], Result], repeats: int
+        self,
+        name: str,
+        experiment: Callable[[Classifier, int], Result],
+        repeats: int,
+        need: Need = nothing_much,
     ) -> dict[str, list[list[Result]]]:
         """The experiment on every model of every subject, for each repeat: by subject, by model, by repeat.
 
         No other experiment may have the same `name`: a result that the cache has under it is not computed again.
+
+        Args:
+            need: the memory that an experiment takes. Where it is much, fewer than `workers` run at once.
+
+        Raises:
+            CannotRunError: the memory does not hold one experiment.
         """
         models = [model for models in self.subjects.values() for model in models]
         results = self.cache.results
@@ -238,7 +249,8 @@ class Bench:
                 return experiment(*job)
 
         try:
-            for number, result in enumerate(self.map(followed, list(enumerate(jobs)))):
+            at_once = experiments_at_once((model for model, _ in jobs), need, self.workers)
+            for number, result in enumerate(self.map(followed, list(enumerate(jobs)), at_once)):
                 results[(name, *jobs[number])] = result
                 runs.note(number, 1.0)
                 self.keep(name, finished(), False)
@@ -287,11 +299,11 @@ def outputs(
         given = inputs[0].float()
         features.append((given.mean((2, 3)) if given.dim() == 4 else given.flatten(1)).cpu())
 
-    device = model.mean.device
+    device, rows = model.mean.device, rows_at_once(model, images, batch_size)
     handle = last_layer(model).register_forward_pre_hook(keep)
     try:
         logits = []
-        for batch in images.split(batch_size):
+        for batch in images.split(rows):
             logits.append(model(to_unit(batch.to(device))).float().cpu())
             report(len(batch))
     finally:

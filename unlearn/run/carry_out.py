@@ -24,7 +24,7 @@ from synth.run.lock import Lock, locked, refuse_held
 from synth.shards.index import Index, RunCard, index_sha256
 from synth.shards.store import Store
 from unlearn import methods
-from unlearn.methods.method import Inputs, Method
+from unlearn.methods.method import Inputs, Method, Rehearsing
 from unlearn.methods.student import forget_classes, student_card, teacher_card
 from unlearn.real_images import RealImages, count_real_images
 from unlearn.run import loggers
@@ -42,6 +42,7 @@ from unlearn.samples.hold_out import HoldOut, hold_out
 from unlearn.samples.runs import Runs, wait_for_runs
 from unlearn.samples.stream import Stream
 from unlearn.settings import LoopSettings, check_asked
+from unlearn.step_memory import refuse_large_batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +173,7 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
         if samples.training:
             stack.callback(samples.training.close)
         method, monitor = start(request, module, opened, card, samples, say)
+        refuse_large_step(method, request.settings)
         lock = stack.enter_context(locked(folder.store, request.way_on, say))
         if is_complete(folder, request, say):  # by another process meanwhile
             return
@@ -180,9 +182,7 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
             for network in (opened.teacher, method.student):
                 if network is not None:
                     arithmetic.enter_context(computed(network, request.settings))
-            images = None
-            if opened.runs and samples.training:
-                images = sum(run.card.plan.images for run in opened.runs.indexes)
+            images = opened.runs.images if opened.runs and samples.training else None
             result = carry_out(method, folder, request, monitor, real_images, lock, logged, images)
         if opened.runs:
             opened.runs.refresh()  # runs that were still being written may be complete by now
@@ -419,6 +419,15 @@ def start(
         why = "without --shards there is no hold-out" if not request.places else "--no-monitor"
         say(f"{why}: nothing will stop the run if the forget class comes back")
     return method, monitor
+
+
+def refuse_large_step(method: Method, settings: Any) -> None:
+    """Raise UsageError if the memory does not hold a step of a method that trains a network."""
+    if not any(weights.requires_grad for weights in method.student.parameters()):
+        return
+    with computed(method.student, settings):
+        rehearse = method.rehearse if isinstance(method, Rehearsing) else None
+        refuse_large_batch(method.student, settings.batch_size, rehearse)
 
 
 def carry_out(

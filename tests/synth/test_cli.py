@@ -82,7 +82,11 @@ def one_line(code: int, out: str, err: str) -> tuple[int, str]:
         ),
         ("--per-class 5 --teacher file", 1, "file is truncated or not a safetensors file"),
         ("--per-class 5 --shard-size 0", 2, "--shard-size must be 1 or more, not 0"),
-        ("--per-class 100000 --shard-size 1000000", 2, "readers accept at most 8,589,934,592: give --shard-size 896745"),
+        (
+            "--per-class 100000 --shard-size 1000000",
+            2,
+            "readers accept at most 8,589,934,592: give --shard-size 896745",
+        ),
         ("--per-class 5 --views=-1", 2, "--views must be within"),
         ("--per-class 5 --seed=-1", 2, "--seed must be within"),
         ("--per-class 5 --steps 0", 2, "steps must be 1 or more, not 0"),

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from synth.basics.errors import UserError
+from synth.basics.ticks import listening
 from synth.executors.handover import Staged, StagingArea
 from synth.making.make import Recipe, make_shard
+from synth.making.pulse import Beat, Pulse
 from synth.shards.index import GateCounts
 from synth.shards.plan import ShardJob
+
+Heard = Callable[[list[Beat]], None]  # gets the latest beat of each job in work, now and then
+BEAT_SECONDS = 0.5  # between the beats of this process; those of other machines are rarer
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,10 @@ class Made:
     gate: GateCounts | None = None  # what the quality gate counted
 
 
+def nobody(beats: list[Beat]) -> None:
+    """Hears the beats where nobody else does."""
+
+
 class Executor(Protocol):
     """Makes the jobs, in any order.
 
@@ -37,17 +46,27 @@ class Executor(Protocol):
     """
 
     def __call__(
-        self, jobs: Iterable[ShardJob], recipe: Recipe, begun: bool = False, area: StagingArea | None = None
+        self,
+        jobs: Iterable[ShardJob],
+        recipe: Recipe,
+        begun: bool = False,
+        heard: Heard = nobody,
+        area: StagingArea | None = None,
     ) -> Generator[Made, None, None]: ...
 
 
 def in_process(
-    jobs: Iterable[ShardJob], recipe: Recipe, begun: bool = False, area: StagingArea | None = None
+    jobs: Iterable[ShardJob],
+    recipe: Recipe,
+    begun: bool = False,
+    heard: Heard = nobody,
+    area: StagingArea | None = None,
 ) -> Generator[Made, None, None]:
     """The executor without Ray: it makes one shard after the other in this process, and tries each once."""
     for job in jobs:
         try:
-            result = make_shard(job, recipe)
+            with listening(Pulse(job, recipe, lambda beat: heard([beat]), BEAT_SECONDS)):
+                result = make_shard(job, recipe)
             made = Made(job, result.data, gate=result.gate)
         except UserError as error:
             made = Made(job, None, str(error), error)

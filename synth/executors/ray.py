@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import requires
 from typing import Any
 
@@ -29,7 +29,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from synth.basics.errors import UserError
 from synth.executors.dispatch import SAY_WAITING_SECONDS, Delivery, Dispatch, FailedJobError, LostWorkerError
-from synth.executors.executor import Executor, Made
+from synth.executors.executor import Executor, Heard, Made, nobody
 from synth.executors.handover import Handover, Staged, StagingArea, is_there, make_and_hand_over
 from synth.executors.head import (
     host_and_port,
@@ -42,6 +42,7 @@ from synth.executors.head import (
     refuse_wrong_head,
 )
 from synth.making.make import JobResult, Recipe, make_shard
+from synth.making.pulse import Beat
 from synth.shards.plan import ShardJob
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -52,6 +53,8 @@ os.environ.setdefault("RAY_grpc_client_keepalive_time_ms", "10000")
 os.environ.setdefault("RAY_grpc_client_keepalive_timeout_ms", "10000")
 
 BOARD_SECONDS = 5.0
+BEAT_SECONDS = 5.0  # between two beats of a worker; of a thousand workers, 200 small messages per second
+ASK_SECONDS = 2.0  # between two questions of the driver to the board
 RECOUNT_SECONDS = 5.0
 BOUNDS = [0.1, 1, 3, 10, 30, 100, 300, 1000, 3000]  # seconds, of the histograms
 LOST = (WorkerCrashedError, ObjectLostError, OutOfMemoryError)  # besides the errors that name a node
@@ -369,9 +372,13 @@ def on_ray(workers: Workers, timeout: float | None = None, say: Callable[[str], 
         refuse_workers_that_fit_nowhere(workers)
 
     def execute(
-        jobs: Iterable[ShardJob], recipe: Recipe, begun: bool = False, area: StagingArea | None = None
+        jobs: Iterable[ShardJob],
+        recipe: Recipe,
+        begun: bool = False,
+        heard: Heard = nobody,
+        area: StagingArea | None = None,
     ) -> Generator[Made, None, None]:
-        backend = RayBackend(workers, recipe, area, say)
+        backend = RayBackend(workers, recipe, heard, area, say)
         with closing(Dispatch(backend, timeout, say, begun).run(jobs)) as results:
             for made in results:
                 yield replace(made, uploaded=partial(backend.observe_phase, phase_of_driver(made)))
@@ -396,13 +403,15 @@ class RayBackend:
         self,
         workers: Workers,
         recipe: Recipe,
+        heard: Heard = nobody,
         area: StagingArea | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.workers, self.area, self.say = workers, area, say
+        self.workers, self.heard, self.area, self.say = workers, heard, area, say
         self.staging: set[str] = set()  # the nodes on which a shard was staged that the driver sees
         self.said: set[bool] = set()  # about which of both ways of publishing a person was told
-        self.make, self.recipe = ray.put(make_shard), ray.put(recipe)
+        self.question: tuple[float, Any] = (float("-inf"), None)  # to the board: when, and the answer to come
+        self.make, self.recipe = ray.put(make_shard), ray.put(replace(recipe, workers=workers.count))
         self.task: Any = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus, max_retries=0, max_calls=0)(attempt)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         board: Any = ray.remote(board_class())
@@ -431,6 +440,7 @@ class RayBackend:
 
     def wait(self, handles: list[Any], seconds: float) -> list[Hashable]:
         try:
+            self.listen()
             done, _ = ray.wait(handles, num_returns=1, timeout=seconds)
         except RayError as error:
             raise UserError(
@@ -438,6 +448,20 @@ class RayBackend:
                 "same command and --resume"
             ) from error
         return done
+
+    def listen(self) -> None:
+        """Ask the board now and then how far the attempts are. Never waits for the answer."""
+        asked, answer = self.question
+        if answer is None:
+            if self.now() - asked >= ASK_SECONDS:
+                keys = [key for key, _ in self.attempts.values()]
+                self.question = (self.now(), self.board.beats.remote(keys))
+        elif ray.wait([answer], timeout=0)[0]:
+            self.question = (asked, None)
+            try:
+                self.heard([Beat(*beat) for beat in ray.get(answer)])
+            except RayError:
+                return  # the board is gone, and the run goes on without it
 
     def result(self, handle: Any) -> Delivery:
         """The attempt's delivery.
@@ -555,21 +579,39 @@ def attempt(
     Returns:
         What the worker hands over, its node, and the seconds that this took, in total and by phase.
     """
+    from synth.basics.free_memory import share_memory
     from synth.basics.phases import take_phases
+    from synth.basics.ticks import listening
     from synth.checkpoint.own_code import own_code_in
+    from synth.making.pulse import Pulse
+
+    def send(beat: Beat) -> None:
+        board.beat.remote(key, beat.number, beat.share, beat.picture)
 
     take_phases()  # drop those of an attempt that raised
     node = ray.get_runtime_context().get_node_id()
+    share_memory(*places_here(recipe.workers))
     board.begin.remote(key, node)
     started = time.monotonic()
-    with own_code_in(folder):
-        whole = replace(job, classes=classes)
+    whole = replace(job, classes=classes)
+    with own_code_in(folder), listening(Pulse(whole, recipe, send, BEAT_SECONDS)):
         handover = make_and_hand_over(whole, lambda: make(whole, recipe), area)
     return handover, node, time.monotonic() - started, take_phases()
 
 
+@cache
+def places_here(most: int | None) -> tuple[int, float]:
+    """How many workers this node can host, at most `most`, and this worker's share of a GPU."""
+    context = ray.get_runtime_context()
+    mine = context.get_assigned_resources()
+    worker = Workers(cpus=mine.get("CPU", 1.0), gpus=mine.get("GPU", 0.0))
+    node = next((node for node in ray.nodes() if node["NodeID"] == context.get_node_id()), None)
+    here = places(worker, node["Resources"]) if node else 1
+    return max(1, min(here, most or here)), min(1.0, worker.gpus or 1.0)
+
+
 def board_class() -> type:
-    """The class of the actor on which attempts note that they have begun, and which cancels them.
+    """The class of the actor on which attempts note that they have begun and how far they are, and which cancels them.
 
     It is defined inside a function, so that the actor's process need not load this module and torch.
     """
@@ -577,6 +619,8 @@ def board_class() -> type:
     class Board:
         def __init__(self) -> None:
             self.notes: dict[int, tuple[str, float]] = {}
+            self.latest: dict[int, tuple[int, float]] = {}
+            self.pictures: dict[int, bytes] = {}
 
         def begin(self, key: int, node: str) -> None:
             self.notes[key] = (node, time.monotonic())
@@ -586,6 +630,17 @@ def board_class() -> type:
         def begun(self, keys: list[int]) -> dict[int, tuple[str, float]]:
             now = time.monotonic()
             return {key: (self.notes[key][0], now - self.notes[key][1]) for key in keys if key in self.notes}
+
+        def beat(self, key: int, number: int, share: float, picture: bytes | None) -> None:
+            self.latest[key] = (number, share)
+            if picture is not None:
+                self.pictures[key] = picture
+
+        def beats(self, keys: list[int]) -> list[tuple[int, float, bytes | None]]:
+            """The fields of the latest `Beat` of each of these attempts. The others are forgotten."""
+            self.latest = {key: self.latest[key] for key in keys if key in self.latest}
+            pictures, self.pictures = self.pictures, {}
+            return [(*beat, pictures.get(key)) for key, beat in self.latest.items()]
 
         def cancel(self, handles: list[Any]) -> None:
             for handle in handles:

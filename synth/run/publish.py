@@ -12,12 +12,14 @@ from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from typing import NoReturn
 
+import torch
+
 from synth import methods
 from synth.basics.disk import sha256_of
 from synth.basics.errors import UsageError, UserError
 from synth.basics.progress import format_seconds
 from synth.basics.way_on import RESUME
-from synth.checkpoint.file import parse_card
+from synth.checkpoint.file import parse_card, parse_checkpoint
 from synth.executors.executor import Executor, Made
 from synth.executors.handover import Staged, staging_area
 from synth.making.make import Recipe
@@ -176,7 +178,7 @@ def provide_generator(
     data = recipe.generator or stored_generator(store, index)
     if data is None:
         started = time.monotonic()
-        say("training the generator (once for the run)")
+        say(f"training the generator (once for the run){training_words(recipe)}")
         data = trained(index.card.plan.preparation(), recipe, execute)
         if not data:
             raise UserError(f"--method {recipe.method} trained no generator with these settings")
@@ -196,6 +198,16 @@ def provide_generator(
     index = replace(index, generator_sha256=sha256_hex)
     store.write(PART, index.to_bytes())
     return index, replace(recipe, generator=data)
+
+
+def training_words(recipe: Recipe) -> str:
+    """How much the generator's training is, where the method can say it: `: 600 steps of 200 images, about 3 min`."""
+    method = methods.find(recipe.method)
+    if not hasattr(method, "training_words"):
+        return ""
+    torch.set_num_threads(recipe.threads)
+    teacher = parse_checkpoint(recipe.checkpoint, "the teacher", recipe.trusted_architecture)
+    return f": {method.training_words(teacher, recipe.settings, recipe.device)}"
 
 
 def trained(job: ShardJob, recipe: Recipe, execute: Executor) -> bytes:
@@ -226,7 +238,7 @@ def publish(
     index: Index,
     recipe: Recipe,
     execute: Executor,
-    report: Callable[[int], None],
+    report: Callable[[ShardEntry], None],
     now: Callable[[], float] = time.monotonic,
     check: Callable[[], None] = lambda: None,
     by: str = "head",
@@ -235,7 +247,7 @@ def publish(
     """Make and publish the missing shards, and complete the index.
 
     Args:
-        report: called with the number of samples of each shard, in the order in which the shards are published.
+        report: called with each shard's entry, in the order in which the shards are published.
         now: the time in seconds.
         check: raises LostLockError if this driver may not write to the run any more; then nothing more is written.
         by: who writes the shards: one of PUBLISHERS. With `auto` each worker that can does so, else the head.
@@ -268,7 +280,7 @@ def publish(
                 started = now()
                 store.write(PART, replace(index, entries=entries).to_bytes())
                 next_part = now() + max(PART_INTERVAL, (now() - started) / PART_SHARE)
-            report(one.entry.samples)
+            report(one.entry)
 
     def publish_all(results: Iterator[Made]) -> None:
         for made in results:
@@ -330,7 +342,7 @@ def verify(store: Store) -> tuple[Index, list[str]]:
         found = dict(sorted(index.card.plan.job(number).class_counts.items()))
         if dict(entry.class_counts) != found:
             problems.append(
-                f"{store}/{entry.name}: the class counts of the index are not those of its {len(samples)} samples"
+                f"{store}/{entry.name}: the class counts of the index are not those of its {len(samples)} images"
             )
     if not index.complete:
         problems.append(

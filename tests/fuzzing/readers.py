@@ -22,6 +22,7 @@ from synth.commands.options import settings_from_flags
 from synth.methods.networks import parse_generator
 from synth.run.lock import LOCK, locked
 from synth.run.view import describe
+from synth.shards.index import read_index
 from synth.shards.read import decode_shard
 from synth.shards.store import Folder
 from tests.fuzzing import seeds
@@ -78,6 +79,7 @@ def readers(teacher: Path, run: Path, audited: Path, page: Path) -> list[Reader]
     record = seeds.record(audited, run_files)
     written = json.dumps(record).encode()
     shard = (run / "shard-000000.tar").read_bytes()
+    layout = read_index(Folder(run)).card.layout
 
     def read_checkpoint(place: Path) -> object:
         return load_checkpoint(place / "teacher.safetensors")
@@ -88,7 +90,7 @@ def readers(teacher: Path, run: Path, audited: Path, page: Path) -> list[Reader]
         return unlearn_main.commands["import"].main(arguments, "import", standalone_mode=False)
 
     def read_shard(place: Path) -> object:
-        return decode_shard((place / "shard.tar").read_bytes(), "shard", model.card.input_shape, model.card.num_classes)
+        return decode_shard((place / "shard.tar").read_bytes(), "shard", layout)
 
     indexes = seeds.indexes(run)
     digits = torch.arange(784, dtype=torch.uint8).view(1, 28, 28).repeat(12, 1, 1), torch.arange(12) % 10

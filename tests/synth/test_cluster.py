@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from urllib.request import urlopen
 
 import pytest
+import torch
 from s3_server import KEY, SECRET
 
 from synth.basics.disk import sha256_of
@@ -25,6 +26,7 @@ from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import load_checkpoint, save_checkpoint
 from synth.making.gate import QualityGate
 from synth.making.make import JobResult, Recipe, make_shard
+from synth.making.pulse import Beat
 from synth.run.publish import open_run, publish, verify
 from synth.shards.index import GENERATOR, read_index
 from synth.shards.plan import Plan, ShardJob
@@ -47,7 +49,7 @@ from synth.executors.ray import (  # noqa: E402
     workers_that_fit,
 )
 
-PLAN = Plan(classes=tuple(range(10)), per_class=6, shard_size=10, blends=1, seed=5)  # 6 shards
+PLAN = Plan(classes=tuple(range(10)), per_class=6, shard_size=10, views=1, seed=5)  # 6 shards
 CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL")
 Task = Callable[[ShardJob, Recipe], JobResult]
 
@@ -136,11 +138,41 @@ def test_what_only_a_worker_sees_of_a_folder_is_made_again_for_the_head(
         assert line.startswith(f"the head publishes the shards: the driver does not see in {tmp_path}/run what node ")
 
 
+def test_the_driver_hears_how_far_shards_are_and_sees_images_of_the_first(
+    ray_here: str, recipe: Recipe, tmp_path: Path, task: Callable[[Task], None]
+) -> None:
+    def slow(job: ShardJob, recipe: Recipe) -> JobResult:
+        from synth.basics.ticks import tick, watch_now
+
+        watch = watch_now.get()
+        assert watch is not None
+        watch.report.picture_due = 0.0  # type: ignore[attr-defined]
+        tick(1, 4, lambda: (torch.zeros(2, 1, 28, 28, dtype=torch.uint8), torch.tensor([0, 1])))
+        while not (tmp_path / "heard").exists():
+            time.sleep(0.1)
+        return JobResult(b"made")
+
+    heard: list[Beat] = []
+
+    def hear(beats: list[Beat]) -> None:
+        heard.extend(beats)
+        if {(beat.number, beat.share) for beat in heard} >= {(0, 0.25), (1, 0.25)}:
+            (tmp_path / "heard").touch()
+
+    task(slow)
+    jobs = list(PLAN.jobs())[:2]
+    assert len(list(on_ray(Workers(count=2))(jobs, recipe, heard=hear))) == 2
+    pictures = [beat for beat in heard if beat.picture]
+    assert [beat.number for beat in pictures] == [0]
+    assert pictures[0].picture is not None
+    assert pictures[0].picture.startswith(b"\xff\xd8\xff")  # a JPEG
+
+
 def test_the_gates_counts_come_back_from_the_workers(ray_here: str, recipe: Recipe, tmp_path: Path) -> None:
     gated = dataclasses.replace(recipe, gate=QualityGate(confidence=0.97, tries=2))
     make_run(tmp_path / "here", gated, PLAN)
     _, index = make_run(tmp_path / "ray", gated, PLAN, on_ray(Workers(count=2)))
-    assert sum(entry.again or 0 for entry in index.entries.values()) > 0
+    assert sum(entry.counts.again or 0 for entry in index.entries.values()) > 0
     assert digests(tmp_path / "ray") == digests(tmp_path / "here")
 
 
@@ -386,7 +418,7 @@ def test_the_command_joins_the_ray_of_the_environment_and_reports_a_failure_in_o
     command = synth_command("generate", *generate_options(recipe, PLAN), *paths)
     environment = {**os.environ, "RAY_ADDRESS": address}
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
-    announced, error = done.stderr.splitlines()
+    announced, _, error = done.stderr.splitlines()
     assert (done.returncode, done.stdout) == (1, "")
     assert f"on Ray at {address} (cpu)" in announced
     assert error.startswith("error: the synthesis diverged")
@@ -397,16 +429,18 @@ def test_a_second_command_starts_a_ray_of_its_own_which_imports_nothing_from_the
 ) -> None:
     """With the default --address, although the first command's private Ray runs on the same machine."""
     marks = put_hostile_modules(tmp_path)
-    command = synth_command("generate", "--per-class=1", "--steps=1", "--teacher", tiny_teacher_path, "--blends=0")
+    command = synth_command("generate", "--per-class=1", "--steps=1", "--teacher", tiny_teacher_path, "--views=0")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     # A folder of its own, because a `ray start` of this machine would be used; a short one, because sockets lie in it.
     with TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as environment["RAY_TMPDIR"]:
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
-    assert re.fullmatch(r"10 images of 10 classes in 1 shard, on a new local Ray with \d+ workers? \(cpu\)", lines[0])
+    assert re.fullmatch(
+        r"10 images of 10 classes in 1 shard, about .*, on a new local Ray with \d+ workers? .*", lines[0]
+    )
     assert f"the workers publish their shards in {tmp_path}/shards themselves" in lines
-    assert [line for line in lines[1:] if "samples" not in line and "publish" not in line] == []
+    assert [line for line in lines[1:] if "images" not in line and "publish" not in line] == []
     assert list(marks.iterdir()) == []
 
 

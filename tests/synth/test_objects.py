@@ -21,7 +21,7 @@ from synth.shards.plan import Plan
 from synth.shards.store import Folder, Store, open_store
 from tests.runs import EXECUTORS, card_for, digests, in_worker, recipe_for
 from tests.storage import FaultyProxy
-from unlearn.samples.stream import load_complete
+from tests.unlearn.shards import images_of
 
 PLAN = Plan(classes=(1, 2), per_class=8, shard_size=4)
 
@@ -96,7 +96,7 @@ def test_a_run_has_the_same_bytes_in_every_store(
     local = digests(tmp_path / "here")
     assert {name: hashlib.sha256(store.read(name, 2**20)).hexdigest() for name in store.names()} == local
     assert verify(store)[1] == []
-    assert len(load_complete(store, {})) == PLAN.samples
+    assert len(images_of(store)) == PLAN.images
 
 
 def every_third(fault: str) -> Callable[[int], str]:
@@ -114,7 +114,7 @@ def test_every_third_call_failing_loses_nothing(
         run_in(bucket, tiny_teacher, by=by)
         assert verify(bucket)[1] == []
         assert bucket.all_names() == bucket.names() == {INDEX, *map(shard_name, range(PLAN.shards))}
-        assert len(load_complete(bucket, {})) == PLAN.samples
+        assert len(images_of(bucket)) == PLAN.images
         assert len(proxy.spoiled) > 5
 
 

@@ -416,4 +416,4 @@ def test_verify_finds_a_flipped_byte_a_missing_shard_and_wrong_counts(run: Folde
         f"{shard_name(1)} is missing",
         shard_name(2),
     ]
-    assert "the class counts of the index are not those of its 15 samples" in problems[2]
+    assert "the class counts of the index are not those of its 15 images" in problems[2]

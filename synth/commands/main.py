@@ -16,13 +16,20 @@ from synth.commands.options import MACHINE, Command, option, settings_flags, set
 from synth.commands.printing import echo, note, say
 from synth.making.gate import QualityGate
 from synth.methods import METHODS
+from synth.methods.presets import PHOTO_SIDE, TUNED, photo_presets, presets_for, small_presets
 
 FROM_ENVIRONMENT = {"auto_envvar_prefix": "SYNTH", "show_default": True, "max_content_width": 110}
 PATH = click.Path(path_type=Path)
 WHAT, WHERE = "What to generate", "Where"
-SETTINGS = {name: METHODS.declared(name).SETTINGS for name in METHODS.names()}
-PRESETS = {name: METHODS.declared(name).PRESETS for name in METHODS.names()}
-TUNED = "tuned"  # the preset of each method's defaults
+DECLARED = {name: METHODS.declared(name) for name in METHODS.names()}
+SETTINGS = {name: declared.SETTINGS for name, declared in DECLARED.items()}
+PRESETS = {name: small_presets(declared) for name, declared in DECLARED.items()}
+PHOTO_PRESETS = {name: photo_presets(declared) for name, declared in DECLARED.items()}
+
+
+def steps_of_presets(method: str) -> str:
+    """How many steps each preset for photographs takes, such as `tuned 200, lean 60`."""
+    return ", ".join(f"{name} {settings.steps:,}" for name, settings in PHOTO_PRESETS[method].items())
 
 
 @click.group(cls=Console, context_settings=FROM_ENVIRONMENT)
@@ -42,8 +49,8 @@ def options_of_run(content: Mapping[str, Any]) -> Mapping[str, Any]:
     run = content["run"]
     gate = run["settings"].get("quality_gate")
     settings = {name: value for name, value in run["settings"].items() if name != "quality_gate"}
-    if run["method"] in SETTINGS:
-        settings = unlike_defaults(settings, SETTINGS[run["method"]]())
+    if run["method"] in DECLARED:
+        settings = unlike_defaults(settings, presets_for(DECLARED[run["method"]], run["image_shape"])[TUNED])
     bounds = {name: value for name, value in (gate or {}).items() if value is not None}
     written = ",".join(f"{name}={value}" for name, value in bounds.items())
     return {**settings, **run["plan"], "method": run["method"], "quality_gate": written or None}
@@ -64,10 +71,11 @@ what_to_generate = stacked(
     option(
         "--preset",
         group=WHAT,
-        type=click.Choice([TUNED, *dict.fromkeys(name for presets in PRESETS.values() for name in presets)]),
+        type=click.Choice(list(dict.fromkeys(name for presets in PRESETS.values() for name in presets))),
         default=TUNED,
         help="settings to start from; steps per image of deepinversion: tuned 100, lean 10, quick 5, warm 10 (from a "
-        "generator's images), published 2,000",
+        f"generator's images), published 2,000; for photographs, of {PHOTO_SIDE} px or more per side: "
+        f"{steps_of_presets('deepinversion')}",
     ),
     option(
         "--blends",
@@ -147,7 +155,10 @@ machine = stacked(
     ),
 )
 settings_of_methods = settings_flags(
-    SETTINGS, {name: f"Settings of --method {name}" for name in SETTINGS}, shared="Settings of several methods"
+    SETTINGS,
+    {name: f"Settings of --method {name}" for name in SETTINGS},
+    shared="Settings of several methods",
+    for_photographs={name: presets[TUNED] for name, presets in PHOTO_PRESETS.items() if TUNED in presets},
 )
 
 
@@ -172,12 +183,14 @@ def request_of_run(method: str, preset: str, quality_gate: str | None, arch: str
     """The request to `synth.run.generate.generate_run` that the options of `synth generate` spell. Raises UsageError
     where one is wrong, before torch is loaded.
     """
-    if preset != TUNED and preset not in PRESETS[method]:
+    if preset not in PRESETS[method]:
         raise UsageError(f"--preset {preset} is none of --method {method}: leave it out")
-    base = PRESETS[method].get(preset, SETTINGS[method]())
     names = settings_names()
     flags = {name: value for name, value in options.items() if name in names}
-    chosen = settings_from_flags(base, flags, f"--method {method}")
+    chosen, photo = (
+        settings_from_flags(presets[method][preset], flags, f"--method {method}") if preset in presets[method] else None
+        for presets in (PRESETS, PHOTO_PRESETS)
+    )
     if flags["start"] is not None and getattr(chosen, "warm_start", False):
         raise UsageError("--start has no effect on --warm-start, which starts from a generator's images: leave one out")
     try:
@@ -188,11 +201,18 @@ def request_of_run(method: str, preset: str, quality_gate: str | None, arch: str
 
     return Request(
         method=method,
-        settings=METHODS.find(method).SETTINGS(**dataclasses.asdict(chosen)),
+        preset=preset,
+        settings=of_running_method(method, chosen),
+        photo_settings=of_running_method(method, photo),
         gate=gate,
         trusted_architecture=arch,
         **{name: value for name, value in options.items() if name not in names},
     )
+
+
+def of_running_method(method: str, settings: Any) -> Any:
+    """The settings as those of the method's running file; None stays None."""
+    return None if settings is None else METHODS.find(method).SETTINGS(**dataclasses.asdict(settings))
 
 
 def settings_names() -> set[str]:

@@ -13,6 +13,7 @@ from synth.checkpoint.class_choice import class_words
 from synth.executors.choose import opened
 from synth.executors.executor import Executor
 from synth.making.make import Recipe
+from synth.methods.presets import preset_line
 from synth.run.journal import configure_log
 from synth.run.lock import Lock, locked
 from synth.run.publish import open_run, provide_generator, publish, refuse_existing_run
@@ -49,6 +50,7 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
         some = len(asked.plan.classes) < len(card.class_names)
         which = f": {class_words(asked.plan.classes, card.class_names)}" if some else ""
         say(f"{run_summary(asked.plan)}, on {place.words} ({place.device}){which}")
+        say(preset_line(request.preset, card.image_shape))
         execute = partial(place.execute, begun=bool(index.entries))
         index, recipe = provide_generator(store, index, recipe, execute, say, lock.check)
         return publish_with_progress(store, index, recipe, execute, lock, say)

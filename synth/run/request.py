@@ -21,6 +21,7 @@ from synth.executors.choose import Machines, refuse_options_without_ray
 from synth.making.gate import QualityGate
 from synth.making.make import Recipe
 from synth.methods.networks import LARGEST_GENERATOR, read_generator
+from synth.methods.presets import PHOTO_SIDE, TUNED, photo_presets, takes_photographs
 from synth.shards.index import RunCard
 from synth.shards.plan import Plan
 from synth.shards.samples import END_OF_TAR, LARGEST_SHARD, PIXEL_MODES, largest_sample
@@ -33,7 +34,7 @@ class Request:
     teacher: Path
     trusted_architecture: str | None
     method: str
-    settings: Any
+    settings: Any  # for small images
     classes: Classes | None  # None or empty means all
     per_class: int
     shard_size: int
@@ -53,6 +54,8 @@ class Request:
     generator: Path | None = None
     student: Path | None = None
     gate: QualityGate | None = None
+    preset: str = TUNED  # that the settings started from
+    photo_settings: Any | None = None  # for photographs; None if the preset has no form for them
 
     @property
     def machines(self) -> Machines:
@@ -73,6 +76,7 @@ class CheckedRequest:
 
     request: Request
     teacher: Classifier
+    settings: Any  # for the images that the teacher takes
     plan: Plan
     checkpoint: bytes  # the teacher's
     generator: bytes | None
@@ -87,7 +91,7 @@ class CheckedRequest:
     def instead(self) -> str:
         """What the method does instead for a teacher without batch norm; empty if there is nothing to say."""
         method = methods.find(self.request.method)
-        return method.instead(self.teacher, self.request.settings) if hasattr(method, "instead") else ""
+        return method.instead(self.teacher, self.settings) if hasattr(method, "instead") else ""
 
     def recipe(self, device: str) -> Recipe:
         """What the workers need, on this device."""
@@ -96,7 +100,7 @@ class CheckedRequest:
             checkpoint=self.checkpoint,
             trusted_architecture=asked.trusted_architecture,
             method=asked.method,
-            settings=asked.settings,
+            settings=self.settings,
             device=device,
             threads=asked.threads,
             generator=self.generator,
@@ -118,13 +122,20 @@ def check_request(request: Request) -> CheckedRequest:
     teacher = parse_checkpoint(checkpoint, str(request.teacher), request.trusted_architecture)
     plan = plan_for(request, teacher.card)
     check_forward(teacher, f"name another --teacher than {request.teacher}, or {IMPORT_AGAIN}")
-    methods.find(request.method).check(teacher, request.settings)
-    refuse_files_without_effect(request)
+    settings = settings_for(request, teacher.card)
+    methods.find(request.method).check(teacher, settings)
+    refuse_files_without_effect(request, settings)
     student = checked_student(request, teacher)
     generator = checked_generator(request, teacher, student, plan.classes if request.classes else None)
     refuse_useless_code(request, teacher, student)
     return CheckedRequest(
-        request=request, teacher=teacher, plan=plan, checkpoint=checkpoint, generator=generator, student=student
+        request=request,
+        teacher=teacher,
+        settings=settings,
+        plan=plan,
+        checkpoint=checkpoint,
+        generator=generator,
+        student=student,
     )
 
 
@@ -159,9 +170,22 @@ def check_shard_size(plan: Plan, card: ModelCard) -> None:
         )
 
 
-def refuse_files_without_effect(request: Request) -> None:
+def settings_for(request: Request, card: ModelCard) -> Any:
+    """The settings for the images that the teacher takes. Raises UsageError if the preset has no form for them."""
+    if not takes_photographs(card.input_shape):
+        return request.settings
+    if request.photo_settings is None:
+        others = ", ".join(photo_presets(methods.find(request.method)))
+        raise UsageError(
+            f"--preset {request.preset} of --method {request.method} makes noise of photographs, which this teacher "
+            f"takes ({PHOTO_SIDE} px or more per side): choose --preset {others}"
+        )
+    return request.photo_settings
+
+
+def refuse_files_without_effect(request: Request, settings: Any) -> None:
     """Raise UsageError if --generator or --student was given to a method that uses no generator."""
-    uses = methods.find(request.method).uses_generator(request.settings)
+    uses = methods.find(request.method).uses_generator(settings)
     for name, path in (("--generator", request.generator), ("--student", request.student)):
         if path is not None and not uses:
             raise UsageError(f"{name} has no effect on --method {request.method} with these settings: leave it out")

@@ -286,7 +286,8 @@ def test_ctrl_c_keeps_what_is_published_and_resume_gives_the_same_bytes(
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130, err
-    announced, *progress, error = err.splitlines()
+    announced, preset, *progress, error = err.splitlines()
+    assert preset.startswith("preset tuned for small images")
     assert announced.startswith("240 images of 4 classes in 12 shards")
     assert all("of 240 samples" in line for line in progress)
     assert error == (

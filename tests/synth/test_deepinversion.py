@@ -11,6 +11,7 @@ from synth.checkpoint.file import load_checkpoint
 from synth.methods import deepinversion
 from synth.methods.deepinversion import PUBLISHED as PUBLISHED_DEEPINVERSION
 from synth.methods.deepinversion import DeepInversionSettings, augment, blur, image_prior, schedule, synthesise
+from synth.methods.views import resize, resize_by_products
 from tests.runs import QUICK, QUICKEST, digits_card
 
 LABELS = torch.arange(20) % 10
@@ -133,4 +134,4 @@ def test_a_diverging_synthesis_is_an_error_of_one_line_and_leaves_no_hook(tiny_t
 @pytest.mark.parametrize(("small", "size"), [((14, 14), (28, 28)), ((16, 16), (33, 33)), ((10, 16), (20, 33))])
 def test_resizing_by_products_equals_interpolation(small: tuple[int, int], size: tuple[int, int]) -> None:
     x = torch.rand(2, 3, *small, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(deepinversion.resize_by_products(x, size), deepinversion.resize(x, size))
+    torch.testing.assert_close(resize_by_products(x, size), resize(x, size))

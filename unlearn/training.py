@@ -23,6 +23,7 @@ from synth.checkpoint.file import read_card, save_checkpoint
 from unlearn.data import DataSource, LabelledImages, check_data, normalisation
 from unlearn.evaluation import evaluate_model
 from unlearn.optimise import Log, descend, one_cycle_sgd
+from unlearn.step_memory import refuse_large_batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +131,8 @@ def train_classifier(
     the same.
 
     Raises:
-        UsageError: there are fewer images than one batch, or the architecture does not take these images.
+        UsageError: there are fewer images than one batch, the architecture does not take these images, or the memory
+            does not hold a step.
         UserError: the training diverged.
     """
     kept = data.without(without)
@@ -160,6 +162,7 @@ def train_classifier(
     check_forward(model, "choose another --arch, or with a folder of images another --image-size")
     model = model.to(device).train()
     with computed(model, settings):
+        refuse_large_batch(model, settings.batch_size)
         fit(model, kept, settings, torch.Generator().manual_seed(seed), log)
     return model.freeze()
 

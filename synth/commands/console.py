@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from synth.basics.errors import INTERRUPTED, UserError
+from synth.basics.out_of_memory import memory_in_words
 from synth.basics.way_on import START_AGAIN
 from synth.commands.output import checked_output
 from synth.commands.printing import say
@@ -35,7 +36,7 @@ class Console(click.Group):
         os.environ.setdefault("PYTHONSAFEPATH", "1")
         kwargs["standalone_mode"] = False
         try:
-            with checked_output():
+            with checked_output(), memory_in_words():
                 code = super().main(*args, **kwargs) or 0
             sys.exit(code)
         except click.UsageError as error:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import requires
 from typing import Any
 
@@ -381,7 +382,7 @@ class RayBackend:
 
     def __init__(self, workers: Workers, recipe: Recipe) -> None:
         self.workers = workers
-        self.make, self.recipe = ray.put(make_shard), ray.put(recipe)
+        self.make, self.recipe = ray.put(make_shard), ray.put(replace(recipe, workers=workers.count))
         self.task: Any = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus, max_retries=0, max_calls=0)(attempt)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         board: Any = ray.remote(board_class())
@@ -494,16 +495,29 @@ def attempt(
     Returns:
         The fields of a `Delivery`.
     """
+    from synth.basics.free_memory import share_memory
     from synth.basics.phases import take_phases
     from synth.checkpoint.own_code import own_code_in
 
     take_phases()  # drop those of an attempt that raised
     node = ray.get_runtime_context().get_node_id()
+    share_memory(*places_here(recipe.workers))
     board.begin.remote(key, node)
     started = time.monotonic()
     with own_code_in(folder):
         result = make(job, recipe)
     return result.data, node, time.monotonic() - started, take_phases(), result.gate
+
+
+@cache
+def places_here(most: int | None) -> tuple[int, float]:
+    """How many workers this node can host, at most `most`, and this worker's share of a GPU."""
+    context = ray.get_runtime_context()
+    mine = context.get_assigned_resources()
+    worker = Workers(cpus=mine.get("CPU", 1.0), gpus=mine.get("GPU", 0.0))
+    node = next((node for node in ray.nodes() if node["NodeID"] == context.get_node_id()), None)
+    here = places(worker, node["Resources"]) if node else 1
+    return max(1, min(here, most or here)), min(1.0, worker.gpus or 1.0)
 
 
 def board_class() -> type:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import cycle, islice
 from typing import Any
 
 import torch
@@ -13,11 +14,12 @@ from torch import Tensor
 from synth import methods
 from synth.basics.errors import UserError
 from synth.basics.malloc import keep_freed_memory
-from synth.basics.out_of_memory import by_rows, by_settings
+from synth.basics.out_of_memory import by_rows, by_settings, memory_in_words
 from synth.basics.phases import phase
 from synth.checkpoint.arithmetic import arithmetic_note
 from synth.checkpoint.classifier import Classifier, predict
 from synth.checkpoint.file import parse_checkpoint
+from synth.checkpoint.fitting import fitting
 from synth.making.gate import QualityGate
 from synth.making.quality import counts_of, passed
 from synth.methods.networks import ClassGenerator, generator_bytes, parse_generator
@@ -44,6 +46,7 @@ class Recipe:
     generator: bytes | None = None  # the checkpoint from the preparation, or from --generator
     student: bytes | None = None  # the checkpoint that a generator is trained against
     gate: QualityGate | None = None
+    workers: int | None = None  # that a run uses at most; those on one machine share its memory
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ def make_shard(job: ShardJob, recipe: Recipe) -> JobResult:
     the json of its samples says so (`batch_size`), because the content then depends on the batch size. The forward
     passes of the gate and of the labels just continue in smaller batches.
 
+    The first batch size is the largest of these that one step on a few images shows to fit (`first_settings`).
+
     Raises UserError if the memory does not hold the smallest batch, or what the method raises.
     """
     if recipe.device == "cuda":
@@ -70,16 +75,34 @@ def make_shard(job: ShardJob, recipe: Recipe) -> JobResult:
     keep_freed_memory()
     if torch.get_num_threads() != recipe.threads:
         torch.set_num_threads(recipe.threads)
-    with phase("load"):
-        teacher = teacher_on_device(recipe.checkpoint, recipe.trusted_architecture, recipe.device)
     make = prepare if job.prepares else shard_of
-    return by_settings(lambda settings: make(teacher, settings, job, recipe), recipe.settings)
+    with memory_in_words():
+        with phase("load"):
+            teacher = teacher_on_device(recipe.checkpoint, recipe.trusted_architecture, recipe.device)
+            settings = first_settings(teacher, job, recipe)
+        return by_settings(lambda settings: make(teacher, settings, job, recipe), settings)
+
+
+def first_settings(teacher: Classifier, job: ShardJob, recipe: Recipe) -> Any:
+    """The recipe's settings, with a smaller batch where one step on a few images shows that the batch will not fit."""
+    method, labels = methods.find(recipe.method), cycle(job.classes)
+
+    def step(settings: Any, images: int) -> None:
+        if job.prepares:
+            method.prepare(teacher, settings, 0, student_on_device(recipe), job.classes)
+        else:
+            few, rng = torch.tensor(list(islice(labels, images))), torch.Generator().manual_seed(0)
+            method.synthesise(teacher, few, settings, rng, network=network_of(recipe))
+
+    if not hasattr(method, "brief"):
+        return recipe.settings
+    most = None if job.prepares else job.stop - job.start
+    return fitting(teacher, recipe.settings, method.brief, step, most=most, key=(recipe.method, job.prepares))
 
 
 def prepare(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) -> JobResult:
     """Train the generator for the job's classes."""
-    student = parse_checkpoint(recipe.student, "the student", recipe.trusted_architecture) if recipe.student else None
-    student = student.to(recipe.device) if student else None
+    student = student_on_device(recipe)
     with phase("preparation"):
         network = methods.find(recipe.method).prepare(teacher, settings, job.seed, student, job.classes)
     return JobResult(generator_bytes(network) if network is not None else b"")
@@ -89,7 +112,7 @@ def shard_of(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) 
     """Make the shard of the job."""
     rng = torch.Generator().manual_seed(job.seed)
     labels = torch.tensor(job.image_labels)
-    network = generator_on_device(recipe.generator, recipe.device) if recipe.generator else None
+    network = network_of(recipe)
     make = methods.find(recipe.method).synthesise
     with phase("synthesis"):
         images, notes = passed(
@@ -110,6 +133,16 @@ def teacher_on_device(checkpoint: bytes, trusted_architecture: str | None, devic
     about 0.2 s per 100 MB.
     """
     return parse_checkpoint(checkpoint, "the teacher", trusted_architecture).to(device)
+
+
+def network_of(recipe: Recipe) -> ClassGenerator | None:
+    return generator_on_device(recipe.generator, recipe.device) if recipe.generator else None
+
+
+def student_on_device(recipe: Recipe) -> Classifier | None:
+    if recipe.student is None:
+        return None
+    return parse_checkpoint(recipe.student, "the student", recipe.trusted_architecture).to(recipe.device)
 
 
 @lru_cache(maxsize=1)

@@ -18,6 +18,7 @@ from synth.basics.settings import MOST_IN_BATCH, MOST_STEPS, ComputeSettings, re
 from synth.checkpoint.arithmetic import computed
 from synth.checkpoint.batch_norm import BatchStatistics, batch_norm_layers, input_loss, watch_batch_norm
 from synth.checkpoint.classifier import Classifier, to_uint8
+from synth.checkpoint.fitting import fitting
 from synth.checkpoint.image_norms import image_norm_layers
 from synth.methods import generator
 from synth.methods.dropped_patches import Dropping, find_blocks
@@ -248,6 +249,11 @@ def uses_generator(settings: DeepInversionSettings) -> bool:
     return settings.warm_start
 
 
+def brief(settings: DeepInversionSettings, images: int) -> DeepInversionSettings:
+    """The settings of one step on this many images, which shows what memory a batch takes."""
+    return replace(settings, batch_size=images, steps=1, coarse_steps=0, warmup=0, warm_start=False)
+
+
 def prepare(
     teacher: Classifier,
     settings: DeepInversionSettings,
@@ -263,7 +269,11 @@ def prepare(
     if not settings.warm_start:
         return None
     own = generators_settings(settings)
-    return by_settings(lambda settings: generator.prepare(teacher, settings, seed, student, classes), own)
+
+    def train(settings: GeneratorSettings, images: int = 0) -> ClassGenerator:
+        return generator.prepare(teacher, settings, seed, student, classes)
+
+    return by_settings(train, fitting(teacher, own, generator.brief, train, key="warm start"))
 
 
 def generators_settings(settings: DeepInversionSettings) -> GeneratorSettings:

@@ -8,6 +8,7 @@ worker's earlier batches, and so on the number of workers.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -70,6 +71,13 @@ PRESETS: dict[str, FastSettings] = {}
 check = plain.check
 instead = plain.instead
 uses_generator = plain.uses_generator
+
+
+def brief(settings: FastSettings, images: int) -> FastSettings:
+    """The settings of one step of each kind on this many images, which shows what memory a batch takes."""
+    return dataclasses.replace(
+        settings, batch_size=images, train_steps=1, meta_steps=min(1, settings.meta_steps), steps=1
+    )
 
 
 def prepare(

@@ -129,6 +129,11 @@ def uses_generator(settings: GeneratorSettings) -> bool:
     return True
 
 
+def brief(settings: GeneratorSettings, images: int) -> GeneratorSettings:
+    """The settings of one training step on this many images, which shows what memory a batch takes."""
+    return dataclasses.replace(settings, batch_size=images, train_steps=1)
+
+
 def prepare(
     teacher: Classifier,
     settings: GeneratorSettings,
@@ -161,8 +166,7 @@ def one_step(teacher: Classifier, settings: GeneratorSettings) -> Callable[[int]
     network, rng = untrained(teacher, settings, seed=0).to(teacher.mean.device), torch.Generator().manual_seed(0)
 
     def step(images: int) -> None:
-        one = dataclasses.replace(settings, train_steps=1, batch_size=images)
-        train_generator(network, teacher, one, rng, None, lambda step, values: None)
+        train_generator(network, teacher, brief(settings, images), rng, None, lambda step, values: None)
 
     return step
 

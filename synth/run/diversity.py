@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from synth.basics.errors import UserError
+from synth.basics.out_of_memory import by_rows
 from synth.basics.tables import table
-from synth.checkpoint.classifier import Classifier, predict
+from synth.checkpoint.classifier import Classifier, rows_at_once, to_unit
 from synth.checkpoint.layers import last_linear, watch_features
 from synth.shards.index import Index, read_index, read_shard
 from synth.shards.store import Store
@@ -75,12 +76,13 @@ def unblended_images(store: Store, index: Index, most: int) -> tuple[Tensor, Ten
 
 def features_of(teacher: Classifier, images: Tensor) -> Tensor:
     """The inputs of the teacher's last linear layer, (N, D), float32 on the CPU."""
-    with watch_features(teacher.net) as features:
-        parts = []
-        for batch in images.split(500):
-            predict(teacher, batch)
-            parts.append(features[0].float().cpu())
-    return torch.cat(parts)
+    with watch_features(teacher.net) as features, torch.no_grad():
+
+        def features_of_rows(rows: Tensor) -> Tensor:
+            teacher(to_unit(rows.to(teacher.mean.device)))
+            return features[0].float().cpu()
+
+        return by_rows(features_of_rows, rows_at_once(teacher, images, 500), images)
 
 
 def class_diversity(images: Tensor, labels: Tensor, features: Tensor) -> list[ClassDiversity]:

@@ -158,7 +158,7 @@ def test_a_device_too_small_for_a_batch_is_an_error_of_one_line(
     tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusing_more_than(1, monkeypatch)
-    with pytest.raises(UserError, match="memory doesn't hold 5 images: use another --device"):
+    with pytest.raises(UserError, match=r"memory does not hold 5 images \(.+ is free\): free memory"):
         make_shard(PLAN.job(0), recipe_for(tiny_teacher, dataclasses.replace(QUICKEST, batch_size=40)))
 
 
@@ -208,7 +208,7 @@ def test_a_device_too_small_for_one_image_is_an_error_of_one_line(
         raise torch.OutOfMemoryError("no room")
 
     monkeypatch.setattr(Classifier, "forward", refuse)
-    with pytest.raises(UserError, match="memory doesn't hold one image: use another --device"):
+    with pytest.raises(UserError, match=r"memory does not hold one image \(.+ is free\): free memory"):
         make_shard(PLAN.job(0), recipe_for(tiny_teacher))
 
 

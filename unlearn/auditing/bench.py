@@ -15,8 +15,9 @@ from torch import Tensor
 
 from synth.basics.errors import UserError
 from synth.basics.progress import PLAIN_INTERVAL
-from synth.checkpoint.classifier import Classifier, to_unit
+from synth.checkpoint.classifier import Classifier, rows_at_once, to_unit
 from synth.checkpoint.layers import last_layer
+from unlearn.auditing.at_once import Need, experiments_at_once, nothing_much
 from unlearn.auditing.audit_settings import AuditSettings
 from unlearn.auditing.images import Source, rows_per_class
 from unlearn.auditing.record.intervals import smallest_share
@@ -199,20 +200,30 @@ class Bench:
         """The number of images of the forget class that has the fewest. Classes without any image do not count."""
         return min(count for c in self.forget if (count := int((labels == c).sum())))
 
-    def map(self, work: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
+    def map(self, work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[Result]:
         """Each job on one thread, `workers` of them at a time. The results do not depend on `workers`."""
-        if self.workers == 1:
+        if workers == 1:
             yield from map(work, jobs)
             return
-        with ThreadPoolExecutor(self.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             yield from pool.map(work, jobs)
 
     def repeated(
-        self, name: str, experiment: Callable[[Classifier, int], Result], repeats: int
+        self,
+        name: str,
+        experiment: Callable[[Classifier, int], Result],
+        repeats: int,
+        need: Need = nothing_much,
     ) -> dict[str, list[list[Result]]]:
         """The experiment on every model of every subject, for each repeat: by subject, by model, by repeat.
 
         No other experiment may have the same `name`: a result that the cache has under it is not computed again.
+
+        Args:
+            need: the memory that an experiment takes. Where it is much, fewer than `workers` run at once.
+
+        Raises:
+            CannotRunError: the memory does not hold one experiment.
         """
         models = [model for models in self.subjects.values() for model in models]
         results = self.cache.results
@@ -229,7 +240,8 @@ class Bench:
             }
 
         try:
-            for number, result in enumerate(self.map(lambda job: experiment(*job), jobs)):
+            at_once = experiments_at_once((model for model, _ in jobs), need, self.workers)
+            for number, result in enumerate(self.map(lambda job: experiment(*job), jobs, at_once)):
                 results[(name, *jobs[number])] = result
                 if time.monotonic() - shown >= PLAIN_INTERVAL:
                     shown = time.monotonic()
@@ -263,10 +275,10 @@ def outputs(model: Classifier, images: Tensor, batch_size: int = 1000) -> Output
         given = inputs[0].float()
         features.append((given.mean((2, 3)) if given.dim() == 4 else given.flatten(1)).cpu())
 
-    device = model.mean.device
+    device, rows = model.mean.device, rows_at_once(model, images, batch_size)
     handle = last_layer(model).register_forward_pre_hook(keep)
     try:
-        logits = [model(to_unit(batch.to(device))).float().cpu() for batch in images.split(batch_size)]
+        logits = [model(to_unit(batch.to(device))).float().cpu() for batch in images.split(rows)]
     finally:
         handle.remove()
     return Outputs(torch.cat(features), torch.cat(logits))

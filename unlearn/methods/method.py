@@ -75,6 +75,14 @@ class Attentive(Protocol):
 
 
 @runtime_checkable
+class Rehearsing(Protocol):
+    """A method whose step takes more memory than the training of its student."""
+
+    def rehearse(self, images: int) -> None:
+        """Do the work of a step that takes most memory, on this many images, and leave no trace."""
+
+
+@runtime_checkable
 class Streaming(Protocol):
     """A method that learns from shards as they come."""
 

@@ -24,7 +24,7 @@ from synth.run.lock import Lock, locked, refuse_held
 from synth.shards.index import Index, RunCard, index_sha256, read_index
 from synth.shards.store import Store
 from unlearn import methods
-from unlearn.methods.method import Inputs, Method, Streaming
+from unlearn.methods.method import Inputs, Method, Rehearsing, Streaming
 from unlearn.methods.student import forget_classes, student_card, teacher_card
 from unlearn.real_images import RealImages, count_real_images
 from unlearn.run import loggers
@@ -38,6 +38,7 @@ from unlearn.samples.filters import Filter, HeldOut, NotHeldOut, unblended
 from unlearn.samples.pool import Batch, ShardPool, forget_floor
 from unlearn.samples.stream import follow, load_complete, wait_for_run
 from unlearn.settings import LoopSettings, check_asked
+from unlearn.step_memory import refuse_large_batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +157,7 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
     with count_real_images() as real_images, ExitStack() as stack:
         samples = read_samples(request, module, opened)
         method, monitor = start(request, module, opened, card, samples, say)
+        refuse_large_step(method, request.settings)
         lock = stack.enter_context(locked(folder.store, request.way_on, say))
         if is_complete(folder, request, say):  # by another process meanwhile
             return
@@ -374,6 +376,15 @@ def start(
         why = "without --shards there is no hold-out" if request.shards is None else "--no-monitor"
         say(f"{why}: nothing will stop the run if the forget class comes back")
     return method, monitor
+
+
+def refuse_large_step(method: Method, settings: Any) -> None:
+    """Raise UsageError if the memory does not hold a step of a method that trains a network."""
+    if not any(weights.requires_grad for weights in method.student.parameters()):
+        return
+    with computed(method.student, settings):
+        rehearse = method.rehearse if isinstance(method, Rehearsing) else None
+        refuse_large_batch(method.student, settings.batch_size, rehearse)
 
 
 def carry_out(

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from synth.basics.ticks import unheard
+
 FEW = 2  # images of the smaller measurement; the larger one has twice as many; batch norm needs two
 
 
@@ -34,7 +36,8 @@ def need_of(compute: Callable[[int], object], device: str, few: int = FEW) -> Ne
     not depend on what the process did before, as the resident memory does. The buffers inside a kernel are not counted;
     whoever uses the result leaves room for them.
     """
-    less, more = (peak(partial(compute, images), device) for images in (few, 2 * few))
+    with unheard():
+        less, more = (peak(partial(compute, images), device) for images in (few, 2 * few))
     each = max(0, more - less) // few
     return Need(max(0, less - few * each), each)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -61,8 +62,21 @@ def stage(begin: float, end: float) -> Iterator[None]:
         watch.begin, watch.end = first, last
 
 
-def stages(items: Sequence[Item]) -> Iterator[Item]:
-    """The items in turn. The work on each of them is a stage, and all stages are equally long."""
-    for number, item in enumerate(items):
-        with stage(number / len(items), (number + 1) / len(items)):
+def stages(items: Sequence[Item], lengths: Sequence[float] | None = None) -> Iterator[Item]:
+    """The items in turn. The work on each of them is a stage. The stages take times in the ratio of `lengths`; without
+    them all take the same time.
+    """
+    ends = list(accumulate(lengths or [1.0] * len(items), initial=0.0))
+    for item, (begin, end) in zip(items, pairwise(ends), strict=True):
+        with stage(begin / ends[-1], end / ends[-1]):
             yield item
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Nobody hears the ticks in the `with` block: its work is a rehearsal of other work."""
+    token = watch_now.set(None)
+    try:
+        yield
+    finally:
+        watch_now.reset(token)

@@ -131,7 +131,7 @@ where_to = stacked(
         group=WHERE,
         rare=True,
         type=click.Choice(IMAGE_FORMATS),
-        help="image files in the shards: png keeps every pixel, jpg is smaller  [default: png]",
+        help="image files in the shards: png keeps every pixel, jpg is smaller  [default: png; jpg from 96 pixels on]",
     ),
     option(
         "--shard-size",

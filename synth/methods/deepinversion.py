@@ -340,7 +340,7 @@ def invert(
         x_norm = first_images(noise, lowest, start).clamp(lowest, highest)
     courses = phases(settings, whole)
     x_norm = F.avg_pool2d(x_norm, courses[0].shrink)
-    for course in courses:
+    for course in stages(courses, [len(course.steps) / course.shrink**2 for course in courses]):
         x_norm = resize(x_norm, course.size(whole))
         x_norm = optimise_images(x_norm, teacher, labels_B, settings, course.steps, (lowest, highest), rng, extra_loss)
     return to_uint8(resize(x_norm, whole) * teacher.std + teacher.mean).cpu()
@@ -402,7 +402,8 @@ def optimise_images(
     losses: list[Tensor] = []
     size = seen_size(teacher, (x_norm.shape[2], x_norm.shape[3]))
     watching = watch_patches(teacher.net, settings.patches)
-    dropping = Dropping(find_blocks(teacher) if settings.drop_patches else None, settings.drop_patches)
+    whole = size == teacher.card.input_shape[1:]
+    dropping = Dropping(find_blocks(teacher) if settings.drop_patches and whole else None, settings.drop_patches)
     with (
         computed(teacher, settings),
         watch_batch_norm(teacher.net) as statistics,
@@ -427,7 +428,8 @@ def optimise_images(
             optimiser.step()
             with torch.no_grad():
                 x_norm.clamp_(*pixel_range)
-            tick(step + 1, settings.steps, lambda: (to_uint8(x_norm.detach() * teacher.std + teacher.mean), labels_B))
+            done = step - steps.start + 1
+            tick(done, len(steps), lambda: (to_uint8(x_norm.detach() * teacher.std + teacher.mean), labels_B))
             if settings.plateau and at_plateau(losses, loss.detach(), settings.plateau):
                 break
     if not math.isfinite(loss.item()):
@@ -480,7 +482,7 @@ def seen_size(teacher: Classifier, size: Size) -> Size:
     try:
         with torch.no_grad():
             teacher.logits(torch.zeros(2, channels, *size, device=teacher.mean.device))
-    except RuntimeError:  # the first linear layer, or the embedding of positions, has another size
+    except (RuntimeError, ValueError, AssertionError):  # a linear layer, or the positions of patches, has another size
         return height, width
     return size
 

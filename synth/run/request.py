@@ -24,8 +24,9 @@ from synth.making.make import Recipe
 from synth.methods.networks import LARGEST_GENERATOR, read_generator
 from synth.methods.presets import PHOTO_SIDE, TUNED, photo_presets, takes_photographs
 from synth.run.sizes import USUAL_SHARD, images_per_shard, most_images
+from synth.shards.images import usual_format
 from synth.shards.index import RunCard
-from synth.shards.plan import PNG, Plan
+from synth.shards.plan import Plan
 from synth.shards.samples import LARGEST_SHARD, PIXEL_MODES, Layout
 
 
@@ -42,7 +43,7 @@ class Request:
     shard_size: int | Bytes | None  # images, or bytes; None means about 100 MB (`synth.run.sizes`)
     views: int
     view_crop: float
-    image_format: str | None  # None means png
+    image_format: str | None  # None means the usual one of this size
     seed: int
     out: str
     resume: bool
@@ -102,7 +103,7 @@ class CheckedRequest:
     def instead(self) -> str:
         """What the method does instead for a teacher without batch norm; empty if there is nothing to say."""
         method = methods.find(self.request.method)
-        return method.instead(self.teacher, self.request.settings) if hasattr(method, "instead") else ""
+        return method.instead(self.teacher, self.settings) if hasattr(method, "instead") else ""
 
     def recipe(self, device: str) -> Recipe:
         """What the workers need, on this device."""
@@ -162,7 +163,7 @@ def plan_for(request: Request, card: ModelCard) -> Plan:
             shard_size=request.shard_size if isinstance(request.shard_size, int) else USUAL_SHARD,
             views=request.views,
             view_crop=request.view_crop,
-            image_format=request.image_format or PNG,
+            image_format=request.image_format or usual_format(card.input_shape),
             seed=request.seed,
         )
     except ValueError as error:

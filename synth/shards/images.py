@@ -20,8 +20,18 @@ from synth.shards.samples import PIXEL_MODES
 COMPRESSION = 4  # zlib's level; on digits, level 6 takes 15 % longer and saves 3 %
 UP = 2  # PNG's filter type: each row minus the one above it
 PNG_COLOURS = {1: 0, 3: 2}  # channels to PNG's colour type
-QUALITY = 92  # of a JPEG
+QUALITY = 92  # of a JPEG: a third of a PNG's bytes at 3x224x224, written in a quarter and read in half of the time
+JPG_FROM = 96  # pixels of the shorter side
 PILLOW_NAMES = {PNG: "PNG", JPG: "JPEG"}
+
+
+def usual_format(image_shape: tuple[int, ...]) -> str:
+    """PNG for small images, of which JPEG would save few bytes, and JPEG for photographs.
+
+    On 40 synthesised images of 3x224x224, an EfficientNet-Lite0 answers nearly the same on the JPEG: the divergence KL
+    has a mean of 0.008, and 39 of 40 get the same class.
+    """
+    return JPG if min(image_shape[1:]) >= JPG_FROM else PNG
 
 
 def encode_images(images: np.ndarray, image_format: str) -> Iterator[bytes]:

@@ -128,7 +128,7 @@ def one_line(code: int, out: str, err: str) -> tuple[int, str]:
             "--arch has no effect on teacher.safetensors, whose architecture is lenet5: leave",
         ),
         ("--per-class 5 --preset warm --start noise", 2, "--start has no effect on --warm-start"),
-        ("--per-class 5 --quality-gate high", 2, "'high' is not a quality gate: write it like confidence=0.9"),
+        ("--per-class 5 --quality-gate high", 2, "'high' is not a quality gate: write it like copies=0.8"),
         ("--per-class 5 --address nonsense", 2, "'nonsense' is not a Ray address: give auto, local, none, HOST:PORT"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from webdataset import TarWriter
 
-from synth.shards.images import encode_pngs
+from synth.shards.images import decode_file, encode_jpegs, encode_pngs, usual_format
 from synth.shards.samples import Samples
 from synth.shards.write import encode_npy, encode_shard
 from tests.synth.test_shards import some_samples, tar_of
@@ -75,3 +75,17 @@ def test_an_error_in_the_next_part_is_raised() -> None:
 
     with pytest.raises(ValueError, match="no"):
         encode_shard(failing())
+
+
+@pytest.mark.parametrize(("shape", "expected"), [((3, 96, 96), "jpg"), ((3, 224, 95), "png"), ((1, 28, 28), "png")])
+def test_large_images_are_jpegs_unless_told_otherwise(shape: tuple[int, int, int], expected: str) -> None:
+    assert usual_format(shape) == expected
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_jpeg_is_nearly_the_image_and_the_same_bytes_each_time(channels: int) -> None:
+    ramp = np.linspace(0, 255, 40 * 50).reshape(1, 1, 40, 50).repeat(channels, 1).astype(np.uint8)
+    (first,), (again,) = encode_jpegs(ramp), encode_jpegs(ramp)
+    assert first == again
+    pixels = decode_file(first, (channels, 40, 50), "jpg")
+    assert np.abs(pixels.astype(int) - ramp[0]).max() <= 4

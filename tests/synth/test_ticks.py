@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from synth.basics.ticks import listening, stage, stages, tick
+from synth.basics.ticks import listening, stage, stages, tick, unheard
 
 
 def test_parts_of_the_work_share_the_range_of_the_whole() -> None:
@@ -21,6 +21,16 @@ def test_parts_of_the_work_share_the_range_of_the_whole() -> None:
 def test_nobody_need_listen() -> None:
     with stage(0, 0.5):
         assert [number for number in stages(range(3)) if tick(1, 2) is None] == [0, 1, 2]
+
+
+def test_longer_parts_take_more_of_the_range_and_a_rehearsal_none() -> None:
+    heard: list[float] = []
+    with listening(lambda share, show: heard.append(share)):
+        for _ in stages("ab", [1, 3]):
+            tick(1, 1)
+            with unheard():
+                tick(1, 2)
+    assert heard == [0.25, 1.0]
 
 
 @pytest.mark.parametrize("broken_off", [False, True])

@@ -277,7 +277,7 @@ def share_of_memory(
     window = request.window
     if window is None and request.resume and SETTINGS in folder.store.names():
         window = folder.settings().get("window")
-    share = memory.share_memory(opened.runs, amount, window)
+    share = memory.divide_memory(opened.runs, amount, window)
     needed = share.slots * memory.bytes_of_shard(opened.runs)
     if needed > amount:
         say(

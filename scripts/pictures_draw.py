@@ -126,7 +126,7 @@ def bars(axes: Axes, centre: float) -> None:
 
 
 def first_images(run: Path, classes: int, count: int) -> list[list[np.ndarray]]:
-    """The first `count` images of the first `classes` classes of a run, without blends."""
+    """The first `count` images of the first `classes` classes of a run."""
     found: list[list[np.ndarray]] = [[] for _ in range(classes)]
     store = open_store(str(run))
     for label, image in labelled_images(store, read_index(store)):

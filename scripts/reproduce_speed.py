@@ -1,7 +1,7 @@
 """How many minutes 6,000 images per class take, for which 7 to 8 hours on a GPU were reported, and how good their
 student is.
 
-The time includes Ray's start, images, blends, labels and writing. The student has the default settings.
+The time includes Ray's start, images, views, labels and writing. The student has the default settings.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def generate(
     classes: str | Sequence[int] | None = None,
     method: str = "deepinversion",
     preset: str = "tuned",
-    blends: int = 9,
+    views: int = 9,
     seed: int = 0,
     resume: bool = False,
     overwrite: bool = False,
@@ -41,6 +41,7 @@ def generate(
         teacher: the checkpoint to invert.
         out: folder or s3://BUCKET/RUN to publish in.
         per_class: images per class.
+        views: mixtures of each image with another one, which the teacher labels too.
         classes: the classes to make, as on the command line or as numbers; None means all.
         address: where the workers run: auto, local, none (this process) or a Ray cluster.
         say: gets lines for a person.
@@ -62,7 +63,7 @@ def generate(
             "classes": classes,
             "method": method,
             "preset": preset,
-            "blends": blends,
+            "views": views,
             "seed": seed,
             "resume": resume,
             "overwrite": overwrite,

@@ -47,9 +47,13 @@ def tiny_teacher(tiny_teacher_path: Path) -> Classifier:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_teacher: Classifier) -> Path:
-    """A complete run of 100 images of ten classes in 4 shards. Read only: copy it (shutil.copytree) to change it."""
+    """A complete run of 100 images of ten classes in 4 shards, with two views per image.
+
+    Read only: copy it (shutil.copytree) to change it.
+    """
     path = tmp_path_factory.mktemp("runs") / "tiny"
-    make_run(path, recipe_for(tiny_teacher, QUICK), Plan(classes=tuple(range(10)), per_class=10, shard_size=25))
+    plan = Plan(classes=tuple(range(10)), per_class=10, shard_size=25, views=2)
+    make_run(path, recipe_for(tiny_teacher, QUICK), plan)
     return path
 
 

@@ -23,7 +23,7 @@ PATIENCE = 120.0  # seconds; on an idle machine the same takes a few
 def generate(teacher: Path, out: Path | str, *options: str) -> subprocess.Popen[str]:
     """Start `synth generate` as a process: 100 images in 20 shards."""
     command = [sys.executable, "-m", "synth", "generate", "--teacher", str(teacher), "--out", str(out)]
-    command += ["--per-class", "10", "--shard-size", "5", "--blends", "0", "--steps", "20", "--batch-size", "50"]
+    command += ["--per-class", "10", "--shard-size", "5", "--views", "0", "--steps", "20", "--batch-size", "50"]
     command += options
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=dict(os.environ)

@@ -98,7 +98,7 @@ def train(
 
 
 def distill(
-    shards: Place,
+    shards: Place | Sequence[Place],
     forget: Classes,
     out: Place,
     *,
@@ -112,12 +112,13 @@ def distill(
     """Train a student on a run of `synth.generate` without the forget classes, and return the student's path.
 
     Args:
-        shards: the run: a folder or s3://BUCKET/RUN.
+        shards: the run: a folder or s3://BUCKET/RUN; or several runs of one teacher.
         forget: the classes to forget.
         out: folder for the student, its metrics and its settings.
     """
     chosen = {"seed": seed, "resume": resume, "overwrite": overwrite, "device": device}
-    return unlearn("distill", forget, out, shards=fspath(shards), say=say, **chosen, **options)
+    places = [shards] if isinstance(shards, str | PathLike) else shards
+    return unlearn("distill", forget, out, shards=[fspath(place) for place in places], say=say, **chosen, **options)
 
 
 def unlearn(method: str, forget: Classes, out: Place, *, say: Say = print, **options: Any) -> Path:

@@ -243,6 +243,12 @@ def shortened(class_names: Sequence[str], limit: int = 10) -> str:
 
 def normalisation(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of uint8 images (N, C, S, S), for pixels in [0, 1], to four digits."""
-    unit = images.double() / 255
-    mean, std = unit.mean((0, 2, 3)), unit.std((0, 2, 3)).clamp_min(1e-3)
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.double)  # how often each channel has each value
+    for part in images.split(1000):  # of the floats of all images, memory would have to hold 16 times their own bytes
+        for channel, values in enumerate(part.transpose(0, 1)):
+            counts[channel] += torch.bincount(values.flatten(), minlength=256)
+    value, total = torch.arange(256, dtype=torch.double) / 255, counts.sum(1)
+    mean = counts @ value / total
+    squares = (counts * (value - mean[:, None]).square()).sum(1)
+    std = (squares / (total - 1)).sqrt().clamp_min(1e-3)
     return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from synth.basics.errors import UserError
 from synth.executors.executor import Made
+from synth.executors.handover import Staged
 from synth.shards.index import GateCounts
 from synth.shards.plan import ShardJob
 
@@ -41,9 +42,9 @@ class FailedJobError(Exception):
 
 @dataclass(frozen=True)
 class Delivery:
-    """A shard's bytes, the node that made them, and the seconds that this took, in total and by phase."""
+    """A shard's bytes or the staged shard, the node that made it, and the seconds of this, in total and by phase."""
 
-    data: bytes
+    data: bytes | Staged
     node: str
     seconds: float
     phases: Mapping[str, float] = field(default_factory=dict)
@@ -204,6 +205,7 @@ class Dispatch:
                 "shard": pursuit.job.number,
                 "node": delivery.node,
                 "seconds": delivery.seconds,
+                "by": "worker" if isinstance(delivery.data, Staged) else "head",
                 "phases": {name: round(seconds, 3) for name, seconds in delivery.phases.items()},
             },
         )

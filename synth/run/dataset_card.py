@@ -60,13 +60,14 @@ def dataset_card(index: Index) -> str:
         "synth.run",
         "dataset_card.md.j2",
         title=json.dumps(f"Synthetic images of {classes}, generated from {card.architecture}"),
-        size_category=next((words for bound, words in SIZES if plan.samples < bound), LARGER),
+        size_category=next((words for bound, words in SIZES if plan.images < bound), LARGER),
         mark=MARK,
         classes_in_words=classes,
         facts=facts(index),
         per_class=per_class(index),
         classes=class_lines(index),
-        blends=plan.blends,
+        views=plan.views,
+        image_format=plan.image_format,
         shards=f"{{000000..{plan.shards - 1:06d}}}" if plan.shards > 1 else "000000",
         mean=list(card.mean),
         std=list(card.std),
@@ -83,7 +84,7 @@ def facts(index: Index) -> list[tuple[str, str]]:
         "method": escaped(card.method),
         "random seed": str(plan.seed),
         "images": f"{plan.images:,} of {height} x {width} pixels, {'RGB' if channels == 3 else 'grey'}",
-        "samples": f"{index.samples:,}: each image with {counted(plan.blends, 'blend')}",
+        "views": f"{counted(plan.views, 'view')} of each image, as recipes",
         "shards": f"{plan.shards:,}, {sum(entry.size for entry in index.entries.values()):,} bytes",
         "made on": escaped(", ".join([card.device, *(f"{name} {of}" for name, of in sorted(card.versions.items()))])),
     }
@@ -93,14 +94,14 @@ def facts(index: Index) -> list[tuple[str, str]]:
 
 
 def per_class(index: Index) -> str:
-    """The number of samples per class, which is the same for every class."""
+    """The number of images per class, which is the same for every class."""
     counts: Counter[int] = Counter()
     for entry in index.entries.values():
         counts.update(entry.class_counts)
     fewest, most = min(counts.values()), max(counts.values())
     number = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
     return (
-        f"{number} samples per class. The classifier has {index.card.num_classes:,} classes; these are in the data set:"
+        f"{number} images per class. The classifier has {index.card.num_classes:,} classes; these are in the data set:"
     )
 
 

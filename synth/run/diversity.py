@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from synth.basics.errors import UserError
+from synth.basics.out_of_memory import by_rows
 from synth.basics.tables import table
-from synth.checkpoint.classifier import Classifier, predict
+from synth.checkpoint.classifier import Classifier, rows_at_once, to_unit
 from synth.checkpoint.layers import last_linear, watch_features
 from synth.run.images import images_by_shard
 from synth.shards.index import Index, read_index
@@ -36,7 +37,7 @@ class ClassDiversity:
 
 
 def measure(store: Store, teacher: Classifier, most: int = 10_000) -> list[ClassDiversity]:
-    """The diversity of each class, from the first `most` images of a run. Blends are left out.
+    """The diversity of each class, from the first `most` images of a run.
 
     Raises:
         UserError: the run has no image yet, or was made from another teacher; or the teacher has no linear layer, whose
@@ -50,14 +51,14 @@ def measure(store: Store, teacher: Classifier, most: int = 10_000) -> list[Class
     index = read_index(store)
     if index.card.teacher_sha256 != teacher.digest:
         raise UserError(f"{store} was made from another teacher: name the run's own teacher with --teacher")
-    images, labels = unblended_images(store, index, most)
+    images, labels = first_images(store, index, most)
     if not len(images):
         raise UserError(f"{store} has no published shard yet: wait for the first one")
     return class_diversity(images, labels, features_of(teacher, images))
 
 
-def unblended_images(store: Store, index: Index, most: int) -> tuple[Tensor, Tensor]:
-    """The images, uint8 (N, C, H, W), and classes (N,) of a run without blends, from as few shards as possible."""
+def first_images(store: Store, index: Index, most: int) -> tuple[Tensor, Tensor]:
+    """Up to `most` images, uint8 (N, C, H, W), and classes (N,) of a run, from as few shards as possible."""
     images: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     for shard in images_by_shard(store, index):
@@ -72,12 +73,13 @@ def unblended_images(store: Store, index: Index, most: int) -> tuple[Tensor, Ten
 
 def features_of(teacher: Classifier, images: Tensor) -> Tensor:
     """The inputs of the teacher's last linear layer, (N, D), float32 on the CPU."""
-    with watch_features(teacher.net) as features:
-        parts = []
-        for batch in images.split(500):
-            predict(teacher, batch)
-            parts.append(features[0].float().cpu())
-    return torch.cat(parts)
+    with watch_features(teacher.net) as features, torch.no_grad():
+
+        def features_of_rows(rows: Tensor) -> Tensor:
+            teacher(to_unit(rows.to(teacher.mean.device)))
+            return features[0].float().cpu()
+
+        return by_rows(features_of_rows, rows_at_once(teacher, images, 500), images)
 
 
 def class_diversity(images: Tensor, labels: Tensor, features: Tensor) -> list[ClassDiversity]:

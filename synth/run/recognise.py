@@ -131,7 +131,7 @@ def check_channels(path: Path, ours: int, card: ModelCard) -> None:
 
 def parts(store: Store, index: Index, most: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The first `most` images, uint8 (N, C, H, W), and their classes, in parts. Shows the progress."""
-    there = sum(len(index.card.plan.job(number).image_labels) for number in index.entries)
+    there = sum(len(index.card.plan.job(number).labels) for number in index.entries)
     left = min(most, there)
     with closing(Progress(left, unit="images")) as progress:
         for shard in images_by_shard(store, index):

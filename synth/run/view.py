@@ -10,15 +10,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from synth.basics.byte_sizes import format_bytes
 from synth.basics.disk import write_file
 from synth.basics.errors import UsageError, UserError
 from synth.basics.grids import GAP, Row, Text, draw_rows, png_bytes, row_height
-from synth.basics.progress import format_seconds
+from synth.basics.image_files import UnreadableImageError, decode_image
+from synth.basics.progress import counted, format_seconds, progress_line
 from synth.checkpoint.class_choice import Classes, choose_classes, class_words
 from synth.checkpoint.classifier import Classifier
 from synth.making.copies import recognised
 from synth.run.images import images_by_shard
+from synth.run.lock import LOCK
+from synth.run.sizes import whole_size
+from synth.run.working import PICTURE, Work, picture_in, work_in
 from synth.shards.index import Index, read_index
+from synth.shards.plan import Plan
 from synth.shards.store import Store
 
 LABEL_WIDTH = 120  # pixels
@@ -39,7 +45,8 @@ def describe(store: Store) -> str:
         f"{store}: {'complete' if index.complete and not gone else 'not complete'}",
         f"  method     {index.card.method}, seed {plan.seed}, teacher {index.card.teacher_sha256[:12]} "
         f"({index.card.architecture})",
-        f"  published  {len(index.entries)} of {plan.shards} shards, {index.samples:,} of {plan.samples:,} samples",
+        f"  published  {len(index.entries)} of {plan.shards} shards, {index.samples:,} of {plan.images:,} images, "
+        f"{size_line(index)}",
     ]
     if index.generator_sha256:
         lines.append(f"  generator  {index.generator_sha256[:12]}")
@@ -63,8 +70,28 @@ def describe(store: Store) -> str:
     first = list(islice(missing, 11))
     if first:
         lines.append(f"  missing    shards {listed(first)}")
-        lines.append(f"  rate       {rate_line(index, times)}")
+        work = work_in(store) if LOCK in times else None
+        if work:
+            lines.append(f"  in work    {work_line(work, plan, times[LOCK])}")
+        else:
+            lines.append(f"  rate       {rate_line(index, times)}")
     return "\n".join(lines)
+
+
+def work_line(work: Work, plan: Plan, time_of_lock: float) -> str:
+    """What the process that makes the run said last, and when."""
+    shards = f"{counted(work.shards, 'shard')}; " if work.shards else ""
+    line = progress_line(min(work.images, plan.images), plan.images, work.per_second, "images")
+    return f"{shards}{line} ({format_seconds(max(0.0, time.time() - time_of_lock))} ago)"
+
+
+def size_line(index: Index) -> str:
+    """The bytes that are published, and those of the whole run by the same mean."""
+    size = sum(entry.size for entry in index.entries.values())
+    if index.complete:
+        return format_bytes(size)
+    whole = whole_size(index.card.layout, index.card.plan.images, index.entries.values())
+    return f"{format_bytes(size)} of about {format_bytes(whole)}"
 
 
 def listed(items: Sequence[object]) -> str:
@@ -73,26 +100,30 @@ def listed(items: Sequence[object]) -> str:
 
 
 def rate_line(index: Index, times: Mapping[str, float]) -> str:
-    """The samples per second between the first and the last publication, by the times of the shards' files."""
+    """The images per second between the first and the last publication, by the times of the shards' files."""
     published = sorted((times[entry.name], entry.samples) for entry in index.entries.values() if entry.name in times)
     seconds = published[-1][0] - published[0][0] if len(published) > 1 else 0.0
     if seconds <= 0:
         return "unknown until two shards are published"
     rate = sum(samples for _, samples in published[1:]) / seconds
-    left = format_seconds((index.card.plan.samples - index.samples) / rate)
+    left = format_seconds((index.card.plan.images - index.samples) / rate)
     ago = format_seconds(time.time() - published[-1][0])
-    return f"{rate:,.1f} samples/s, {left} left at that rate, last shard {ago} ago"
+    return f"{rate:,.1f} images/s, {left} left at that rate, last shard {ago} ago"
 
 
-def draw_grid(store: Store, columns: int, out: Path, classes: Classes = (), teacher: Classifier | None = None) -> None:
-    """Write a PNG with one row per class: the class's name and its first images. Classes without images have no row.
+def draw_grid(store: Store, columns: int, out: Path, classes: Classes = (), teacher: Classifier | None = None) -> str:
+    """Write a PNG with one row per class: the class's name and its first images.
 
+    Classes without images have no row. Before the first shard is published, the PNG shows images in work.
     With the teacher, below each image stands how many of its changed copies (synth/making/copies.py) the teacher calls
     by the class, and below a class's name the share of all of them.
 
     Args:
         classes: the classes to draw; all of the run if there are none.
         teacher: the run's own.
+
+    Returns:
+        A line for a person.
 
     Raises:
         UsageError: the run has no such class, or another teacher.
@@ -103,9 +134,30 @@ def draw_grid(store: Store, columns: int, out: Path, classes: Classes = (), teac
         raise UsageError(f"{store} was made from another teacher: name the run's own teacher with --teacher")
     rows = images_per_class(store, index, columns, classes_of_run(index, classes))
     if not rows:
-        raise UserError(f"{store} has no published shard yet: wait for the first one")
+        return draw_work(store, out)
     drawn = [row_of(label, images, index, teacher) for label, images in rows.items()]
     write_file(out, png_bytes(draw_rows(drawn, columns, *tile_size(index), LABEL_WIDTH)))
+    return f"wrote {out}"
+
+
+def draw_work(store: Store, out: Path) -> str:
+    """Write a PNG of images of the first shard, which is still in work. Returns a line for a person.
+
+    Raises UserError if there is no picture of it yet.
+    """
+    picture = picture_in(store)
+    if picture is None:
+        raise UserError(
+            f"{store} has no published shard and no picture of the first one yet: wait some ten seconds of its work"
+        )
+    try:
+        image = decode_image(picture, ("JPEG",))
+    except UnreadableImageError as error:
+        raise UserError(
+            f"{store}/{PICTURE} cannot be drawn ({error}): wait for the next one, a minute later"
+        ) from error
+    write_file(out, png_bytes(image))
+    return f"wrote {out}: no shard is published yet, so it shows images of the first one in work"
 
 
 def row_of(label: int, images: list[np.ndarray], index: Index, teacher: Classifier | None) -> Row:

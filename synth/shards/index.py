@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,10 +22,10 @@ from synth.checkpoint.card import check_classifier, check_notes, sha256_in
 from synth.checkpoint.wiring import Wiring, with_wiring
 from synth.shards.plan import Plan, ShardJob
 from synth.shards.read import DamagedShardError, decode_shard
-from synth.shards.samples import LARGEST_SHARD, PIXEL_MODES, Samples, largest_size
+from synth.shards.samples import LARGEST_SHARD, PIXEL_MODES, Layout, Samples
 from synth.shards.store import Store
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 INDEX, PART = "index.json", "index.part.json"
 GENERATOR = "generator.safetensors"
 SHARD_NAME = re.compile(r"shard-([0-9]{6,9})\.tar")
@@ -76,6 +77,11 @@ class RunCard:
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    @property
+    def layout(self) -> Layout:
+        """What every sample of the run has in common."""
+        return Layout(self.image_shape, self.num_classes, self.plan.views, self.plan.image_format)
+
     def to_json(self) -> dict[str, Any]:
         return with_wiring(dataclasses.asdict(self), self.wiring)
 
@@ -97,7 +103,9 @@ class RunCard:
                 classes=tuple(int(c) for c in plan["classes"]),
                 per_class=int(plan["per_class"]),
                 shard_size=int(plan["shard_size"]),
-                blends=int(plan["blends"]),
+                views=int(plan["views"]),
+                view_crop=float(plan["view_crop"]),
+                image_format=str(plan["image_format"]),
                 seed=int(plan["seed"]),
             ),
             device=str(raw["device"]),
@@ -134,8 +142,12 @@ class ShardEntry:
     @classmethod
     def of(cls, job: ShardJob, data: bytes, gate: GateCounts | None = None) -> ShardEntry:
         """The entry of a job's shard. `gate` comes from whoever made the shard."""
-        hashed = sha256_of(data)
-        return cls(job.number, job.samples, len(data), hashed, job.class_counts, gate or GateCounts())
+        return cls.of_file(job, len(data), sha256_of(data), gate)
+
+    @classmethod
+    def of_file(cls, job: ShardJob, size: int, sha256: str, gate: GateCounts | None = None) -> ShardEntry:
+        """The entry of a job's shard that somebody else has written, `size` bytes long."""
+        return cls(job.number, job.images, size, sha256, job.class_counts, gate or GateCounts())
 
     @cached_property
     def line(self) -> str:
@@ -221,6 +233,8 @@ class Index:
         except (ValueError, KeyError, TypeError) as error:
             why = f" ({str(error)[:80]})" if isinstance(error, ValueError) else ""
             raise UserError(f"{name} is not an index of 'synth generate'{why}: make the run again") from error
+        if version < FORMAT_VERSION:
+            raise UserError(old_format(version, name))
         if version > FORMAT_VERSION:
             raise UserError(f"{name} has format version {version}, newer than {FORMAT_VERSION}: update this package")
         try:
@@ -234,6 +248,17 @@ class Index:
         return cls(card, {entry.number: entry for entry in listed}, complete, generator)
 
 
+def old_format(version: int, name: str) -> str:
+    """What to say of a run in an older format. Its index holds all options that make the run again."""
+    remote = "://" in name
+    config = "index.json" if remote else shlex.quote(name)
+    return (
+        f"{name} has format version {version}, which is no longer read: make the run again in a new place with "
+        f"'synth generate --config {config} --teacher T --out NEW', where T is the run's teacher"
+        f"{' and index.json a copy of this index' if remote else ''}"
+    )
+
+
 def check_entries(card: RunCard, listed: list[ShardEntry], complete: bool) -> None:
     """Raise ValueError if the listed shards are not those of the plan, or larger than its samples can be."""
     plan = card.plan
@@ -245,11 +270,11 @@ def check_entries(card: RunCard, listed: list[ShardEntry], complete: bool) -> No
     for entry in listed:
         if entry.number >= plan.shards:
             raise ValueError(f"{entry.name} is listed, but only {plan.shards} shards are planned")
-        if entry.samples != plan.samples_in(entry.number):
+        if entry.samples != plan.images_in(entry.number):
             raise ValueError(
-                f"{entry.name} is listed with {entry.samples} samples, but {plan.samples_in(entry.number)} are planned"
+                f"{entry.name} is listed with {entry.samples} samples, but {plan.images_in(entry.number)} are planned"
             )
-        largest = min(LARGEST_SHARD, largest_size(entry.samples, card.image_shape, card.num_classes))
+        largest = min(LARGEST_SHARD, card.layout.largest_shard(entry.samples))
         if not 0 < entry.size <= largest:
             raise ValueError(
                 f"{entry.name} is listed with {entry.size} bytes, but {entry.samples} samples take at most {largest}"
@@ -293,9 +318,9 @@ def read_shard(store: Store, index: Index, entry: ShardEntry) -> Samples:
         raise DamagedShardError(f"{where} is missing: {cure}") from None
     if sha256_of(data) != entry.sha256:
         raise DamagedShardError(f"{where} is damaged (its sha256 differs from the index): {cure}")
-    samples = decode_shard(data, where, index.card.image_shape, index.card.num_classes)
+    samples = decode_shard(data, where, index.card.layout)
     job = index.card.plan.job(entry.number)
-    if len(samples) != job.samples or samples.keys != job.keys:
+    if samples.keys != job.keys:
         raise DamagedShardError(f"{where} holds other keys than planned: {cure}")
     if samples.labels.tolist() != job.labels:
         raise DamagedShardError(f"{where} holds other classes than planned: {cure}")

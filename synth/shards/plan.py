@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LARGEST_RUN = 10**9  # keys have nine digits
+PNG, JPG = "png", "jpg"
+IMAGE_FORMATS = (PNG, JPG)
+LARGEST_RUN = 10**9  # images; keys have nine digits
+MOST_VIEWS = 1000  # of an image
 PREPARATION = -1  # instead of a shard's number
 
 
@@ -16,7 +19,7 @@ PREPARATION = -1  # instead of a shard's number
 class ShardJob:
     """One shard to make: the images with the numbers `start` to `stop` (excluded). Their classes alternate.
 
-    Each image is a sample, followed by `blends` samples that blend it with another image of the shard.
+    `views`, `view_crop` and `image_format` are as in `Plan`.
     """
 
     number: int
@@ -24,7 +27,9 @@ class ShardJob:
     stop: int
     classes: tuple[int, ...]
     seed: int
-    blends: int = 0
+    views: int = 0
+    view_crop: float = 1.0
+    image_format: str = PNG
 
     @property
     def prepares(self) -> bool:
@@ -32,23 +37,17 @@ class ShardJob:
         return self.number == PREPARATION
 
     @property
-    def samples(self) -> int:
-        return (self.stop - self.start) * (1 + self.blends)
+    def images(self) -> int:
+        return self.stop - self.start
 
     @property
-    def image_labels(self) -> list[int]:
+    def labels(self) -> list[int]:
         """The class of each image."""
         return [self.classes[image % len(self.classes)] for image in range(self.start, self.stop)]
 
     @property
-    def labels(self) -> list[int]:
-        """The class of each sample. The class of a blend is that of the image with the larger share."""
-        return [label for label in self.image_labels for _ in range(1 + self.blends)]
-
-    @property
     def keys(self) -> list[str]:
-        first = self.start * (1 + self.blends)
-        return [f"{key:09d}" for key in range(first, first + self.samples)]
+        return [f"{image:09d}" for image in range(self.start, self.stop)]
 
     @property
     def class_counts(self) -> dict[int, int]:
@@ -57,16 +56,22 @@ class ShardJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """`per_class` images of every class in shards of at most `shard_size` images, each image with `blends` blends.
+    """`per_class` images of every class in shards of at most `shard_size` images, each image with `views` views.
 
     Classes alternate from image to image, so every shard and batch mixes them. The sizes of shards differ by at most
     one image, so no batch is small and has poor statistics. Raises ValueError for a plan that cannot be made.
+
+    Attributes:
+        view_crop: the smallest share of the image's area that a view shows; 1 crops nothing.
+        image_format: png, or jpg (`synth.shards.images`).
     """
 
     classes: tuple[int, ...]
     per_class: int
     shard_size: int = 1000
-    blends: int = 0
+    views: int = 0
+    view_crop: float = 1.0
+    image_format: str = PNG
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -76,20 +81,20 @@ class Plan:
             raise ValueError(f"--per-class must be 1 or more, not {self.per_class}")
         if self.shard_size < 1:
             raise ValueError(f"--shard-size must be 1 or more, not {self.shard_size}")
-        if not 0 <= self.blends <= 1000:
-            raise ValueError(f"--blends must be within 0 and 1000, not {self.blends}")
+        if not 0 <= self.views <= MOST_VIEWS:
+            raise ValueError(f"--views must be within 0 and {MOST_VIEWS}, not {self.views}")
+        if not 0 < self.view_crop <= 1:
+            raise ValueError(f"--view-crop must be above 0 and at most 1, not {self.view_crop}")
+        if self.image_format not in IMAGE_FORMATS:
+            raise ValueError(f"--image-format must be {' or '.join(IMAGE_FORMATS)}, not {self.image_format[:20]}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"--seed must be within 0 and 2^63 - 1, not {self.seed}")
-        if self.samples > LARGEST_RUN:
-            raise ValueError(f"a run holds at most {LARGEST_RUN:,} samples, not {self.samples:,}: make several runs")
+        if self.images > LARGEST_RUN:
+            raise ValueError(f"a run holds at most {LARGEST_RUN:,} images, not {self.images:,}: make several runs")
 
     @property
     def images(self) -> int:
         return self.per_class * len(self.classes)
-
-    @property
-    def samples(self) -> int:
-        return self.images * (1 + self.blends)
 
     @property
     def shards(self) -> int:
@@ -99,9 +104,9 @@ class Plan:
         """A shard's images: the number of the first, and that after the last."""
         return self.images * number // self.shards, self.images * (number + 1) // self.shards
 
-    def samples_in(self, number: int) -> int:
+    def images_in(self, number: int) -> int:
         start, stop = self.span(number)
-        return (stop - start) * (1 + self.blends)
+        return stop - start
 
     def job(self, number: int) -> ShardJob:
         start, stop = self.span(number)
@@ -111,7 +116,9 @@ class Plan:
             stop=stop,
             classes=self.classes,
             seed=shard_seed(self.seed, number),
-            blends=self.blends,
+            views=self.views,
+            view_crop=self.view_crop,
+            image_format=self.image_format,
         )
 
     def preparation(self) -> ShardJob:

@@ -1,9 +1,10 @@
-"""Reading the shard format, version 1. Nothing but png, cls, npy and json is ever decoded.
+"""Reading the shard format, version 2. Nothing but png, jpg, cls, npy and json is ever decoded.
 
-A shard is a plain tar. Each sample has one 9-digit key and four members: `KEY.cls` (class index), `KEY.json` (method,
-seed, confidence, entropy in nats; for a blend also its share, and its partner's number and class), `KEY.logits.npy`
-(the teacher's logits on the decoded PNG, shape (K,)) and `KEY.png`. The bytes depend on the samples only. A shard from
-elsewhere may be hostile.
+A shard is a plain tar. Each image has one 9-digit key, its number in the run, and five members: `KEY.png` or `KEY.jpg`
+(the image), `KEY.cls` (its class index), `KEY.views.npy` (the recipes of its V views, int32 (V, COLUMNS)),
+`KEY.logits.npy` (the teacher's logits on the decoded image and on each view, float16 (1 + V, K)) and `KEY.json`
+(method, seed, confidence, entropy in nats). The bytes depend on the samples only. A shard from elsewhere may be
+hostile.
 """
 
 from __future__ import annotations
@@ -13,71 +14,86 @@ import math
 import re
 import tarfile
 from collections.abc import Iterator
-from functools import lru_cache
 from tokenize import TokenError
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from synth.basics.errors import UserError
 from synth.basics.foreign_json import parse_object
-from synth.basics.image_files import UnreadableImageError, decode_image
+from synth.basics.image_files import UnreadableImageError
 from synth.basics.settings import require
-from synth.shards.plan import LARGEST_RUN
-from synth.shards.samples import LARGEST_MEMBER, LARGEST_NUMBER, LARGEST_SHARD, PIXEL_MODES, Samples
+from synth.shards.images import PILLOW_NAMES, decode_file
+from synth.shards.samples import LARGEST_MEMBER, LARGEST_NUMBER, LARGEST_SHARD, Layout, Samples
+from synth.shards.view_recipes import COLUMNS, first_fault
 from synth.shards.write import npy_header
 
-MEMBER_NAME = re.compile(r"([0-9]{9})\.(cls|json|logits\.npy|png)")
 LARGEST_RECORD = 65536  # bytes
-MEMBERS = ("cls", "json", "logits.npy", "png")
+MEMBERS = ("cls", "json", "logits.npy", "views.npy")  # and the image
 
 
 class DamagedShardError(UserError):
     """A shard that breaks the format, or differs from its index."""
 
 
-def decode_shard(data: bytes, name: str, image_shape: tuple[int, int, int], num_classes: int) -> Samples:
+def decode_shard(data: bytes, name: str, layout: Layout) -> Samples:
     """The samples in a shard's bytes.
 
     Raises:
         DamagedShardError: a member, name, type, size or value that the format does not allow. It calls the shard
         `name`.
     """
-    members = read_members(data, name)
+    members = read_members(data, name, (*MEMBERS, layout.image_format))
     keys = sorted(members)
-    if len(keys) * (math.prod(image_shape) + 4 * num_classes) > LARGEST_SHARD:
-        raise DamagedShardError(f"{name}: {len(keys):,} images of {image_shape} take more than {LARGEST_SHARD:,} bytes")
-    images = np.empty((len(keys), *image_shape), dtype=np.uint8)
-    labels = np.empty(len(keys), dtype=np.int64)
-    logits = np.empty((len(keys), num_classes), dtype=np.float32)
-    records = []
+    if len(keys) * layout.largest_sample > LARGEST_SHARD:
+        raise DamagedShardError(
+            f"{name}: {len(keys):,} images of {layout.image_shape} take more than {LARGEST_SHARD:,} bytes"
+        )
+    count, views, classes = len(keys), layout.views, layout.num_classes
+    samples = Samples(
+        keys=keys,
+        images=np.empty((count, *layout.image_shape), dtype=np.uint8),
+        labels=np.empty(count, dtype=np.int64),
+        logits=np.empty((count, 1 + views, classes), dtype=np.float16),
+        views=np.empty((count, views, COLUMNS), dtype=np.int32),
+        records=[],
+    )
     for row, key in enumerate(keys):
-        sample = members[key]
-        where = f"{name}, sample {key}"
-        missing = [kind for kind in MEMBERS if kind not in sample]
-        if missing:
-            raise DamagedShardError(f"{where}: its {missing[0]} is missing")
-        labels[row] = decode_label(sample["cls"], where, num_classes)
-        records.append(decode_record(sample["json"], where, num_classes))
-        logits[row] = decode_logits(sample["logits.npy"], where, num_classes)
-        images[row] = decode_png(sample["png"], where, image_shape)
-    return Samples(keys, images, labels, logits, records)
+        kinds, where = members[key], f"{name}, image {key}"
+        samples.labels[row] = decode_label(kinds["cls"], where, classes)
+        samples.records.append(decode_record(kinds["json"], where))
+        samples.logits[row] = decode_npy(kinds["logits.npy"], f"{where}: its logits", "<f2", (1 + views, classes))
+        samples.views[row] = decode_npy(kinds["views.npy"], f"{where}: its views", "<i4", (views, COLUMNS))
+        samples.images[row] = decode_image(kinds[layout.image_format], where, layout)
+    check_values(samples, name, layout)
+    return samples
 
 
-def read_members(data: bytes, name: str) -> dict[str, dict[str, bytes]]:
-    """The tar's members by key and kind."""
+def check_values(samples: Samples, name: str, layout: Layout) -> None:
+    """Raise DamagedShardError for logits that are not finite, or recipes that no view can have."""
+    finite = np.isfinite(samples.logits).all((1, 2))
+    if not finite.all():
+        raise DamagedShardError(f"{name}, image {samples.keys[int(finite.argmin())]}: its logits hold NaN or infinity")
+    fault = first_fault(samples.views, samples.numbers, layout.image_shape[1:])
+    if fault is not None:
+        raise DamagedShardError(f"{name}, image {samples.keys[fault[0]]}, {fault[1]}")
+
+
+def read_members(data: bytes, name: str, kinds: tuple[str, ...]) -> dict[str, dict[str, bytes]]:
+    """The tar's members by key and kind. Each key has all kinds."""
+    allowed = re.compile(rf"([0-9]{{9}})\.({'|'.join(map(re.escape, kinds))})")
     members: dict[str, dict[str, bytes]] = {}
     for member, content in tar_files(data, name):
-        match = MEMBER_NAME.fullmatch(member)
+        match = allowed.fullmatch(member)
         if match is None:
-            raise DamagedShardError(
-                f"{name}: member {member[:80]!r} is not allowed; only {', '.join(MEMBERS)} are read"
-            )
+            raise DamagedShardError(f"{name}: member {member[:80]!r} is not allowed; only {', '.join(kinds)} are read")
         key, kind = match.groups()
         if kind in members.setdefault(key, {}):
             raise DamagedShardError(f"{name}: member {member} is there twice")
         members[key][kind] = content
+    for key, found in members.items():
+        if missing := [kind for kind in kinds if kind not in found]:
+            raise DamagedShardError(f"{name}, image {key}: its {missing[0]} is missing")
     return members
 
 
@@ -137,7 +153,7 @@ def decode_label(content: bytes, where: str, num_classes: int) -> int:
     return int(content)
 
 
-def decode_record(content: bytes, where: str, num_classes: int) -> dict[str, Any]:
+def decode_record(content: bytes, where: str) -> dict[str, Any]:
     try:
         require(len(content) <= LARGEST_RECORD, f"it has {len(content):,} bytes")
         record = parse_object(content)
@@ -147,58 +163,37 @@ def decode_record(content: bytes, where: str, num_classes: int) -> dict[str, Any
         value = record.get(name)
         if not isinstance(value, float | int) or not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
             raise DamagedShardError(f"{where}: its {name} is not a finite number")
-    for name, bound in (("partner_class", num_classes), ("partner", LARGEST_RUN)):
-        value = record.get(name, 0)
-        if not isinstance(value, int) or not 0 <= value < bound:
-            raise DamagedShardError(f"{where}: its {name} is not within 0 and {bound - 1}")
     return record
 
 
-def decode_logits(content: bytes, where: str, num_classes: int) -> np.ndarray:
-    head = npy_head(num_classes)
-    if len(content) == len(head) + 4 * num_classes and content.startswith(head):  # as our writer writes it
-        return finite(np.frombuffer(content, dtype="<f4", offset=len(head)), where)
+def decode_npy(content: bytes, what: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The array of this type and shape in C order. Raises DamagedShardError, which begins with `what`, for any other
+    content.
+    """
+    size, head = np.dtype(dtype).itemsize * math.prod(shape), npy_header(dtype, shape)
+    start = len(head) if content.startswith(head) else foreign_head(content, what, dtype, shape)
+    if len(content) - start != size:
+        raise DamagedShardError(f"{what} have {len(content) - start} bytes, not {size}")
+    return np.frombuffer(content, dtype, offset=start).reshape(shape)
+
+
+def foreign_head(content: bytes, what: str, dtype: str, shape: tuple[int, ...]) -> int:
+    """The length of an npy header that another writer wrote. Raises DamagedShardError for another type or shape."""
     stream = io.BytesIO(content)
     try:
         if np.lib.format.read_magic(stream) != (1, 0):
             raise ValueError("npy version is not 1.0")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        found_shape, columns_first, found = np.lib.format.read_array_header_1_0(stream)
     except (ValueError, SyntaxError, TokenError, TypeError, LookupError, RecursionError, MemoryError) as error:
-        raise DamagedShardError(f"{where}: its logits are not a plain npy array ({str(error)[:80]})") from error
-    if dtype not in (np.dtype("<f2"), np.dtype("<f4")) or shape != (num_classes,):
-        raise DamagedShardError(
-            f"{where}: its logits are {dtype} {shape}, expected float16 or float32 ({num_classes},)"
-        )
-    body = content[stream.tell() :]
-    if len(body) != dtype.itemsize * num_classes:
-        raise DamagedShardError(f"{where}: its logits have {len(body)} bytes, not {dtype.itemsize * num_classes}")
-    return finite(np.frombuffer(body, dtype=dtype).astype(np.float32), where)
+        raise DamagedShardError(f"{what} are not a plain npy array ({str(error)[:80]})") from error
+    if found != np.dtype(dtype) or found_shape != shape or columns_first:
+        order = " in Fortran order" if columns_first else ""
+        raise DamagedShardError(f"{what} are {found} {found_shape}{order}, expected {np.dtype(dtype)} {shape}")
+    return stream.tell()
 
 
-@lru_cache(maxsize=8)
-def npy_head(num_classes: int) -> bytes:
-    """The bytes before the numbers in a sample's logits."""
-    return npy_header((num_classes,))
-
-
-def finite(logits: np.ndarray, where: str) -> np.ndarray:
-    if not np.isfinite(logits).all():
-        raise DamagedShardError(f"{where}: its logits hold NaN or infinity")
-    return logits
-
-
-def decode_png(content: bytes, where: str, image_shape: tuple[int, int, int]) -> np.ndarray:
-    channels, height, width = image_shape
-
-    def check(image: Image.Image) -> None:
-        if image.size != (width, height) or image.mode != PIXEL_MODES[channels]:
-            raise DamagedShardError(
-                f"{where}: its PNG is {image.size[0]}x{image.size[1]} {image.mode}, "
-                f"expected {width}x{height} {PIXEL_MODES[channels]}"
-            )
-
+def decode_image(content: bytes, where: str, layout: Layout) -> np.ndarray:
     try:
-        pixels = np.asarray(decode_image(content, ("PNG",), check))
+        return decode_file(content, layout.image_shape, layout.image_format)
     except UnreadableImageError as error:
-        raise DamagedShardError(f"{where}: its PNG cannot be decoded ({error})") from error
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+        raise DamagedShardError(f"{where}: its {PILLOW_NAMES[layout.image_format]} is refused ({error})") from error

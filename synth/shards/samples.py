@@ -1,4 +1,4 @@
-"""The samples of a shard in memory, and limits of a shard's size."""
+"""The samples of a shard in memory, what their index says of each, and limits of a shard's size."""
 
 from __future__ import annotations
 
@@ -8,47 +8,55 @@ from typing import Any
 
 import numpy as np
 
+from synth.shards.plan import PNG
+from synth.shards.view_recipes import COLUMNS
+
 LARGEST_MEMBER = 64 * 2**20  # bytes
 LARGEST_SHARD = 8 * 2**30  # bytes, as a file and decoded
 END_OF_TAR = 12 * 2**10  # bytes of a shard at most after its last sample: two empty blocks, and a record's padding
-SAMPLE_OVERHEAD = 8 * 2**10  # bytes of a sample at most beside pixels and logits: headers, padding, json
+SAMPLE_OVERHEAD = 8 * 2**10  # bytes of a sample at most beside pixels, answers and views: headers, padding, json
 LARGEST_NUMBER = 1e300  # in a sample's json; a comparison with it excludes NaN too
 PIXEL_MODES = {1: "L", 3: "RGB"}
 
 
 @dataclass(frozen=True)
+class Layout:
+    """What every sample of a run has in common."""
+
+    image_shape: tuple[int, int, int]  # C, H, W
+    num_classes: int  # K, of the teacher
+    views: int = 0  # V
+    image_format: str = PNG
+
+    @property
+    def largest_sample(self) -> int:
+        """An upper bound of a sample's bytes, in its shard and decoded. The worst case is pixels of noise, which grow
+        a little as PNG.
+        """
+        pixels = math.prod(self.image_shape)
+        answers = 2 * (1 + self.views) * self.num_classes
+        return pixels + pixels // 100 + answers + 4 * COLUMNS * self.views + SAMPLE_OVERHEAD
+
+    def largest_shard(self, samples: int) -> int:
+        """An upper bound of the bytes of a shard with this number of samples, as a file and decoded."""
+        return samples * self.largest_sample + END_OF_TAR
+
+
+@dataclass(frozen=True)
 class Samples:
-    """Samples in the order of their keys."""
+    """The images of a shard in the order of their keys, with the teacher's answers."""
 
-    keys: list[str]
-    images: np.ndarray  # uint8 (N, C, H, W)
+    keys: list[str]  # nine digits: the image's number in the run
+    images: np.ndarray  # uint8 (N, C, H, W), as a reader decodes them
     labels: np.ndarray  # int64 (N,)
-    logits: np.ndarray  # float32 (N, K)
-    records: list[dict[str, Any]]  # each sample's json
+    logits: np.ndarray  # float16 (N, 1 + V, K): the teacher's answers on the image and on each of its views
+    views: np.ndarray  # int32 (N, V, COLUMNS): recipes (`synth.shards.views`); partners are images of the same shard
+    records: list[dict[str, Any]]  # each image's json
 
     @property
-    def partners(self) -> np.ndarray:
-        """int64 (N,): the class of a blend's partner, which has the smaller share; the own class of an image."""
-        pairs = zip(self.records, self.labels.tolist(), strict=True)
-        return np.array([record.get("partner_class", label) for record, label in pairs], dtype=np.int64)
-
-    @property
-    def partner_images(self) -> np.ndarray:
-        """int64 (N,): the number of a blend's partner, which has the smaller share; -1 for an image."""
-        return np.array([record.get("partner", -1) for record in self.records], dtype=np.int64)
+    def numbers(self) -> np.ndarray:
+        """int64 (N,): the images' numbers in the run."""
+        return np.array([int(key) for key in self.keys], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.keys)
-
-
-def largest_size(samples: int, image_shape: tuple[int, int, int], num_classes: int) -> int:
-    """An upper bound of a shard's bytes, as a file and decoded."""
-    return samples * largest_sample(image_shape, num_classes) + END_OF_TAR
-
-
-def largest_sample(image_shape: tuple[int, int, int], num_classes: int) -> int:
-    """An upper bound of a sample's bytes, in its shard and decoded. The worst case is pixels of noise, which grow a
-    little as PNG.
-    """
-    pixels = math.prod(image_shape)
-    return pixels + pixels // 100 + 4 * num_classes + SAMPLE_OVERHEAD

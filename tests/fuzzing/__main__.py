@@ -80,7 +80,7 @@ def make_readers(folder: Path) -> list:  # type: ignore[type-arg]
     teacher, run, audited, page = (folder / name for name in ("teacher.safetensors", "run", "audit", "page.html"))
     if not page.exists():
         save_checkpoint(train_on_digits(digits_card(), steps=20), teacher)
-        plan = Plan(classes=tuple(range(10)), per_class=1, blends=1, shard_size=3)
+        plan = Plan(classes=tuple(range(10)), per_class=1, views=1, shard_size=3)
         make_run(run, recipe_for(load_checkpoint(teacher), QUICKEST), plan)
         audit_of_models(train_models(folder / "models"), audited)
         write_report(audited, page)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from synth.basics.way_on import WayOn
 from synth.checkpoint.card import ModelCard
@@ -22,8 +23,12 @@ from synth.commands.options import settings_from_flags
 from synth.methods.networks import parse_generator
 from synth.run.lock import LOCK, locked
 from synth.run.view import describe
+from synth.shards.index import read_index
 from synth.shards.read import decode_shard
+from synth.shards.samples import Samples
 from synth.shards.store import Folder
+from synth.shards.view_recipes import PARTNER
+from synth.shards.views import compose
 from tests.fuzzing import seeds
 from tests.fuzzing.bytewise import Mutation, bytewise
 from tests.fuzzing.pickles import mutate_torch_file
@@ -77,7 +82,7 @@ def readers(teacher: Path, run: Path, audited: Path, page: Path) -> list[Reader]
         run_files = seeds.student_run(run, Path(temporary) / "student")
     record = seeds.record(audited, run_files)
     written = json.dumps(record).encode()
-    shard = (run / "shard-000000.tar").read_bytes()
+    layout = read_index(Folder(run)).card.layout
 
     def read_checkpoint(place: Path) -> object:
         return load_checkpoint(place / "teacher.safetensors")
@@ -88,7 +93,9 @@ def readers(teacher: Path, run: Path, audited: Path, page: Path) -> list[Reader]
         return unlearn_main.commands["import"].main(arguments, "import", standalone_mode=False)
 
     def read_shard(place: Path) -> object:
-        return decode_shard((place / "shard.tar").read_bytes(), "shard", model.card.input_shape, model.card.num_classes)
+        file = only_file(place)
+        read = decode_shard(file.read_bytes(), "shard", dataclasses.replace(layout, image_format=file.stem))
+        return all_views(read)
 
     indexes = seeds.indexes(run)
     digits = torch.arange(784, dtype=torch.uint8).view(1, 28, 28).repeat(12, 1, 1), torch.arange(12) % 10
@@ -124,9 +131,7 @@ def readers(teacher: Path, run: Path, audited: Path, page: Path) -> list[Reader]
             lambda place: describe(Folder(place)),
             weight=28,
         ),
-        Reader(
-            "shard", [("shard.tar", shard)], (mutate_shard, mutate_shard, mutate_shard, bytewise), read_shard, weight=28
-        ),
+        Reader("shard", seeds.shards(run), (mutate_shard, mutate_shard, mutate_shard, bytewise), read_shard, weight=28),
         Reader(
             "lock",
             [(LOCK, data) for data in seeds.locks(run).values()],
@@ -218,6 +223,13 @@ def import_options(card: ModelCard) -> dict[str, object]:
         "mean": ",".join(map(str, card.mean)),
         "std": ",".join(map(str, card.std)),
     }
+
+
+def all_views(samples: Samples) -> Tensor:
+    """The pixels of the views, as a student composes them."""
+    images, recipes = torch.from_numpy(samples.images), torch.from_numpy(samples.views).flatten(0, 1)
+    partners = [samples.keys.index(f"{number:09d}") for number in recipes[:, PARTNER].tolist()]
+    return compose(images.repeat_interleave(samples.views.shape[1], dim=0), images[partners], recipes)
 
 
 def only_file(place: Path) -> Path:

@@ -20,7 +20,11 @@ from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import load_checkpoint
 from synth.methods.networks import ClassGenerator, GeneratorCard, generator_bytes
 from synth.run.lock import Lock
+from synth.shards.images import encode_images
+from synth.shards.index import read_index, read_shard
+from synth.shards.plan import JPG
 from synth.shards.store import Folder
+from synth.shards.write import encode_shard
 from unlearn.auditing.audit import AUDIT
 from unlearn.methods.distill import LOOP, DistillSettings
 from unlearn.report.file import CLOSE, OPEN, embed
@@ -91,6 +95,14 @@ def generator(teacher: Classifier) -> bytes:
         teacher_sha256=teacher.digest or "",
     )
     return generator_bytes(ClassGenerator.untrained(facts, 0))
+
+
+def shards(run: Path) -> list[tuple[str, bytes]]:
+    """The first shard of a run with PNG files, and the same with JPEG files, each named after its image format."""
+    index = read_index(Folder(run))
+    samples = read_shard(Folder(run), index, index.entries[0])
+    jpegs = encode_shard([(samples, encode_images(samples.images, JPG))], JPG)
+    return [("png.tar", (run / index.entries[0].name).read_bytes()), ("jpg.tar", jpegs)]
 
 
 def indexes(run: Path) -> Files:

@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Callable
 
 from tests.fuzzing.bytewise import NUMBERS, bytewise
-from tests.fuzzing.pictures import mutate_png
+from tests.fuzzing.pictures import mutate_jpeg, mutate_png
 from tests.fuzzing.tensors import mutate_npy
 from tests.fuzzing.values import mutate_json
 
@@ -78,5 +78,5 @@ def with_other_field(head: bytes, rng: random.Random) -> bytes:
 def mutation_for(head: bytes) -> Callable[[bytes, random.Random], bytes]:
     """What fits the kind of the member."""
     name = head[:100].rstrip(b"\0").decode()
-    kinds = {".json": mutate_json, ".npy": mutate_npy, ".png": mutate_png}
+    kinds = {".json": mutate_json, ".npy": mutate_npy, ".png": mutate_png, ".jpg": mutate_jpeg}
     return next((mutation for ending, mutation in kinds.items() if name.endswith(ending)), bytewise)

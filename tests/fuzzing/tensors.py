@@ -13,6 +13,9 @@ from tests.fuzzing.values import mutate_text
 NPY_HEADERS = (
     "{'descr': '|O', 'fortran_order': False, 'shape': (10,), }",
     "{'descr': '<f4', 'fortran_order': True, 'shape': (10,), }",
+    "{'descr': '<f2', 'fortran_order': True, 'shape': (2, 10), }",
+    "{'descr': '<i4', 'fortran_order': True, 'shape': (1, 11), }",
+    "{'descr': '<i4', 'fortran_order': False, 'shape': (11,), }",
     "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }",
     "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }",
     "{'descr': '<f4', 'fortran_order': False, 'shape': (True,), }",
@@ -58,9 +61,24 @@ def with_special_number(body: bytes, rng: random.Random) -> bytes:
     return body[:place] + number.tobytes() + body[place + 4 :]
 
 
-def mutate_npy(data: bytes, rng: random.Random) -> bytes:
-    if rng.random() < 0.4:
+def with_other_integer(data: bytes, rng: random.Random) -> bytes:
+    """One of the int32 numbers after the header of 128 bytes is another: near by, or extreme."""
+    numbers = np.frombuffer(data[128 : len(data) // 4 * 4], dtype="<i4").copy()
+    if not len(numbers):
         return bytewise(data, rng)
+    place = rng.randrange(len(numbers))
+    near = int(numbers[place]) + rng.choice((-256, -128, -28, -3, -1, 1, 3, 28, 128, 256))
+    value = rng.choice((near, near, near, 0, -1, 2**31 - 1, -(2**31), 1000)) % 2**32
+    numbers[place] = np.uint32(value).astype(np.int32)
+    return data[:128] + numbers.tobytes() + data[128 + numbers.nbytes :]
+
+
+def mutate_npy(data: bytes, rng: random.Random) -> bytes:
+    kind = rng.random()
+    if kind < 0.3:
+        return bytewise(data, rng)
+    if kind < 0.6:
+        return with_other_integer(data, rng)
     header = rng.choice(NPY_HEADERS).encode() + b"\n"
     version = rng.choice((b"\x01\x00", b"\x01\x00", b"\x01\x00", b"\x02\x00", b"\x03\x00", b"\xff\x00"))
     size = len(header) if rng.random() < 0.9 else rng.choice((0, 1, 65535))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def test_a_run_is_generated_again_from_its_index(run: Run, tiny_teacher_path: Pa
         "3",
         "--shard-size",
         "7",
-        "--blends",
+        "--views",
         "1",
         "--seed",
         "5",
@@ -36,6 +37,32 @@ def test_a_run_is_generated_again_from_its_index(run: Run, tiny_teacher_path: Pa
     entries = [read_index(Folder(Path(place))).entries for place in (first, second, third)]
     assert entries[0] == entries[1]
     assert entries[0] != entries[2]
+
+
+def test_a_run_of_the_format_before_is_refused_with_the_command_that_makes_it_again(
+    run: Run, tiny_teacher_path: Path, tmp_path: Path
+) -> None:
+    fixed = ["--teacher", str(tiny_teacher_path), "--address", "none"]
+    old, new = tmp_path / "an old run", tmp_path / "new"
+    assert run("generate", *fixed, "--per-class", "1", "--steps", "3", "--views", "1", "--out", old)[0] == 0
+    raw = json.loads((old / INDEX).read_text())
+    entries = read_index(Folder(old)).entries
+    plan = {name: value for name, value in raw["run"]["plan"].items() if name not in ("view_crop", "image_format")}
+    raw["format_version"], raw["run"]["plan"] = 1, {**plan, "blends": plan.pop("views")}
+    (old / INDEX).write_text(json.dumps(raw))
+    code, _, said = run("verify", old)
+    assert code == 1
+    assert said.startswith(f"error: {old}/{INDEX} has format version 1, which is no longer read: make the run again")
+    assert said.count("\n") == 1
+    command = shlex.split(said.split("'", 1)[1].rsplit("', where", 1)[0].replace("--out NEW", f"--out {new}"))
+    command[command.index("T")] = str(tiny_teacher_path)
+    assert run(*command[1:], "--address", "none")[0] == 0
+    assert read_index(Folder(new)).entries == entries
+
+
+def test_the_former_name_of_views_is_refused_with_the_new_one(run: Run) -> None:
+    code, _, said = run("generate", "--per-class", "1", "--blends", "3")
+    assert (code, said.strip()) == (2, "error: --blends is now --views: give --views 3")
 
 
 @pytest.mark.parametrize(

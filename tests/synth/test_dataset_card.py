@@ -36,10 +36,12 @@ def test_the_card_states_what_the_images_are_and_what_they_hold(run: Run, copy: 
         f"sha256 {index.card.teacher_sha256}",
         "| method | deepinversion |",
         "| random seed | 0 |",
-        "10 samples per class. The classifier has 10 classes",
+        "10 images per class. The classifier has 10 classes",
         "- 9: 9\n",
         '    "steps": 30',
         "shard-{000000..000003}.tar",
+        "| views | 2 views of each image, as recipes |",
+        "`png`, the image;",
     ):
         assert words in text
     header = header_of(text)

@@ -3,7 +3,6 @@ shard.
 """
 
 import io
-import json
 import os
 import random
 import struct
@@ -17,10 +16,26 @@ import pytest
 from PIL import PngImagePlugin
 
 from synth.basics.errors import UserError
+from synth.shards.images import encode_images
 from synth.shards.read import DamagedShardError, decode_shard, foreign_header, our_header
-from synth.shards.samples import Samples
-from synth.shards.write import encode_npy, encode_pngs, encode_shard
-from tests.synth.test_shards import CLASSES, SHAPE, some_samples
+from synth.shards.samples import Layout, Samples
+from synth.shards.view_recipes import (
+    COLUMNS,
+    DOWN,
+    HEIGHT,
+    LEFT,
+    MIRRORED,
+    PARTNER,
+    PARTNER_DOWN,
+    PARTNER_RIGHT,
+    RIGHT,
+    SHARE,
+    TOP,
+    WIDTH,
+)
+from synth.shards.write import encode_npy
+from tests.synth.test_shards import CLASSES, SHAPE, VIEWS, some_samples
+from tests.synth.test_shards import tar_of as whole_shard
 
 RECORD = b'{"confidence": 0.9, "entropy": 0.1, "method": "m", "seed": 1}'
 
@@ -33,13 +48,24 @@ def member(name: str, content: bytes, **changes: object) -> tuple[tarfile.TarInf
     return info, content
 
 
-def encoded(image: np.ndarray) -> bytes:
-    return next(encode_pngs(image[None]))
+def encoded(image: np.ndarray, image_format: str = "png") -> bytes:
+    return next(encode_images(image[None], image_format))
+
+
+LOGITS = np.zeros((1 + VIEWS, CLASSES), dtype=np.float16)
+RECIPE = (0, 200, 1, -1, 0, 1, 0, 1, 6, 4, 0)  # within what an image of 6 x 5 pixels allows
 
 
 def good_members() -> dict[str, bytes]:
     image = np.full(SHAPE, 7, dtype=np.uint8)
-    return {"cls": b"2", "json": RECORD, "logits.npy": encode_npy(np.zeros(CLASSES)), "png": encoded(image)}
+    views = np.array([RECIPE] * VIEWS, dtype=np.int32)
+    return {
+        "cls": b"2",
+        "json": RECORD,
+        "logits.npy": encode_npy(LOGITS),
+        "png": encoded(image),
+        "views.npy": encode_npy(views),
+    }
 
 
 def tar_of(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
@@ -54,13 +80,13 @@ def shard_with(**changed: bytes | None) -> bytes:
     return tar_of(*(member(f"000000000.{kind}", body) for kind, body in contents.items() if body is not None))
 
 
-def decode(data: bytes) -> Samples:
-    return decode_shard(data, "the shard", SHAPE, CLASSES)
+def decode(data: bytes, image_format: str = "png") -> Samples:
+    return decode_shard(data, "the shard", Layout(SHAPE, CLASSES, VIEWS, image_format))
 
 
-def refused(data: bytes) -> str:
+def refused(data: bytes, image_format: str = "png") -> str:
     with pytest.raises(DamagedShardError) as caught:
-        decode(data)
+        decode(data, image_format)
     message = str(caught.value)
     assert message.startswith("the shard")
     assert len(message) < 400
@@ -88,11 +114,6 @@ def saved(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def test_half_precision_logits_are_read_as_floats() -> None:
-    values = np.array([0.5, -2, 3], dtype=np.float16)
-    assert decode(shard_with(logits_npy=saved(values))).logits.tolist() == [[0.5, -2, 3]]
-
-
 def test_a_good_sample_made_by_hand_is_accepted() -> None:
     back = decode(shard_with())
     assert (back.keys, back.labels.tolist(), back.images.mean()) == (["000000000"], [2], 7)
@@ -109,7 +130,8 @@ def test_a_pickle_is_refused_by_name_and_not_run(tmp_path: Path) -> None:
         assert repr(name) in refused(tar_of(member(name, payload)))
     refused(shard_with(logits_npy=payload))
     refused(shard_with(json=payload))
-    refused(shard_with(logits_npy=saved(np.array([1, 2, 3], dtype=object))))
+    refused(shard_with(views_npy=payload))
+    refused(shard_with(logits_npy=saved(np.array([[1, 2, 3]] * 3, dtype=object))))
     assert not (tmp_path / "owned").exists()
 
 
@@ -169,9 +191,9 @@ def test_a_duplicate_member_is_refused() -> None:
     assert "000000000.cls is there twice" in refused(tar_of(*twice))
 
 
-@pytest.mark.parametrize("kind", ["cls", "json", "logits_npy", "png"])
+@pytest.mark.parametrize("kind", ["cls", "json", "logits_npy", "png", "views_npy"])
 def test_a_missing_member_is_named(kind: str) -> None:
-    assert f"sample 000000000: its {kind.replace('_', '.')} is missing" in refused(shard_with(**{kind: None}))
+    assert f"image 000000000: its {kind.replace('_', '.')} is missing" in refused(shard_with(**{kind: None}))
 
 
 @pytest.mark.parametrize("size", [2, 10**6, 2**33, 2**60, -512, -1])
@@ -183,16 +205,16 @@ def test_a_member_longer_than_the_shard_is_refused(size: int) -> None:
 @pytest.mark.parametrize(
     ("png", "words"),
     [
-        (png_of(100_000, 100_000), "cannot be decoded"),
+        (png_of(100_000, 100_000), "has more than"),
         (png_of(20_000, 2_000), "is 20000x2000 L, expected 5x6 L"),
         (png_of(6, 5), "is 6x5 L, expected 5x6 L"),
         (png_of(5, 6, depth=1), "is 5x6 1, expected 5x6 L"),
         (png_of(5, 6, depth=16), "is 5x6 I;16, expected 5x6 L"),
         (encoded(np.zeros((3, 6, 5), dtype=np.uint8)), "is 5x6 RGB, expected 5x6 L"),
-        (png_of(5, 6)[:45], "cannot be decoded"),
-        (b"", "cannot be decoded"),
-        (b"GIF89a" + b"\0" * 50, "cannot be decoded"),
-        (b"\xff\xd8\xff\xe0" + b"\0" * 50, "cannot be decoded"),
+        (png_of(5, 6)[:45], "it is damaged"),
+        (b"", "it is damaged"),
+        (b"GIF89a" + b"\0" * 50, "it is damaged"),
+        (b"\xff\xd8\xff\xe0" + b"\0" * 50, "it is damaged"),
     ],
 )
 def test_a_png_of_another_size_kind_or_none_is_refused(png: bytes, words: str) -> None:
@@ -215,7 +237,7 @@ def test_a_chunk_too_short_for_its_numbers_is_refused(monkeypatch: pytest.Monkey
         struct.unpack(">I", stream.fp.read(length))
 
     monkeypatch.setattr(PngImagePlugin.PngStream, f"chunk_{kind}", unpack)
-    assert "its PNG cannot be decoded" in refused(shard_with(png=png_of(5, 6, chunk(kind.encode(), b"\0"))))
+    assert "its PNG is refused" in refused(shard_with(png=png_of(5, 6, chunk(kind.encode(), b"\0"))))
 
 
 def returns_or_refuses(data: bytes) -> bool:
@@ -230,18 +252,21 @@ def returns_or_refuses(data: bytes) -> bool:
 @pytest.mark.parametrize(
     ("npy", "words"),
     [
-        (encode_npy(np.array([0, np.nan, 0])), "hold NaN or infinity"),
-        (encode_npy(np.array([0, np.inf, 0])), "hold NaN or infinity"),
-        (encode_npy(np.zeros(4)), "expected float16 or float32 (3,)"),
-        (encode_npy(np.zeros((1, 3))), "expected float16 or float32 (3,)"),
-        (saved(np.zeros(3, dtype=np.float64)), "are float64 (3,)"),
-        (saved(np.zeros(3, dtype=np.int32)), "are int32 (3,)"),
-        (saved(np.zeros(3, dtype=">f4")), "expected float16 or float32"),
-        (saved(np.array([None, None, None])), "are object (3,)"),
-        (encode_npy(np.zeros(3)) + b"\0", "have 13 bytes, not 12"),
-        (encode_npy(np.zeros(3))[:-1], "have 11 bytes, not 12"),
+        (encode_npy(LOGITS + np.float16("nan")), "hold NaN or infinity"),
+        (encode_npy(LOGITS + np.float16("inf")), "hold NaN or infinity"),
+        (encode_npy(LOGITS[:, :2]), "expected float16 (3, 3)"),
+        (encode_npy(LOGITS[:2]), "are float16 (2, 3), expected float16 (3, 3)"),
+        (encode_npy(LOGITS.flatten()), "expected float16 (3, 3)"),
+        (saved(np.asfortranarray(LOGITS)), "(3, 3) in Fortran order"),
+        (saved(LOGITS.astype(np.float32)), "are float32 (3, 3)"),
+        (saved(LOGITS.astype(np.int16)), "are int16 (3, 3)"),
+        (saved(LOGITS.astype(">f2")), "are >f2 (3, 3)"),
+        (saved(LOGITS.astype(object)), "are object (3, 3)"),
+        (encode_npy(LOGITS) + b"\0", "have 19 bytes, not 18"),
+        (encode_npy(LOGITS)[:-1], "have 17 bytes, not 18"),
         (npy_of("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }\n"), "expected float16"),
-        (npy_of("{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }\n", b""), "have 0 bytes, not 12"),
+        (npy_of("{'descr': '<f2', 'fortran_order': False, 'shape': (3, 3), }\n"), "have 12 bytes, not 18"),
+        (npy_of("{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }\n", b""), "are float32 (3,)"),
         (npy_of("{'descr': '<f4', 'shape': (3,"), "not a plain npy array"),
         (npy_of("{[1]: 2}"), "not a plain npy array"),
         (npy_of("{1: 2, 'a': 3}"), "not a plain npy array"),
@@ -254,7 +279,7 @@ def returns_or_refuses(data: bytes) -> bool:
         (b"", "not a plain npy array"),
     ],
 )
-def test_logits_that_are_not_a_plain_row_of_numbers_are_refused(npy: bytes, words: str) -> None:
+def test_logits_that_are_not_a_plain_table_of_numbers_are_refused(npy: bytes, words: str) -> None:
     assert words in refused(shard_with(logits_npy=npy))
 
 
@@ -292,22 +317,77 @@ def test_a_record_that_is_not_one_small_object_with_numbers_is_refused(record: b
     assert "its json is not one small object" in message or "is not a finite number" in message
 
 
-@pytest.mark.parametrize("field", ["partner", "partner_class"])
-@pytest.mark.parametrize("value", [10**9, -1, 10**30, "1", 1.5, None, [0]], ids=repr)
-def test_a_blends_partner_out_of_range_is_refused(field: str, value: object) -> None:
-    record = json.dumps({"confidence": 1, "entropy": 0, field: value})
-    message = refused(shard_with(json=record.encode()))
-    assert f"its {field} is not within 0 and" in message or "more than 20 digits" in message
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({PARTNER: 1}, "its partner 1 is not an image of the shard"),
+        ({PARTNER: -1}, "its partner -1 is not an image of the shard"),
+        ({SHARE: 127}, "its share 127 is not within 128 and 256"),
+        ({SHARE: 257}, "its share 257 is not within 128 and 256"),
+        ({DOWN: 2}, "its shift 2 is not within -1 and 1"),
+        ({RIGHT: -2}, "its shift -2 is not within -1 and 1"),
+        ({PARTNER_DOWN: -(2**31)}, "its shift -2147483648 is not within -1 and 1"),
+        ({PARTNER_RIGHT: 2**31 - 1}, "its shift 2147483647 is not within -1 and 1"),
+        ({HEIGHT: 0}, "its crop's side 0 is not within 1 and 6"),
+        ({WIDTH: 6}, "its crop's side 6 is not within 1 and 5"),
+        ({TOP: -1, HEIGHT: 3}, "its crop's begin -1 is not within 0 and 5"),
+        ({TOP: 1}, "its crop's end 7 is not within 1 and 6"),
+        ({LEFT: 2**31 - 1, WIDTH: 1}, "its crop's begin 2147483647 is not within 0 and 4"),
+        ({MIRRORED: 2}, "its mirror mark 2 is not within 0 and 1"),
+    ],
+    ids=str,
+)
+def test_a_recipe_of_no_view_is_refused_by_name(changes: dict[int, int], words: str) -> None:
+    views = np.array([RECIPE] * VIEWS, dtype=np.int32)
+    for column, value in changes.items():
+        views[1, column] = value
+    message = refused(shard_with(views_npy=encode_npy(views)))
+    assert f"the shard, image 000000000, view 2: {words}" in message
+
+
+@pytest.mark.parametrize(
+    ("npy", "words"),
+    [
+        (encode_npy(np.zeros((VIEWS + 1, COLUMNS), np.int32)), "are int32 (3, 11), expected int32 (2, 11)"),
+        (encode_npy(np.zeros((VIEWS, COLUMNS - 1), np.int32)), "are int32 (2, 10), expected int32 (2, 11)"),
+        (encode_npy(np.zeros((VIEWS, COLUMNS), np.int64)), "are int64 (2, 11)"),
+        (encode_npy(np.zeros((VIEWS, COLUMNS), np.float32)), "are float32 (2, 11)"),
+        (b"", "not a plain npy array"),
+    ],
+)
+def test_views_that_are_not_as_many_recipes_as_planned_are_refused(npy: bytes, words: str) -> None:
+    assert words in refused(shard_with(views_npy=npy))
+
+
+@pytest.mark.parametrize(
+    ("jpg", "words"),
+    [
+        (encoded(np.zeros((1, 5, 6), np.uint8), "jpg"), "its JPEG is refused (it is 6x5 L, expected 5x6 L)"),
+        (encoded(np.zeros((3, 6, 5), np.uint8), "jpg"), "its JPEG is refused (it is 5x6 RGB, expected 5x6 L)"),
+        (encoded(np.zeros(SHAPE, np.uint8), "jpg")[:-200], "its JPEG is refused (it is damaged"),
+        (encoded(np.zeros(SHAPE, np.uint8)), "its JPEG is refused (it is damaged, or none of JPEG"),
+    ],
+)
+def test_a_jpeg_of_another_size_kind_or_none_is_refused(jpg: bytes, words: str) -> None:
+    assert words in refused(shard_with(png=None, jpg=jpg), "jpg")
+
+
+def test_an_image_in_the_other_format_than_the_index_says_is_refused_by_name() -> None:
+    jpg = shard_with(png=None, jpg=encoded(np.zeros(SHAPE, np.uint8), "jpg"))
+    assert "member '000000000.jpg' is not allowed" in refused(jpg)
+    assert "member '000000000.png' is not allowed" in refused(shard_with(), "jpg")
+    assert decode(jpg, "jpg").images.max() == 0
 
 
 def test_a_shard_whose_images_would_not_fit_in_memory_is_refused_before_decoding() -> None:
-    data = tar_of(*(member(f"{key:09d}.cls", b"1") for key in range(1000)))
+    kinds = good_members()
+    data = tar_of(*(member(f"{key:09d}.{kind}", b"1") for key in range(1000) for kind in kinds))
     with pytest.raises(DamagedShardError, match="take more than"):
-        decode_shard(data, "the shard", (3, 4096, 4096), 10)
+        decode_shard(data, "the shard", Layout((3, 4096, 4096), 10, VIEWS))
 
 
 def test_a_truncated_shard_is_refused_by_name() -> None:
-    data = encode_shard([some_samples()])
+    data = whole_shard(some_samples())
     end = len(data.rstrip(b"\0"))
     for length in [*range(0, end, 177), 511, 512, 513, end]:
         assert "the shard" in refused(data[:length])
@@ -319,7 +399,7 @@ def test_a_file_that_is_not_a_tar_is_refused_by_name() -> None:
 
 
 def test_a_damaged_shard_is_read_or_refused_and_nothing_else() -> None:
-    choose, data, accepted = random.Random(0), encode_shard([some_samples(2)]), 0
+    choose, data, accepted = random.Random(0), whole_shard(some_samples(2)), 0
     for _ in range(600):
         damaged = DAMAGES[choose.randrange(len(DAMAGES))](bytearray(data), choose)
         accepted += returns_or_refuses(bytes(damaged))
@@ -362,7 +442,7 @@ DAMAGES: list[Callable[[bytearray, random.Random], bytearray]] = [flip, cut, rem
 
 def test_the_fast_reading_of_a_header_agrees_with_tarfile() -> None:
     draw = random.Random(0)
-    good = encode_shard([some_samples()])[:512]
+    good = whole_shard(some_samples())[:512]
     assert our_header(good) == foreign_header(good, "s")
     accepted = 0
     for _ in range(5000):

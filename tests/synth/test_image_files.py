@@ -17,7 +17,7 @@ from PIL import Image
 
 from synth.basics.errors import UserError
 from synth.basics.image_files import PHOTOS, UnreadableImageError, decode_image, read_image
-from synth.shards.write import chunk, encode_pngs
+from synth.shards.images import chunk, encode_pngs
 from unlearn.data import load_images
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\nshowpage\n%%EOF\n"

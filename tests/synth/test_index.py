@@ -21,7 +21,7 @@ from synth.shards.index import (
 )
 from synth.shards.read import DamagedShardError, decode_shard
 from synth.shards.store import Folder
-from synth.shards.write import encode_shard
+from tests.synth.test_shards import tar_of
 
 Raw = dict[str, Any]
 
@@ -110,7 +110,7 @@ def set_shard(**values: object) -> Callable[[Raw], object]:
         (set_shard(nsamples=-1), "is listed with -1 samples"),
         (set_shard(filesize=0), "with 0 bytes, but 25 samples take at most"),
         (set_shard(filesize=2**62), "samples take at most"),
-        (set_shard(filesize=2**22), "with 4194304 bytes, but 25 samples take at most 237863"),
+        (set_shard(filesize=2**22), "with 4194304 bytes, but 25 samples take at most 240563"),
         (set_shard(filesize=float("inf")), "it has the number Infinity"),
         (set_shard(url="shard-000000.tar"), "listed twice"),
         (set_shard(url="shard-000004.tar"), "only 4 shards are planned"),
@@ -172,11 +172,11 @@ def test_an_index_that_contradicts_itself_is_refused(run: Folder, change: Callab
 
 
 def test_a_shard_of_large_images_may_be_larger_than_an_index(run: Folder) -> None:
-    size = 3 * 2**29 - 2**24  # nearly what 1,000 images of 3x224x224 with nine blends take at most
+    size = 3 * 2**29 - 2**24  # nearly what 10,000 images of 3x224x224 with nine views take at most
 
     def enlarge(raw: Raw) -> None:
         raw["run"].update(image_shape=[3, 224, 224], mean=[0.5] * 3, std=[0.5] * 3)
-        raw["run"]["plan"].update(per_class=100, shard_size=1000, blends=9)
+        raw["run"]["plan"].update(per_class=1000, shard_size=10_000, views=9)
         raw["shardlist"] = [{**raw["shardlist"][0], "nsamples": 10_000, "filesize": size}]
 
     assert Index.parse(changed(run, enlarge), "the index").entries[0].size == size > LARGEST_INDEX
@@ -240,12 +240,12 @@ def test_a_shard_that_differs_from_its_index_is_refused_by_name(run: Folder) -> 
 
 def test_a_shard_with_a_true_hash_and_other_content_is_refused(run: Folder) -> None:
     index = read_index(run)
-    good = decode_shard(run.read("shard-000000.tar", 2**20), "s", (1, 28, 28), 10)
+    good = decode_shard(run.read("shard-000000.tar", 2**20), "s", index.card.layout)
     for field, values, words in (
         ("labels", good.labels[::-1], "holds other classes than planned"),
         ("keys", [f"{int(key) + 1:09d}" for key in good.keys], "holds other keys than planned"),
     ):
-        data = encode_shard([dataclasses.replace(good, **{field: values})])
+        data = tar_of(dataclasses.replace(good, **{field: values}))
         run.write("shard-000000.tar", data)
         entry = ShardEntry.of(index.card.plan.job(0), data)
         with pytest.raises(DamagedShardError, match=words):

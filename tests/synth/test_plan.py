@@ -9,17 +9,17 @@ from synth.shards.plan import LARGEST_RUN, Plan, shard_seed
 
 PLANS = [
     Plan(classes=(0, 1, 2), per_class=7, shard_size=4),
-    Plan(classes=tuple(range(10)), per_class=100, shard_size=333, blends=2),
-    Plan(classes=(5,), per_class=1, shard_size=1000, blends=1),
+    Plan(classes=tuple(range(10)), per_class=100, shard_size=333, views=2),
+    Plan(classes=(5,), per_class=1, shard_size=1000, views=1),
     Plan(classes=(9, 2, 4), per_class=11, shard_size=1),
-    Plan(classes=tuple(range(7)), per_class=13, shard_size=90, blends=4),
+    Plan(classes=tuple(range(7)), per_class=13, shard_size=90, views=4),
 ]
 
 
 @pytest.mark.parametrize("plan", PLANS)
 def test_every_key_is_in_exactly_one_shard(plan: Plan) -> None:
     keys = [key for job in plan.jobs() for key in job.keys]
-    assert keys == [f"{key:09d}" for key in range(plan.samples)]
+    assert keys == [f"{key:09d}" for key in range(plan.images)]
     assert [job.number for job in plan.jobs()] == list(range(plan.shards))
 
 
@@ -28,20 +28,20 @@ def test_shards_differ_by_at_most_one_image_and_none_is_too_large(plan: Plan) ->
     sizes = [job.stop - job.start for job in plan.jobs()]
     assert max(sizes) - min(sizes) <= 1
     assert 1 <= min(sizes) <= max(sizes) <= plan.shard_size
-    assert [job.samples for job in plan.jobs()] == [size * (1 + plan.blends) for size in sizes]
+    assert [job.images for job in plan.jobs()] == sizes
 
 
 @pytest.mark.parametrize("plan", PLANS)
 def test_every_class_gets_its_images_and_no_shard_favours_one(plan: Plan) -> None:
     total: Counter[int] = Counter()
     for job in plan.jobs():
-        assert len(job.image_labels) == job.stop - job.start
-        assert len(job.labels) == len(job.keys) == job.samples
+        assert len(job.labels) == job.stop - job.start
+        assert len(job.labels) == len(job.keys) == job.images
         assert job.class_counts == {c: job.labels.count(c) for c in sorted(set(job.labels))}
-        counts = [job.image_labels.count(c) for c in plan.classes]
+        counts = [job.labels.count(c) for c in plan.classes]
         assert max(counts) - min(counts) <= 1
         total.update(job.labels)
-    assert total == dict.fromkeys(plan.classes, plan.per_class * (1 + plan.blends))
+    assert total == dict.fromkeys(plan.classes, plan.per_class)
 
 
 def test_seeds_differ_by_shard_and_by_run_seed_and_are_stable() -> None:
@@ -85,8 +85,10 @@ def test_the_largest_plan_costs_no_memory() -> None:
         ({"classes": (-1,)}, "from 0 up"),
         ({"per_class": 0}, "--per-class must be 1 or more, not 0"),
         ({"per_class": LARGEST_RUN}, "a run holds at most 1,000,000,000"),
-        ({"per_class": LARGEST_RUN // 4, "blends": 4}, "a run holds at most 1,000,000,000"),
-        ({"blends": -1}, "--blends must be within"),
+        ({"view_crop": 0.0}, "--view-crop must be above 0"),
+        ({"view_crop": 1.1}, "--view-crop must be above 0"),
+        ({"image_format": "gif"}, "--image-format must be png or jpg"),
+        ({"views": -1}, "--views must be within"),
         ({"shard_size": 0}, "--shard-size must be 1 or more, not 0"),
         ({"seed": -1}, "--seed must be within"),
         ({"seed": 2**63}, "--seed must be within"),

@@ -69,7 +69,7 @@ def test_no_word_of_an_index_or_a_lock_reaches_the_terminal_as_it_is(
     raw["run"]["settings"] |= {"steps": EVIL, EVIL: 1}
     (place / INDEX).write_text(json.dumps(raw))
     again = ["generate", "--teacher", str(tiny_teacher_path), "--per-class", "10", "--out", str(place), "--address"]
-    said = run(capsys, *again, "none", "--resume", "--shard-size", "25", "--blends", "0")
+    said = run(capsys, *again, "none", "--resume", "--shard-size", "25", "--views", "0")
     assert "holds another run" in said
     raw["complete"], raw["shardlist"][0]["url"] = EVIL, EVIL
     (place / INDEX).write_text(json.dumps(raw))

@@ -93,7 +93,7 @@ def test_tries_are_bounded_and_none_is_wasted(tiny_teacher: Classifier) -> None:
 def test_a_runs_index_and_status_count_what_the_gate_did(tmp_path: Path, tiny_teacher: Classifier) -> None:
     gate = QualityGate(confidence=0.97, tries=2)
     recipe = dataclasses.replace(recipe_for(tiny_teacher), gate=gate)
-    plan = Plan(classes=tuple(range(10)), per_class=3, shard_size=15, blends=1, seed=1)
+    plan = Plan(classes=tuple(range(10)), per_class=3, shard_size=15, views=1, seed=1)
     store, index = make_run(tmp_path / "run", recipe, plan)
     records = [record for entry in index.entries.values() for record in read_shard(store, index, entry).records]
     images = [record for record in records if "share" not in record]

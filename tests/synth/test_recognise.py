@@ -16,7 +16,7 @@ import synth
 from synth.checkpoint.classifier import Classifier, predict
 from synth.checkpoint.file import save_checkpoint
 from synth.making.copies import COPIES
-from synth.run.diversity import unblended_images
+from synth.run.diversity import first_images
 from synth.run.images import images_by_shard
 from synth.run.recognise import Question, recognise, seen_by
 from synth.shards.index import INDEX, PART, Index, read_index, shard_name
@@ -41,7 +41,7 @@ def test_another_network_names_the_classes_that_it_knows(tiny_run: Path, other_p
     from synth.checkpoint.file import load_checkpoint
 
     found = recognise(Folder(tiny_run), Question(by=[other_path])).to_json()
-    images, labels = unblended_images(Folder(tiny_run), read_index(Folder(tiny_run)), 100)
+    images, labels = first_images(Folder(tiny_run), read_index(Folder(tiny_run)), 100)
     model = load_checkpoint(other_path)
     answers = predict(model, seen_by(images, model.card)).topk(5, dim=1).indices
     names = [["9876543"[n] for n in row] for row in answers.tolist()]
@@ -58,7 +58,7 @@ def test_the_teacher_names_the_images_and_each_copy(tiny_run: Path, tiny_teacher
     path = tmp_path / "teacher.safetensors"
     save_checkpoint(tiny_teacher, path)
     found = recognise(Folder(tiny_run), Question(teacher=path, images=30)).to_json()
-    images, labels = unblended_images(Folder(tiny_run), read_index(Folder(tiny_run)), 30)
+    images, labels = first_images(Folder(tiny_run), read_index(Folder(tiny_run)), 30)
     x_unit = images.float() / 255
     expected = {name: (predict(tiny_teacher, copy(x_unit)).argmax(1) == labels) for name, copy in COPIES.items()}
     for name, right in expected.items():

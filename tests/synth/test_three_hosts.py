@@ -21,7 +21,7 @@ from tests.lab import Host, lab
 pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
 
 ROOT = Path(__file__).parents[2]
-GENERATE = "synth generate --per-class 40 --shard-size 10 --blends 0 --steps 60 --batch-size 50 --log-level info"
+GENERATE = "synth generate --per-class 40 --shard-size 10 --views 0 --steps 60 --batch-size 50 --log-level info"
 # Beside the checkpoint, in the folder that `ray up` copies to every host. It may not run anywhere.
 HOSTILE = "from pathlib import Path\nPath.home().joinpath('numpy-ran').touch()\n"
 DEADLINE = 150.0  # the most seconds between two shards while a host disappears

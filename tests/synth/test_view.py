@@ -58,7 +58,7 @@ def test_the_description_of_a_growing_run_names_missing_shards_and_the_time_left
     assert "not complete" in text
     assert "2 of 4 shards, 50 of 100" in text
     assert "missing    shards 1, 3" in text
-    assert "2.5 samples/s" in text  # 25 in 10 s
+    assert "2.5 images/s" in text  # 25 in 10 s
     assert "20 s left at that rate" in text
 
 
@@ -97,7 +97,7 @@ def test_a_run_in_a_bucket_is_described_by_as_many_requests_whatever_its_length(
         requests = next(proxy.calls) - 1
     assert "gone       shard-000001.tar: " in text
     assert "missing    shards 2\n" in text
-    assert " samples/s, " in text
+    assert " images/s, " in text
     assert requests <= 6  # the index, and one listing of the shards
 
 
@@ -176,7 +176,7 @@ def test_a_grid_that_cannot_be_drawn_gives_the_cause(tiny_run: Path, half: Folde
     with pytest.raises(UserError, match=r"nowhere.*: its folder can't be made"):
         draw_grid(Folder(tiny_run), 2, tmp_path / "nowhere" / "grid.png")
     half.write(PART, Index(read_index(half).card, {}, complete=False).to_bytes())
-    with pytest.raises(UserError, match="has no published shard yet"):
+    with pytest.raises(UserError, match="has no published shard and no picture of the first one yet"):
         draw_grid(half, 2, tmp_path / "grid.png")
     with pytest.raises(UserError, match="there is no run in"):
         draw_grid(Folder(tmp_path / "none"), 2, tmp_path / "grid.png")

@@ -75,6 +75,13 @@ def test_a_folder_with_nothing_readable_names_what_is_there(tmp_path: Path) -> N
         load_images(str(tmp_path), "test")
 
 
+def test_a_split_in_place_of_its_data_set_names_the_folder_above(tmp_path: Path) -> None:
+    save(tmp_path / "val" / "cat" / "a.png")
+    cure = f"name the folder above it, {tmp_path}, that has train/CLASS/"
+    with pytest.raises(UserError, match=re.escape(cure)):
+        load_images(str(tmp_path / "val"), "test")
+
+
 @pytest.mark.parametrize("name", ["a.jpg", "a.JPEG", "a.jfif", "a.jpe", "a.gif", "a.webp", "a.bmp", "a.tif", "a.ppm"])
 def test_every_usual_format_is_read(tmp_path: Path, name: str) -> None:
     kind = {"jfif": "JPEG", "jpe": "JPEG"}.get(name[2:])

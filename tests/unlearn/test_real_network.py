@@ -58,7 +58,7 @@ def test_a_real_network_goes_from_import_to_a_student_that_its_own_package_loads
     assert (load_checkpoint(teacher, ARCHITECTURE)(x_unit) - expected).abs().max() <= CLOSE
 
     command(
-        *(synth, "generate", "--teacher", teacher, own_code, "--classes=0,1,2", "--per-class=2", "--blends=1"),
+        *(synth, "generate", "--teacher", teacher, own_code, "--classes=0,1,2", "--per-class=2", "--views=1"),
         *("--steps=4", "--coarse-steps=0", "--batch-size=6", "--address=none", "--out", shards),
     )
     networks = {

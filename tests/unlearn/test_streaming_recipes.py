@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from s3_server import free_ports
 
 from synth.checkpoint.classifier import Classifier
+from synth.shards.index import read_index, read_shard
 from synth.shards.plan import Plan
+from synth.shards.store import Folder
+from synth.shards.view_recipes import PARTNER
+from synth.shards.views import compose
 from tests.runs import make_run, recipe_for
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +46,28 @@ def run_in_two_processes(script: Path, run: Path) -> list[str]:
         assert process.returncode == 0, err
         lines += out.splitlines()
     return lines
+
+
+@pytest.mark.filterwarnings("ignore:String specifications")
+def test_the_views_of_a_run_are_composed_with_wids(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("wids")
+    script = tmp_path / "views.py"
+    script.write_text(RECIPES["views"])
+    monkeypatch.setattr(sys, "argv", [str(script), str(tiny_run)])
+    found = runpy.run_path(str(script))
+    samples = read_shard(Folder(tiny_run), index := read_index(Folder(tiny_run)), index.entries[0])
+    expected = [
+        f"{number} {recipe[PARTNER]} torch.Size([1, 1, 28, 28]) {answer.argmax()}"
+        for number in range(3)
+        for recipe, answer in zip(samples.views[number], samples.logits[number, 1:], strict=True)
+    ]
+    assert capsys.readouterr().out.splitlines() == expected
+    recipe = samples.views[2, 1]
+    partner = torch.from_numpy(samples.images[recipe[PARTNER]][None])
+    last = compose(torch.from_numpy(samples.images[2:3]), partner, torch.from_numpy(recipe[None]))
+    assert torch.equal(found["x"], last)
 
 
 @pytest.mark.parametrize("name", ["train", "plain"])

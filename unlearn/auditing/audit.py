@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from synth.basics.disk import sha256_of
 from synth.basics.errors import InterruptedRunError, UsageError
+from synth.basics.progress import counted
 from synth.basics.versions import package_versions
 from synth.basics.way_on import WayOn
 from synth.checkpoint.card import ModelCard
@@ -33,7 +34,7 @@ from unlearn.auditing.histograms import entropy_histograms
 from unlearn.auditing.images import Source, real_source, synthetic_source
 from unlearn.auditing.judgement.controls import controls
 from unlearn.auditing.judgement.verdict import STILL_CALLED, judge
-from unlearn.auditing.measures import added_versions, left_out, run_measures
+from unlearn.auditing.measures import added_versions, left_out, modules, run_measures
 from unlearn.auditing.pictures import draw_classes
 from unlearn.auditing.recognition import recognition_of_shards
 from unlearn.auditing.record import origin
@@ -194,6 +195,7 @@ def make_record(
     """The record, the pictures by name, and the seconds per measure. The first two depend on no clock."""
     settings, subjects = request.settings, bench.subjects
     original = subjects[ORIGINAL][0]
+    say(outlook(bench))
     measurements, not_run, seconds = run_measures(bench, say)
     pictures = draw_pictures(bench, original.card.class_names)
     verdict = judge(measurements, settings.confidence)
@@ -220,6 +222,14 @@ def make_record(
         "versions": versions(),
     }
     return json.loads(json.dumps(record)), pictures, seconds
+
+
+def outlook(bench: Bench) -> str:
+    """What the audit is about to do, in one line."""
+    models = sum(map(len, bench.subjects.values()))
+    images = f", judged on {counted(len(bench.judged.judge), 'image')}" if bench.judged else ""
+    of_each = "each experiment shows its time left after its first steps"
+    return f"runs {len(modules())} measures on {counted(models, 'model')}{images}; {of_each}"
 
 
 def versions() -> dict[str, str]:

@@ -17,8 +17,7 @@ from synth.checkpoint.classifier import Classifier
 from synth.shards.index import read_index, read_shard
 from synth.shards.store import Store
 from unlearn.data import LabelledImages
-from unlearn.samples.filters import is_held_out, unblended
-from unlearn.samples.pool import view_of
+from unlearn.samples.filters import is_held_out, view_of
 
 JUDGED_SHARE = 0.5  # share of the shards' images that measures are judged on; attacks learn from the others
 ENOUGH = 500  # images per class
@@ -49,7 +48,7 @@ def real_source(
 
 
 def synthetic_source(store: Store, teacher: Classifier) -> Source:
-    """Images of the run that the teacher calls by their class, without blends, split in two by their numbers.
+    """Images of the run that the teacher calls by their class, without views, split in two by their numbers.
 
     Shards are read in order until each of the run's classes has `ENOUGH` images.
 
@@ -63,8 +62,8 @@ def synthetic_source(store: Store, teacher: Classifier) -> Source:
     judged: list[Tensor] = []
     for number in sorted(index.entries):
         samples = read_shard(store, index, index.entries[number])
-        view = view_of(samples, index.card.plan)
-        kept = unblended(view) & (view.logits.argmax(1) == view.labels)
+        view = view_of(samples, index.card.plan).part(slice(None, None, 1 + index.card.plan.views))  # images only
+        kept = view.logits.argmax(1) == view.labels
         images = torch.from_numpy(samples.images)[kept]
         parts.append(LabelledImages(images, view.labels[kept], teacher.card.class_names, natural=False))
         judged.append(is_held_out(view, JUDGED_SHARE).all(1)[kept])

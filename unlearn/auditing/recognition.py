@@ -16,7 +16,7 @@ from torch import Tensor
 from synth.basics.out_of_memory import by_rows
 from synth.checkpoint.classifier import Classifier, predict
 from synth.making.copies import COPIES, JUDGED, counted, recognised
-from synth.run.diversity import unblended_images
+from synth.run.diversity import first_images
 from synth.shards.index import read_index
 from synth.shards.store import Store
 from unlearn.auditing.record.record import ORIGINAL, RETRAINED
@@ -29,7 +29,7 @@ def recognition_of_shards(
 ) -> dict[str, Any]:
     """The record's `recognition`: shares of the run's first images in per cent. References judge the retain classes."""
     index = read_index(store)
-    images, labels = unblended_images(store, index, MOST)
+    images, labels = first_images(store, index, MOST)
     original = subjects[ORIGINAL][0]
     votes = {"image": called(original, images) == labels, **recognised(original, images, labels, tuple(COPIES))}
     retain = ~torch.isin(labels, torch.tensor(forget))

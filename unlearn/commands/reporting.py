@@ -18,7 +18,11 @@ references_option = click.option(
     "--reference", "references", type=PATH, multiple=True, help="where the retrained models are now, in their order"
 )
 shards_option = click.option("--shards", help="where the audit's shards are now")
-run_shards_option = click.option("--run-shards", help="where the shards that the student learnt from are, if others")
+run_shards_option = click.option(
+    "--run-shards",
+    multiple=True,
+    help="where the shards that the student learnt from are, if others; of several runs, each in their order",
+)
 
 
 @click.command(context_settings=FROM_ENVIRONMENT)

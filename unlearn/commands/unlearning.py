@@ -12,7 +12,7 @@ import click
 
 from synth.basics.errors import UsageError
 from synth.commands.config import config_option, unlike_defaults
-from synth.commands.options import Command, Decorator, option, settings_flags, settings_from_flags, stacked
+from synth.commands.options import MACHINE, Command, Decorator, option, settings_flags, settings_from_flags, stacked
 from synth.commands.printing import say
 from unlearn.commands.options import (
     FROM_ENVIRONMENT,
@@ -29,10 +29,18 @@ from unlearn.commands.options import (
     threads_option,
 )
 from unlearn.methods import METHODS, needs_teacher
+from unlearn.samples.memory import DEFAULT, bytes_of
 from unlearn.settings import LoopSettings, idle_names, refuse_idle
 
 FOLLOW_TIMEOUT = 3600.0  # seconds
 WATCHING = "Watching the run"
+
+
+def checked_memory(context: click.Context, param: click.Parameter, text: str) -> str:
+    """Raises UsageError before torch is loaded."""
+    bytes_of(text)
+    return text
+
 
 student_options = stacked(
     option("--student-arch", group=WHAT, help="architecture of the student  [default: the teacher's]"),
@@ -44,15 +52,43 @@ folder_options = stacked(
     option("--overwrite", group=WHERE, is_flag=True, help="replace an earlier run in --out"),
     log_to_option,
 )
+memory_options = (
+    option(
+        "--memory",
+        group=MACHINE,
+        default=DEFAULT,
+        callback=checked_memory,
+        help="memory for images of the shards, such as 2GiB or 25%; a run that takes more is streamed",
+    ),
+    option(
+        "--window",
+        group=MACHINE,
+        rare=True,
+        type=click.IntRange(min=1),
+        help="shards whose images are shuffled together; the student depends on it  [default: as many as fit]",
+    ),
+)
 # A method that has the teacher at hand; shards are extra.
 with_teacher = stacked(
     option("--teacher", group=WHAT, type=PATH, default="teacher.safetensors", help="checkpoint to unlearn from"),
-    option("--shards", group=WHAT, help="run of synth generate: samples to hold out, and to train on with edit"),
+    option(
+        "--shards",
+        group=WHAT,
+        multiple=True,
+        help="run of synth generate: samples to hold out, and to train on with edit; may be repeated",
+    ),
     code_option,
+    *memory_options,
 )
 # A method that reads shards only.
 from_shards = stacked(
-    option("--shards", group=WHAT, required=True, help="folder or s3://BUCKET/RUN that synth generate wrote"),
+    option(
+        "--shards",
+        group=WHAT,
+        multiple=True,
+        required=True,
+        help="folder or s3://BUCKET/RUN that synth generate wrote; may be repeated, for runs of one teacher",
+    ),
     option("--follow", group=WHAT, is_flag=True, help="train while the shards are still being generated"),
     option(
         "--follow-timeout",
@@ -61,6 +97,7 @@ from_shards = stacked(
         type=Within(min=1),
         help=f"seconds without a new shard after which the run ends  [default: {FOLLOW_TIMEOUT:g}]",
     ),
+    *memory_options,
 )
 
 

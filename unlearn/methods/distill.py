@@ -8,24 +8,24 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from synth.basics.errors import HopelessError
 from synth.basics.progress import Say
 from synth.basics.settings import MOST_IN_BATCH, MOST_STEPS, ComputeSettings, require, setting
 from synth.checkpoint.augment import shift_and_flip
 from synth.checkpoint.classifier import Classifier, to_unit
-from synth.shards.index import Index, RunCard
+from synth.shards.index import RunCard
 from unlearn.methods import losses
 from unlearn.methods.method import Inputs, Part
 from unlearn.methods.mixing import mixup
 from unlearn.optimise import descend, one_cycle_sgd
+from unlearn.samples.batch import Batch
 from unlearn.samples.filters import EntropyBelow, Filter, ForgetShareBelow, NoForgetLabel
+from unlearn.samples.floor import forget_floor, in_words
 from unlearn.samples.logits import post_filter, without_forget_classes
-from unlearn.samples.pool import Batch, ShardPool, forget_floor, in_words
+from unlearn.samples.stream import KEPT
 from unlearn.settings import Idle, LoopSettings
 
 
@@ -62,7 +62,7 @@ class DistillSettings(ComputeSettings):
     )
     shift: int | None = setting(
         None,
-        "largest random shift in pixels; by default 0 if the shards hold blends, which are shifted already, else 2",
+        "largest random shift in pixels; by default 0 if the shards hold views, which are shifted already, else 2",
         at_least=0,
         at_most=64,
     )
@@ -122,7 +122,7 @@ def fill_in(
 ) -> DistillSettings:
     """The settings with shift and gate decided.
 
-    Blends in the shards are shifted already. A teacher that was trained on soft labels gives the forget classes some
+    Views are shifted already. A teacher that was trained on soft labels gives the forget classes some
     probability on every image; a gate below it would drop them all.
 
     Args:
@@ -132,15 +132,22 @@ def fill_in(
     """
     gate, shift = settings.gate, settings.shift
     if gate is None:
-        gate = GATE if settings.post_filter else gate_above(floor(), say)
+        gate = GATE if settings.post_filter else gate_above(floor(), run.num_classes, say)
     if shift is None:
-        shift = 0 if run.plan.blends else 2
+        shift = 0 if run.plan.views else 2
     return dataclasses.replace(settings, gate=gate, shift=shift)
 
 
-def gate_above(floor: float, say: Say) -> float:
-    """The default gate: the paper's, and for a soft teacher ten times the floor, at most one half."""
+def gate_above(floor: float, num_classes: int, say: Say) -> float:
+    """The default gate: the paper's, and for a soft teacher ten times the floor, at most one half.
+
+    Soft labels spread little over K classes: label smoothing by ε gives each ε / K. A floor above 1 / 2K comes from
+    images that the teacher does not know, and a wider gate would pass exactly these.
+    """
     if floor <= SOFT:
+        return GATE
+    if floor > 1 / (2 * num_classes):
+        say(f"warning: the images are unclear: {in_words(floor)}; make better ones, such as with more --steps")
         return GATE
     gate = min(0.5, float(f"{10 * floor:.2g}"))
     say(f"--gate is {gate:g} instead of {GATE:g}, because the teacher is soft: {in_words(floor)}")
@@ -156,159 +163,63 @@ class Distillation:
 
     Each shard allows its share of the steps, and the last shard allows the last step. So the student trains on a run
     that is still being written as far as its published shards allow. The learning rate follows the steps, so the work
-    is the same as on a finished run. On a finished run the student is a function of the seed; on a run that is still
-    being written it also depends on when the shards appear.
+    is the same as on a finished run. On a finished run the student is a function of the seed and of the window; on a
+    run that is still being written it also depends on when the shards appear.
 
     Args:
-        inputs: with `pools`: the same pool each time it has grown, or one pool for a finished run.
         settings: filled in.
     """
 
     def __init__(self, inputs: Inputs, settings: DistillSettings) -> None:
-        assert inputs.pools is not None
-        self.pools, self.forget, self.settings = inputs.pools, inputs.forget, settings
-        self.steps, self.say = settings.steps, inputs.say
+        assert inputs.samples is not None
+        self.samples, self.forget, self.settings = inputs.samples, inputs.forget, settings
+        self.steps, self.say, self.device = settings.steps, inputs.say, inputs.device
         self.student = inputs.new_student().train()
         self.optimiser, self.schedule = one_cycle_sgd(self.student, settings.lr, settings.weight_decay, settings.steps)
         self.rng = torch.Generator().manual_seed(inputs.seed)
-        self.rows = Rows(settings.batch_size, self.rng)
-        self.arrived = Arrived(inputs.device)
-        self.index: Index | None = None  # of the shards taken in so far
-        self.counts: dict[str, int] = {}
-        self.affordable = 0  # steps that the shards taken in so far allow
+        self.warned = False
         self.parts: dict[str, Part] = {
             "student": self.student,
             "optimiser": self.optimiser,
             "schedule": self.schedule,
             "rng": self.rng,
-            "rows": self.rows,
+            "samples": self.samples,
         }
 
     def step(self, number: int) -> dict[str, Tensor]:
-        self.take_in_for(number + 1)
-        samples = self.arrived.samples
-        rows = self.rows.next(len(samples))
-        loss = distillation_loss(self.student, samples, rows, self.forget, self.settings, self.rng)
+        self.samples.provide_for(number + 1, self.steps)
+        batch = self.samples.next(self.settings.batch_size).to(self.device)
+        if self.samples.whole and not self.warned:
+            self.warn_of_losses()
+        loss = distillation_loss(self.student, batch, self.forget, self.settings, self.rng)
         descend(loss, self.optimiser, self.schedule)
         rate = float(self.schedule.get_last_lr()[0])
         return {
             "loss": loss.detach(),
-            "samples": torch.tensor(float(len(samples))),
+            "samples": torch.tensor(float(self.samples.counts[KEPT])),
             "lr": torch.tensor(rate, dtype=torch.float64),
         }
 
-    def take_in_all(self) -> None:
-        """Take in the rest of the shards: a run that was resumed after its last step has taken in none."""
-        self.take_in_for(self.steps)
-
-    def take_in_for(self, steps: int) -> None:
-        """Take in the shards that this number of steps needs."""
-        while self.affordable < steps:
-            self.take_in(next(self.pools))
-
-    def take_in(self, pool: ShardPool) -> None:
-        """Raises HopelessError if the filters leave too little of a complete run."""
-        self.index, self.counts = pool.index, {"kept": len(pool), **pool.dropped}
-        if len(pool) >= 2:
-            self.arrived.update(pool)
-            share = round(self.steps * pool.share_loaded)
-            self.affordable = self.steps if pool.share_loaded == 1 else min(share, self.steps - 1)
-            if pool.share_loaded == 1:
-                self.warn_of_losses(pool)
-        elif pool.share_loaded == 1:
-            raise HopelessError(
-                f"the filters leave {len(pool)} sample of {pool.store}, and batch norm needs two: loosen --gate or "
-                "--entropy"
-            )
-
-    def warn_of_losses(self, pool: ShardPool) -> None:
-        """Say so if the gate drops most of the samples that hold no forget class."""
-        dropped = pool.dropped.get(BY_GATE, 0)
-        retain = len(pool) + dropped + pool.dropped.get("entropy", 0)
+    def warn_of_losses(self) -> None:
+        """Say so if the gate drops most of the samples read so far that hold no forget class."""
+        self.warned, counts = True, self.samples.counts
+        dropped = counts.get(BY_GATE, 0)
+        retain = counts[KEPT] + dropped + counts.get("entropy", 0)
         if dropped > retain / 2:
-            floor = in_words(forget_floor(pool.store, pool.index, self.forget))
+            floor = in_words(forget_floor(self.samples.runs, self.forget))
             self.say(
                 f"warning: --gate {self.settings.gate:g} drops {dropped:,} of {retain:,} samples of the classes to "
                 f"retain: {floor}; a larger --gate drops fewer"
             )
 
 
-class Arrived:
-    """The samples of a growing pool, on the device. Only those that are new are copied there."""
-
-    def __init__(self, device: str) -> None:
-        self.device = device
-        self.room: Batch | None = None  # on the device, as long as the planned run
-        self.samples = Batch(torch.empty(0), torch.empty(0), torch.empty(0))
-
-    def update(self, pool: ShardPool) -> None:
-        """Make `samples` those of the pool."""
-        found = pool.samples()
-        if self.device == "cpu":  # the pool is in this memory already
-            self.samples = found
-            return
-        if self.room is None and pool.share_loaded == 1:
-            self.samples = found.to(self.device)
-            return
-        if self.room is None:
-            self.room = room_for(found, pool.index.card.plan.samples, self.device)
-        here = len(self.samples)
-        new = part_of(found, here, len(found)).to(self.device)
-        place = part_of(self.room, here, len(found))
-        for to, rows in ((place.images, new.images), (place.labels, new.labels), (place.logits, new.logits)):
-            to.copy_(rows)
-        self.samples = part_of(self.room, 0, len(found))
-
-
-def room_for(samples: Batch, count: int, device: str) -> Batch:
-    """Memory on the device for `count` samples like these."""
-    fields = (samples.images, samples.labels, samples.logits)
-    return Batch(*(torch.empty((count, *field.shape[1:]), dtype=field.dtype, device=device) for field in fields))
-
-
-def part_of(samples: Batch, begin: int, end: int) -> Batch:
-    """Samples `begin` to `end` (not included). They are not copied."""
-    return Batch(samples.images[begin:end], samples.labels[begin:end], samples.logits[begin:end])
-
-
-class Rows:
-    """The rows of batches. Each pass over the samples has a new order and no small last batch; growing starts a new
-    pass.
-    """
-
-    def __init__(self, batch_size: int, rng: torch.Generator) -> None:
-        self.batch_size, self.rng = batch_size, rng
-        self.order = torch.empty(0, dtype=torch.long)
-        self.used = 0
-
-    def next(self, count: int) -> Tensor:
-        """Numbers below `count`, (min(batch size, count),)."""
-        size = min(self.batch_size, count)
-        if len(self.order) != count or self.used + size > count:
-            self.order, self.used = torch.randperm(count, generator=self.rng), 0
-        self.used += size
-        return self.order[self.used - size : self.used]
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"order": self.order, "used": self.used}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.order, self.used = state["order"], state["used"]
-
-
 def distillation_loss(
-    student: Classifier,
-    samples: Batch,
-    rows: Tensor,
-    forget: tuple[int, ...],
-    settings: DistillSettings,
-    rng: torch.Generator,
+    student: Classifier, batch: Batch, forget: tuple[int, ...], settings: DistillSettings, rng: torch.Generator
 ) -> Tensor:
     """τ² mean_n KL(q_n || softmax(S(x_n) / τ)) on one augmented batch, a scalar in nats."""
-    rows = rows.to(samples.labels.device)
     assert settings.shift is not None, "fill_in decides it"
-    x_unit = shift_and_flip(to_unit(samples.images[rows]), settings.shift, settings.flip, rng)
-    targets = targets_for(samples.logits[rows], forget, settings)
+    x_unit = shift_and_flip(to_unit(batch.views), settings.shift, settings.flip, rng)
+    targets = targets_for(batch.logits, forget, settings)
     x_unit, targets = mixup(x_unit, targets, settings.mixup, rng)
     return losses.divergence(targets, student(x_unit), settings.temperature)
 

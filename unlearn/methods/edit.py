@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from unlearn.methods import losses
 from unlearn.methods.masking import mask_logits, refuse_unmaskable
 from unlearn.methods.method import Inputs, Part
 from unlearn.methods.student import copy_of
+from unlearn.samples.batch import Batch
 from unlearn.samples.filters import Filter, NoForgetLabel
 from unlearn.settings import Idle
 
@@ -91,6 +93,7 @@ class Finetuning:
     def __init__(self, inputs: Inputs, settings: BaselineSettings) -> None:
         assert inputs.samples is not None
         self.settings, self.samples, self.steps = settings, inputs.samples, settings.steps
+        self.inputs = inputs
         self.rng = torch.Generator().manual_seed(inputs.seed)
         self.student = copy_of(inputs.teacher, inputs)
         if settings.kind == "last-layer":
@@ -103,25 +106,26 @@ class Finetuning:
         self.optimiser = torch.optim.SGD(
             [p for p in self.student.parameters() if p.requires_grad], lr=settings.lr, momentum=0.9
         )
-        self.targets = losses.one_hot(self.relabelled(inputs), inputs.card.num_classes)
         self.parts: dict[str, Part] = {
             "student": self.student,
             "optimiser": self.optimiser,
             "rng": self.rng,
+            "samples": self.samples,
         }
 
-    def relabelled(self, inputs: Inputs) -> Tensor:
-        """The classes (N,) of the samples. A retain class, drawn once per sample, replaces each forget class."""
-        labels = self.samples.labels
-        draw = torch.randint(len(inputs.retain), labels.shape, generator=self.rng)
-        random_retain = torch.tensor(inputs.retain)[draw].to(labels.device)
-        return torch.where(torch.isin(labels, torch.tensor(inputs.forget, device=labels.device)), random_retain, labels)
+    def relabelled(self, batch: Batch) -> Tensor:
+        """The classes (B,) of the samples. A retain class, drawn once per image, replaces each forget class."""
+        labels, retain = batch.labels.tolist(), self.inputs.retain
+        for row, image in enumerate(batch.ids.tolist()):
+            if labels[row] in self.inputs.forget:
+                labels[row] = retain[np.random.default_rng((self.inputs.seed, image)).integers(len(retain))]
+        return torch.tensor(labels, device=batch.labels.device)
 
     def step(self, number: int) -> dict[str, Tensor]:
-        rows = torch.randint(len(self.samples), (self.settings.batch_size,), generator=self.rng)
-        rows = rows.to(self.targets.device)
-        x_unit = shift_and_flip(to_unit(self.samples.images[rows]), self.settings.shift, False, self.rng)
-        loss = losses.divergence(self.targets[rows], self.student(x_unit))
+        batch = self.samples.next(self.settings.batch_size).to(self.inputs.device)
+        targets = losses.one_hot(self.relabelled(batch), self.inputs.card.num_classes)
+        x_unit = shift_and_flip(to_unit(batch.views), self.settings.shift, False, self.rng)
+        loss = losses.divergence(targets, self.student(x_unit))
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()

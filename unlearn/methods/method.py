@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from synth.basics.errors import HopelessError
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier
-from synth.shards.index import Index
-from unlearn.samples.pool import Batch, ShardPool
+from unlearn.samples.stream import Stream
 
 
 class Stateful(Protocol):
@@ -35,11 +34,8 @@ class Inputs:
     forget: tuple[int, ...]
     seed: int
     device: str
-    samples: Batch | None = None  # training samples from shards, on the device
+    samples: Stream | None = None  # from shards, for a method that trains on them
     say: Callable[[str], None] = lambda line: None  # for messages that a person should see at once
-    pools: Iterator[ShardPool] | None = (
-        None  # the same pool each time it has grown; for a method with NEEDS_TEACHER = False
-    )
 
     @property
     def teacher(self) -> Classifier:
@@ -75,13 +71,11 @@ class Attentive(Protocol):
 
 
 @runtime_checkable
-class Streaming(Protocol):
-    """A method that learns from shards as they come."""
+class Rehearsing(Protocol):
+    """A method whose step takes more memory than the training of its student."""
 
-    index: Index | None  # of the shards taken in so far
-    counts: dict[str, int]  # of samples: kept, and dropped by each filter
-
-    def take_in_all(self) -> None: ...
+    def rehearse(self, images: int) -> None:
+        """Do the work of a step that takes most memory, on this many images, and leave no trace."""
 
 
 class StuckError(HopelessError):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from synth.basics.errors import UsageError
+from synth.basics.progress import counted
 from synth.shards.index import find_index
 from synth.shards.store import open_store
 from unlearn.run.folder import student_file
@@ -21,7 +22,7 @@ class Places:
     student: Path | None = None
     references: Sequence[Path] = ()
     shards: str | None = None
-    run_shards: str | None = None  # the shards that the student learnt from, if the audit looked at other ones
+    run_shards: Sequence[str] = ()  # the shards that the student learnt from, if the audit looked at other ones
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Located:
     student: AuditedModel
     references: Sequence[AuditedModel]
     shards: str | None  # that the audit looked at; None where it looked at none
-    run_shards: str | None  # that the student's run read; None where they are not known
+    run_shards: Sequence[str]  # that the student's run read, in its order; none where they are not known
 
     @property
     def models(self) -> list[AuditedModel]:
@@ -95,7 +96,7 @@ def check_places(record: Mapping[str, Any], places: Places) -> None:
     for option, path in [*named, *(("--reference", path) for path in places.references)]:
         if path and not path.is_file():
             raise UsageError(f"{option} {path}: there is no such file")
-    for option, uri in (("--shards", places.shards), ("--run-shards", places.run_shards)):
+    for option, uri in (("--shards", places.shards), *(("--run-shards", uri) for uri in places.run_shards)):
         if uri is not None and find_index(open_store(uri)) is None:
             raise UsageError(f"{option} {uri}: there is no run of synth generate")
 
@@ -106,28 +107,43 @@ def shards_of(record: Mapping[str, Any], places: Places) -> str | None:
     return shards and (places.shards or shards["uri"])
 
 
-def run_shards_of(record: Mapping[str, Any], places: Places) -> str | None:
-    """Where the shards that the student's run read are now; None where the run names none."""
-    if places.run_shards is not None:
-        return places.run_shards
-    if run_read_the_audits(record):
-        return shards_of(record, places)
-    if record["origin"]["shards"] is None and places.shards is not None:
-        return places.shards
-    named = run_provenance(record).get("shards")
-    return named if isinstance(named, str) and named else None
+def run_shards_of(record: Mapping[str, Any], places: Places) -> list[str]:
+    """Where the shards that the student's run read are now, in the run's order; empty where the run names none.
+
+    Raises UsageError if the user names more or fewer places than the run read.
+    """
+    named, hashes = texts_in(run_provenance(record).get("shards")), run_indexes_of(record)
+    if places.run_shards:
+        if hashes and len(places.run_shards) != len(hashes):
+            raise UsageError(
+                f"the student's run read {counted(len(hashes), 'run')} of shards, and {len(places.run_shards)} "
+                f"{'is' if len(places.run_shards) == 1 else 'are'} given: name each of them with --run-shards, in order"
+            )
+        return list(places.run_shards)
+    shards = record["origin"]["shards"]
+    if shards is None and places.shards is not None:
+        return [places.shards]
+    if shards is not None and len(named) == len(hashes):  # the audit's own are looked for where the user has them
+        audited = (digest == shards["index_sha256"] for digest in hashes)
+        return [places.shards or uri if same else uri for uri, same in zip(named, audited, strict=True)]
+    return named
 
 
 def run_read_the_audits(record: Mapping[str, Any]) -> bool:
-    """Whether the student's run read the same shards as the audit."""
-    shards, named = record["origin"]["shards"], run_index_of(record)
-    return bool(shards and named) and shards["index_sha256"] == named
+    """Whether the student's run read the same shards as the audit, and no others."""
+    shards, named = record["origin"]["shards"], run_indexes_of(record)
+    return bool(shards and named) and named == [shards["index_sha256"]]
 
 
-def run_index_of(record: Mapping[str, Any]) -> str | None:
-    """The hash of the index of the shards that the student's run read, as the run recorded it."""
-    named = run_provenance(record).get("index_sha256")
-    return named if isinstance(named, str) else None
+def run_indexes_of(record: Mapping[str, Any]) -> list[str]:
+    """The hash of the index of each run of shards that the student's run read, as the run recorded it."""
+    return texts_in(run_provenance(record).get("index_sha256"))
+
+
+def texts_in(raw: Any) -> list[str]:
+    """What a run recorded of its shards: of one run a text, of several a list. Empty for anything else."""
+    values = raw if isinstance(raw, list) else [raw]
+    return values if all(isinstance(value, str) and value for value in values) else []
 
 
 def run_provenance(record: Mapping[str, Any]) -> Mapping[str, Any]:

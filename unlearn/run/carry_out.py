@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,10 +21,10 @@ from synth.checkpoint.class_choice import Classes, class_words
 from synth.checkpoint.classifier import Classifier, check_forward
 from synth.checkpoint.file import IMPORT_AGAIN, load_checkpoint, refuse_untrusted
 from synth.run.lock import Lock, locked, refuse_held
-from synth.shards.index import Index, RunCard, index_sha256, read_index
+from synth.shards.index import Index, RunCard, index_sha256
 from synth.shards.store import Store
 from unlearn import methods
-from unlearn.methods.method import Inputs, Method, Streaming
+from unlearn.methods.method import Inputs, Method, Rehearsing
 from unlearn.methods.student import forget_classes, student_card, teacher_card
 from unlearn.real_images import RealImages, count_real_images
 from unlearn.run import loggers
@@ -33,11 +33,16 @@ from unlearn.run.loggers import Destination
 from unlearn.run.loggers.logged_run import LoggedRun
 from unlearn.run.loop import Outcome, run_method
 from unlearn.run.monitor import Monitor
+from unlearn.run.outlook import outlook
+from unlearn.samples import memory
 from unlearn.samples.cache import open_shards
-from unlearn.samples.filters import Filter, HeldOut, NotHeldOut, unblended
-from unlearn.samples.pool import Batch, ShardPool, forget_floor
-from unlearn.samples.stream import follow, load_complete, wait_for_run
+from unlearn.samples.filters import Filter, HeldOut, NotHeldOut
+from unlearn.samples.floor import forget_floor
+from unlearn.samples.hold_out import HoldOut, hold_out
+from unlearn.samples.runs import Runs, wait_for_runs
+from unlearn.samples.stream import Stream
 from unlearn.settings import LoopSettings, check_asked
+from unlearn.step_memory import refuse_large_batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +54,9 @@ class Request:
     loop: LoopSettings
     teacher: Path | None = None  # None for a method that needs shards only
     trusted_architecture: str | None = None
-    shards: str | None = None
+    shards: str | Sequence[str] | None = None  # runs of one teacher
+    memory: str = memory.DEFAULT  # for decoded images
+    window: int | None = None  # shards that are shuffled together; None for as many as fit
     forget: Classes
     out: Path
     student_arch: str | None = None
@@ -68,6 +75,11 @@ class Request:
         """What a person can do after the run broke off, for its errors."""
         return self.started_by or WayOn(command=f"unlearn {self.method}")
 
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The places of the runs of shards."""
+        return (self.shards,) if isinstance(self.shards, str) else tuple(self.shards or ())
+
     def __post_init__(self) -> None:
         check_asked(self.seed, self.forget, self.student_arch, self.student_width)
 
@@ -79,8 +91,7 @@ class Opened:
     teacher: Classifier | None
     card: ModelCard  # the teacher's
     teacher_sha256: str
-    store: Store | None  # None if the run reads no shards
-    index: Index | None
+    runs: Runs | None  # of shards; None if they are not read
     asked: Classes  # the classes to forget, as the request has them
 
     @cached_property
@@ -90,29 +101,32 @@ class Opened:
 
     @property
     def run(self) -> RunCard:
-        """What synth was asked to make."""
-        assert self.index is not None, "the run reads no shards"
-        return self.index.card
+        """What synth was asked to make, in the first run."""
+        assert self.runs is not None, "no shards are read"
+        return self.runs.card
 
     @property
-    def index_sha256(self) -> str | None:
-        """The hash of the shards' index.json; None if the run reads no shards, or if index.json is not written yet."""
-        if self.store is None:
+    def index_sha256(self) -> Facts:
+        """The hash of each run's index.json, as `digest_of` gives it; None if no shards are read."""
+        if self.runs is None:
             return None
-        try:
-            return index_sha256(self.store)
-        except FileNotFoundError:
-            return None
+        return one_or_all([digest_of(*run) for run in zip(self.runs.stores, self.runs.indexes, strict=True)])
+
+
+Facts = str | list[str | None] | None  # of one run, or of each of several
+
+
+def one_or_all(facts: Sequence[str | None]) -> Facts:
+    """What is recorded of runs: a list only if there are several."""
+    return facts[0] if len(facts) == 1 else list(facts)
 
 
 @dataclass(frozen=True)
 class RunSamples:
     """What a run takes from shards."""
 
-    training: Batch | None = None
-    held_out: Batch | None = None
-    pools: Iterator[ShardPool] | None = None  # for a method that learns from shards as they come
-    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)  # of training samples, kept and dropped
+    training: Stream | None = None
+    held_out: HoldOut | None = None
 
 
 def unlearn(request: Request, say: Callable[[str], None]) -> None:
@@ -135,9 +149,10 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
         request = dataclasses.replace(request, settings=filled)
     card = card_of_student(request, module, opened)
     check_networks(request, opened, card)
-    if opened.index is not None and module.trains_on_shards(request.settings):
+    share = share_of_memory(folder, module, request, opened, say)
+    if share:
         warn_of_missing_classes(opened, say)
-    claim = claim_of(request, module, opened)
+    claim = claim_of(request, module, opened, share)
     refuse_held(folder.store)
     folder.check(claim, overwrite=request.overwrite, resume=request.resume)
     if is_complete(folder, request, say):
@@ -154,8 +169,11 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
     loggers.check(request.log_to, logged)
 
     with count_real_images() as real_images, ExitStack() as stack:
-        samples = read_samples(request, module, opened)
+        samples = read_samples(request, module, opened, share)
+        if samples.training:
+            stack.callback(samples.training.close)
         method, monitor = start(request, module, opened, card, samples, say)
+        refuse_large_step(method, request.settings)
         lock = stack.enter_context(locked(folder.store, request.way_on, say))
         if is_complete(folder, request, say):  # by another process meanwhile
             return
@@ -164,15 +182,14 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
             for network in (opened.teacher, method.student):
                 if network is not None:
                     arithmetic.enter_context(computed(network, request.settings))
-            result = carry_out(method, folder, request, monitor, real_images, lock, logged)
-        counts, digest = samples.counts, opened.index_sha256
-        if isinstance(method, Streaming):
-            if not result.failure:
-                method.take_in_all()
-            counts, digest = method.counts, digest or digest_when_complete(method.index)
+            images = opened.runs.images if opened.runs and samples.training else None
+            result = carry_out(method, folder, request, monitor, real_images, lock, logged, images)
+        if opened.runs:
+            opened.runs.refresh()  # runs that were still being written may be complete by now
+        counts = samples.training.counts if samples.training else {}
         facts = {
-            "shards": str(opened.store) if opened.store else None,
-            "index_sha256": digest,
+            "shards": one_or_all([str(store) for store in opened.runs.stores]) if opened.runs else None,
+            "index_sha256": opened.index_sha256,
             "teacher_sha256": opened.teacher_sha256,
             "samples": counts,
             "device": request.device,
@@ -201,28 +218,31 @@ def open_inputs(request: Request, module: Any) -> Opened:
         UserError: there is no such checkpoint or run of shards.
     """
     if not methods.needs_teacher(module):
-        if request.shards is None:
+        if not request.places:
             raise UsageError(f"{request.method} learns from shards: name their folder with --shards")
         if request.loop.monitor:
             raise UsageError(f"{request.method} has no monitor: use --no-monitor")
-        store = open_shards(request.shards, request.way_on.again)
-        timeout = request.follow_timeout
-        index = read_index(store) if timeout is None else wait_for_run(store, {}, timeout).index
-        return Opened(None, teacher_card(index.card), index.card.teacher_sha256, store, index, request.forget)
+        runs = open_runs(request)
+        return Opened(None, teacher_card(runs.card), runs.card.teacher_sha256, runs, request.forget)
     if request.teacher is None:
         raise UsageError(f"{request.method} needs the teacher: name its checkpoint with --teacher")
     teacher = load_checkpoint(request.teacher, request.trusted_architecture).to(request.device)
     assert teacher.digest is not None, "load_checkpoint sets it"
     trains = module.trains_on_shards(request.settings)
-    if request.shards is None and trains:
+    if not request.places and trains:
         raise UsageError(f"{request.method} learns from shards: name their folder with --shards")
-    if request.shards is None or not (trains or request.loop.monitor):
-        return Opened(teacher, teacher.card, teacher.digest, None, None, request.forget)
-    store = open_shards(request.shards, request.way_on.again)
-    index = read_index(store)
-    if index.card.teacher_sha256 != teacher.digest:
-        raise UsageError(f"{store} was made from another teacher: name that teacher with --teacher")
-    return Opened(teacher, teacher.card, teacher.digest, store, index, request.forget)
+    if not request.places or not (trains or request.loop.monitor):
+        return Opened(teacher, teacher.card, teacher.digest, None, request.forget)
+    runs = open_runs(request)
+    if runs.card.teacher_sha256 != teacher.digest:
+        raise UsageError(f"{runs.stores[0]} was made from another teacher: name that teacher with --teacher")
+    return Opened(teacher, teacher.card, teacher.digest, runs, request.forget)
+
+
+def open_runs(request: Request) -> Runs:
+    """The runs of shards that the request names. Raises UserError if there is none, or if they cannot be joined."""
+    stores = [open_shards(place, request.way_on.again) for place in request.places]
+    return Runs(stores) if request.follow_timeout is None else wait_for_runs(stores, request.follow_timeout)
 
 
 def as_begun(folder: RunFolder, module: Any, request: Request) -> Any:
@@ -236,15 +256,42 @@ def as_begun(folder: RunFolder, module: Any, request: Request) -> Any:
 
 def floor_of(request: Request, opened: Opened) -> float:
     """What `forget_floor` measures; 0 while a run is still being made, because its first shard may come late."""
-    if opened.store is None or opened.index is None or not opened.index.complete or request.follow_timeout is not None:
+    if opened.runs is None or not opened.runs.complete or request.follow_timeout is not None:
         return 0.0
-    return forget_floor(opened.store, opened.index, opened.forget)
+    return forget_floor(opened.runs, opened.forget)
+
+
+def share_of_memory(
+    folder: RunFolder, module: Any, request: Request, opened: Opened, say: Callable[[str], None]
+) -> memory.Share | None:
+    """How many shards are shuffled together and held in memory; None if the method trains on no shards.
+
+    A run that is resumed keeps the window that it began with, because its student depends on it. A line is said if the
+    shards take more than the memory.
+    """
+    amount = memory.bytes_of(request.memory)
+    if opened.runs is None or not module.trains_on_shards(request.settings):
+        if request.window is not None:
+            raise UsageError(f"--window has no effect: {request.method} trains on no shards here, so leave it out")
+        return None
+    window = request.window
+    if window is None and request.resume and SETTINGS in folder.store.names():
+        window = folder.settings().get("window")
+    share = memory.share_memory(opened.runs, amount, window)
+    needed = share.slots * memory.bytes_of_shard(opened.runs)
+    if needed > amount:
+        say(
+            f"{share.slots} shards in memory take {needed / 2**30:.2g} GiB, more than --memory {request.memory}: give "
+            "more memory, or make smaller shards (synth generate --shard-size)"
+        )
+    return share
 
 
 def warn_of_missing_classes(opened: Opened, say: Callable[[str], None]) -> None:
     """Say so if the shards have no image of some classes that the student should keep."""
+    assert opened.runs is not None
     retain = set(range(opened.card.num_classes)).difference(opened.forget)
-    there = retain.intersection(opened.run.plan.classes)
+    there = retain & opened.runs.classes
     if there != retain:
         say(
             f"warning: the shards have images of {len(there)} of the {len(retain)} classes to retain: the student will "
@@ -275,12 +322,12 @@ def check_networks(request: Request, opened: Opened, card: ModelCard) -> None:
     if opened.teacher is not None:
         check_forward(opened.teacher, f"name another --teacher than {request.teacher}, or {IMPORT_AGAIN}")
     elif request.student_arch is None:
-        refuse_untrusted(card.architecture, None, str(opened.store), "--student-arch")
+        refuse_untrusted(card.architecture, None, str(opened.runs), "--student-arch")
     if opened.teacher is None or (card.architecture, card.width) != (opened.card.architecture, opened.card.width):
         check_forward(Classifier.untrained(card, request.seed), "choose another --student-arch")
 
 
-def claim_of(request: Request, module: Any, opened: Opened) -> dict[str, Any]:
+def claim_of(request: Request, module: Any, opened: Opened, share: memory.Share | None) -> dict[str, Any]:
     """What settings.json holds: all that the student depends on, and where its inputs were (`PLACES`).
 
     The index of shards that are still being made has no hash yet, so a method that may follow them claims the run of
@@ -294,10 +341,11 @@ def claim_of(request: Request, module: Any, opened: Opened) -> dict[str, Any]:
         "student_arch": request.student_arch,
         "student_width": request.student_width,
         "teacher_sha256": opened.teacher_sha256,
-        "run_sha256": run_digest(opened.run) if opened.index else None,
+        "run_sha256": one_or_all([run_digest(index.card) for index in opened.runs.indexes]) if opened.runs else None,
         "index_sha256": opened.index_sha256 if methods.needs_teacher(module) else None,
+        "window": share and share.window,
         "teacher": None if request.teacher is None else str(request.teacher.resolve()),
-        "shards": None if request.shards is None else whole_path(request.shards),
+        "shards": one_or_all([whole_path(place) for place in request.places]) if request.places else None,
         "arch": request.trusted_architecture,
         **dataclasses.asdict(request.loop),
         **dataclasses.asdict(request.settings),
@@ -314,41 +362,38 @@ def run_digest(run: RunCard) -> str:
     return sha256_of(json.dumps(run.to_json(), sort_keys=True).encode())
 
 
-def digest_when_complete(index: Index | None) -> str | None:
-    """The hash of the index.json that a run of synth has not written yet but will write, or would have.
+def digest_of(store: Store, index: Index) -> str | None:
+    """The hash of the index.json of a run of synth. If it is not written yet, the hash that it will have, or would.
 
     None if shards are missing, for example after a training that diverged on some of them.
     """
-    if index is None or len(index.entries) < index.card.plan.shards:
+    with suppress(FileNotFoundError):
+        return index_sha256(store)
+    if len(index.entries) < index.card.plan.shards:
         return None
     return sha256_of(dataclasses.replace(index, complete=True).to_bytes())
 
 
-def read_samples(request: Request, module: Any, opened: Opened) -> RunSamples:
-    """The samples to train on and the hold-out. They share no image. The hold-out has no blends.
+def read_samples(request: Request, module: Any, opened: Opened, share: memory.Share | None) -> RunSamples:
+    """The samples to train on and the hold-out. They share no image. The hold-out has no views.
 
-    If the method trains on no shards, all images are held out. If it learns from shards as they come, none are.
+    If the method trains on no shards, all images may be held out. If it learns from shards as they come, none are.
     """
-    store, loop = opened.store, request.loop
-    if store is None:
+    runs, loop = opened.runs, request.loop
+    if runs is None:
         return RunSamples()
-    trains = module.trains_on_shards(request.settings)
-    filters = dict(module.training_filters(opened.forget, request.settings)) if trains else {}
-    if not methods.needs_teacher(module):
-        if request.follow_timeout is not None:
-            return RunSamples(pools=follow(store, filters, request.follow_timeout))
-        return RunSamples(pools=iter([load_complete(store, filters)]))
+    if request.follow_timeout is None:
+        runs.refuse_incomplete()
     training, watched = None, None
-    counts: dict[str, int] = {}
-    if trains:
+    if share:
+        filters: dict[str, Filter] = dict(module.training_filters(opened.forget, request.settings))
         if loop.monitor:
             filters = {"hold-out": NotHeldOut(loop.holdout), **filters}
-        pool = load_complete(store, filters)
-        training, counts = pool.samples(), {"kept": len(pool), **pool.dropped}
+        training = Stream(runs, filters, share, seed=request.seed, follow=request.follow_timeout)
     if loop.monitor:
-        others: dict[str, Filter] = {"training": HeldOut(loop.holdout)} if trains else {}
-        watched = load_complete(store, {"blend": unblended, **others}).samples()
-    return RunSamples(training, watched, counts=counts)
+        others = {"training": HeldOut(loop.holdout)} if share else {}
+        watched = hold_out(runs, others, loop.holdout if share else 1.0, memory.bytes_of(request.memory))
+    return RunSamples(training, watched)
 
 
 def start(
@@ -363,17 +408,26 @@ def start(
     why = methods.why_monitor(module, request.settings)
     if why and not monitor:
         raise UsageError(why)
-    training = samples.training.to(request.device) if samples.training else None
     method: Method = module.start(
-        Inputs(opened.teacher, card, opened.forget, request.seed, request.device, training, say, samples.pools),
+        Inputs(opened.teacher, card, opened.forget, request.seed, request.device, samples.training, say),
         request.settings,
     )
-    if request.shards and not opened.store:
-        say(f"--shards {request.shards} is not read: {request.method} learns from no shards here, and has no monitor")
+    if request.places and not opened.runs:
+        named = " and ".join(request.places)
+        say(f"--shards {named} is not read: {request.method} learns from no shards here, and has no monitor")
     if methods.needs_teacher(module) and not monitor and method.steps > 1:
-        why = "without --shards there is no hold-out" if request.shards is None else "--no-monitor"
+        why = "without --shards there is no hold-out" if not request.places else "--no-monitor"
         say(f"{why}: nothing will stop the run if the forget class comes back")
     return method, monitor
+
+
+def refuse_large_step(method: Method, settings: Any) -> None:
+    """Raise UsageError if the memory does not hold a step of a method that trains a network."""
+    if not any(weights.requires_grad for weights in method.student.parameters()):
+        return
+    with computed(method.student, settings):
+        rehearse = method.rehearse if isinstance(method, Rehearsing) else None
+        refuse_large_batch(method.student, settings.batch_size, rehearse)
 
 
 def carry_out(
@@ -384,8 +438,9 @@ def carry_out(
     real_images: RealImages,
     lock: Lock,
     logged: LoggedRun,
+    images: int | None,
 ) -> Outcome:
-    """Run the method from its beginning or from the folder's checkpoint.
+    """Run the method from its beginning or from the folder's checkpoint. It learns from this number of stored images.
 
     Raises:
         InterruptedRunError: Ctrl-C ended the run.
@@ -398,6 +453,8 @@ def carry_out(
     done = checkpoint["step"] if checkpoint else 0
     if checkpoint:
         real_images.count += checkpoint.get("real_images_read", 0)  # by the processes that ran the steps before
+    if method.steps > 1:
+        logged.say(outlook(method.student.card.architecture, method.steps, done, request.settings, images))
     progress = Progress(method.steps, done=done, unit="steps")
     try:
         with loggers.opened(request.log_to, dataclasses.replace(logged, done=done)) as log_elsewhere:

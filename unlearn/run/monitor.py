@@ -12,7 +12,7 @@ from torch import Tensor
 
 from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier, predict
-from unlearn.samples.pool import Batch
+from unlearn.samples.hold_out import HoldOut
 from unlearn.settings import LoopSettings
 
 
@@ -62,7 +62,7 @@ class Monitor:
     `holdout_near` is 2, 6 and 14 %.
     """
 
-    def __init__(self, samples: Batch, forget: tuple[int, ...], settings: LoopSettings) -> None:
+    def __init__(self, samples: HoldOut, forget: tuple[int, ...], settings: LoopSettings) -> None:
         self.rule = StoppingRule(settings.forget_bound, settings.patience)
         certain = samples.logits.argmax(1) == samples.labels  # images that the teacher assigns to their own class
         forgotten = torch.isin(samples.labels, torch.tensor(forget))

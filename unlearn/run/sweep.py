@@ -250,8 +250,8 @@ def test_images(source: DataSource, request: Request) -> LabelledImages:
         return source.load("test")
     if request.teacher is not None:
         return source.load("test", read_card(request.teacher))
-    assert request.shards is not None, "a method needs a teacher or shards"
-    return source.load("test", teacher_card(read_index(open_shards(request.shards)).card))
+    assert request.places, "a method needs a teacher or shards"
+    return source.load("test", teacher_card(read_index(open_shards(request.places[0])).card))
 
 
 def judge_on_test_images(

@@ -1,4 +1,4 @@
-"""Filters decide which synthetic samples a student may learn from.
+"""Filters decide which synthetic samples a student may learn from. A sample is an image, or a view of an image.
 
 A filter takes a `View` of N samples and returns a mask (N,), True for the samples that pass. `apply` runs several
 filters in order. A filter can be sent to another process.
@@ -13,6 +13,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from synth.shards.plan import Plan
+from synth.shards.samples import Samples
+from synth.shards.view_recipes import PARTNER
 from unlearn.samples.logits import entropy, forget_share
 
 GOLDEN_RATIO = 0.6180339887498949
@@ -22,22 +25,40 @@ GOLDEN_RATIO = 0.6180339887498949
 class View:
     """What a filter sees of N samples.
 
-    A sample is one image, or a blend of two. The images of a run are numbered, and the run's classes take turns from
-    one image to the next.
+    A sample is one image, or a view that mixes two. The images of a run are numbered, and the run's classes take turns
+    from one image to the next.
     """
 
     logits: Tensor  # (N, K), the teacher's
-    labels: (
-        Tensor  # (N,), the class that the sample's image was generated for; of a blend, the image with the larger share
-    )
+    labels: Tensor  # (N,), the class that the sample's own image was generated for
     partners: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
-    """(N,): the class of a blend's other image; of a single image, its own class."""
+    """(N,): the class of a view's other image; of an image, its own class."""
     sources: Tensor = field(default_factory=lambda: torch.empty(0, 2, dtype=torch.long))
-    """(N, 2): the numbers of a blend's two images; of a single image, its own number twice."""
+    """(N, 2): the numbers of a view's two images; of an image, its own number twice."""
     classes: int = 1  # of the run, which may be fewer than K
+
+    def part(self, rows: slice) -> View:
+        """What a filter sees of these samples."""
+        return View(self.logits[rows], self.labels[rows], self.partners[rows], self.sources[rows], self.classes)
 
 
 Filter = Callable[[View], Tensor]
+
+
+def view_of(samples: Samples, plan: Plan) -> View:
+    """What the filters see of a shard with N images: N (1 + V) samples, each image followed by its V views."""
+    numbers, labels = torch.from_numpy(samples.numbers), torch.from_numpy(samples.labels)
+    own = numbers[:, None].repeat(1, samples.logits.shape[1])
+    others = own.clone()
+    others[:, 1:] = torch.from_numpy(samples.views[..., PARTNER])
+    rows = others - numbers[0]  # the images of a shard have consecutive numbers
+    return View(
+        logits=torch.from_numpy(samples.logits).flatten(0, 1).float(),
+        labels=labels.repeat_interleave(own.shape[1]),
+        partners=labels[rows].flatten(),
+        sources=torch.stack([own.flatten(), others.flatten()], dim=1),
+        classes=len(plan.classes),
+    )
 
 
 def apply(filters: Mapping[str, Filter], view: View) -> tuple[Tensor, dict[str, int]]:
@@ -113,8 +134,8 @@ class HeldOut:
         return is_held_out(view, self.share).all(1)
 
 
-def unblended(view: View) -> Tensor:
-    """Pass single images, not blends."""
+def unmixed(view: View) -> Tensor:
+    """Pass images as they are, and no view that mixes two."""
     return view.sources[:, 0] == view.sources[:, 1]
 
 

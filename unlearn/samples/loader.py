@@ -1,10 +1,10 @@
 """One run for several trainers of your own at once, also while the run is still being written (docs/streaming.md).
 
-A slot is one loader worker of one rank. In each epoch the planned shards are put in an order drawn from (seed, epoch)
-and dealt to the slots in turn, so that each sample is in one batch of one slot. Every slot yields as many batches as
-the slot with the most samples, and all batches have the same size: missing samples are filled in with zeros of weight
-0. So no rank waits for a rank that has ended, and no sample is dropped or seen twice. The loss of each sample is
-multiplied by its weight.
+A sample is an image, or a view of it. A slot is one loader worker of one rank. In each epoch the planned shards are put
+in an order drawn from (seed, epoch) and dealt to the slots in turn, so that each sample is in one batch of one slot.
+Every slot yields as many batches as the slot with the most samples, and all batches have the same size: missing samples
+are filled in with zeros of weight 0. So no rank waits for a rank that has ended, and no sample is dropped or seen
+twice. The loss of each sample is multiplied by its weight.
 """
 
 from __future__ import annotations
@@ -21,16 +21,21 @@ from torch.utils.data import IterableDataset, get_worker_info
 from synth.basics.errors import UserError
 from synth.shards.index import Index, find_index, read_shard
 from synth.shards.plan import Plan
+from synth.shards.samples import Samples
 from synth.shards.store import Store
+from synth.shards.view_recipes import PARTNER
+from synth.shards.views import compose, plain_views
 from unlearn.samples.cache import open_shards
-from unlearn.samples.filters import Filter, apply
-from unlearn.samples.pool import view_of
-from unlearn.samples.stream import POLL_SECONDS
+from unlearn.samples.filters import Filter, apply, view_of
+from unlearn.samples.runs import POLL_SECONDS
 
 
 @dataclass(frozen=True)
 class WeightedBatch:
-    """uint8 images (B, C, H, W), classes (B,), teacher logits (B, K), weights (B,): 1 for a sample, 0 for padding."""
+    """uint8 images (B, C, H, W), classes (B,), teacher logits (B, K), weights (B,): 1 for a sample, 0 for padding.
+
+    A sample is an image or a view of it.
+    """
 
     images: Tensor
     labels: Tensor
@@ -104,13 +109,13 @@ class ShardLoader(IterableDataset[WeightedBatch]):
             yield padding
 
     def shards(self, store: Store, index: Index, numbers: list[int], epoch: int) -> Iterator[WeightedBatch]:
-        """The shards with these numbers, each as soon as it is published, with its samples filtered and shuffled."""
+        """The samples of the shards with these numbers, each as soon as it is published, filtered and shuffled."""
         waiting = list(numbers)
         last_news = time.monotonic()
         while waiting:
             ready = [number for number in waiting if number in index.entries]
             for number in ready:
-                yield self.load(store, index, number, epoch)
+                yield from self.load(store, index, number, epoch)
                 last_news = time.monotonic()
             waiting = [number for number in waiting if number not in index.entries]
             if not waiting:
@@ -124,15 +129,19 @@ class ShardLoader(IterableDataset[WeightedBatch]):
                 self.wait(POLL_SECONDS)
             index = find_index(store) or index
 
-    def load(self, store: Store, index: Index, number: int, epoch: int) -> WeightedBatch:
-        """One shard, with its samples filtered and shuffled."""
+    def load(self, store: Store, index: Index, number: int, epoch: int) -> Iterator[WeightedBatch]:
+        """The samples of one shard that pass the filters, shuffled, in parts whose views are in memory at once."""
         samples = read_shard(store, index, index.entries[number])
         view = view_of(samples, index.card.plan)
         passed, _ = apply(self.filters, view)
-        rows = torch.from_numpy(shuffled(len(samples), self.seed, epoch, number + 1))
-        rows = rows[passed[rows]]
-        images = torch.from_numpy(np.ascontiguousarray(samples.images))
-        return WeightedBatch(images[rows], view.labels[rows], view.logits[rows], torch.ones(len(rows)))
+        order = torch.from_numpy(shuffled(len(view.labels), self.seed, epoch, number + 1))
+        images, recipes = torch.from_numpy(samples.images), recipes_of(samples)
+        each = recipes.shape[1]
+        for rows in order[passed[order]].split(self.batch_size):
+            chosen = recipes[rows // each, rows % each]
+            partners = images[chosen[:, PARTNER].long() - int(samples.numbers[0])]
+            pixels = compose(images[rows // each], partners, chosen)
+            yield WeightedBatch(pixels, view.labels[rows], view.logits[rows], torch.ones(len(rows)))
 
     def first_index(self, store: Store) -> Index:
         """The run's index, as soon as there is one. Raises UserError if there is none in time."""
@@ -157,8 +166,15 @@ def shuffled(count: int, *key: int) -> np.ndarray:
 
 def steps_for(plan: Plan, deal: list[list[int]], batch_size: int) -> int:
     """The number of batches of every slot: enough for the slot with the most samples, if all samples pass."""
-    jobs = [[plan.job(number) for number in numbers] for numbers in deal]
-    return max(-(-sum(job.samples for job in slot) // batch_size) for slot in jobs)
+    images = [sum(map(plan.images_in, numbers)) for numbers in deal]
+    return -(-max(images) * (1 + plan.views) // batch_size)
+
+
+def recipes_of(samples: Samples) -> Tensor:
+    """The recipes of N images as they are and of their views, int32 (N, 1 + V, COLUMNS)."""
+    height, width = samples.images.shape[2:]
+    plain = plain_views(torch.from_numpy(samples.numbers), (height, width))
+    return torch.cat([plain[:, None], torch.from_numpy(samples.views)], dim=1)
 
 
 def in_batches(parts: Iterator[WeightedBatch], size: int, padding: WeightedBatch) -> Iterator[WeightedBatch]:

@@ -1,76 +1,203 @@
-"""From the shards of a run to training samples: all at once, or shard by shard while the run is still being written."""
+"""Samples for a student, without end: in every epoch each image comes once, as one of its views.
+
+The shards of an epoch, in random order, are taken in windows of whole shards, and the images of a window are shuffled
+together. While a student learns one window, the next one is decoded. If all shards fit in the memory, they are one
+window, which stays. In 1 + V epochs an image shows itself and each of its V views once.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
-from synth.basics.errors import UserError
-from synth.shards.index import find_index
-from synth.shards.store import Store
-from unlearn.samples.filters import Filter
-from unlearn.samples.pool import ShardPool
+import numpy as np
+import torch
+from torch import Tensor
 
-POLL_SECONDS = 1.0
+from synth.basics.errors import HopelessError
+from synth.basics.phases import phase
+from unlearn.samples.batch import Batch, joined
+from unlearn.samples.filters import Filter, ForgetShareBelow
+from unlearn.samples.floor import forget_floor, in_words
+from unlearn.samples.memory import Share
+from unlearn.samples.room import Room
+from unlearn.samples.runs import Runs, Wait, wait_for_shards
 
-
-def load_complete(store: Store, filters: Mapping[str, Filter]) -> ShardPool:
-    """All samples of a complete run that pass the filters.
-
-    Raises:
-        UserError: there is no run, a shard is missing or damaged, or the run is not complete. The last is known from
-            the index, before any shard is decoded.
-        HopelessError: every sample was dropped.
-    """
-    pool = ShardPool(store, filters)
-    if not pool.index.complete:
-        published, planned = len(pool.index.entries), pool.index.card.plan.shards
-        raise UserError(
-            f"{store} has {published} of {planned} shards: train while they are being made with --follow, "
-            "or complete the run with 'synth generate --resume'"
-        )
-    for _ in pool.arrivals():
-        pass
-    pool.refuse_if_empty()
-    return pool
+KEPT = "kept"
 
 
-def follow(
-    store: Store, filters: Mapping[str, Filter], timeout: float, wait: Callable[[float], None] = time.sleep
-) -> Iterator[ShardPool]:
-    """Yield the same pool after each shard, until the run is complete. The next shards are decoded meanwhile.
+@dataclass
+class Window:
+    """Shards whose images are shuffled together."""
+
+    epoch: int
+    shards: list[int]
+
+
+@dataclass
+class Place:
+    """Where a stream is. The rest of it depends on this, on the seed and on the size of the windows only."""
+
+    known: list[int] = field(default_factory=list)  # the shards that take part
+    drawn: int = 0  # windows
+    epoch: int = -1  # of the windows that are being drawn
+    queue: list[int] = field(default_factory=list)  # the shards of that epoch that are in no window yet
+    now: Window | None = None
+    next: Window | None = None  # what is decoded ahead
+    rest: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))  # images of `now` still to come
+    counts: dict[str, int] = field(default_factory=dict)  # samples that were kept, and dropped by each filter
+
+
+class Stream:
+    """Samples of runs. Its state can be saved and restored: the samples that follow are the same.
 
     Args:
-        timeout: seconds without a new shard, or without a run, after which to give up.
+        runs: complete, unless `follow` is given.
+        filters: which samples pass, by the names that are counted.
+        follow: seconds to wait for a new shard of runs that are still being written.
         wait: sleeps for a number of seconds.
-
-    Raises:
-        UserError: nothing new was published in time, or a shard is damaged.
-        HopelessError: every sample of the complete run was dropped.
     """
-    pool = wait_for_run(store, filters, timeout, wait)
-    last_news = time.monotonic()
-    while True:
-        for _ in pool.arrivals():
-            yield pool
-            last_news = time.monotonic()
-        if pool.index.complete:
-            pool.refuse_if_empty()
+
+    def __init__(
+        self,
+        runs: Runs,
+        filters: Mapping[str, Filter],
+        share: Share,
+        *,
+        seed: int = 0,
+        follow: float | None = None,
+        wait: Wait | None = None,
+    ) -> None:
+        self.runs, self.filters, self.window = runs, filters, share.window
+        self.seed, self.follow = seed, follow
+        self.waiting = {} if wait is None else {"wait": wait}
+        self.room = Room(runs, share, filters, seed)
+        self.at = Place(known=runs.published if follow is None else [])
+        self.counted: set[int] = set()  # the shards in `counts`
+        self.opened: Window | None = None  # the window that is decoded
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many samples of the shards read so far were kept, and dropped by each filter."""
+        return {name: self.at.counts.get(name, 0) for name in (KEPT, *self.filters)}
+
+    @property
+    def whole(self) -> bool:
+        """Whether all planned shards take part."""
+        return len(self.at.known) == self.runs.planned
+
+    def next(self, count: int) -> Batch:
+        """The next `count` samples.
+
+        Raises:
+            UserError: a shard is missing or damaged, or no new shard came in time.
+            HopelessError: the filters leave fewer than two samples of the complete runs.
+        """
+        parts, missing = [], count
+        while missing:
+            if not len(self.at.rest):
+                self.turn()
+            window = self.at.now
+            assert window is not None
+            if self.opened is not window:  # the state was restored
+                self.open(window)
+            ids, self.at.rest = self.at.rest[:missing], self.at.rest[missing:]
+            with phase("gather"):
+                parts.append(self.room.batch(ids, window.epoch))
+            missing -= len(ids)
+        return joined(parts)
+
+    def provide_for(self, step: int, steps: int) -> None:
+        """Wait until there are enough shards for a step, counted from 1: each of the planned shards allows its share of
+        the steps, and the last shard the last step.
+        """
+        while not self.whole and min(round(steps * len(self.at.known) / self.runs.planned), steps - 1) < step:
+            self.join()
+
+    def join(self) -> None:
+        """Wait for new shards and let them take part at once. They come in the present epoch as the others do."""
+        assert self.follow is not None, "complete runs have no new shards"
+        at = self.at
+        new = wait_for_shards(self.runs, at.known, self.follow, **self.waiting)
+        at.known = at.known + new
+        if at.now is None:
             return
-        if time.monotonic() - last_news > timeout:
-            raise UserError(
-                f"{store} has {len(pool.loaded)} of {pool.index.card.plan.shards} shards and got none for {timeout:g} "
-                "s: look at 'synth status', continue the run with 'synth generate --resume', "
-                "or wait longer with --follow-timeout"
+        if self.room.holds_all:
+            at.now.shards += new
+            self.open(at.now)
+            at.rest = self.shuffled(torch.cat([at.rest, self.room.ids(new)]), len(at.known))
+        else:
+            at.queue = new + at.queue
+
+    def turn(self) -> None:
+        """Go on to the next window."""
+        at = self.at
+        while not at.known or (len(self.counted) == len(at.known) and self.counts[KEPT] < 2):
+            if self.whole:
+                self.refuse_to_go_on()
+            self.join()
+        at.now, at.next = at.next or self.draw(), None
+        self.open(at.now)
+        at.rest = self.shuffled(self.room.ids(at.now.shards))
+
+    def draw(self) -> Window:
+        """The window after those that were drawn. The first ones are smaller, so that the training begins early."""
+        at = self.at
+        if not at.queue:
+            at.epoch += 1
+            at.queue = [at.known[row] for row in self.rng(at.epoch).permutation(len(at.known))]
+        size = len(at.queue) if self.room.holds_all else min(self.window, 2**at.drawn)
+        at.drawn += 1
+        shards, at.queue = at.queue[:size], at.queue[size:]
+        return Window(at.epoch, shards)
+
+    def open(self, window: Window) -> None:
+        """Wait until the window is decoded, and have the next one decoded meanwhile."""
+        at = self.at
+        self.room.keep([*window.shards, *(at.next.shards if at.next else [])])
+        for shard, counts in self.room.need(window.shards).items():
+            if shard not in self.counted:
+                self.counted.add(shard)
+                at.counts = {name: at.counts.get(name, 0) + count for name, count in counts.items()}
+        if not self.room.holds_all:
+            at.next = at.next or self.draw()
+            self.room.request(at.next.shards)
+        self.opened = window
+
+    def shuffled(self, ids: Tensor, *key: int) -> Tensor:
+        assert self.at.now is not None
+        return ids[torch.from_numpy(self.rng(self.at.now.epoch, self.at.drawn, *key).permutation(len(ids)))]
+
+    def rng(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, *key))
+
+    def refuse_to_go_on(self) -> None:
+        """Raise HopelessError: the filters leave too little of the complete runs."""
+        counts = self.counts
+        if counts[KEPT]:
+            raise HopelessError(
+                f"the filters leave {counts[KEPT]} sample of {self.runs}, and batch norm needs two: loosen --gate or "
+                "--entropy"
             )
-        wait(POLL_SECONDS)
+        reasons = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+        gate = next((f for f in self.filters.values() if isinstance(f, ForgetShareBelow)), None)
+        floor = f"; {in_words(forget_floor(self.runs, gate.forget))}" if gate else ""
+        raise HopelessError(
+            f"the filters dropped all {sum(counts.values()):,} samples of {self.runs} ({reasons}): loosen the filter "
+            f"that dropped most of them (--gate, --entropy), or make shards with other classes{floor}"
+        )
 
+    def close(self) -> None:
+        """Stop decoding ahead."""
+        self.room.close()
 
-def wait_for_run(
-    store: Store, filters: Mapping[str, Filter], timeout: float, wait: Callable[[float], None] = time.sleep
-) -> ShardPool:
-    """An empty pool, as soon as the run has an index. Raises UserError if it has none after `timeout` seconds."""
-    started = time.monotonic()
-    while find_index(store) is None and time.monotonic() - started < timeout:
-        wait(POLL_SECONDS)
-    return ShardPool(store, filters)
+    def state_dict(self) -> dict[str, Any]:
+        at = self.at
+        windows = {name: window and asdict(window) for name, window in (("now", at.now), ("next", at.next))}
+        return {**vars(at), **windows, "counted": sorted(self.counted)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        windows = {name: Window(**state[name]) if state[name] else None for name in ("now", "next")}
+        self.counted, self.opened = set(state["counted"]), None
+        self.at = Place(**{**{f.name: state[f.name] for f in fields(Place)}, **windows})

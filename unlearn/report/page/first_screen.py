@@ -9,7 +9,7 @@ from unlearn.auditing.judgement.verdict import LIKE_RETRAINED, TRACES, UNDECIDED
 from unlearn.auditing.record.record import MASKED, MODEL, ORIGINAL, RETRAINED
 from unlearn.report.page import charts
 from unlearn.report.page.tables import Record, Table, classes_of, reading_cell, title_of
-from unlearn.report.places import run_provenance, run_read_the_audits
+from unlearn.report.places import run_provenance, run_read_the_audits, texts_in
 
 COLOURS = {LIKE_RETRAINED: "good", TRACES: "warn", UNDECIDED: "warn"}  # of a conclusion, as CSS classes
 COLUMNS = (MODEL, RETRAINED, MASKED, ORIGINAL)
@@ -60,6 +60,6 @@ def holders(record: Record) -> dict[str, Any]:
 
 
 def other_shards(record: Record) -> str | None:
-    """Where the shards that the student's run read were, if they are not the audit's."""
-    named = run_provenance(record).get("shards")
-    return str(named) if named and not run_read_the_audits(record) else None
+    """Where the shards that the student's run read were, if they are not just the audit's."""
+    named = texts_in(run_provenance(record).get("shards"))
+    return " and ".join(named) if named and not run_read_the_audits(record) else None

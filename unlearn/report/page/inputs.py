@@ -10,7 +10,7 @@ from unlearn.report.page import charts
 from unlearn.report.page.charts import Chart
 from unlearn.report.page.first_screen import other_shards
 from unlearn.report.page.tables import Cell, Record, Table, facts, text_row
-from unlearn.report.places import run_provenance
+from unlearn.report.places import run_indexes_of, run_provenance
 
 
 def training_facts(record: Record) -> list[Chart] | None:
@@ -53,7 +53,7 @@ def hashes(record: Record) -> dict[str, str]:
         found["shards' index"] = shards["index_sha256"] or "not complete"
         found |= {"shards' teacher": shards["teacher_sha256"], **shards["shards"]}
     if other_shards(record) is not None:
-        found["index of the shards that the run read"] = run_provenance(record).get("index_sha256") or "unknown"
+        found["index of the shards that the run read"] = ", ".join(run_indexes_of(record)) or "unknown"
     found["this record"] = sha256_of(json.dumps(record, sort_keys=True).encode())
     return found
 

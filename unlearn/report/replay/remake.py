@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from synth.basics.regular_files import hash_and_start
 from synth.basics.way_on import WayOn
 from synth.checkpoint.file import LARGEST_CHECKPOINT, refuse_untrusted
 from unlearn.methods import METHODS, needs_teacher
-from unlearn.report.places import run_index_of
+from unlearn.report.places import run_indexes_of
 from unlearn.report.printable import printable
 from unlearn.report.replay.device import device_of
 from unlearn.report.verify.chain import index_in
@@ -26,7 +26,7 @@ def remake(
     record: Mapping[str, Any],
     out: Path,
     teacher: Path,
-    shards: str | None,
+    shards: Sequence[str],
     arch: str | None,
     say: Callable[[str], None],
     device: str | None = None,
@@ -62,7 +62,7 @@ def run_request(
     settings: Mapping[str, Any],
     model: Mapping[str, Any],
     teacher: Path,
-    shards: str | None,
+    shards: Sequence[str],
     arch: str | None,
     out: Path,
     device: str,
@@ -76,7 +76,7 @@ def run_request(
         )
     module = METHODS.find(method)
     with_teacher = needs_teacher(module)
-    if shards is None and not with_teacher:
+    if not shards and not with_teacher:
         raise UserError("the report names no shards: name them with --run-shards")
     try:
         return runs.Request(
@@ -89,6 +89,7 @@ def run_request(
             forget=numbers_of_classes(settings.get("forget", [])),
             out=out,
             seed=settings.get("seed", 0),
+            window=settings.get("window"),
             device=device,
             student_arch=settings.get("student_arch") if with_teacher else model["architecture"],
             student_width=settings.get("student_width") if with_teacher else model["width"],
@@ -106,18 +107,16 @@ def numbers_of_classes(raw: Any) -> tuple[int, ...]:
     return tuple(raw)
 
 
-def check_run_shards(record: Mapping[str, Any], shards: str | None) -> None:
+def check_run_shards(record: Mapping[str, Any], shards: Sequence[str]) -> None:
     """Raise UserError where these are not the shards that the run read: they would make another student."""
-    expected = run_index_of(record)
-    if shards is None or expected is None:
-        return
-    there = index_in(shards, "", "--run-shards")
-    if isinstance(there, Check):
-        raise UserError(there.why)
-    if there.sha256 != expected:
-        raise UserError(
-            f"the shards in {shards} are not those that the student's run read: name those with --run-shards"
-        )
+    for uri, expected in zip(shards, run_indexes_of(record), strict=False):
+        there = index_in(uri, "", "--run-shards")
+        if isinstance(there, Check):
+            raise UserError(there.why)
+        if there.sha256 != expected:
+            raise UserError(
+                f"the shards in {uri} are not those that the student's run read: name those with --run-shards"
+            )
 
 
 def taken(settings_class: Any, values: Mapping[str, Any]) -> Any:

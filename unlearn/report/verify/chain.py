@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from synth.shards.index import Index, find_index, index_sha256
 from synth.shards.samples import LARGEST_SHARD
 from synth.shards.store import Store, open_store
 from unlearn.auditing.record.origin import run_of
-from unlearn.report.places import AuditedModel, Located, run_index_of, run_read_the_audits
+from unlearn.report.places import AuditedModel, Located, run_indexes_of, run_read_the_audits
 from unlearn.report.verify.checks import BROKEN, HOLDS, NOT_CHECKED, Check, compared, unreadable
 
 
@@ -110,15 +110,20 @@ def shards(audited: Mapping[str, Any], uri: str) -> Iterator[Check]:
     yield from each_shard(there, audited["shards"], "", "--shards")
 
 
-def run_shards(record: Mapping[str, Any], uri: str | None) -> Iterator[Check]:
+def run_shards(record: Mapping[str, Any], places: Sequence[str]) -> Iterator[Check]:
     """The shards that the student's run read, where the audit looked at other ones (hold-outs) or at none."""
-    expected = run_index_of(record)
-    if expected is None:
-        return
-    what = "the shards that the run read have the index that it names"
-    if uri is None:
+    expected = run_indexes_of(record)
+    if expected and not places:
+        what = "the shards that the run read have the index that it names"
         yield Check(what, NOT_CHECKED, "the run doesn't say where they are: name their place with --run-shards")
-        return
+    for number, (uri, digest) in enumerate(zip(places, expected, strict=False), 1):
+        which = "" if len(expected) == 1 else f" {number}"
+        yield from shards_of_run(record, uri, digest, which)
+
+
+def shards_of_run(record: Mapping[str, Any], uri: str, expected: str, which: str) -> Iterator[Check]:
+    """One of the runs of shards that the student's run read. `which` numbers it, if there are several."""
+    what = f"the shards{which} that the run read have the index that it names"
     there = index_in(uri, what, "--run-shards")
     if isinstance(there, Check):
         yield there
@@ -127,8 +132,8 @@ def run_shards(record: Mapping[str, Any], uri: str | None) -> Iterator[Check]:
     if there.sha256 != expected:
         return
     teacher = record["models"]["teacher"]["sha256"]
-    yield compared("the shards that the run read name this teacher", there.index.card.teacher_sha256, teacher)
-    yield from each_shard(there, there.listed, " of the run", "--run-shards")
+    yield compared(f"the shards{which} that the run read name this teacher", there.index.card.teacher_sha256, teacher)
+    yield from each_shard(there, there.listed, f" of the run{which}", "--run-shards")
 
 
 @dataclass(frozen=True)

@@ -116,9 +116,7 @@ def test_a_run_in_object_storage_is_judged(tiny_teacher: Classifier, other_path:
     assert recognise(open_store(name), Question(by=[other_path])).labels.tolist() == [3, 4, 3, 4]
 
 
-def test_each_image_is_judged_once_whatever_its_views(
-    tiny_teacher: Classifier, tmp_path: Path, other_path: Path
-) -> None:
+def test_each_image_is_judged_once(tiny_teacher: Classifier, tmp_path: Path, other_path: Path) -> None:
     plan = Plan(classes=(5, 6), per_class=2, shard_size=4, views=3)
     store, index = make_run(tmp_path / "run", recipe_for(tiny_teacher), plan)
     assert [len(shard) for shard in images_by_shard(store, index)] == [4]

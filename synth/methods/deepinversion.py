@@ -402,7 +402,8 @@ def optimise_images(
     losses: list[Tensor] = []
     size = seen_size(teacher, (x_norm.shape[2], x_norm.shape[3]))
     watching = watch_patches(teacher.net, settings.patches)
-    dropping = Dropping(find_blocks(teacher) if settings.drop_patches else None, settings.drop_patches)
+    whole = size == teacher.card.input_shape[1:]
+    dropping = Dropping(find_blocks(teacher) if settings.drop_patches and whole else None, settings.drop_patches)
     with (
         computed(teacher, settings),
         watch_batch_norm(teacher.net) as statistics,
@@ -481,7 +482,7 @@ def seen_size(teacher: Classifier, size: Size) -> Size:
     try:
         with torch.no_grad():
             teacher.logits(torch.zeros(2, channels, *size, device=teacher.mean.device))
-    except RuntimeError:  # the first linear layer, or the embedding of positions, has another size
+    except (RuntimeError, ValueError, AssertionError):  # a linear layer, or the positions of patches, has another size
         return height, width
     return size
 

@@ -89,6 +89,8 @@ class GeneratorSettings(ComputeSettings):
 
 SETTINGS = GeneratorSettings
 PRESETS: dict[str, GeneratorSettings] = {}
+# For photographs: smaller batches, of which the teacher sees crops, shifts and mirror images.
+PHOTO_PRESETS = {"tuned": GeneratorSettings(batch_size=50, crop=0.3, roll=0.07, flip=True)}
 
 
 SAMPLE_BATCH = 500  # images drawn at once; it affects the content by rounding only
@@ -165,8 +167,7 @@ def one_step(teacher: Classifier, settings: GeneratorSettings) -> Callable[[int]
     network, rng = untrained(teacher, settings, seed=0).to(teacher.mean.device), torch.Generator().manual_seed(0)
 
     def step(images: int) -> None:
-        one = dataclasses.replace(settings, train_steps=1, batch_size=images)
-        train_generator(network, teacher, one, rng, None, lambda step, values: None)
+        train_generator(network, teacher, brief(settings, images), rng, None, lambda step, values: None)
 
     return step
 

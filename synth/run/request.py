@@ -103,7 +103,7 @@ class CheckedRequest:
     def instead(self) -> str:
         """What the method does instead for a teacher without batch norm; empty if there is nothing to say."""
         method = methods.find(self.request.method)
-        return method.instead(self.teacher, self.request.settings) if hasattr(method, "instead") else ""
+        return method.instead(self.teacher, self.settings) if hasattr(method, "instead") else ""
 
     def recipe(self, device: str) -> Recipe:
         """What the workers need, on this device."""

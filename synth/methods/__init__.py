@@ -9,6 +9,8 @@
     prepare(teacher, settings, seed, student, classes) -> ClassGenerator | None
                                   runs once per run, before all shards; `student` is a Classifier or None; the generator
                                   can draw no class but `classes` (None means all of the teacher's)
+    brief(settings, images)       optional: the settings of one step on this many images. With it the batch is
+                                  measured, and halved where the memory will not hold it
     synthesise(teacher, labels_B, settings, rng, network) -> uint8 images (B, C, H, W)
                                   makes one image per label, on the teacher's device
 

@@ -12,7 +12,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from synth.basics.disk import sha256_of
@@ -149,10 +149,18 @@ class ShardEntry:
         """The entry of a job's shard that somebody else has written, `size` bytes long."""
         return cls(job.number, job.images, size, sha256, job.class_counts, gate or GateCounts())
 
-    @cached_property
+    @property
     def line(self) -> str:
         """The entry as a line of the index."""
-        return json.dumps(self.to_json(), sort_keys=True)
+        return "".join(self.pieces)
+
+    @cached_property
+    def pieces(self) -> tuple[str, str, str]:
+        """The line before, in and after its class counts, encoded once. Equal counts of many shards share one text."""
+        raw = self.to_json()
+        counts = json.dumps(raw["class_counts"], sort_keys=True)
+        before, _, after = json.dumps(raw | {"class_counts": 0}, sort_keys=True).partition('"class_counts": 0')
+        return f'{before}"class_counts": ', shared(counts), after
 
     def to_json(self) -> dict[str, Any]:
         counts = {name: count for name, count in dataclasses.asdict(self.counts).items() if count is not None}
@@ -179,6 +187,12 @@ class ShardEntry:
         if others.get("recognised", 0) > others.get("judged", 0):
             raise ValueError("more copies are recognised than judged")
         return cls(int(match[1]), int(raw["nsamples"]), int(raw["filesize"]), hashed, counts, GateCounts(**others))
+
+
+@lru_cache(maxsize=4096)
+def shared(text: str) -> str:
+    """The same text, but the first object that had this content."""
+    return text
 
 
 def class_in(raw: str) -> int:

@@ -13,12 +13,14 @@ from synth.shards.index import (
     INDEX,
     LARGEST_INDEX,
     PART,
+    GateCounts,
     Index,
     ShardEntry,
     find_index,
     read_index,
     read_shard,
 )
+from synth.shards.plan import Plan
 from synth.shards.read import DamagedShardError, decode_shard
 from synth.shards.store import Folder
 from tests.synth.test_shards import tar_of
@@ -250,3 +252,13 @@ def test_a_shard_with_a_true_hash_and_other_content_is_refused(run: Folder) -> N
         entry = ShardEntry.of(index.card.plan.job(0), data)
         with pytest.raises(DamagedShardError, match=words):
             read_shard(run, index, entry)
+
+
+def test_entries_of_equal_shards_share_their_class_counts_and_the_text_of_them() -> None:
+    plan = Plan(classes=tuple(range(100)), per_class=8, shard_size=200)
+    entries = [ShardEntry.of(job, b"%d" % job.number, GateCounts(again=3, missed=1)) for job in plan.jobs()]
+    assert [entry.line for entry in entries] == [json.dumps(entry.to_json(), sort_keys=True) for entry in entries]
+    first, *others = entries
+    assert all(other.class_counts is first.class_counts for other in others)
+    assert all(other.pieces[1] is first.pieces[1] for other in others)
+    assert len({entry.line for entry in entries}) == 4

@@ -423,11 +423,12 @@ def start(
 
 def refuse_large_step(method: Method, settings: Any) -> None:
     """Raise UsageError if the memory does not hold a step of a method that trains a network."""
-    if not any(weights.requires_grad for weights in method.student.parameters()):
+    batch_size = getattr(settings, "batch_size", None)  # a method from outside may have none
+    if batch_size is None or not any(weights.requires_grad for weights in method.student.parameters()):
         return
     with computed(method.student, settings):
         rehearse = method.rehearse if isinstance(method, Rehearsing) else None
-        refuse_large_batch(method.student, settings.batch_size, rehearse)
+        refuse_large_batch(method.student, batch_size, rehearse)
 
 
 def carry_out(

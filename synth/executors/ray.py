@@ -408,6 +408,7 @@ class RayBackend:
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.workers, self.heard, self.area, self.say = workers, heard, area, say
+        self.offered = area  # to new attempts
         self.staging: set[str] = set()  # the nodes on which a shard was staged that the driver sees
         self.said: set[bool] = set()  # about which of both ways of publishing a person was told
         self.question: tuple[float, Any] = (float("-inf"), None)  # to the board: when, and the answer to come
@@ -433,7 +434,16 @@ class RayBackend:
         if self.classes[0] != job.classes:  # with 1,000 classes they are most of a job
             self.classes = (job.classes, ray.put(job.classes))
         lean = replace(job, classes=())
-        arguments = (self.make, lean, self.classes[1], self.recipe, self.board, self.submitted, os.getcwd(), self.area)
+        arguments = (
+            self.make,
+            lean,
+            self.classes[1],
+            self.recipe,
+            self.board,
+            self.submitted,
+            os.getcwd(),
+            self.offered,
+        )
         handle = self.task.options(**options).remote(*arguments)
         self.attempts[handle] = (self.submitted, job.stop - job.start)
         return handle
@@ -472,6 +482,8 @@ class RayBackend:
         outcome = "raised"
         try:
             handover, node, seconds, phases = ray.get(handle)
+            outcome = "lost"  # unless the driver sees what the worker staged
+            self.look_at_way(handover, node)
             outcome = "done"
         except UserError as error:  # Ray's copy of it has a traceback in its text
             raise getattr(error, "cause", error) from None
@@ -488,7 +500,6 @@ class RayBackend:
             self.images.inc(images)
         self.durations.observe(seconds)
         self.observe_phases(phases)
-        self.look_at_way(handover, node)
         return Delivery(handover.data, node, seconds, phases, handover.gate)
 
     def look_at_way(self, handover: Handover, node: str) -> None:
@@ -499,12 +510,13 @@ class RayBackend:
         """
         if handover.kept_from:
             self.say_once(False, f"the head publishes the shards of node {node[:12]}: {handover.kept_from}")
-        elif isinstance(handover.data, Staged) and self.area and node not in self.staging:
+        elif isinstance(handover.data, Staged) and node not in self.staging:
+            assert self.area is not None
             if not is_there(handover.data, self.area):
                 why = f"the driver does not see in {self.area.uri} what node {node[:12]} wrote there"
                 if self.area.required:
                     raise UserError(f"{why}: use a shared folder or object storage, or --publish head")
-                self.area = None
+                self.offered = None
                 self.say_once(False, f"the head publishes the shards: {why}")
                 raise LostWorkerError(why)
             self.staging.add(node)

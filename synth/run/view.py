@@ -54,11 +54,10 @@ def describe(store: Store) -> str:
         again = sum(entry.counts.again or 0 for entry in index.entries.values())
         missed = sum(entry.counts.missed or 0 for entry in index.entries.values())
         lines.append(f"  gate       {again:,} images generated again, {missed:,} missed the bounds in every try")
-    judged = sum(entry.counts.judged or 0 for entry in index.entries.values())
+    right, judged = index.judged
     if judged:
-        recognised = sum(entry.counts.recognised or 0 for entry in index.entries.values())
         lines.append(
-            f"  recognised {recognised / judged:.0%} of {judged:,} changed copies of the images, by the teacher; "
+            f"  recognised {right / judged:.0%} of {judged:,} changed copies of the images, by the teacher; "
             "'synth recognise' asks other networks"
         )
     if gone:

@@ -222,6 +222,12 @@ class Index:
     def samples(self) -> int:
         return sum(entry.samples for entry in self.entries.values())
 
+    @property
+    def judged(self) -> tuple[int, int]:
+        """Copies of images that the teacher recognised while the shards were made, and those that it judged."""
+        counts = [entry.counts for entry in self.entries.values()]
+        return sum(each.recognised or 0 for each in counts), sum(each.judged or 0 for each in counts)
+
     def to_bytes(self) -> bytes:
         raw = {
             "__kind__": "wids-shard-index-v1",

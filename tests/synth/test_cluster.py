@@ -39,6 +39,7 @@ ray = pytest.importorskip("ray")
 
 from synth.executors import ray as cluster  # noqa: E402
 from synth.executors.dispatch import FailedJobError, LostWorkerError  # noqa: E402
+from synth.executors.handover import Staged, StagingArea  # noqa: E402
 from synth.executors.head import host_and_port  # noqa: E402
 from synth.executors.ray import (  # noqa: E402
     RayBackend,
@@ -123,7 +124,13 @@ def test_what_only_a_worker_sees_of_a_folder_is_made_again_for_the_head(
     ray_here: str, reference: Path, tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     """As with an overlay: the worker sees what the driver wrote, but not the other way round."""
-    monkeypatch.setattr(cluster, "is_there", lambda staged, area: False)
+    missed: list[Staged] = []
+
+    def is_there(staged: Staged, area: StagingArea) -> bool:
+        missed.append(staged)
+        return False
+
+    monkeypatch.setattr(cluster, "is_there", is_there)
     said: list[str] = []
     execute = on_ray(Workers(count=2), say=said.append)
     if by == "workers":
@@ -134,6 +141,7 @@ def test_what_only_a_worker_sees_of_a_folder_is_made_again_for_the_head(
     else:
         make_run(tmp_path / "run", recipe, PLAN, execute, by=by)
         assert digests(tmp_path / "run") == digests(reference)
+        assert len(missed) == 2  # the shards that were in work
         (line,) = about_publishing(said)
         assert line.startswith(f"the head publishes the shards: the driver does not see in {tmp_path}/run what node ")
 

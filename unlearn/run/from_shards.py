@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from synth.basics.errors import UsageError
+from synth.basics.errors import UsageError, UserError
 from unlearn.run.folder import SETTINGS, RunFolder
 from unlearn.run.opening import Opened
 from unlearn.run.request import Request
@@ -49,7 +49,12 @@ def share_of_memory(
     if window is None and request.resume and SETTINGS in folder.store.names():
         window = folder.settings().get("window")
     share = memory.divide_memory(opened.runs, amount, window)
-    needed = share.slots * memory.bytes_of_shard(opened.runs)
+    needed, limit = share.slots * memory.bytes_of_shard(opened.runs), memory.memory_limit()
+    if needed > limit:
+        raise UserError(
+            f"{share.slots} shards in memory take {needed / 2**30:.2g} GiB, more than the {limit / 2**30:.2g} GiB that "
+            "this process may take: give a smaller --window, or make smaller shards (synth generate --shard-size)"
+        )
     if needed > amount:
         say(
             f"{share.slots} shards in memory take {needed / 2**30:.2g} GiB, more than --memory {request.memory}: give "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from synth.basics.settings import check_type, require
 from synth.basics.way_on import WayOn
 from synth.checkpoint.class_choice import Classes
 from unlearn.run.loggers import Destination
@@ -51,3 +52,5 @@ class Request:
 
     def __post_init__(self) -> None:
         check_asked(self.seed, self.forget, self.student_arch, self.student_width)
+        check_type("window", self.window, (int, type(None)))
+        require(self.window is None or self.window >= 1, "window must be 1 shard or more")

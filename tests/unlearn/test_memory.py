@@ -100,3 +100,14 @@ def test_a_line_says_that_two_shards_take_more_than_the_memory(tiny_run: Path, t
     result = CliRunner().invoke(main, [*map(str, given), "--memory", "1KB"])
     assert result.exit_code == 0, result.output
     assert "more than --memory 1KB: give more memory, or make smaller shards" in result.output
+
+
+def test_a_window_that_no_memory_holds_is_refused(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "memory_limit", lambda: 3 * bytes_of_shard(Runs([Folder(tiny_run)])))
+    given = ["distill", "--shards", tiny_run, "--forget", "0", "--out", tmp_path / "run", "--steps", 1, "--window", 4]
+    result = CliRunner().invoke(main, list(map(str, given)))
+    assert result.exit_code == 1
+    assert "that this process may take: give a smaller --window" in result.output
+    assert not (tmp_path / "run").exists()

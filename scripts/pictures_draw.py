@@ -129,7 +129,7 @@ def first_images(run: Path, classes: int, count: int) -> list[list[np.ndarray]]:
     """The first `count` images of the first `classes` classes of a run."""
     found: list[list[np.ndarray]] = [[] for _ in range(classes)]
     store = open_store(str(run))
-    for label, image, _ in labelled_images(store, read_index(store)):
+    for label, image in labelled_images(store, read_index(store)):
         if label < classes and len(found[label]) < count:
             found[label].append(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
         if all(len(images) == count for images in found):

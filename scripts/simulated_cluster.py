@@ -10,17 +10,20 @@ that is too slow therefore leaves workers idle, as it would on a real cluster.
 from __future__ import annotations
 
 import heapq
+import pickle
 import random
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
+from synth.basics.disk import sha256_of
 from synth.executors.dispatch import Delivery, FailedJobError, LostWorkerError
-from synth.shards.index import INDEX, PART
+from synth.executors.handover import Handover, Staged, StagingArea
+from synth.shards.index import SHARD_NAME, shard_name
 from synth.shards.plan import ShardJob
 from synth.shards.store import Folder
 
@@ -63,6 +66,7 @@ class Tally:
     useful: float = 0.0  # worker seconds that ended in a shard
     lost: float = 0.0  # worker seconds of the clock that ended in no shard
     away: float = 0.0  # worker seconds of nodes that were not there
+    passed: int = 0  # bytes of jobs and of what workers handed over, which pass the driver
     events: dict[str, int] = field(default_factory=lambda: {"raised": 0, "died": 0, "nodes vanished": 0, "copies": 0})
 
 
@@ -81,10 +85,14 @@ def off_the_clock(method: Method) -> Method:
 
 
 class SimulatedCluster:
-    """The `Backend` of a Dispatch."""
+    """The `Backend` of a Dispatch. Every shard has the same `data`.
 
-    def __init__(self, fates: Fates, data: bytes, seed: int = 0) -> None:
-        self.fates, self.data, self.draw = fates, data, random.Random(seed)
+    The workers stage their shards if there is an area; otherwise they hand over the bytes.
+    """
+
+    def __init__(self, fates: Fates, data: bytes, seed: int = 0, area: StagingArea | None = None) -> None:
+        self.fates, self.data, self.draw, self.area = fates, data, random.Random(seed), area
+        self.sha256 = sha256_of(data)
         names = [f"node{n}" for n in range(-(-fates.workers // fates.per_node))]
         self.speed = {n: fates.slow_speed if self.draw.random() < fates.slow_nodes else 1.0 for n in names}
         self.up = set(names)
@@ -127,6 +135,7 @@ class SimulatedCluster:
     def submit(self, job: ShardJob, avoid: frozenset[str]) -> Hashable:
         self.count += 1
         self.attempts[self.count] = Attempt(job, avoid)
+        self.tally.passed += len(pickle.dumps(replace(job, classes=())))
         self.queue.append(self.count)
         handle = self.count
         self.start_waiting()
@@ -216,7 +225,11 @@ class SimulatedCluster:
             self.tally.events[kind] += 1
             raise attempt.error
         self.tally.useful += seconds * self.speed[attempt.node]
-        return Delivery(self.data, attempt.node, seconds)
+        name = shard_name(attempt.job.number)
+        data = Staged(self.area.new_name(name), len(self.data), self.sha256) if self.area else self.data
+        phases = dict.fromkeys(("load", "synthesis", "label", "encode", "upload"), seconds / 5)
+        self.tally.passed += len(pickle.dumps((Handover(data), attempt.node, seconds, phases)))
+        return Delivery(data, attempt.node, seconds, phases)
 
     @off_the_clock
     def running(self, handles: list[Hashable]) -> dict[Hashable, tuple[str, float]]:
@@ -249,8 +262,14 @@ class IndexOnly(Folder):
         self.twice = 0
 
     def write(self, name: str, data: bytes) -> None:
-        if name in (INDEX, PART):
+        if SHARD_NAME.fullmatch(name):
+            self.count(name)
+        else:
             super().write(name, data)
-            return
+
+    def move(self, old: str, new: str, size: int) -> None:
+        self.count(new)
+
+    def count(self, name: str) -> None:
         self.twice += name in self.seen
         self.seen.add(name)

@@ -1,4 +1,5 @@
-"""Data synthesis: from a checkpoint to WebDataset shards. `synth.generate(...)` is the command from Python.
+"""Data synthesis: from a checkpoint to WebDataset shards. `synth.generate(...)` and `synth.recognise(...)` are the
+commands from Python.
 
 The package imports nothing by itself, so that `unlearn` can use parts of it without Ray.
 """
@@ -6,7 +7,7 @@ The package imports nothing by itself, so that `unlearn` can use parts of it wit
 from importlib import import_module
 from typing import Any
 
-__all__ = ["generate"]
+__all__ = ["generate", "recognise"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,1 +1,2 @@
 from synth.api import generate as generate
+from synth.api import recognise as recognise

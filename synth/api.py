@@ -10,6 +10,9 @@ from synth.basics.progress import Say
 from synth.commands.calling import parameters
 from synth.commands.main import generate as command
 from synth.commands.main import request_of_run
+from synth.commands.recognising import recognise as recognise_command
+from synth.commands.recognising import recognition_of
+from synth.run.recognition import Recognition
 from synth.shards.index import Index
 
 Place = str | PathLike[str]
@@ -72,3 +75,29 @@ def generate(
     from synth.run.generate import generate_run
 
     return generate_run(request_of_run(**values), say)
+
+
+def recognise(
+    run: Place,
+    *,
+    by: Place | Sequence[Place] = (),
+    teacher: Place | None = None,
+    images: int = 2000,
+    device: str = "auto",
+    **options: Any,
+) -> Recognition:
+    """How often networks name a run's images by their class. `print` shows the result as a table.
+
+    Args:
+        run: a run of `generate`, which may still grow: a folder or s3://BUCKET/RUN.
+        by: checkpoints of other networks, which took no part in the synthesis.
+        teacher: the run's own checkpoint, which names changed copies of the images.
+        images: how many images of the run to look at.
+
+    Raises:
+        UserError: with the cause and the cure. UsageError is the kind for a wrong request.
+    """
+    given = {"uri": fspath(run), "by": by, "teacher": teacher, "images": images, "device": device, **options}
+    values = parameters(recognise_command, given)
+    del values["json_file"]
+    return recognition_of(**values)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import sys
+from collections.abc import Generator, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,14 @@ from torch import Tensor, nn
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import checkpoint_bytes, parse_checkpoint
-from synth.executors.executor import Executor, in_process
-from synth.making.make import Recipe
+from synth.executors.executor import Executor, Made, in_process
+from synth.executors.handover import StagingArea, make_and_hand_over
+from synth.making.make import Recipe, make_shard
 from synth.methods.deepinversion import DeepInversionSettings
 from synth.run.publish import open_run, provide_generator, publish
 from synth.run.request import run_card
 from synth.shards.index import Index, RunCard
-from synth.shards.plan import Plan
+from synth.shards.plan import Plan, ShardJob
 from synth.shards.store import Folder
 
 QUICK = DeepInversionSettings(steps=30, batch_size=25, coarse_steps=0)
@@ -70,14 +73,26 @@ def card_for(recipe: Recipe, plan: Plan) -> RunCard:
 
 
 def make_run(
-    path: Path, recipe: Recipe, plan: Plan, execute: Executor = in_process, resume: bool = False
+    path: Path, recipe: Recipe, plan: Plan, execute: Executor = in_process, resume: bool = False, by: str = "head"
 ) -> tuple[Folder, Index]:
-    """A complete run in `path`."""
+    """A complete run in `path`. `by` is who writes its shards."""
     store = Folder(path)
     index = open_run(store, card_for(recipe, plan), resume=resume, overwrite=False)
     if not index.complete:
         index, recipe = provide_generator(store, index, recipe, execute, lambda line: None)
-    return store, publish(store, index, recipe, execute, lambda samples: None)
+    return store, publish(store, index, recipe, execute, lambda samples: None, by=by)
+
+
+def in_worker(
+    jobs: Iterable[ShardJob], recipe: Recipe, begun: bool = False, area: StagingArea | None = None
+) -> Generator[Made, None, None]:
+    """An executor in this process that hands shards over as a worker on another machine does."""
+    for job in jobs:
+        handover = make_and_hand_over(job, partial(make_shard, job, recipe), area)
+        yield Made(job, handover.data, gate=handover.gate)
+
+
+EXECUTORS = {"head": in_process, "workers": in_worker}  # by who writes the shards
 
 
 def synth_command(*arguments: object) -> list[str]:

@@ -22,7 +22,8 @@ CANNED = {
 class FaultyProxy(ThreadingHTTPServer):
     """Forwards calls to the server at `port`.
 
-    `fault` gets the number of each call and returns how to spoil it; "" for not.
+    `fault` gets the number of each call and returns how to spoil it; "" for not. `received` counts the bytes that came
+    with the calls, without headers.
     """
 
     daemon_threads = True
@@ -33,6 +34,7 @@ class FaultyProxy(ThreadingHTTPServer):
         self.fault = fault
         self.calls = itertools.count(1)
         self.spoiled: list[str] = []
+        self.received = 0
 
     @property
     def url(self) -> str:
@@ -64,6 +66,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.received += len(body)
         wrong = self.server.next_fault()
         if wrong in CANNED:
             status, content = CANNED[wrong]

@@ -28,6 +28,7 @@ ROOMS = {
     ],
     "unlearn": [
         ["samples"],
+        ["step_memory"],
         ["settings", "real_images", "data_sets", "data", "evaluation", "evaluation_text", "optimise", "training"],
         ["methods"],
         ["run"],
@@ -53,6 +54,7 @@ MAY_OPEN = {
     *("synth.basics.regular_files: .open", "synth.basics.regular_files: os.open"),
     *("synth.basics.disk: .open", "synth.basics.disk: os.open", "synth.basics.disk: os.link"),
     *("synth.basics.image_files: .open", "synth.basics.image_files: Image.open"),
+    "synth.basics.free_memory: .read_text",  # /proc and /sys
     "synth.basics.declared: .read_text",  # the source of our own modules
     "synth.basics.drawing: .savefig",  # into memory
     *(

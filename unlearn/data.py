@@ -14,6 +14,7 @@ from synth.basics.errors import UsageError, UserError
 from synth.basics.progress import Say, counted
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.class_choice import class_words
+from synth.checkpoint.class_matching import numbered, simple
 from unlearn import data_sets
 from unlearn.data_sets.reading.data_set import Loaded
 from unlearn.data_sets.reading.decode_images import decode_images
@@ -230,20 +231,10 @@ def refuse_twins(ours: Sequence[str], theirs: Iterable[str]) -> None:
         )
 
 
-def simple(name: str) -> str:
-    """The name in small letters, with one space for each run of spaces, hyphens and underscores."""
-    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
-
-
 def reordered(data: LabelledImages, order: Sequence[str], class_names: Sequence[str]) -> LabelledImages:
     """The images with new labels: the position of each class's name in `order`."""
     positions = torch.tensor([list(order).index(name) for name in data.class_names])
     return replace(data, labels=positions[data.labels], class_names=tuple(class_names), all_classes=True)
-
-
-def numbered(class_names: Sequence[str]) -> bool:
-    """Whether all classes have numbers for names."""
-    return all(name.isdecimal() for name in class_names)
 
 
 def shortened(class_names: Sequence[str], limit: int = 10) -> str:
@@ -252,6 +243,12 @@ def shortened(class_names: Sequence[str], limit: int = 10) -> str:
 
 def normalisation(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of uint8 images (N, C, S, S), for pixels in [0, 1], to four digits."""
-    unit = images.double() / 255
-    mean, std = unit.mean((0, 2, 3)), unit.std((0, 2, 3)).clamp_min(1e-3)
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.double)  # how often each channel has each value
+    for part in images.split(1000):  # of the floats of all images, memory would have to hold 16 times their own bytes
+        for channel, values in enumerate(part.transpose(0, 1)):
+            counts[channel] += torch.bincount(values.flatten(), minlength=256)
+    value, total = torch.arange(256, dtype=torch.double) / 255, counts.sum(1)
+    mean = counts @ value / total
+    squares = (counts * (value - mean[:, None]).square()).sum(1)
+    std = (squares / (total - 1)).sqrt().clamp_min(1e-3)
     return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())

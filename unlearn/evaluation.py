@@ -12,9 +12,10 @@ from torch import Tensor
 from synth.basics.errors import UsageError
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.class_choice import Classes, choose_classes, class_words
+from synth.checkpoint.class_matching import numbered
 from synth.checkpoint.classifier import Classifier, predict
 from synth.checkpoint.file import load_checkpoint, read_card
-from unlearn.data import DataSource, LabelledImages, check_data, numbered, quiet
+from unlearn.data import DataSource, LabelledImages, check_data, quiet
 
 
 @dataclass(frozen=True)

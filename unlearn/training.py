@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import torch
 import torch.nn.functional as F
 
 from synth.basics.errors import UsageError, UserError
-from synth.basics.progress import Say
+from synth.basics.progress import Progress, Say, counted
 from synth.basics.settings import MOST_IN_BATCH, MOST_STEPS, ComputeSettings, setting
+from synth.basics.ticks import listening, tick
 from synth.checkpoint.arithmetic import computed
 from synth.checkpoint.augment import shift_and_flip
 from synth.checkpoint.card import ModelCard
@@ -23,6 +25,7 @@ from synth.checkpoint.file import read_card, save_checkpoint
 from unlearn.data import DataSource, LabelledImages, check_data, normalisation
 from unlearn.evaluation import evaluate_model
 from unlearn.optimise import Log, descend, one_cycle_sgd
+from unlearn.step_memory import refuse_large_batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +83,12 @@ def train(
     for split, images in (("training", data), ("test", test)):
         check_every_class(images, split, without, source.name)
 
-    with logger as log:
+    kept = len(data.without(without))
+    say(
+        f"trains {architecture} for {counted(settings.epochs, 'epoch')} of {kept // settings.batch_size:,} steps, on "
+        f"{counted(kept, 'image')}; the time is known after the first steps"
+    )
+    with logger as log, shown_steps(settings.epochs * (kept // settings.batch_size)):
 
         def report(epoch: int, values: dict[str, float]) -> None:
             say(f"epoch {epoch} of {settings.epochs}: loss {values['loss']:.4f}")
@@ -101,6 +109,17 @@ def train(
     result = evaluate_model(model, test, without)
     left_out = "" if result.forget is None else f", {result.forget:.2f} % on the classes left out"
     say(f"wrote {out} (sha256 {digest[:12]}): test accuracy {result.retain:.2f} %{left_out}")
+
+
+@contextmanager
+def shown_steps(steps: int) -> Iterator[None]:
+    """Show how many of the steps of a training are done."""
+    progress = Progress(steps, unit="steps")
+    try:
+        with listening(lambda share, show: progress.advance(0, share * steps)):
+            yield
+    finally:
+        progress.close()
 
 
 def check_every_class(images: LabelledImages, split: str, without: tuple[int, ...], name: str) -> None:
@@ -130,7 +149,8 @@ def train_classifier(
     the same.
 
     Raises:
-        UsageError: there are fewer images than one batch, or the architecture does not take these images.
+        UsageError: there are fewer images than one batch, the architecture does not take these images, or the memory
+            does not hold a step.
         UserError: the training diverged.
     """
     kept = data.without(without)
@@ -160,6 +180,7 @@ def train_classifier(
     check_forward(model, "choose another --arch, or with a folder of images another --image-size")
     model = model.to(device).train()
     with computed(model, settings):
+        refuse_large_batch(model, settings.batch_size)
         fit(model, kept, settings, torch.Generator().manual_seed(seed), log)
     return model.freeze()
 
@@ -174,11 +195,12 @@ def fit(model: Classifier, data: LabelledImages, settings: TrainSettings, rng: t
     for epoch in range(settings.epochs):
         order = torch.randperm(len(data), generator=rng).to(device)
         total = torch.zeros((), device=device)
-        for rows in order[: batches * settings.batch_size].split(settings.batch_size):
+        for number, rows in enumerate(order[: batches * settings.batch_size].split(settings.batch_size)):
             x_unit = shift_and_flip(to_unit(images[rows]), shift, flip, rng)
             loss = F.cross_entropy(model(x_unit), labels[rows])
             descend(loss, optimiser, schedule)
             total += loss.detach()
+            tick(epoch * batches + number + 1, settings.epochs * batches)
         mean_loss = total.item() / batches
         if math.isnan(mean_loss):
             raise UserError(f"the training diverged in epoch {epoch + 1} (its loss is not a number): lower --lr")

@@ -68,6 +68,19 @@ def write_new_file(path: Path, data: bytes, again: str = "try again") -> bool:
     return True
 
 
+def rename_file(old: Path, new: Path, again: str = "try again") -> None:
+    """Give a regular file another name in its folder, and replace what has that name.
+
+    Raises FileNotFoundError if there is no such file, and UserError if it cannot be renamed.
+    """
+    with one_line_os_errors(old):
+        old.stat()
+    refuse_to_replace(new)
+    with one_line_os_errors(new, writing=True, again=again):
+        old.replace(new)
+        flush_folder(new.parent)
+
+
 def append_to_file(path: Path, data: bytes, again: str = "try again") -> None:
     """Write the bytes at the end of the file, by one call of the operating system. The file is made if it is absent.
 
@@ -127,10 +140,11 @@ def flush_folder(folder: Path) -> None:
             raise
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Remove what killed writers left in the folder."""
+def remove_temporaries(folder: Path, mark: str = "") -> None:
+    """Remove what killed writers left in the folder, or only the files whose names contain `mark`."""
     for leftover in folder.glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
+        if mark in leftover.name:
+            leftover.unlink(missing_ok=True)
 
 
 @contextmanager

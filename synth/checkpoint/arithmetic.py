@@ -6,13 +6,14 @@ A rule makes the choice, never a timing, because the choice affects the bytes of
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 
 from synth.basics.settings import ComputeSettings
 from synth.checkpoint.classifier import Arithmetic, Classifier
+from synth.checkpoint.depthwise import strided_depthwise_in_float32
 
 LARGE_FLOP = 30e6  # per image and forward pass; for smaller networks a CPU gains nothing from bfloat16 or channels-last
 
@@ -20,10 +21,12 @@ LARGE_FLOP = 30e6  # per image and forward pass; for smaller networks a CPU gain
 @contextmanager
 def computed(model: Classifier, settings: ComputeSettings) -> Iterator[None]:
     """The model uses the arithmetic of the settings inside the `with` block."""
-    before = model.arithmetic
-    model.compute_by(choose(settings, model))
+    before, chosen = model.arithmetic, choose(settings, model)
+    model.compute_by(chosen)
+    slow = chosen.bfloat16 and model.mean.device.type == "cpu"
     try:
-        yield
+        with strided_depthwise_in_float32(model.net) if slow else nullcontext():
+            yield
     finally:
         model.compute_by(before)
 

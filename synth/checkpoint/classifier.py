@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from synth.basics.errors import UsageError, first_line
+from synth.basics.memory_need import FEW, Need, need_of
+from synth.basics.out_of_memory import by_rows, most_rows, surely_fits
 from synth.checkpoint.building import build, names_code
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.outputs import logits_from
@@ -81,6 +83,21 @@ class Classifier(nn.Module):
         with FlopCounterMode(display=False) as counter, torch.no_grad(), untouched(self.net):
             self.net(x_norm)
         return counter.get_total_flops() // 2
+
+    @cached_property
+    def forward_need(self) -> Need:
+        """The memory that a forward pass takes without gradients.
+
+        Counted twice: oneDNN copies the maps of a layer into an order of its own, and these copies are not counted.
+        """
+
+        @torch.no_grad()
+        def forward(images: int) -> None:
+            with untouched(self.net):
+                self(torch.zeros(images, *self.card.input_shape, device=self.mean.device))
+
+        need = need_of(forward, str(self.mean.device))
+        return Need(2 * need.fixed, 2 * need.each)
 
     def freeze(self) -> Classifier:
         """Set evaluation mode, and stop gradients to the weights."""
@@ -163,12 +180,40 @@ def check_forward(model: Classifier, cure: str) -> None:
         )
 
 
-@torch.no_grad()
+PIXELS_AT_ONCE = 2**21  # 500 images of 64 x 64; of larger ones fewer are computed at once
+FEWEST_AT_ONCE = 16
+LARGEST_GROWTH = 1000  # times the memory of its images that a network's maps take at most in a forward pass
+LARGEST_STEP = 10  # bytes per floating-point operation of a forward pass that a training step takes at most
+
+
 def predict(model: nn.Module, x_unit: Tensor, batch_size: int = 1000) -> Tensor:
-    """Logits (N, K), float32 on the CPU, of float images in [0, 1] or uint8 images, computed batch by batch."""
+    """Logits (N, K), float32 on the CPU, of float images in [0, 1] or uint8 images, computed batch by batch.
+
+    Batches of large images are smaller (`rows_at_once`). Raises UserError if the memory does not hold one image.
+    """
     device = next(model.parameters()).device
-    logits = [model(to_unit(batch.to(device))).float().cpu() for batch in x_unit.split(batch_size)]
-    return torch.cat(logits)
+
+    @torch.no_grad()
+    def logits(rows: Tensor) -> Tensor:
+        return model(to_unit(rows.to(device))).float().cpu()
+
+    return by_rows(logits, rows_at_once(model, x_unit, batch_size), x_unit)
+
+
+def rows_at_once(model: nn.Module, x_unit: Tensor, batch_size: int = 1000) -> int:
+    """How many of the images go through the network at once, at most `batch_size`.
+
+    The number follows from the images' size, so that it is the same on every machine, because it may change the last
+    bits of the answers. Only where the memory does not hold so many are there fewer.
+    """
+    rows = min(batch_size, max(FEWEST_AT_ONCE, PIXELS_AT_ONCE // max(1, x_unit.shape[-2:].numel())))
+    rows = max(1, min(rows, len(x_unit)))
+    if not isinstance(model, Classifier) or rows <= 2 * FEW:
+        return rows
+    device = str(model.mean.device)
+    if surely_fits(LARGEST_GROWTH * 4 * rows * x_unit[0].numel(), device):
+        return rows
+    return max(1, min(rows, most_rows(model.forward_need, device)))
 
 
 def to_unit(images: Tensor) -> Tensor:

@@ -11,7 +11,9 @@ from typing import Any
 
 import click
 
+from synth.basics.byte_sizes import Bytes, parse_bytes
 from synth.basics.errors import INTERRUPTED, UserError
+from synth.basics.out_of_memory import memory_in_words
 from synth.basics.way_on import START_AGAIN
 from synth.commands.output import checked_output
 from synth.commands.printing import say
@@ -35,7 +37,7 @@ class Console(click.Group):
         os.environ.setdefault("PYTHONSAFEPATH", "1")
         kwargs["standalone_mode"] = False
         try:
-            with checked_output():
+            with checked_output(), memory_in_words():
                 code = super().main(*args, **kwargs) or 0
             sys.exit(code)
         except click.UsageError as error:
@@ -73,6 +75,20 @@ class NumberList(click.ParamType):
                 self.fail(f"'{text}' is no list of numbers: write it like 0 or 3,8 or 1-9", param, ctx)
             chosen.update(range(int(match[1]), int(match[2] or match[1]) + 1))
         return tuple(sorted(chosen))
+
+
+class ShardSize(click.ParamType):
+    """Images such as `500`, as an int, or bytes such as `100MB`."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Bytes:
+        if isinstance(value, int | Bytes):
+            return value
+        try:
+            return int(value) if str(value).strip().isdecimal() else Bytes(parse_bytes(str(value)))
+        except ValueError as error:
+            self.fail(f"{error}, or as a number of images like 500", param, ctx)
 
 
 class ClassText(click.ParamType):

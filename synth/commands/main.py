@@ -11,19 +11,27 @@ import click
 
 from synth.basics.errors import UsageError
 from synth.commands.config import config_option, unlike_defaults
-from synth.commands.console import ClassText, Console
+from synth.commands.console import ClassText, Console, ShardSize
 from synth.commands.options import MACHINE, Command, option, settings_flags, settings_from_flags, stacked
 from synth.commands.printing import echo, note, say
+from synth.commands.recognising import recognise
 from synth.making.gate import QualityGate
 from synth.methods import METHODS
+from synth.methods.presets import PHOTO_SIDE, TUNED, photo_presets, presets_for, small_presets
 from synth.shards.plan import IMAGE_FORMATS
 
 FROM_ENVIRONMENT = {"auto_envvar_prefix": "SYNTH", "show_default": True, "max_content_width": 110}
 PATH = click.Path(path_type=Path)
 WHAT, WHERE = "What to generate", "Where"
-SETTINGS = {name: METHODS.declared(name).SETTINGS for name in METHODS.names()}
-PRESETS = {name: METHODS.declared(name).PRESETS for name in METHODS.names()}
-TUNED = "tuned"  # the preset of each method's defaults
+DECLARED = {name: METHODS.declared(name) for name in METHODS.names()}
+SETTINGS = {name: declared.SETTINGS for name, declared in DECLARED.items()}
+PRESETS = {name: small_presets(declared) for name, declared in DECLARED.items()}
+PHOTO_PRESETS = {name: photo_presets(declared) for name, declared in DECLARED.items()}
+
+
+def steps_of_presets(method: str) -> str:
+    """How many steps each preset for photographs takes, such as `tuned 200, lean 60`."""
+    return ", ".join(f"{name} {settings.steps:,}" for name, settings in PHOTO_PRESETS[method].items())
 
 
 @click.group(cls=Console, context_settings=FROM_ENVIRONMENT)
@@ -44,8 +52,8 @@ def options_of_run(content: Mapping[str, Any]) -> Mapping[str, Any]:
     plan = {{"blends": "views"}.get(name, name): value for name, value in run["plan"].items()}  # before format 2
     gate = run["settings"].get("quality_gate")
     settings = {name: value for name, value in run["settings"].items() if name != "quality_gate"}
-    if run["method"] in SETTINGS:
-        settings = unlike_defaults(settings, SETTINGS[run["method"]]())
+    if run["method"] in DECLARED:
+        settings = unlike_defaults(settings, presets_for(DECLARED[run["method"]], run["image_shape"])[TUNED])
     bounds = {name: value for name, value in (gate or {}).items() if value is not None}
     written = ",".join(f"{name}={value}" for name, value in bounds.items())
     return {**settings, **plan, "method": run["method"], "quality_gate": written or None}
@@ -71,10 +79,11 @@ what_to_generate = stacked(
     option(
         "--preset",
         group=WHAT,
-        type=click.Choice([TUNED, *dict.fromkeys(name for presets in PRESETS.values() for name in presets)]),
+        type=click.Choice(list(dict.fromkeys(name for presets in PRESETS.values() for name in presets))),
         default=TUNED,
         help="settings to start from; steps per image of deepinversion: tuned 100, lean 10, quick 5, warm 10 (from a "
-        "generator's images), published 2,000",
+        f"generator's images), published 2,000; for photographs, of {PHOTO_SIDE} px or more per side: "
+        f"{steps_of_presets('deepinversion')}",
     ),
     option(
         "--views",
@@ -95,8 +104,7 @@ what_to_generate = stacked(
     option(
         "--quality-gate",
         group=WHAT,
-        help="generate an image again if it misses these bounds, such as "
-        "confidence=0.9,entropy=0.5,agreement=0.8,tries=3",
+        help="generate an image again if it misses these bounds, such as copies=0.8,confidence=0.9,entropy=0.5,tries=3",
     ),
     option(
         "--generator",
@@ -125,7 +133,13 @@ where_to = stacked(
         type=click.Choice(IMAGE_FORMATS),
         help="image files in the shards: png keeps every pixel, jpg is smaller  [default: png; jpg from 96 pixels on]",
     ),
-    option("--shard-size", group=WHERE, rare=True, type=int, default=1000, help="images per shard at most"),
+    option(
+        "--shard-size",
+        group=WHERE,
+        rare=True,
+        type=ShardSize(),
+        help="largest shard: images such as 500, or bytes such as 100MB  [default: 100MB, and at most 1000 images]",
+    ),
     config_option("a run's index.json", options_of_run),
 )
 machine = stacked(
@@ -159,6 +173,14 @@ machine = stacked(
         type=click.FloatRange(min=1),
         help="seconds after which another worker makes a shard too  [default: 4 times the median, at least 60]",
     ),
+    option(
+        "--publish",
+        group=MACHINE,
+        rare=True,
+        type=click.Choice(["auto", "workers", "head"]),
+        default="auto",
+        help="who writes the shards: each worker that can write to --out, otherwise the head (auto); or one of the two",
+    ),
     option("--insecure", group=MACHINE, rare=True, is_flag=True, help="use a cluster that has no authentication"),
     option(
         "--log-level",
@@ -170,7 +192,10 @@ machine = stacked(
     ),
 )
 settings_of_methods = settings_flags(
-    SETTINGS, {name: f"Settings of --method {name}" for name in SETTINGS}, shared="Settings of several methods"
+    SETTINGS,
+    {name: f"Settings of --method {name}" for name in SETTINGS},
+    shared="Settings of several methods",
+    for_photographs={name: presets[TUNED] for name, presets in PHOTO_PRESETS.items() if TUNED in presets},
 )
 
 
@@ -195,12 +220,14 @@ def request_of_run(method: str, preset: str, quality_gate: str | None, arch: str
     """The request to `synth.run.generate.generate_run` that the options of `synth generate` spell. Raises UsageError
     where one is wrong, before torch is loaded.
     """
-    if preset != TUNED and preset not in PRESETS[method]:
+    if preset not in PRESETS[method]:
         raise UsageError(f"--preset {preset} is none of --method {method}: leave it out")
-    base = PRESETS[method].get(preset, SETTINGS[method]())
     names = settings_names()
     flags = {name: value for name, value in options.items() if name in names}
-    chosen = settings_from_flags(base, flags, f"--method {method}")
+    chosen, photo = (
+        settings_from_flags(presets[method][preset], flags, f"--method {method}") if preset in presets[method] else None
+        for presets in (PRESETS, PHOTO_PRESETS)
+    )
     if flags["start"] is not None and getattr(chosen, "warm_start", False):
         raise UsageError("--start has no effect on --warm-start, which starts from a generator's images: leave one out")
     try:
@@ -211,11 +238,18 @@ def request_of_run(method: str, preset: str, quality_gate: str | None, arch: str
 
     return Request(
         method=method,
-        settings=METHODS.find(method).SETTINGS(**dataclasses.asdict(chosen)),
+        preset=preset,
+        settings=of_running_method(method, chosen),
+        photo_settings=of_running_method(method, photo),
         gate=gate,
         trusted_architecture=arch,
         **{name: value for name, value in options.items() if name not in names},
     )
+
+
+def of_running_method(method: str, settings: Any) -> Any:
+    """The settings as those of the method's running file; None stays None."""
+    return None if settings is None else METHODS.find(method).SETTINGS(**dataclasses.asdict(settings))
 
 
 def settings_names() -> set[str]:
@@ -263,13 +297,26 @@ def status(uri: str) -> None:
 @click.option(
     "--classes", type=ClassText(), multiple=True, help="classes by name or number; may be repeated  [default: all]"
 )
-def preview(uri: str, out: Path, columns: int, classes: tuple[int | str, ...]) -> None:
-    """Draw a grid of a run's first images. One row per class, with the teacher's confidence."""
+@click.option(
+    "--teacher",
+    type=PATH,
+    help="the run's checkpoint, to write below each image how many of its copies it recognises",
+)
+@click.option("--arch", help="module:function of the checkpoint's architecture, if it is your own code")
+def preview(
+    uri: str, out: Path, columns: int, classes: tuple[int | str, ...], teacher: Path | None, arch: str | None
+) -> None:
+    """Draw a grid of a run's first images. One row per class.
+
+    With --teacher it shows below each image how many of its mirrored, shifted, cropped, halved and grey copies the
+    teacher recognises. Before the first shard is published, the grid shows images of that shard while they are in
+    work.
+    """
+    from synth.checkpoint.file import load_checkpoint
     from synth.run.view import draw_grid
     from synth.shards.store import open_store
 
-    draw_grid(open_store(uri), columns, out, classes)
-    say(f"wrote {out}")
+    say(draw_grid(open_store(uri), columns, out, classes, load_checkpoint(teacher, arch) if teacher else None))
 
 
 @main.command(context_settings=FROM_ENVIRONMENT)
@@ -303,3 +350,6 @@ def diversity(uri: str, teacher: Path, arch: str | None, images: int) -> None:
 
     model = load_checkpoint(teacher, arch)
     echo(diversity_table(measure(open_store(uri), model, images), model.card.class_names))
+
+
+main.add_command(recognise)

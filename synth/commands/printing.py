@@ -12,12 +12,15 @@ import unicodedata
 
 import click
 
+from synth.basics.progress import clear_lines
+
 LONGEST_LINE = 2000  # characters
 JOINERS = "\u200c\u200d"  # Persian and Indian scripts need them
 
 
 def echo(text: str, err: bool = False) -> None:
     """Print text that may have several lines and tabs, to stdout or stderr."""
+    clear_lines()
     stream = sys.stderr if err else sys.stdout
     text = "".join(c if c in "\n\t" else shown(c) for c in text)
     encoding = getattr(stream, "encoding", None) or "utf-8"

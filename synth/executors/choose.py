@@ -26,6 +26,7 @@ class Machines:
     device: str
     shard_timeout: float | None = None  # seconds
     insecure: bool = False
+    publish: str = "auto"  # who publishes shards: one of PUBLISHERS
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def refuse_options_without_ray(machines: Machines) -> None:
         "--gpus-per-worker": machines.gpus_per_worker is not None,
         "--shard-timeout": machines.shard_timeout is not None,
         "--insecure": machines.insecure,
+        "--publish": machines.publish != "auto",
     }
     for name in given:
         if given[name] and machines.address == NO_RAY:

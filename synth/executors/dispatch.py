@@ -15,6 +15,7 @@ from typing import Protocol
 
 from synth.basics.errors import UserError
 from synth.executors.executor import Made
+from synth.executors.handover import Staged
 from synth.shards.index import GateCounts
 from synth.shards.plan import ShardJob
 
@@ -25,6 +26,8 @@ COPIES = 3  # the most attempts at one overdue shard that run at the same time
 # A shard is overdue after 4 times the median shard, but not before a minute, and not before 3 shards are made.
 SLOW_FACTOR, SLOW_FLOOR, SLOW_SAMPLE = 4.0, 60.0, 3
 LAST_FACTOR, LAST_FLOOR = 1.5, 10.0  # the same at a run's end, where workers are idle
+PACE_SAMPLE = 5  # the shards by which the pace of a node is known
+COPY_FACTOR = 1.1  # at a run's end, a shard is copied if it still takes 1.1 times the median
 BENCHED_LIMITS = 10.0  # a node with an overdue shard gets no other for ten times the limit, or until it delivers
 SAY_WAITING_SECONDS = 30.0
 
@@ -41,9 +44,9 @@ class FailedJobError(Exception):
 
 @dataclass(frozen=True)
 class Delivery:
-    """A shard's bytes, the node that made them, and the seconds that this took, in total and by phase."""
+    """A shard's bytes or the staged shard, the node that made it, and the seconds of this, in total and by phase."""
 
-    data: bytes
+    data: bytes | Staged
     node: str
     seconds: float
     phases: Mapping[str, float] = field(default_factory=dict)
@@ -115,6 +118,7 @@ class Dispatch:
         self.pursuits: dict[int, Pursuit] = {}
         self.owner: dict[Hashable, Pursuit] = {}
         self.seconds: deque[float] = deque(maxlen=100)
+        self.pace: dict[str, deque[float]] = {}  # the seconds of the last shards of each node
         self.bench: dict[str, float] = {}  # the nodes that get no shard, and until when
         self.last_delivery: float | None = None
         self.all_submitted = False
@@ -195,6 +199,7 @@ class Dispatch:
             pursuit.failures += 1
             return self.again_or_fail(pursuit, pursuit.failures > FAILURES, f"after {FAILURES} retries, {error}", error)
         self.seconds.append(delivery.seconds)
+        self.pace.setdefault(delivery.node, deque(maxlen=PACE_SAMPLE)).append(delivery.seconds)
         self.bench.pop(delivery.node, None)
         self.last_delivery = self.backend.now()
         self.finish(pursuit)
@@ -204,6 +209,7 @@ class Dispatch:
                 "shard": pursuit.job.number,
                 "node": delivery.node,
                 "seconds": delivery.seconds,
+                "by": "worker" if isinstance(delivery.data, Staged) else "head",
                 "phases": {name: round(seconds, 3) for name, seconds in delivery.phases.items()},
             },
         )
@@ -234,9 +240,21 @@ class Dispatch:
             return self.timeout
         if len(self.seconds) < SLOW_SAMPLE:
             return float("inf")
-        if self.all_submitted and 2 * len(self.owner) < self.backend.room():
+        if self.ending:
             return max(LAST_FLOOR, LAST_FACTOR * median(self.seconds))
         return max(SLOW_FLOOR, SLOW_FACTOR * median(self.seconds))
+
+    @property
+    def ending(self) -> bool:
+        """Whether workers are idle because no shard is left for them."""
+        return self.all_submitted and 2 * len(self.owner) < self.backend.room()
+
+    def slow(self, node: str, seconds: float) -> bool:
+        """Whether a copy elsewhere would probably end before the attempt that has run on this node for `seconds`."""
+        if self.timeout is not None or not self.ending or len(self.seconds) < SLOW_SAMPLE or node not in self.pace:
+            return False
+        usual = median(self.seconds)
+        return usual >= LAST_FLOOR and median(self.pace[node]) - seconds > COPY_FACTOR * usual
 
     def look_for_overdue(self) -> None:
         """Submit copies of overdue shards, and bench the nodes on which the overdue attempts run."""
@@ -248,14 +266,14 @@ class Dispatch:
             if pursuit.job.prepares or pursuit.copies >= COPIES - 1:  # a training has no deadline
                 continue
             newest = next(reversed(pursuit.attempts))
-            if now - pursuit.attempts[newest] >= limit:
+            if now - pursuit.attempts[newest] >= limit or (self.timeout is None and self.ending):
                 old.append((pursuit, newest))
         if not old:
             return
         begun = self.backend.running([handle for _, handle in old])
         for pursuit, handle in old:
             node, seconds = begun.get(handle, ("", 0.0))
-            if node and seconds >= limit:
+            if node and (seconds >= limit or self.slow(node, seconds)):
                 self.bench[node] = now + BENCHED_LIMITS * limit
                 self.copy(pursuit, f"has run for {seconds:.0f} s on node {node[:12]}")
             elif not node and self.stuck_in_queue(pursuit.attempts[handle], now, limit):

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from importlib.metadata import requires
 from typing import Any
 
@@ -28,7 +29,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from synth.basics.errors import UserError
 from synth.executors.dispatch import SAY_WAITING_SECONDS, Delivery, Dispatch, FailedJobError, LostWorkerError
-from synth.executors.executor import Executor, Made
+from synth.executors.executor import Executor, Heard, Made, nobody
+from synth.executors.handover import Handover, Staged, StagingArea, is_there, make_and_hand_over
 from synth.executors.head import (
     host_and_port,
     is_loopback,
@@ -40,7 +42,7 @@ from synth.executors.head import (
     refuse_wrong_head,
 )
 from synth.making.make import JobResult, Recipe, make_shard
-from synth.shards.index import GateCounts
+from synth.making.pulse import Beat
 from synth.shards.plan import ShardJob
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -51,6 +53,8 @@ os.environ.setdefault("RAY_grpc_client_keepalive_time_ms", "10000")
 os.environ.setdefault("RAY_grpc_client_keepalive_timeout_ms", "10000")
 
 BOARD_SECONDS = 5.0
+BEAT_SECONDS = 5.0  # between two beats of a worker; of a thousand workers, 200 small messages per second
+ASK_SECONDS = 2.0  # between two questions of the driver to the board
 RECOUNT_SECONDS = 5.0
 BOUNDS = [0.1, 1, 3, 10, 30, 100, 300, 1000, 3000]  # seconds, of the histograms
 LOST = (WorkerCrashedError, ObjectLostError, OutOfMemoryError)  # besides the errors that name a node
@@ -367,25 +371,53 @@ def on_ray(workers: Workers, timeout: float | None = None, say: Callable[[str], 
         wait_for_a_node(workers, say)
         refuse_workers_that_fit_nowhere(workers)
 
-    def execute(jobs: Iterable[ShardJob], recipe: Recipe, begun: bool = False) -> Generator[Made, None, None]:
-        backend = RayBackend(workers, recipe)
+    def execute(
+        jobs: Iterable[ShardJob],
+        recipe: Recipe,
+        begun: bool = False,
+        heard: Heard = nobody,
+        area: StagingArea | None = None,
+    ) -> Generator[Made, None, None]:
+        backend = RayBackend(workers, recipe, heard, area, say)
         with closing(Dispatch(backend, timeout, say, begun).run(jobs)) as results:
             for made in results:
-                yield replace(made, uploaded=lambda seconds: backend.observe_phases({"upload": seconds}))
+                yield replace(made, uploaded=partial(backend.observe_phase, phase_of_driver(made)))
 
     return execute
 
 
-class RayBackend:
-    """Attempts as Ray tasks. A handle is the reference of a task's result."""
+def phase_of_driver(made: Made) -> str:
+    """The name of what the driver does with a shard."""
+    return "rename" if isinstance(made.data, Staged) else "upload"
 
-    def __init__(self, workers: Workers, recipe: Recipe) -> None:
-        self.workers = workers
-        self.make, self.recipe = ray.put(make_shard), ray.put(recipe)
+
+class RayBackend:
+    """Attempts as Ray tasks. A handle is the reference of a task's result.
+
+    Args:
+        area: where workers stage their shards, if they can.
+        say: gets lines for a person.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        recipe: Recipe,
+        heard: Heard = nobody,
+        area: StagingArea | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.workers, self.heard, self.area, self.say = workers, heard, area, say
+        self.offered = area  # to new attempts
+        self.staging: set[str] = set()  # the nodes on which a shard was staged that the driver sees
+        self.said: set[bool] = set()  # about which of both ways of publishing a person was told
+        self.question: tuple[float, Any] = (float("-inf"), None)  # to the board: when, and the answer to come
+        self.make, self.recipe = ray.put(make_shard), ray.put(replace(recipe, workers=workers.count))
         self.task: Any = ray.remote(num_cpus=workers.cpus, num_gpus=workers.gpus, max_retries=0, max_calls=0)(attempt)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         board: Any = ray.remote(board_class())
         self.board = board.options(num_cpus=0, scheduling_strategy=here).remote()
+        self.classes: tuple[tuple[int, ...], Any] = ((), None)  # those of the jobs, and the reference of them
         self.attempts: dict[Hashable, tuple[int, int]] = {}  # the key on the board and the images of each attempt
         self.submitted = 0
         self.counted: tuple[float, int] = (0.0, 0)  # when the workers were counted last, and how many fitted
@@ -399,13 +431,26 @@ class RayBackend:
         options: dict[str, Any] = {"scheduling_strategy": "SPREAD"}
         if avoid:
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(avoid))})"}
-        arguments = (self.make, job, self.recipe, self.board, self.submitted, os.getcwd())
+        if self.classes[0] != job.classes:  # with 1,000 classes they are most of a job
+            self.classes = (job.classes, ray.put(job.classes))
+        lean = replace(job, classes=())
+        arguments = (
+            self.make,
+            lean,
+            self.classes[1],
+            self.recipe,
+            self.board,
+            self.submitted,
+            os.getcwd(),
+            self.offered,
+        )
         handle = self.task.options(**options).remote(*arguments)
         self.attempts[handle] = (self.submitted, job.stop - job.start)
         return handle
 
     def wait(self, handles: list[Any], seconds: float) -> list[Hashable]:
         try:
+            self.listen()
             done, _ = ray.wait(handles, num_returns=1, timeout=seconds)
         except RayError as error:
             raise UserError(
@@ -413,6 +458,20 @@ class RayBackend:
                 "same command and --resume"
             ) from error
         return done
+
+    def listen(self) -> None:
+        """Ask the board now and then how far the attempts are. Never waits for the answer."""
+        asked, answer = self.question
+        if answer is None:
+            if self.now() - asked >= ASK_SECONDS:
+                keys = [key for key, _ in self.attempts.values()]
+                self.question = (self.now(), self.board.beats.remote(keys))
+        elif ray.wait([answer], timeout=0)[0]:
+            self.question = (asked, None)
+            try:
+                self.heard([Beat(*beat) for beat in ray.get(answer)])
+            except RayError:
+                return  # the board is gone, and the run goes on without it
 
     def result(self, handle: Any) -> Delivery:
         """The attempt's delivery.
@@ -422,7 +481,9 @@ class RayBackend:
         _, images = self.attempts.pop(handle)
         outcome = "raised"
         try:
-            delivery = Delivery(*ray.get(handle))
+            handover, node, seconds, phases = ray.get(handle)
+            outcome = "lost"  # unless the driver sees what the worker staged
+            self.look_at_way(handover, node)
             outcome = "done"
         except UserError as error:  # Ray's copy of it has a traceback in its text
             raise getattr(error, "cause", error) from None
@@ -437,13 +498,41 @@ class RayBackend:
             self.outcomes.inc(tags={"outcome": outcome})
         if images:  # the job that prepares the run makes none
             self.images.inc(images)
-        self.durations.observe(delivery.seconds)
-        self.observe_phases(delivery.phases)
-        return delivery
+        self.durations.observe(seconds)
+        self.observe_phases(phases)
+        return Delivery(handover.data, node, seconds, phases, handover.gate)
+
+    def look_at_way(self, handover: Handover, node: str) -> None:
+        """Say once how shards reach the store, and check for each node that the driver sees what was staged there.
+
+        Raises LostWorkerError if it does not: the shard is lost, and the head publishes from now on. Raises UserError
+        if the workers have to publish.
+        """
+        if handover.kept_from:
+            self.say_once(False, f"the head publishes the shards of node {node[:12]}: {handover.kept_from}")
+        elif isinstance(handover.data, Staged) and node not in self.staging:
+            assert self.area is not None
+            if not is_there(handover.data, self.area):
+                why = f"the driver does not see in {self.area.uri} what node {node[:12]} wrote there"
+                if self.area.required:
+                    raise UserError(f"{why}: use a shared folder or object storage, or --publish head")
+                self.offered = None
+                self.say_once(False, f"the head publishes the shards: {why}")
+                raise LostWorkerError(why)
+            self.staging.add(node)
+            self.say_once(True, f"the workers publish their shards in {self.area.uri} themselves")
+
+    def say_once(self, by_workers: bool, line: str) -> None:
+        if by_workers not in self.said:
+            self.said.add(by_workers)
+            self.say(line)
 
     def observe_phases(self, phases: Mapping[str, float]) -> None:
         for name, seconds in phases.items():
-            self.phases.observe(seconds, tags={"phase": name})
+            self.observe_phase(name, seconds)
+
+    def observe_phase(self, name: str, seconds: float) -> None:
+        self.phases.observe(seconds, tags={"phase": name})
 
     def running(self, handles: list[Hashable]) -> dict[Hashable, tuple[str, float]]:
         keys = {self.attempts[handle][0]: handle for handle in handles if handle in self.attempts}
@@ -485,29 +574,56 @@ def is_loss(error: RayError) -> bool:
 
 
 def attempt(
-    make: Callable[[ShardJob, Recipe], JobResult], job: ShardJob, recipe: Recipe, board: Any, key: int, folder: str
-) -> tuple[bytes, str, float, dict[str, float], GateCounts | None]:
-    """Runs on a worker: note on the board that the attempt has begun, and make the shard.
+    make: Callable[[ShardJob, Recipe], JobResult],
+    job: ShardJob,
+    classes: tuple[int, ...],
+    recipe: Recipe,
+    board: Any,
+    key: int,
+    folder: str,
+    area: StagingArea | None,
+) -> tuple[Handover, str, float, dict[str, float]]:
+    """Runs on a worker: note on the board that the attempt has begun, make the shard, and hand it over.
 
     `folder` is the driver's working folder, where the worker looks for an architecture of the user's own code.
+    `classes` are those of the job, which comes without them.
 
     Returns:
-        The fields of a `Delivery`.
+        What the worker hands over, its node, and the seconds that this took, in total and by phase.
     """
+    from synth.basics.free_memory import share_memory
     from synth.basics.phases import take_phases
+    from synth.basics.ticks import listening
     from synth.checkpoint.own_code import own_code_in
+    from synth.making.pulse import Pulse
+
+    def send(beat: Beat) -> None:
+        board.beat.remote(key, beat.number, beat.share, beat.picture)
 
     take_phases()  # drop those of an attempt that raised
     node = ray.get_runtime_context().get_node_id()
+    share_memory(*places_here(recipe.workers))
     board.begin.remote(key, node)
     started = time.monotonic()
-    with own_code_in(folder):
-        result = make(job, recipe)
-    return result.data, node, time.monotonic() - started, take_phases(), result.gate
+    whole = replace(job, classes=classes)
+    with own_code_in(folder), listening(Pulse(whole, recipe, send, BEAT_SECONDS)):
+        handover = make_and_hand_over(whole, lambda: make(whole, recipe), area)
+    return handover, node, time.monotonic() - started, take_phases()
+
+
+@cache
+def places_here(most: int | None) -> tuple[int, float]:
+    """How many workers this node can host, at most `most`, and this worker's share of a GPU."""
+    context = ray.get_runtime_context()
+    mine = context.get_assigned_resources()
+    worker = Workers(cpus=mine.get("CPU", 1.0), gpus=mine.get("GPU", 0.0))
+    node = next((node for node in ray.nodes() if node["NodeID"] == context.get_node_id()), None)
+    here = places(worker, node["Resources"]) if node else 1
+    return max(1, min(here, most or here)), min(1.0, worker.gpus or 1.0)
 
 
 def board_class() -> type:
-    """The class of the actor on which attempts note that they have begun, and which cancels them.
+    """The class of the actor on which attempts note that they have begun and how far they are, and which cancels them.
 
     It is defined inside a function, so that the actor's process need not load this module and torch.
     """
@@ -515,6 +631,8 @@ def board_class() -> type:
     class Board:
         def __init__(self) -> None:
             self.notes: dict[int, tuple[str, float]] = {}
+            self.latest: dict[int, tuple[int, float]] = {}
+            self.pictures: dict[int, bytes] = {}
 
         def begin(self, key: int, node: str) -> None:
             self.notes[key] = (node, time.monotonic())
@@ -524,6 +642,17 @@ def board_class() -> type:
         def begun(self, keys: list[int]) -> dict[int, tuple[str, float]]:
             now = time.monotonic()
             return {key: (self.notes[key][0], now - self.notes[key][1]) for key in keys if key in self.notes}
+
+        def beat(self, key: int, number: int, share: float, picture: bytes | None) -> None:
+            self.latest[key] = (number, share)
+            if picture is not None:
+                self.pictures[key] = picture
+
+        def beats(self, keys: list[int]) -> list[tuple[int, float, bytes | None]]:
+            """The fields of the latest `Beat` of each of these attempts. The others are forgotten."""
+            self.latest = {key: self.latest[key] for key in keys if key in self.latest}
+            pictures, self.pictures = self.pictures, {}
+            return [(*beat, pictures.get(key)) for key, beat in self.latest.items()]
 
         def cancel(self, handles: list[Any]) -> None:
             for handle in handles:

@@ -13,6 +13,7 @@ from torch import Tensor
 from synth.basics.errors import UserError
 from synth.basics.out_of_memory import by_rows
 from synth.basics.phases import phase
+from synth.basics.ticks import tick
 from synth.checkpoint.classifier import Classifier, predict
 from synth.shards.images import decode_file, encode_images
 from synth.shards.plan import PNG, ShardJob
@@ -77,6 +78,7 @@ def labelled_parts(
             views=views[mine].numpy(),
             records=records[mine],
         )
+        tick(min(start + each, len(images)), len(images))
         yield samples, encode_images(samples.images, PNG) if files is None else files[mine]
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from synth.basics.out_of_memory import by_rows
 from synth.checkpoint.classifier import Classifier, predict
+from synth.making.copies import share_recognised
 from synth.making.gate import QualityGate
 from synth.shards.index import GateCounts
 
@@ -66,6 +67,8 @@ def shortfall(teacher: Classifier, images: Tensor, labels: Tensor, gate: Quality
         total += (-(log_p.exp() * log_p).sum(1) - gate.entropy).clamp_min(0)
     if gate.agreement is not None:
         total += (gate.agreement - agreement(teacher, images, labels)).clamp_min(0)
+    if gate.copies is not None:
+        total += (gate.copies - share_recognised(teacher, images, labels)).clamp_min(0)
     return total
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -13,12 +15,20 @@ from torch import Tensor
 from synth.basics.errors import UserError
 from synth.basics.out_of_memory import by_settings
 from synth.basics.settings import MOST_IN_BATCH, MOST_STEPS, ComputeSettings, require, setting
+from synth.basics.ticks import stages, tick
 from synth.checkpoint.arithmetic import computed
 from synth.checkpoint.batch_norm import BatchStatistics, batch_norm_layers, input_loss, watch_batch_norm
 from synth.checkpoint.classifier import Classifier, to_uint8
+from synth.checkpoint.fitting import fitting
+from synth.checkpoint.image_norms import image_norm_layers
+from synth.methods import generator
+from synth.methods.dropped_patches import Dropping, find_blocks
 from synth.methods.generator import GeneratorSettings
 from synth.methods.losses import blur
+from synth.methods.multi_crop import Ranges, Size, falling, random_views, resize
+from synth.methods.natural import natural_noise
 from synth.methods.networks import ClassGenerator
+from synth.methods.patches import instead_of_statistics, watch_patches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +55,29 @@ class DeepInversionSettings(ComputeSettings):
         choices=("dark", "smooth", "noise"),
         rare=True,
     )
+    natural: bool | None = setting(
+        None,
+        "start from noise with the spectrum and the colours of photographs; by default only for teachers of colour "
+        "images without batch norm",
+        rare=True,
+    )
     ce: float = setting(1.0, "weight of the teacher's cross-entropy towards the wanted class", at_least=0, rare=True)
     bn: float = setting(80.0, "weight of the batch-norm statistics loss; 0 leaves it out", at_least=0, rare=True)
     bn_loss: str = setting("normalised", "how statistics are compared", choices=("normalised", "published"), rare=True)
     first_bn: float = setting(1.0, "factor on the first batch-norm layer's statistics", at_least=0, rare=True)
+    patches: float = setting(
+        1.0,
+        "weight of the patch-similarity entropy, for teachers with LayerNorm or GroupNorm (PSAQ-ViT)",
+        at_least=0,
+        rare=True,
+    )
+    drop_patches: float = setting(
+        0.0,
+        "share of a transformer's patches that are left out as the steps go on, the least important first (SMI)",
+        at_least=0,
+        below=1,
+        rare=True,
+    )
     pixel: float = setting(
         20.0,
         "weight of the pixels' mean and variance, known from the checkpoint's normalisation",
@@ -67,9 +96,26 @@ class DeepInversionSettings(ComputeSettings):
     tv_squared: float = setting(1.0, "weight of the total variation's squares, per pixel", at_least=0, rare=True)
     l2: float = setting(0.0, "weight of the image's Euclidean norm", at_least=0, rare=True)
     jitter: int = setting(0, "largest random shift in pixels, drawn for each step", at_least=0, at_most=32)
+    crop: float = setting(
+        1.0,
+        "smallest share of the image's area that the teacher sees in a step; falls from 1 to this along a cosine",
+        above=0,
+        at_most=1,
+    )
+    roll: float = setting(
+        0.0, "largest random shift as a share of the side, drawn for each step", at_least=0, at_most=0.5
+    )
     flip: bool = setting(False, "mirror images at random; right for natural images, wrong for digits")
-    coarse_steps: int = setting(
-        0, "number of the first steps that run at half resolution", at_least=0, most=MOST_STEPS, rare=True
+    each: bool = setting(
+        False, "draw crop, roll and mirror image for each image of the batch, not once for all", rare=True
+    )
+    coarse_steps: float = setting(
+        0,
+        "the first steps, which run at half resolution (large images: at a quarter, then at half); a number of steps, "
+        "or below 1 a share of them",
+        at_least=0,
+        most=MOST_STEPS,
+        rare=True,
     )
     plateau: float = setting(
         0.0,
@@ -122,26 +168,90 @@ QUICK = DeepInversionSettings(steps=5, lr=1.5)
 WARM = DeepInversionSettings(steps=10, lr=0.2, warm_start=True)
 PRESETS = {"published": PUBLISHED, "lean": LEAN, "quick": QUICK, "warm": WARM}
 
+# For photographs. The crops' area falls from 1 to 0.08 along a cosine (CDA, Yin and Shen 2023), with shifts and mirror
+# images (SRe2L, Yin et al. 2023), and the first steps change half the resolution (Yin et al. 2020). There are no pixel
+# statistics, because the normalisation of such networks is often a plain 0.5.
+PHOTO = DeepInversionSettings(
+    steps=200,
+    batch_size=50,
+    lr=0.25,
+    start="noise",
+    bn=10.0,
+    pixel=0.0,
+    smoothing=1,
+    tv_squared=0.0,
+    crop=0.08,
+    roll=0.07,
+    flip=True,
+    each=True,
+    coarse_steps=0.6,
+)
+# The settings of CDA for ImageNet: 4,000 steps, batches of 100, shifts of 32 pixels of 224.
+PHOTO_PUBLISHED = replace(
+    PUBLISHED,
+    steps=4000,
+    batch_size=100,
+    lr=0.25,
+    warmup=0,
+    bn=0.01,
+    tv_l2=0.0,
+    l2=0.0,
+    jitter=0,
+    crop=0.08,
+    roll=0.14,
+    flip=True,
+)
+PHOTO_PRESETS = {
+    "tuned": PHOTO,
+    "lean": replace(PHOTO, steps=60),
+    "quick": replace(PHOTO, steps=30, lr=0.35),
+    "published": PHOTO_PUBLISHED,
+}
+
 
 # From normalised images (B, C, H, W) and the teacher's logits (B, K) to a scalar.
 ExtraLoss = Callable[[Tensor, Tensor], Tensor]
 
+COARSEST = 96  # pixels per side; networks for photographs see little in fewer
 STROKE = 4  # times that the noise of a smooth start is blurred, until it is as wide as a stroke of a digit
 WINDOW = 10  # steps; the mean loss over them is compared with that over the steps before
 
 
 def check(teacher: Classifier, settings: DeepInversionSettings) -> None:
     """Raise UserError if the method cannot work with this teacher."""
-    if settings.bn > 0 and not batch_norm_layers(teacher):
+    if settings.drop_patches and find_blocks(teacher) is None:
         raise UserError(
-            f"{teacher.card.architecture} has no batch-norm layers, whose statistics show DeepInversion what "
-            "training images looked like: use a teacher with batch norm, or --bn 0 to use only the class and "
-            "smoothness terms (add --tv-l2 0.001; expect poorer images)"
+            f"{teacher.card.architecture} has no row of equal blocks that compute any number of patches, as a ViT has: "
+            "leave out --drop-patches"
         )
+
+
+def instead(teacher: Classifier, settings: DeepInversionSettings) -> str:
+    """What the method does instead for a teacher without batch norm, in one line; empty if it has batch norm."""
+    if batch_norm_layers(teacher.net):
+        return ""
+    found = {
+        "a start with the spectrum of photographs": starts_natural(teacher, settings) and not settings.warm_start,
+        "patch-similarity entropy": settings.patches and image_norm_layers(teacher.net),
+        "smoothness": settings.smoothing or settings.tv_squared,
+    }
+    return instead_of_statistics(teacher, [name for name, holds in found.items() if holds])
+
+
+def starts_natural(teacher: Classifier, settings: DeepInversionSettings) -> bool:
+    """Whether the first images have the spectrum of photographs."""
+    if settings.natural is not None:
+        return settings.natural
+    return teacher.card.input_shape[0] == 3 and not batch_norm_layers(teacher.net)
 
 
 def uses_generator(settings: DeepInversionSettings) -> bool:
     return settings.warm_start
+
+
+def brief(settings: DeepInversionSettings, images: int) -> DeepInversionSettings:
+    """The settings of one step on this many images, which shows what memory a batch takes."""
+    return replace(settings, batch_size=images, steps=1, coarse_steps=0, warmup=0, warm_start=False)
 
 
 def prepare(
@@ -158,11 +268,23 @@ def prepare(
     """
     if not settings.warm_start:
         return None
-    from synth.methods import generator
+    own = generators_settings(settings)
 
+    def train(settings: GeneratorSettings, images: int = 0) -> ClassGenerator:
+        return generator.prepare(teacher, settings, seed, student, classes)
+
+    return by_settings(train, fitting(teacher, own, generator.brief, train, key="warm start"))
+
+
+def generators_settings(settings: DeepInversionSettings) -> GeneratorSettings:
+    """The settings of a warm start's generator."""
     own = GeneratorSettings(flip=settings.flip, precision=settings.precision, layout=settings.layout)
-    own = own if settings.bn else replace(own, bn=0.0)
-    return by_settings(lambda settings: generator.prepare(teacher, settings, seed, student, classes), own)
+    return own if settings.bn else replace(own, bn=0.0)
+
+
+def training_words(teacher: Classifier, settings: DeepInversionSettings, device: str) -> str:
+    """How much the training of a warm start's generator is, and about how long it takes on this device, in words."""
+    return generator.training_words(teacher, generators_settings(settings), device)
 
 
 def synthesise(
@@ -189,8 +311,8 @@ def synthesise(
         UserError: the loss is not finite.
     """
     batches = max(1, math.ceil(len(labels_B) / settings.batch_size))
-    images = [invert(teacher, labels, settings, rng, network, extra_loss) for labels in labels_B.tensor_split(batches)]
-    return torch.cat(images)
+    parts = stages(labels_B.tensor_split(batches))
+    return torch.cat([invert(teacher, labels, settings, rng, network, extra_loss) for labels in parts])
 
 
 def invert(
@@ -213,17 +335,38 @@ def invert(
             x_norm = network(z, labels_B)
     else:
         noise = torch.randn(len(labels_B), channels, *whole, generator=rng).to(teacher.mean.device)
-        x_norm = first_images(noise, lowest, settings.start).clamp(lowest, highest)
-    coarse, fine = settings.coarse_steps, settings.steps - settings.coarse_steps
-    if coarse:
-        x_norm = F.avg_pool2d(x_norm, 2)
-        x_norm = optimise_images(x_norm, teacher, labels_B, settings, range(coarse), (lowest, highest), rng, extra_loss)
-        x_norm = resize(x_norm, whole)
-    if fine:
-        x_norm = optimise_images(
-            x_norm, teacher, labels_B, settings, range(coarse, coarse + fine), (lowest, highest), rng, extra_loss
-        )
+        start = "natural" if starts_natural(teacher, settings) else settings.start
+        x_norm = first_images(noise, lowest, start).clamp(lowest, highest)
+    courses = phases(settings, whole)
+    x_norm = F.avg_pool2d(x_norm, courses[0].shrink)
+    for course in stages(courses, [len(course.steps) for course in courses]):
+        x_norm = resize(x_norm, course.size(whole))
+        x_norm = optimise_images(x_norm, teacher, labels_B, settings, course.steps, (lowest, highest), rng, extra_loss)
     return to_uint8(resize(x_norm, whole) * teacher.std + teacher.mean).cpu()
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Some of the steps, with images whose sides are divided by `shrink`."""
+
+    steps: range
+    shrink: int
+
+    def size(self, whole: Size) -> Size:
+        return whole[0] // self.shrink, whole[1] // self.shrink
+
+
+def phases(settings: DeepInversionSettings, whole: Size) -> list[Phase]:
+    """The coarse steps, at half the resolution or at several that double, and then the others at the whole one.
+
+    The coarsest images have at least 96 pixels per side, or are half as large as the whole ones. The teacher sees them
+    enlarged. At their own size a step would take a third of the time, but the objects would be too small for it.
+    """
+    first = settings.coarse_steps
+    coarse = round(settings.steps * first) if first < 1 else int(first)
+    halvings = max(1, int(math.log2(min(whole) / COARSEST)))
+    bounds = [*(round(coarse * k / halvings) for k in range(halvings + 1)), settings.steps]
+    return [Phase(range(a, b), 2 ** (halvings - k)) for k, (a, b) in enumerate(pairwise(bounds)) if a < b]
 
 
 def first_images(noise: Tensor, lowest: Tensor, start: str) -> Tensor:
@@ -234,6 +377,8 @@ def first_images(noise: Tensor, lowest: Tensor, start: str) -> Tensor:
     """
     if start == "noise":
         return noise
+    if start == "natural":
+        return natural_noise(noise)
     if start == "dark":
         return lowest + 0.3 + 0.3 * noise
     smooth = blur(noise, STROKE)
@@ -256,22 +401,34 @@ def optimise_images(
     loss = torch.zeros(())
     losses: list[Tensor] = []
     _, height, width = teacher.card.input_shape
-    with computed(teacher, settings), watch_batch_norm(teacher.net) as statistics:
+    watching = watch_patches(teacher.net, settings.patches)
+    dropping = Dropping(find_blocks(teacher) if settings.drop_patches else None, settings.drop_patches)
+    with (
+        computed(teacher, settings),
+        watch_batch_norm(teacher.net) as statistics,
+        watching as patch_prior,
+        dropping.hooked(),
+    ):
         for step in steps:
             optimiser.param_groups[0]["lr"] = settings.lr * schedule(step, settings)
             optimiser.zero_grad(set_to_none=True)
-            seen = augment(resize(x_norm, (height, width)), settings, rng)
+            seen = dropping.look(x_norm, partial(views, size=(height, width), step=step, settings=settings, rng=rng))
             logits_BK = teacher.logits(seen)
             loss = settings.ce * F.cross_entropy(logits_BK, labels_B) + image_prior(seen, settings)
             loss = loss + statistics_prior(seen, statistics, settings)
+            if patch_prior:
+                loss = loss + patch_prior()
             if extra_loss is not None:
                 loss = loss + extra_loss(seen, logits_BK)
             loss.backward()
             assert x_norm.grad is not None
             x_norm.grad = blur(x_norm.grad, settings.smoothing)
+            dropping.learn(x_norm, (step + 1) / settings.steps)
             optimiser.step()
             with torch.no_grad():
                 x_norm.clamp_(*pixel_range)
+            done = step - steps.start + 1
+            tick(done, len(steps), lambda: (to_uint8(x_norm.detach() * teacher.std + teacher.mean), labels_B))
             if settings.plateau and at_plateau(losses, loss.detach(), settings.plateau):
                 break
     if not math.isfinite(loss.item()):
@@ -296,33 +453,12 @@ def at_plateau(losses: list[Tensor], loss: Tensor, share: float) -> bool:
 def statistics_prior(x_norm: Tensor, statistics: BatchStatistics, settings: DeepInversionSettings) -> Tensor:
     """α_bn R_bn(x) + α_pixel R_pixel(x)."""
     total = x_norm.new_zeros(())
-    if settings.bn:
+    if settings.bn and statistics.moments:
         by_name = {"normalised": statistics.normalised_loss, "published": statistics.published_loss}
         total = total + settings.bn * by_name[settings.bn_loss](settings.first_bn)
     if settings.pixel:
         total = total + settings.pixel * input_loss(x_norm)
     return total
-
-
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Images (B, C, H, W) at another height and width, bilinear."""
-    if tuple(x.shape[-2:]) == size:
-        return x
-    if x.device.type == "cuda":
-        return resize_by_products(x, size)
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
-
-
-def resize_by_products(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear resize as two matrix products, because the gradient of `F.interpolate` is not deterministic on CUDA."""
-    rows, columns = (linear_weights(x, before, after) for before, after in zip(x.shape[-2:], size, strict=True))
-    return rows.T @ x @ columns
-
-
-def linear_weights(x: Tensor, before: int, after: int) -> Tensor:
-    """The matrix (before, after) of a linear resize along one axis, of the dtype and on the device of x."""
-    units = torch.eye(before, device=x.device, dtype=x.dtype)[None]
-    return F.interpolate(units, size=after, mode="linear", align_corners=False)[0]
 
 
 def schedule(step: int, settings: DeepInversionSettings) -> float:
@@ -331,6 +467,14 @@ def schedule(step: int, settings: DeepInversionSettings) -> float:
         return (step + 1) / settings.warmup
     done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
     return 0.5 * (1 + math.cos(math.pi * done))
+
+
+def views(x: Tensor, size: Size, step: int, settings: DeepInversionSettings, rng: torch.Generator) -> Tensor:
+    """What the teacher sees of the images in this step."""
+    if settings.crop == 1 and not settings.roll and not settings.each:
+        return augment(resize(x, size), settings, rng)
+    crop = falling(1.0, settings.crop, step / settings.steps)
+    return random_views(x, size, Ranges(crop, settings.roll, settings.flip), settings.each, rng)
 
 
 def augment(x: Tensor, settings: DeepInversionSettings, rng: torch.Generator) -> Tensor:

@@ -8,6 +8,7 @@ worker's earlier batches, and so on the number of workers.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -16,12 +17,14 @@ from torch import Tensor
 
 from synth.basics.errors import UserError
 from synth.basics.settings import MOST_IN_BATCH, MOST_STEPS, setting
+from synth.basics.ticks import stage, stages, tick
 from synth.checkpoint.arithmetic import computed
 from synth.checkpoint.batch_norm import BatchStatistics, watch_batch_norm
 from synth.checkpoint.classifier import Classifier
 from synth.methods import generator as plain
 from synth.methods.generator import GeneratorSettings
 from synth.methods.networks import ClassGenerator
+from synth.methods.training_time import words_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +70,15 @@ PRESETS: dict[str, FastSettings] = {}
 
 
 check = plain.check
+instead = plain.instead
 uses_generator = plain.uses_generator
+
+
+def brief(settings: FastSettings, images: int) -> FastSettings:
+    """The settings of one step of each kind on this many images, which shows what memory a batch takes."""
+    return dataclasses.replace(
+        settings, batch_size=images, train_steps=1, meta_steps=min(1, settings.meta_steps), steps=1
+    )
 
 
 def prepare(
@@ -85,15 +96,24 @@ def prepare(
     """
     network = plain.untrained(teacher, settings, seed, student, classes).to(teacher.mean.device)
     rng = torch.Generator().manual_seed(seed)
-    plain.train_generator(network, teacher, settings, rng, student, log)
-    with computed(teacher, settings), watch_batch_norm(teacher.net) as statistics:
-        for _ in range(settings.meta_steps):
+    meta_training = settings.meta_steps * settings.steps  # steps like those of the training
+    plain_share = settings.train_steps / (settings.train_steps + meta_training)
+    with stage(0, plain_share):
+        plain.train_generator(network, teacher, settings, rng, student, log)
+    with computed(teacher, settings), watch_batch_norm(teacher.net) as statistics, stage(plain_share, 1):
+        for _ in stages(range(settings.meta_steps)):
             z, labels = plain.draw(network, settings.batch_size, rng)
             adapted, _ = adapt(network, z, labels, teacher, statistics, settings, rng, student)
             with torch.no_grad():
                 for ours, theirs in zip(network.parameters(), adapted.parameters(), strict=True):
                     ours.lerp_(theirs, settings.meta_lr)
     return plain.settle(network, settings, torch.Generator().manual_seed(seed))
+
+
+def training_words(teacher: Classifier, settings: FastSettings, device: str) -> str:
+    """How much the training is, and about how long it takes on this device, in words."""
+    steps = settings.train_steps + settings.meta_steps * settings.steps
+    return words_for(steps, settings.batch_size, device, plain.one_step(teacher, settings))
 
 
 def synthesise(
@@ -115,7 +135,7 @@ def synthesise(
     batches = max(1, math.ceil(len(labels_B) / settings.batch_size))
     images = []
     with computed(teacher, settings), watch_batch_norm(teacher.net) as statistics:
-        for labels in labels_B.tensor_split(batches):
+        for labels in stages(labels_B.tensor_split(batches)):
             z = torch.randn(len(labels), network.card.z, generator=rng).to(teacher.mean.device)
             labels = labels.to(teacher.mean.device)
             adapted, z = adapt(network, z, labels, teacher, statistics, settings, rng, None)
@@ -144,10 +164,11 @@ def adapt(
     z = z.clone().requires_grad_(True)
     groups = [{"params": [z], "lr": settings.z_lr}, {"params": list(adapted.parameters()), "lr": settings.adapt_lr}]
     optimiser = torch.optim.Adam(groups, betas=(0.5, 0.999))
-    for _ in range(settings.steps):
+    for step in range(settings.steps):
         optimiser.zero_grad(set_to_none=True)
         x_norm = adapted(z, labels)
         terms = plain.objective(x_norm, z, labels, teacher, statistics, settings, rng, student)
         torch.stack(list(terms.values())).sum().backward()
         optimiser.step()
+        tick(step + 1, settings.steps)
     return adapted, z.detach()

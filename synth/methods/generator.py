@@ -15,12 +15,16 @@ from torch import Tensor
 from synth.basics.errors import UserError
 from synth.basics.out_of_memory import by_rows
 from synth.basics.settings import MOST_IN_BATCH, MOST_STEPS, ComputeSettings, setting
+from synth.basics.ticks import tick
 from synth.checkpoint.arithmetic import arithmetic_note, computed
 from synth.checkpoint.batch_norm import BatchStatistics, batch_norm_layers, input_loss, watch_batch_norm
 from synth.checkpoint.classifier import Classifier, to_uint8
 from synth.checkpoint.layers import last_linear, watch_features
 from synth.methods.losses import activation_loss, blur, disagreement, diversity_loss, total_variation
+from synth.methods.multi_crop import Ranges, random_views
 from synth.methods.networks import ClassGenerator, GeneratorCard
+from synth.methods.patches import instead_of_statistics, watch_patches
+from synth.methods.training_time import words_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,21 +59,43 @@ class GeneratorSettings(ComputeSettings):
     diversity: float = setting(
         1.0, "weight of mode seeking, which makes different noise give different images", at_least=0, rare=True
     )
-    activation: float = setting(
-        0.0, "weight of strong features (DAFL), for teachers without batch norm", at_least=0, rare=True
+    activation: float | None = setting(
+        None,
+        "weight of strong features (DAFL); by default 0.1 for teachers without batch norm, else 0",
+        at_least=0,
+        rare=True,
+    )
+    patches: float = setting(
+        1.0,
+        "weight of the patch-similarity entropy, for teachers with LayerNorm or GroupNorm (PSAQ-ViT)",
+        at_least=0,
+        rare=True,
     )
     adversarial: float = setting(
         1.0, "weight of the disagreement with --student, if one is given", at_least=0, rare=True
     )
     flip: bool = setting(False, "mirror images at random; right for natural images, wrong for digits")
+    crop: float = setting(
+        1.0,
+        "the teacher sees random crops of at least this share of the image; 1 shows whole images",
+        above=0,
+        at_most=1,
+        rare=True,
+    )
+    roll: float = setting(
+        0.0, "largest random shift as a share of the side, with wrap-around", at_least=0, at_most=0.5, rare=True
+    )
 
 
 SETTINGS = GeneratorSettings
 PRESETS: dict[str, GeneratorSettings] = {}
+# For photographs: smaller batches, of which the teacher sees crops, shifts and mirror images.
+PHOTO_PRESETS = {"tuned": GeneratorSettings(batch_size=50, crop=0.3, roll=0.07, flip=True)}
 
 
 SAMPLE_BATCH = 500  # images drawn at once; it affects the content by rounding only
 CHANNELS = (8, 16, 32, 64, 128, 256)
+ACTIVATION = 0.1  # weight of strong features for teachers without batch norm
 FLOP_OF_TEACHER = 4  # a generator's forward pass costs at most this many forward passes of its teacher
 SETTLE_BATCHES = 20  # forward passes over which the generator's own batch norm is averaged at the end
 
@@ -78,23 +104,35 @@ Log = Callable[[int, dict[str, float]], None]
 
 def check(teacher: Classifier, settings: GeneratorSettings) -> None:
     """Raise UserError if the method cannot work with this teacher."""
-    has_features = last_linear(teacher.net) is not None
-    if settings.bn > 0 and not batch_norm_layers(teacher):
-        instead = "--bn 0 --activation 0.1" if has_features else "--bn 0"
-        raise UserError(
-            f"{teacher.card.architecture} has no batch-norm layers, whose statistics show a generator what training "
-            f"images looked like: use a teacher with batch norm, or {instead} to use only the other losses (expect "
-            "poorer images)"
-        )
-    if settings.activation > 0 and not has_features:
+    if settings.activation and last_linear(teacher.net) is None:
         raise UserError(
             f"{teacher.card.architecture} has no linear layer, whose inputs are the features of --activation: leave "
             "out --activation"
         )
 
 
+def instead(teacher: Classifier, settings: GeneratorSettings) -> str:
+    """What the method does instead for a teacher without batch norm, in one line; empty if it has batch norm."""
+    if batch_norm_layers(teacher.net):
+        return ""
+    terms = [("strong features", activation_weight(teacher, settings)), ("patch-similarity entropy", settings.patches)]
+    return instead_of_statistics(teacher, [name for name, weight in terms if weight])
+
+
+def activation_weight(teacher: Classifier, settings: GeneratorSettings) -> float:
+    """The weight of strong features. By default it is above 0 only for a teacher without batch norm that has them."""
+    if settings.activation is not None:
+        return settings.activation
+    return 0.0 if batch_norm_layers(teacher.net) or last_linear(teacher.net) is None else ACTIVATION
+
+
 def uses_generator(settings: GeneratorSettings) -> bool:
     return True
+
+
+def brief(settings: GeneratorSettings, images: int) -> GeneratorSettings:
+    """The settings of one training step on this many images, which shows what memory a batch takes."""
+    return dataclasses.replace(settings, batch_size=images, train_steps=1)
 
 
 def prepare(
@@ -117,6 +155,21 @@ def prepare(
     network = untrained(teacher, settings, seed, student, classes).to(teacher.mean.device)
     train_generator(network, teacher, settings, torch.Generator().manual_seed(seed), student, log)
     return settle(network, settings, torch.Generator().manual_seed(seed))
+
+
+def training_words(teacher: Classifier, settings: GeneratorSettings, device: str) -> str:
+    """How much the training is, and about how long it takes on this device, in words."""
+    return words_for(settings.train_steps, settings.batch_size, device, one_step(teacher, settings))
+
+
+def one_step(teacher: Classifier, settings: GeneratorSettings) -> Callable[[int], None]:
+    """A function that takes a training step of a generator on this many images."""
+    network, rng = untrained(teacher, settings, seed=0).to(teacher.mean.device), torch.Generator().manual_seed(0)
+
+    def step(images: int) -> None:
+        train_generator(network, teacher, brief(settings, images), rng, None, lambda step, values: None)
+
+    return step
 
 
 def synthesise(
@@ -199,15 +252,19 @@ def train_generator(
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.lr, betas=(0.5, 0.999))
     every = max(1, settings.train_steps // 20)
     with computed(teacher, settings), watch_batch_norm(teacher.net) as statistics:
+        if teacher.arithmetic.channels_last:
+            network.to(memory_format=torch.channels_last)
         for step in range(settings.train_steps):
             optimiser.param_groups[0]["lr"] = settings.lr * 0.5 * (1 + math.cos(math.pi * step / settings.train_steps))
             z, labels = draw(network, settings.batch_size, rng)
             optimiser.zero_grad(set_to_none=True)
-            x_norm = network(z, labels)
+            with drawing(teacher):
+                x_norm = network(z, labels)
             terms = objective(x_norm, z, labels, teacher, statistics, settings, rng, student)
             loss = torch.stack(list(terms.values())).sum()
             loss.backward()
             optimiser.step()
+            tick(step + 1, settings.train_steps)
             if step % every == 0 or step == settings.train_steps - 1:
                 values = {name: value.item() for name, value in terms.items()}
                 if not math.isfinite(sum(values.values())):
@@ -216,6 +273,13 @@ def train_generator(
                         "is too high for it"
                     )
                 log(step, values)
+
+
+def drawing(teacher: Classifier) -> AbstractContextManager[object]:
+    """The generator is computed in the teacher's precision inside the `with` block; its pixels stay float32."""
+    if not teacher.arithmetic.bfloat16:
+        return nullcontext()
+    return torch.autocast(teacher.mean.device.type, torch.bfloat16)
 
 
 def draw(network: ClassGenerator, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -243,16 +307,17 @@ def objective(
     """The weighted terms of the training loss, by name."""
     if settings.smoothing and x_norm.requires_grad:
         x_norm.register_hook(lambda gradient: blur(gradient, settings.smoothing))
-    seen = x_norm
-    if settings.flip and torch.rand((), generator=rng).item() < 0.5:
-        seen = seen.flip(3)
+    seen = seen_by_teacher(x_norm, settings, rng)
+    activation = activation_weight(teacher, settings)
     watching: AbstractContextManager[list[Tensor]] = nullcontext([])
-    if settings.activation:
+    if activation:
         watching = watch_features(teacher.net)
-    with watching as features:
+    with watching as features, watch_patches(teacher.net, settings.patches) as patch_prior:
         logits = teacher.logits(seen)
     terms = {"ce": settings.ce * F.cross_entropy(logits, labels)}
-    if settings.bn:
+    if patch_prior:
+        terms["patches"] = patch_prior().to(x_norm.device)
+    if settings.bn and statistics.moments:
         terms["bn"] = settings.bn * statistics.normalised_loss()
     if settings.pixel:
         terms["pixel"] = settings.pixel * input_loss(seen)
@@ -261,11 +326,23 @@ def objective(
     if settings.diversity:
         # Detached: where the noise is optimised too, moving it closer together would be the cheapest way to a low loss.
         terms["diversity"] = settings.diversity * diversity_loss(z.detach(), x_norm, labels)
-    if settings.activation:
-        terms["activation"] = settings.activation * activation_loss(features[0])
+    if activation:
+        terms["activation"] = activation * activation_loss(features[0])
     if student is not None and settings.adversarial:
         terms["adversarial"] = -settings.adversarial * disagreement(logits, student.logits(seen))
     return terms
+
+
+def seen_by_teacher(x_norm: Tensor, settings: GeneratorSettings, rng: torch.Generator) -> Tensor:
+    """The views of the images that the teacher sees in one step: a crop, roll and mirror image of each, if they are
+    on.
+    """
+    if settings.crop < 1 or settings.roll:
+        ranges = Ranges(crop=settings.crop, roll=settings.roll, flip=settings.flip)
+        return random_views(x_norm, (x_norm.shape[2], x_norm.shape[3]), ranges, each=True, rng=rng)
+    if settings.flip and torch.rand((), generator=rng).item() < 0.5:
+        return x_norm.flip(3)
+    return x_norm
 
 
 @torch.no_grad()

@@ -30,6 +30,7 @@ CARD_VERSION = 2  # version 1 has no `classes`
 LARGEST_HEADER = 2**20  # bytes
 LARGEST_GENERATOR = 2**30  # bytes; usual ones have less than ten million
 SMALLEST_SIDE = 8  # pixels; a generator starts from a map with at most this side and doubles it
+MOST_ONE_HOT = 64  # classes; a generator of more has an embedding of each class, as long as the noise
 
 
 class Generator(nn.Module):
@@ -129,10 +130,14 @@ class GeneratorCard:
 class ClassGenerator(nn.Module):
     """Noise (N, Z) and classes (N,) to images (N, C, H, W) in normalised pixels, inside the range of real pixels.
 
-    A linear layer maps noise and one-hot class to a small map, which is doubled and convolved until it has half of the
-    image's side. The last convolution gives four pixels per place (sub-pixel convolution, Shi et al. 2016), so that no
-    wide layer works at full size. A sigmoid keeps every pixel in [0, 1]. There is an input only for each class of the
-    card, so that no other class can be drawn.
+    A linear layer maps noise and class to a small map of at most 8x8, which is doubled and convolved until it has half
+    of the image's sides. So the number of doublings follows the image: 1 for 28 px, 4 for 224 px, 5 for 384 px. The
+    last convolution gives four pixels per place (sub-pixel convolution, Shi et al. 2016), so that no wide layer works
+    at full size. A sigmoid keeps every pixel in [0, 1].
+
+    The class is a one-hot vector, or from 65 classes on a learnt embedding of the noise's length, so that the linear
+    layer does not grow with the classes. Both have entries only for the classes of the card, so that no other class can
+    be drawn.
     """
 
     mean: Tensor
@@ -147,8 +152,10 @@ class ClassGenerator(nn.Module):
         while max(rows, columns) > SMALLEST_SIDE:
             rows, columns, doublings = -(-rows // 2), -(-columns // 2), doublings + 1
         width = card.channels
+        embedded = len(card.drawn) > MOST_ONE_HOT
+        self.embedding = nn.Embedding(len(card.drawn), card.z) if embedded else None
         layers: list[nn.Module] = [
-            nn.Linear(card.z + len(card.drawn), width * rows * columns),
+            nn.Linear(card.z + (card.z if embedded else len(card.drawn)), width * rows * columns),
             nn.Unflatten(1, (width, rows, columns)),
             nn.BatchNorm2d(width),
             nn.LeakyReLU(0.2),
@@ -176,12 +183,15 @@ class ClassGenerator(nn.Module):
         places = self.places[labels_B]
         if self.card.classes is not None and not places.is_meta and (places < 0).any():
             raise ValueError(f"this generator draws only the classes {class_list(self.card.drawn)}")
-        one_hot = F.one_hot(places, len(self.card.drawn)).to(z.dtype)
-        # The class gets the weight of the noise: this scales its one-hot vector to the length of a standard normal
-        # vector.
-        x = self.net(torch.cat([z, one_hot * self.card.z**0.5], dim=1))
+        x = self.net(torch.cat([z, self.class_vectors(places).to(z.dtype)], dim=1))
         x_unit = torch.sigmoid(middle(x, self.card.image_shape[1:]).float())
         return (x_unit - self.mean) / self.std
+
+    def class_vectors(self, places: Tensor) -> Tensor:
+        """What the network is given of the classes, as long as its noise on average: one-hot vectors or embeddings."""
+        if self.embedding is not None:
+            return self.embedding(places)
+        return F.one_hot(places, len(self.card.drawn)) * self.card.z**0.5
 
 
 def generator_bytes(network: ClassGenerator) -> bytes:

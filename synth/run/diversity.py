@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from synth.basics.errors import UserError
+from synth.basics.out_of_memory import by_rows
 from synth.basics.tables import table
-from synth.checkpoint.classifier import Classifier, predict
+from synth.checkpoint.classifier import Classifier, rows_at_once, to_unit
 from synth.checkpoint.layers import last_linear, watch_features
-from synth.shards.index import Index, read_index, read_shard
+from synth.run.images import images_by_shard
+from synth.shards.index import Index, read_index
 from synth.shards.store import Store
 
 CLOSE = 0.1  # two images nearer than this share of the mean distance to the nearest neighbour are near-duplicates
@@ -59,14 +61,11 @@ def first_images(store: Store, index: Index, most: int) -> tuple[Tensor, Tensor]
     """Up to `most` images, uint8 (N, C, H, W), and classes (N,) of a run, from as few shards as possible."""
     images: list[np.ndarray] = []
     labels: list[np.ndarray] = []
-    count = 0
-    for number in sorted(index.entries):
-        if count >= most:
+    for shard in images_by_shard(store, index):
+        images.append(shard.images)
+        labels.append(shard.labels)
+        if sum(map(len, labels)) >= most:
             break
-        samples = read_shard(store, index, index.entries[number])
-        images.append(samples.images)
-        labels.append(samples.labels)
-        count += len(samples)
     if not images:
         return torch.empty(0), torch.empty(0)
     return torch.from_numpy(np.concatenate(images)[:most]), torch.from_numpy(np.concatenate(labels)[:most])
@@ -74,12 +73,13 @@ def first_images(store: Store, index: Index, most: int) -> tuple[Tensor, Tensor]
 
 def features_of(teacher: Classifier, images: Tensor) -> Tensor:
     """The inputs of the teacher's last linear layer, (N, D), float32 on the CPU."""
-    with watch_features(teacher.net) as features:
-        parts = []
-        for batch in images.split(500):
-            predict(teacher, batch)
-            parts.append(features[0].float().cpu())
-    return torch.cat(parts)
+    with watch_features(teacher.net) as features, torch.no_grad():
+
+        def features_of_rows(rows: Tensor) -> Tensor:
+            teacher(to_unit(rows.to(teacher.mean.device)))
+            return features[0].float().cpu()
+
+        return by_rows(features_of_rows, rows_at_once(teacher, images, 500), images)
 
 
 def class_diversity(images: Tensor, labels: Tensor, features: Tensor) -> list[ClassDiversity]:

@@ -53,12 +53,14 @@ class Lock:
         who = {"owner": uuid.uuid4().hex, "command": way_on.command, "host": socket.gethostname()}
         self.facts = {**who, **process_facts(os.getpid())}
         self.beats = 0
+        self.work: dict[str, float] = {}  # how far the holder is, for others to read
         self.lost: str | None = None  # why, for a person
         self.released = Event()
         self.keeper: Future[None] | None = None
 
     def to_bytes(self) -> bytes:
-        return json.dumps({**self.facts, "beats": self.beats}, sort_keys=True).encode()
+        work = {"work": self.work} if self.work else {}
+        return json.dumps({**self.facts, "beats": self.beats, **work}, sort_keys=True).encode()
 
     def check(self) -> None:
         """Raise LostLockError if another process has taken the run over, or if the lock is not renewed any more.

@@ -1,6 +1,6 @@
 """A run in its store, in the order of the work: open it, provide its generator, publish its shards, verify it.
 
-The driver holds a few shards at a time.
+The driver holds a few shards at a time, or none where the workers write them.
 """
 
 from __future__ import annotations
@@ -8,16 +8,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from typing import NoReturn
+
+import torch
 
 from synth import methods
 from synth.basics.disk import sha256_of
 from synth.basics.errors import UsageError, UserError
 from synth.basics.progress import format_seconds
-from synth.checkpoint.file import parse_card
+from synth.basics.way_on import RESUME
+from synth.checkpoint.file import parse_card, parse_checkpoint
 from synth.executors.executor import Executor, Made
+from synth.executors.handover import Staged, staging_area
 from synth.making.make import Recipe
 from synth.methods.networks import LARGEST_GENERATOR, class_list, parse_generator, read_generator
 from synth.run.dataset_card import CARD, has_card
@@ -28,6 +32,7 @@ from synth.shards.index import (
     INDEX,
     PART,
     SHARD_NAME,
+    GateCounts,
     Index,
     RunCard,
     ShardEntry,
@@ -173,7 +178,7 @@ def provide_generator(
     data = recipe.generator or stored_generator(store, index)
     if data is None:
         started = time.monotonic()
-        say("training the generator (once for the run)")
+        say(f"training the generator (once for the run){training_words(recipe)}")
         data = trained(index.card.plan.preparation(), recipe, execute)
         if not data:
             raise UserError(f"--method {recipe.method} trained no generator with these settings")
@@ -195,12 +200,23 @@ def provide_generator(
     return index, replace(recipe, generator=data)
 
 
+def training_words(recipe: Recipe) -> str:
+    """How much the generator's training is, where the method can say it: `: 600 steps of 200 images, about 3 min`."""
+    method = methods.find(recipe.method)
+    if not hasattr(method, "training_words"):
+        return ""
+    torch.set_num_threads(recipe.threads)
+    teacher = parse_checkpoint(recipe.checkpoint, "the teacher", recipe.trusted_architecture)
+    return f": {method.training_words(teacher, recipe.settings, recipe.device)}"
+
+
 def trained(job: ShardJob, recipe: Recipe, execute: Executor) -> bytes:
     """The generator that the preparation job trains. Raises UserError if the training failed."""
     with closing(execute([job], recipe)) as results:
         made = next(results)
     if made.data is None:
         raise made.cause or UserError(f"the generator's training failed: {made.error}")
+    assert isinstance(made.data, bytes)  # only shards are staged
     return made.data
 
 
@@ -222,16 +238,20 @@ def publish(
     index: Index,
     recipe: Recipe,
     execute: Executor,
-    report: Callable[[int], None],
+    report: Callable[[ShardEntry], None],
     now: Callable[[], float] = time.monotonic,
     check: Callable[[], None] = lambda: None,
+    by: str = "head",
+    again: str = RESUME,
 ) -> Index:
     """Make and publish the missing shards, and complete the index.
 
     Args:
-        report: called with the number of images of each shard, in the order in which the shards are published.
+        report: called with each shard's entry, in the order in which the shards are published.
         now: the time in seconds.
         check: raises LostLockError if this driver may not write to the run any more; then nothing more is written.
+        by: who writes the shards: one of PUBLISHERS. With `auto` each worker that can does so, else the head.
+        again: what a person does after a failure of the storage on a worker.
 
     Whatever ends the call early, the published shards stay valid and the growing index lists them.
 
@@ -260,28 +280,33 @@ def publish(
                 started = now()
                 store.write(PART, replace(index, entries=entries).to_bytes())
                 next_part = now() + max(PART_INTERVAL, (now() - started) / PART_SHARE)
-            report(one.entry.samples)
+            report(one.entry)
 
-    try:
-        with closing(execute(missing, recipe)) as results:
-            for made in results:
-                if made.data is None:
-                    if made.cause is not None and not entries and not heard:
-                        raise made.cause
-                    failed.append(made)
-                    continue
-                entry = ShardEntry.of(made.job, made.data, made.gate)
-                heard[entry.number] = made.uploaded
-                check()
-                uploads.add(entry, made.data)
-                enter(uploads.landed())
+    def publish_all(results: Iterator[Made]) -> None:
+        for made in results:
+            if made.data is None:
+                if made.cause is not None and not entries and not heard:
+                    raise made.cause
+                failed.append(made)
+                continue
+            entry = entry_of(made.job, made.data, made.gate)
+            heard[entry.number] = made.uploaded
+            check()
+            uploads.add(entry, made.data)
+            enter(uploads.landed())
         enter(uploads.last())
-    finally:
-        entries.update({one.entry.number: one.entry for one in uploads.rescued()})
-        if len(entries) > len(index.entries):
-            with suppress(LostLockError):
-                check()
-                store.write(PART, replace(index, entries=entries).to_bytes())
+
+    staging = nullcontext() if by == "head" else staging_area(store, again, by == "workers", check)
+    with staging as area:
+        try:
+            with closing(execute(missing, recipe, area=area) if area else execute(missing, recipe)) as results:
+                publish_all(results)
+        finally:
+            entries.update({one.entry.number: one.entry for one in uploads.rescued()})
+            if len(entries) > len(index.entries):
+                with suppress(LostLockError):
+                    check()
+                    store.write(PART, replace(index, entries=entries).to_bytes())
     check()
     if failed:
         numbers = ", ".join(str(made.job.number) for made in failed)
@@ -292,6 +317,13 @@ def publish(
     store.write(INDEX, whole.to_bytes())
     store.remove(PART)
     return whole
+
+
+def entry_of(job: ShardJob, data: bytes | Staged, gate: GateCounts | None) -> ShardEntry:
+    """The index's entry of a shard that was handed over."""
+    if isinstance(data, Staged):
+        return ShardEntry.of_file(job, data.size, data.sha256, gate)
+    return ShardEntry.of(job, data, gate)
 
 
 def verify(store: Store) -> tuple[Index, list[str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from synth import methods
+from synth.basics.byte_sizes import Bytes
 from synth.basics.disk import sha256_of
 from synth.basics.errors import UsageError, UserError
 from synth.basics.regular_files import read_regular
@@ -21,10 +22,12 @@ from synth.executors.choose import Machines, refuse_options_without_ray
 from synth.making.gate import QualityGate
 from synth.making.make import Recipe
 from synth.methods.networks import LARGEST_GENERATOR, read_generator
+from synth.methods.presets import PHOTO_SIDE, TUNED, photo_presets, takes_photographs
+from synth.run.sizes import USUAL_SHARD, images_per_shard, most_images
 from synth.shards.images import usual_format
 from synth.shards.index import RunCard
 from synth.shards.plan import Plan
-from synth.shards.samples import END_OF_TAR, LARGEST_SHARD, PIXEL_MODES, Layout
+from synth.shards.samples import LARGEST_SHARD, PIXEL_MODES, Layout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +37,10 @@ class Request:
     teacher: Path
     trusted_architecture: str | None
     method: str
-    settings: Any
+    settings: Any  # for small images
     classes: Classes | None  # None or empty means all
     per_class: int
-    shard_size: int
+    shard_size: int | Bytes | None  # images, or bytes; None means about 100 MB (`synth.run.sizes`)
     views: int
     view_crop: float
     image_format: str | None  # None means the usual one of this size
@@ -52,10 +55,13 @@ class Request:
     device: str
     shard_timeout: float | None = None  # seconds
     insecure: bool = False
+    publish: str = "auto"
     log_level: str = "off"
     generator: Path | None = None
     student: Path | None = None
     gate: QualityGate | None = None
+    preset: str = TUNED  # that the settings started from
+    photo_settings: Any | None = None  # for photographs; None if the preset has no form for them
 
     @property
     def machines(self) -> Machines:
@@ -67,6 +73,7 @@ class Request:
             device=self.device,
             shard_timeout=self.shard_timeout,
             insecure=self.insecure,
+            publish=self.publish,
         )
 
 
@@ -76,15 +83,27 @@ class CheckedRequest:
 
     request: Request
     teacher: Classifier
+    settings: Any  # for the images that the teacher takes
     plan: Plan
     checkpoint: bytes  # the teacher's
     generator: bytes | None
     student: bytes | None
 
     @property
+    def layout(self) -> Layout:
+        """What every sample of the run will have in common."""
+        return layout_of(self.plan, self.teacher.card)
+
+    @property
     def title(self) -> str:
         """The run's name in log lines."""
         return f"{self.request.method}-{(self.teacher.digest or '')[:12]}-{self.request.seed}"
+
+    @property
+    def instead(self) -> str:
+        """What the method does instead for a teacher without batch norm; empty if there is nothing to say."""
+        method = methods.find(self.request.method)
+        return method.instead(self.teacher, self.settings) if hasattr(method, "instead") else ""
 
     def recipe(self, device: str) -> Recipe:
         """What the workers need, on this device."""
@@ -93,7 +112,7 @@ class CheckedRequest:
             checkpoint=self.checkpoint,
             trusted_architecture=asked.trusted_architecture,
             method=asked.method,
-            settings=asked.settings,
+            settings=self.settings,
             device=device,
             threads=asked.threads,
             generator=self.generator,
@@ -115,13 +134,20 @@ def check_request(request: Request) -> CheckedRequest:
     teacher = parse_checkpoint(checkpoint, str(request.teacher), request.trusted_architecture)
     plan = plan_for(request, teacher.card)
     check_forward(teacher, f"name another --teacher than {request.teacher}, or {IMPORT_AGAIN}")
-    methods.find(request.method).check(teacher, request.settings)
-    refuse_files_without_effect(request)
+    settings = settings_for(request, teacher.card)
+    methods.find(request.method).check(teacher, settings)
+    refuse_files_without_effect(request, settings)
     student = checked_student(request, teacher)
     generator = checked_generator(request, teacher, student, plan.classes if request.classes else None)
     refuse_useless_code(request, teacher, student)
     return CheckedRequest(
-        request=request, teacher=teacher, plan=plan, checkpoint=checkpoint, generator=generator, student=student
+        request=request,
+        teacher=teacher,
+        settings=settings,
+        plan=plan,
+        checkpoint=checkpoint,
+        generator=generator,
+        student=student,
     )
 
 
@@ -134,7 +160,7 @@ def plan_for(request: Request, card: ModelCard) -> Plan:
         plan = Plan(
             classes=classes,
             per_class=request.per_class,
-            shard_size=request.shard_size,
+            shard_size=request.shard_size if isinstance(request.shard_size, int) else USUAL_SHARD,
             views=request.views,
             view_crop=request.view_crop,
             image_format=request.image_format or usual_format(card.input_shape),
@@ -142,14 +168,22 @@ def plan_for(request: Request, card: ModelCard) -> Plan:
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
-    check_shard_size(plan, card)
+    layout = layout_of(plan, card)
+    if not isinstance(request.shard_size, int):
+        asked = request.shard_size.count if request.shard_size else None
+        batch = getattr(request.settings, "batch_size", 1)
+        plan = dataclasses.replace(plan, shard_size=images_per_shard(layout, plan.images, batch, asked))
+    check_shard_size(plan, layout)
     return plan
 
 
-def check_shard_size(plan: Plan, card: ModelCard) -> None:
+def layout_of(plan: Plan, card: ModelCard) -> Layout:
+    return Layout(card.input_shape, card.num_classes, plan.views, plan.image_format)
+
+
+def check_shard_size(plan: Plan, layout: Layout) -> None:
     """Raise UsageError if a shard may become larger than readers accept. It could be neither read nor resumed."""
-    layout = Layout((card.input_shape[0], card.input_shape[1], card.input_shape[2]), card.num_classes, plan.views)
-    fitting = (LARGEST_SHARD - END_OF_TAR) // layout.largest_sample
+    fitting = most_images(layout)
     if min(plan.shard_size, plan.images) > fitting:
         cure = f"give --shard-size {fitting} or less" if fitting else "give fewer --views"
         raise UsageError(
@@ -158,9 +192,22 @@ def check_shard_size(plan: Plan, card: ModelCard) -> None:
         )
 
 
-def refuse_files_without_effect(request: Request) -> None:
+def settings_for(request: Request, card: ModelCard) -> Any:
+    """The settings for the images that the teacher takes. Raises UsageError if the preset has no form for them."""
+    if not takes_photographs(card.input_shape):
+        return request.settings
+    if request.photo_settings is None:
+        others = ", ".join(photo_presets(methods.find(request.method)))
+        raise UsageError(
+            f"--preset {request.preset} of --method {request.method} makes noise of photographs, which this teacher "
+            f"takes ({PHOTO_SIDE} px or more per side): choose --preset {others}"
+        )
+    return request.photo_settings
+
+
+def refuse_files_without_effect(request: Request, settings: Any) -> None:
     """Raise UsageError if --generator or --student was given to a method that uses no generator."""
-    uses = methods.find(request.method).uses_generator(request.settings)
+    uses = methods.find(request.method).uses_generator(settings)
     for name, path in (("--generator", request.generator), ("--student", request.student)):
         if path is not None and not uses:
             raise UsageError(f"{name} has no effect on --method {request.method} with these settings: leave it out")

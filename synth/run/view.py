@@ -8,16 +8,27 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from synth.basics.byte_sizes import format_bytes
 from synth.basics.disk import write_file
 from synth.basics.errors import UsageError, UserError
-from synth.basics.grids import GAP, Row, Text, draw_rows, png_bytes
-from synth.basics.progress import format_seconds
+from synth.basics.grids import GAP, Row, Text, draw_rows, png_bytes, row_height
+from synth.basics.image_files import UnreadableImageError, decode_image
+from synth.basics.progress import counted, format_seconds, progress_line
 from synth.checkpoint.class_choice import Classes, choose_classes, class_words
-from synth.shards.index import Index, read_index, read_shard
+from synth.checkpoint.classifier import Classifier
+from synth.making.copies import recognised
+from synth.run.images import images_by_shard
+from synth.run.lock import LOCK
+from synth.run.sizes import whole_size
+from synth.run.working import PICTURE, Work, picture_in, work_in
+from synth.shards.index import Index, read_index
+from synth.shards.plan import Plan
 from synth.shards.store import Store
 
 LABEL_WIDTH = 120  # pixels
+SMALLEST_TILE = 48  # pixels of an image's height in the grid
 LARGEST_GRID = 2**27  # pixels, half a gigabyte while it is drawn
 
 
@@ -34,14 +45,21 @@ def describe(store: Store) -> str:
         f"{store}: {'complete' if index.complete and not gone else 'not complete'}",
         f"  method     {index.card.method}, seed {plan.seed}, teacher {index.card.teacher_sha256[:12]} "
         f"({index.card.architecture})",
-        f"  published  {len(index.entries)} of {plan.shards} shards, {index.samples:,} of {plan.images:,} images",
+        f"  published  {len(index.entries)} of {plan.shards} shards, {index.samples:,} of {plan.images:,} images, "
+        f"{size_line(index)}",
     ]
     if index.generator_sha256:
         lines.append(f"  generator  {index.generator_sha256[:12]}")
     if "quality_gate" in index.card.settings:
-        again = sum(entry.again or 0 for entry in index.entries.values())
-        missed = sum(entry.missed or 0 for entry in index.entries.values())
+        again = sum(entry.counts.again or 0 for entry in index.entries.values())
+        missed = sum(entry.counts.missed or 0 for entry in index.entries.values())
         lines.append(f"  gate       {again:,} images generated again, {missed:,} missed the bounds in every try")
+    right, judged = index.judged
+    if judged:
+        lines.append(
+            f"  recognised {right / judged:.0%} of {judged:,} changed copies of the images, by the teacher; "
+            "'synth recognise' asks other networks"
+        )
     if gone:
         lines.append(
             f"  gone       {listed(gone)}: published before, but not there now; 'synth generate --resume' makes them "
@@ -51,8 +69,28 @@ def describe(store: Store) -> str:
     first = list(islice(missing, 11))
     if first:
         lines.append(f"  missing    shards {listed(first)}")
-        lines.append(f"  rate       {rate_line(index, times)}")
+        work = work_in(store) if LOCK in times else None
+        if work:
+            lines.append(f"  in work    {work_line(work, plan, times[LOCK])}")
+        else:
+            lines.append(f"  rate       {rate_line(index, times)}")
     return "\n".join(lines)
+
+
+def work_line(work: Work, plan: Plan, time_of_lock: float) -> str:
+    """What the process that makes the run said last, and when."""
+    shards = f"{counted(work.shards, 'shard')}; " if work.shards else ""
+    line = progress_line(min(work.images, plan.images), plan.images, work.per_second, "images")
+    return f"{shards}{line} ({format_seconds(max(0.0, time.time() - time_of_lock))} ago)"
+
+
+def size_line(index: Index) -> str:
+    """The bytes that are published, and those of the whole run by the same mean."""
+    size = sum(entry.size for entry in index.entries.values())
+    if index.complete:
+        return format_bytes(size)
+    whole = whole_size(index.card.layout, index.card.plan.images, index.entries.values())
+    return f"{format_bytes(size)} of about {format_bytes(whole)}"
 
 
 def listed(items: Sequence[object]) -> str:
@@ -72,25 +110,65 @@ def rate_line(index: Index, times: Mapping[str, float]) -> str:
     return f"{rate:,.1f} images/s, {left} left at that rate, last shard {ago} ago"
 
 
-def draw_grid(store: Store, columns: int, out: Path, classes: Classes = ()) -> None:
-    """Write a PNG with one row per class: the class's name, the teacher's mean confidence, and its first images.
+def draw_grid(store: Store, columns: int, out: Path, classes: Classes = (), teacher: Classifier | None = None) -> str:
+    """Write a PNG with one row per class: the class's name and its first images.
 
-    Classes without images have no row.
+    Classes without images have no row. Before the first shard is published, the PNG shows images in work.
+    With the teacher, below each image stands how many of its changed copies (synth/making/copies.py) the teacher calls
+    by the class, and below a class's name the share of all of them.
 
     Args:
         classes: the classes to draw; all of the run if there are none.
+        teacher: the run's own.
+
+    Returns:
+        A line for a person.
 
     Raises:
-        UsageError: the run has no such class.
+        UsageError: the run has no such class, or another teacher.
         UserError: there is no image, or the PNG cannot be written.
     """
     index = read_index(store)
+    if teacher and teacher.digest != index.card.teacher_sha256:
+        raise UsageError(f"{store} was made from another teacher: name the run's own teacher with --teacher")
     rows = images_per_class(store, index, columns, classes_of_run(index, classes))
     if not rows:
-        raise UserError(f"{store} has no published shard yet: wait for the first one")
-    height, width = tile_size(index)
-    drawn = [Row(images, texts_of(label, index, confidences)) for label, (images, confidences) in rows.items()]
-    write_file(out, png_bytes(draw_rows(drawn, columns, height, width, LABEL_WIDTH)))
+        return draw_work(store, out)
+    drawn = [row_of(label, images, index, teacher) for label, images in rows.items()]
+    write_file(out, png_bytes(draw_rows(drawn, columns, *tile_size(index), LABEL_WIDTH)))
+    return f"wrote {out}"
+
+
+def draw_work(store: Store, out: Path) -> str:
+    """Write a PNG of images of the first shard, which is still in work. Returns a line for a person.
+
+    Raises UserError if there is no picture of it yet.
+    """
+    picture = picture_in(store)
+    if picture is None:
+        raise UserError(
+            f"{store} has no published shard and no picture of the first one yet: wait some ten seconds of its work"
+        )
+    try:
+        image = decode_image(picture, ("JPEG",))
+    except UnreadableImageError as error:
+        raise UserError(
+            f"{store}/{PICTURE} cannot be drawn ({error}): wait for the next one, a minute later"
+        ) from error
+    write_file(out, png_bytes(image))
+    return f"wrote {out}: no shard is published yet, so it shows images of the first one in work"
+
+
+def row_of(label: int, images: list[np.ndarray], index: Index, teacher: Classifier | None) -> Row:
+    """A class's row of the grid."""
+    name = index.card.class_names[label]
+    texts = [Text(4, 4, f"{label}  {name[:14]}" if name != str(label) else name)]
+    if teacher is None:
+        return Row(images, texts)
+    votes = recognised(teacher, torch.from_numpy(np.stack(images)), torch.full((len(images),), label))
+    right = torch.stack(list(votes.values())).sum(0).tolist()
+    texts.append(Text(4, 20, f"recognised {sum(right) / (len(right) * len(votes)):.0%}", "dimgray"))
+    return Row(images, texts, [f"{n} of {len(votes)}" for n in right])
 
 
 def classes_of_run(index: Index, asked: Classes) -> tuple[int, ...]:
@@ -107,45 +185,34 @@ def classes_of_run(index: Index, asked: Classes) -> tuple[int, ...]:
     return chosen
 
 
-def texts_of(label: int, index: Index, confidences: list[float]) -> list[Text]:
-    """The texts before a class's images."""
-    name = index.card.class_names[label]
-    texts = [Text(4, 4, f"{label}  {name[:14]}" if name != str(label) else name)]
-    if confidences:
-        texts.append(Text(4, 20, f"confidence {np.mean(confidences):.2f}", "dimgray"))
-    return texts
-
-
 def tile_size(index: Index) -> tuple[int, int]:
     """Height and width in pixels of an image in the grid. Small images are enlarged."""
     _, height, width = index.card.image_shape
-    scale = max(1, 48 // height)
+    scale = max(1, -(-SMALLEST_TILE // height))
     return height * scale, width * scale
 
 
 def images_per_class(
     store: Store, index: Index, count: int, chosen: tuple[int, ...] | None = None
-) -> dict[int, tuple[list[np.ndarray], list[float]]]:
-    """Up to `count` images and confidences per class, by class, from as few shards as possible.
+) -> dict[int, list[np.ndarray]]:
+    """Up to `count` images per class, by class, from as few shards as possible.
 
     `chosen` are the classes; None means all of the run, in its order.
 
     Classes without images are left out. Raises UserError if the grid would be too large.
     """
     classes = index.card.plan.classes if chosen is None else chosen
-    rows: dict[int, tuple[list[np.ndarray], list[float]]] = {}
+    rows: dict[int, list[np.ndarray]] = {}
     full = 0
-    for label, image, confidence in labelled_images(store, index):
+    for label, image in labelled_images(store, index):
         if label not in classes:
             continue
         if label not in rows:
-            rows[label] = ([], [])
+            rows[label] = []
             check_size(index, len(rows), count, len(classes))
-        images, confidences = rows[label]
-        if len(images) < count:
-            images.append(image.copy())  # so that its shard does not stay in memory
-            confidences.append(confidence)
-            full += len(images) == count
+        if len(rows[label]) < count:
+            rows[label].append(image.copy())  # so that its shard does not stay in memory
+            full += len(rows[label]) == count
         if full == len(classes):
             break
     return {label: rows[label] for label in classes if label in rows}
@@ -153,7 +220,8 @@ def images_per_class(
 
 def check_size(index: Index, rows: int, columns: int, classes: int) -> None:
     """Raise UserError if a grid with this number of rows and columns would be too large."""
-    cell_h, cell_w = (side + GAP for side in tile_size(index))
+    height, width = tile_size(index)
+    cell_h, cell_w = row_height(height, words=True), width + GAP
     if rows * cell_h * (LABEL_WIDTH + columns * cell_w) <= LARGEST_GRID:
         return
     fitting = (LARGEST_GRID // (classes * cell_h) - LABEL_WIDTH) // cell_w
@@ -163,9 +231,7 @@ def check_size(index: Index, rows: int, columns: int, classes: int) -> None:
     )
 
 
-def labelled_images(store: Store, index: Index) -> Iterator[tuple[int, np.ndarray, float]]:
-    """Each image of the run, with its class and the teacher's confidence in that class."""
-    for number in sorted(index.entries):
-        samples = read_shard(store, index, index.entries[number])
-        for label, image, record in zip(samples.labels.tolist(), samples.images, samples.records, strict=True):
-            yield label, image, float(record["confidence"])
+def labelled_images(store: Store, index: Index) -> Iterator[tuple[int, np.ndarray]]:
+    """Each image of the run with its class."""
+    for shard in images_by_shard(store, index):
+        yield from zip(shard.labels.tolist(), shard.images, strict=True)

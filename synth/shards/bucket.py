@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 ATTEMPTS = 8
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds; all pauses together take about a minute
+TEMPORARY = ".tmp"  # the end of names that are not the run's own
 PIECE = 8 * 2**20  # bytes of a shard that one call reads
 OPTIONS: dict[str, dict[str, Any]] = {
     # botocore's own retries are off, so that only ours decide how long a store may be down.
@@ -70,7 +71,10 @@ class Bucket:
         """Does nothing: a prefix exists once it has an object."""
 
     def names(self) -> set[str]:
-        """The names of the objects; empty if there are none."""
+        """The names of the objects without temporary ones; empty if there are none."""
+        return {name for name in self.all_names() if not name.endswith(TEMPORARY)}
+
+    def all_names(self) -> set[str]:
         try:
             listed = self.patiently("", lambda: self.files.ls(self.root, detail=False, **self.fresh()))
         except FileNotFoundError:
@@ -86,7 +90,7 @@ class Bucket:
             listed = self.patiently("", lambda: self.files.ls(self.root, detail=True, **self.fresh()))
         except FileNotFoundError:
             return {}
-        objects = [info for info in listed if info["type"] == "file"]
+        objects = [info for info in listed if info["type"] == "file" and not info["name"].endswith(TEMPORARY)]
         return {info["name"].rsplit("/", 1)[-1]: seconds_of(info) for info in objects}
 
     def read(self, name: str, largest: int) -> bytes:
@@ -146,6 +150,21 @@ class Bucket:
         except FileNotFoundError as error:
             raise UserError(f"{self.uri}: there is no such bucket: create it first, or choose another --out") from error
 
+    def move(self, old: str, new: str, size: int) -> None:
+        """Let the store copy the object to the new name, and remove it under the old one.
+
+        The bytes stay inside the store. The copy counts once the store shows it with this size. Raises
+        FileNotFoundError if there is no object `old`.
+        """
+
+        def copy() -> None:
+            self.files.cp_file(self.path(old), self.path(new))
+            if self.size(new) != size:
+                raise BrokenTransferError("the copy has another size")
+
+        self.patiently(new, copy)
+        self.remove(old)
+
     def remove(self, name: str) -> None:
         def delete() -> None:
             try:
@@ -155,8 +174,11 @@ class Bucket:
 
         self.patiently(name, delete)
 
-    def remove_temporaries(self) -> None:
-        """Does nothing: an incomplete put leaves no object."""
+    def remove_temporaries(self, mark: str = "") -> None:
+        """Remove the objects with temporary names, or only those whose names contain `mark`."""
+        for name in self.all_names():
+            if name.endswith(TEMPORARY) and mark in name:
+                self.remove(name)
 
     def holds(self, name: str, data: bytes) -> bool:
         """Whether the object has these bytes. Compares size and MD5 if the store gives them, else reads the object."""

@@ -12,7 +12,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from synth.basics.disk import sha256_of
@@ -116,10 +116,12 @@ class RunCard:
 
 @dataclass(frozen=True)
 class GateCounts:
-    """What the quality gate did to one shard."""
+    """What was counted while one shard was made: by the quality gate, if there is one, and of its images' copies."""
 
-    again: int  # tries beyond each image's first
-    missed: int  # images whose last try still misses a bound
+    again: int | None = None  # tries beyond each image's first
+    missed: int | None = None  # images whose last try still misses a bound
+    recognised: int | None = None  # copies of some images that the teacher called by their class
+    judged: int | None = None  # copies of these images
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,7 @@ class ShardEntry:
     size: int  # bytes
     sha256: str
     class_counts: Mapping[int, int]
-    again: int | None = None  # as in GateCounts; None for a run without a quality gate
-    missed: int | None = None
+    counts: GateCounts = field(default_factory=GateCounts)
 
     @property
     def name(self) -> str:
@@ -141,18 +142,29 @@ class ShardEntry:
     @classmethod
     def of(cls, job: ShardJob, data: bytes, gate: GateCounts | None = None) -> ShardEntry:
         """The entry of a job's shard. `gate` comes from whoever made the shard."""
-        hashed = sha256_of(data)
-        again, missed = (gate.again, gate.missed) if gate else (None, None)
-        return cls(job.number, job.images, len(data), hashed, job.class_counts, again, missed)
+        return cls.of_file(job, len(data), sha256_of(data), gate)
 
-    @cached_property
+    @classmethod
+    def of_file(cls, job: ShardJob, size: int, sha256: str, gate: GateCounts | None = None) -> ShardEntry:
+        """The entry of a job's shard that somebody else has written, `size` bytes long."""
+        return cls(job.number, job.images, size, sha256, job.class_counts, gate or GateCounts())
+
+    @property
     def line(self) -> str:
         """The entry as a line of the index."""
-        return json.dumps(self.to_json(), sort_keys=True)
+        return "".join(self.pieces)
+
+    @cached_property
+    def pieces(self) -> tuple[str, str, str]:
+        """The line before, in and after its class counts, encoded once. Equal counts of many shards share one text."""
+        raw = self.to_json()
+        counts = json.dumps(raw["class_counts"], sort_keys=True)
+        before, _, after = json.dumps(raw | {"class_counts": 0}, sort_keys=True).partition('"class_counts": 0')
+        return f'{before}"class_counts": ', shared(counts), after
 
     def to_json(self) -> dict[str, Any]:
-        gate = {} if self.again is None else {"again": self.again, "missed": self.missed}
-        return gate | {
+        counts = {name: count for name, count in dataclasses.asdict(self.counts).items() if count is not None}
+        return counts | {
             "url": self.name,
             "nsamples": self.samples,
             "filesize": self.size,
@@ -167,10 +179,20 @@ class ShardEntry:
             raise ValueError(f"shard url {str(raw['url'])[:80]!r} is not a file of the run")
         hashed = sha256_in(raw["sha256"], "a shard's")
         counts = {class_in(c): count_in(n, "a class count") for c, n in raw["class_counts"].items()}
-        again, missed = (
-            None if raw.get(name) is None else count_in(raw[name], f"'{name}'") for name in ("again", "missed")
-        )
-        return cls(int(match[1]), int(raw["nsamples"]), int(raw["filesize"]), hashed, counts, again, missed)
+        others = {
+            each.name: count_in(raw[each.name], f"'{each.name}'")
+            for each in dataclasses.fields(GateCounts)
+            if raw.get(each.name) is not None
+        }
+        if others.get("recognised", 0) > others.get("judged", 0):
+            raise ValueError("more copies are recognised than judged")
+        return cls(int(match[1]), int(raw["nsamples"]), int(raw["filesize"]), hashed, counts, GateCounts(**others))
+
+
+@lru_cache(maxsize=4096)
+def shared(text: str) -> str:
+    """The same text, but the first object that had this content."""
+    return text
 
 
 def class_in(raw: str) -> int:
@@ -199,6 +221,12 @@ class Index:
     @property
     def samples(self) -> int:
         return sum(entry.samples for entry in self.entries.values())
+
+    @property
+    def judged(self) -> tuple[int, int]:
+        """Copies of images that the teacher recognised while the shards were made, and those that it judged."""
+        counts = [entry.counts for entry in self.entries.values()]
+        return sum(each.recognised or 0 for each in counts), sum(each.judged or 0 for each in counts)
 
     def to_bytes(self) -> bytes:
         raw = {

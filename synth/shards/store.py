@@ -7,8 +7,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from synth.basics.disk import create_folder, one_line_os_errors, remove_temporaries, write_file, write_new_file
-from synth.basics.errors import UsageError
+from synth.basics.disk import (
+    create_folder,
+    one_line_os_errors,
+    remove_temporaries,
+    rename_file,
+    write_file,
+    write_new_file,
+)
+from synth.basics.errors import UsageError, UserError
 from synth.basics.regular_files import read_regular
 from synth.basics.way_on import START_AGAIN
 
@@ -16,7 +23,13 @@ REMOTE = ("s3", "gs", "gcs", "memory")  # opened by fsspec; memory is for tests
 
 
 class Store(Protocol):
-    """The calls that write and read a run. `size`, `read` and `fetch` raise FileNotFoundError for an absent file."""
+    """The calls that write and read a run. `size`, `read`, `fetch` and `move` raise FileNotFoundError for an absent
+    file. A name that ends in `.tmp` is temporary: `names` and `modified` leave it out.
+    """
+
+    @property
+    def uri(self) -> str:
+        """The place, as `open_store` takes it in another process or on another machine that has it."""
 
     def create(self) -> None: ...
     def names(self) -> set[str]: ...
@@ -35,8 +48,14 @@ class Store(Protocol):
 
     def write(self, name: str, data: bytes) -> None: ...
     def write_new(self, name: str, data: bytes) -> bool: ...
+    def move(self, old: str, new: str, size: int) -> None:
+        """Give the file `old` another name, and replace what has that name. Raises UserError if the file has another
+        size in bytes.
+        """
+
     def remove(self, name: str) -> None: ...
-    def remove_temporaries(self) -> None: ...
+    def remove_temporaries(self, mark: str = "") -> None:
+        """Remove the files with temporary names, or only those whose names contain `mark`."""
 
 
 class Folder:
@@ -50,6 +69,10 @@ class Folder:
 
     def __str__(self) -> str:
         return str(self.path)
+
+    @property
+    def uri(self) -> str:
+        return str(self.path.absolute())
 
     def create(self) -> None:
         create_folder(self.path)
@@ -91,13 +114,18 @@ class Folder:
         """Write the file unless there is one, and return whether it was written: of several writers one succeeds."""
         return write_new_file(self.path / name, data, self.again)
 
+    def move(self, old: str, new: str, size: int) -> None:
+        if self.size(old) != size:
+            raise UserError(f"{self}/{old} has another size than was written: check the disk and {self.again}")
+        rename_file(self.path / old, self.path / new, self.again)
+
     def remove(self, name: str) -> None:
         with one_line_os_errors(self.path / name, writing=True, again=self.again):
             (self.path / name).unlink(missing_ok=True)
 
-    def remove_temporaries(self) -> None:
-        """Remove what a killed writer left behind."""
-        remove_temporaries(self.path)
+    def remove_temporaries(self, mark: str = "") -> None:
+        """Remove what a killed writer left behind, or only the files whose names contain `mark`."""
+        remove_temporaries(self.path, mark)
 
 
 def open_store(uri: str, again: str = START_AGAIN) -> Store:

@@ -112,7 +112,7 @@ def indexes(run: Path) -> Files:
     gated = json.loads(json.dumps(whole))
     gated["run"]["settings"]["quality_gate"] = {"confidence": 0.9, "tries": 3}
     for entry in gated["shardlist"]:
-        entry |= {"again": 3, "missed": 1}
+        entry |= {"again": 3, "missed": 1, "judged": 6, "recognised": 5}
     gated["generator"] = {"url": "generator.safetensors", "sha256": "a" * 64}
     return {"index.json": dumped(whole), "index.part.json": dumped(growing), "gated/index.json": dumped(gated)}
 

@@ -121,13 +121,14 @@ def one_line(code: int, out: str, err: str) -> tuple[int, str]:
         ("--per-class 5 --gpus-per-worker 1", 2, "--gpus-per-worker has no effect with --address none"),
         ("--per-class 5 --shard-timeout 9", 2, "--shard-timeout has no effect with --address none"),
         ("--per-class 5 --insecure", 2, "--insecure has no effect with --address none"),
+        ("--per-class 5 --publish workers", 2, "--publish has no effect with --address none"),
         (
             "--per-class 5 --arch foo:bar",
             2,
             "--arch has no effect on teacher.safetensors, whose architecture is lenet5: leave",
         ),
         ("--per-class 5 --preset warm --start noise", 2, "--start has no effect on --warm-start"),
-        ("--per-class 5 --quality-gate high", 2, "'high' is not a quality gate: write it like confidence=0.9"),
+        ("--per-class 5 --quality-gate high", 2, "'high' is not a quality gate: write it like copies=0.8"),
         ("--per-class 5 --address nonsense", 2, "'nonsense' is not a Ray address: give auto, local, none, HOST:PORT"),
     ],
 )
@@ -164,17 +165,15 @@ def test_a_host_that_nobody_knows_is_one_line(
     assert "no Ray answers at head:6379" in line
 
 
-def test_a_teacher_without_batch_norm_is_refused_with_the_flag_that_helps(run: Run, tmp_path: Path) -> None:
+def test_a_teacher_without_batch_norm_needs_no_flag_and_a_line_says_why(run: Run, tmp_path: Path) -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
     save_checkpoint(Classifier(net, digits_card(architecture="tests.runs:bare", width=1.0)), tmp_path / "t.safetensors")
     options = ["generate", "--address", "none", "--per-class", 2, "--teacher", tmp_path / "t.safetensors"]
     options += ["--out", tmp_path / "run", "--steps", 2, "--coarse-steps", 0]
     code, line = one_line(*run(*options))
     assert (code, "if you trust this code, give --arch tests.runs:bare" in line) == (1, True)
-    code, line = one_line(*run(*options, "--arch", "tests.runs:bare"))
-    assert (code, "has no batch-norm layers" in line, "--bn 0" in line) == (1, True, True)
-    code, _, err = run(*options, "--arch", "tests.runs:bare", "--bn", 0)
-    assert (code, "is complete: 1 shard," in err) == (0, True)
+    code, _, err = run(*options, "--arch", "tests.runs:bare")
+    assert (code, "has no batch norm" in err, "is complete: 1 shard," in err) == (0, True, True)
 
 
 def test_a_teacher_that_cannot_take_its_own_images_is_refused_before_anything_is_written(
@@ -292,7 +291,8 @@ def test_ctrl_c_keeps_what_is_published_and_resume_gives_the_same_bytes(
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130, err
-    announced, *progress, error = err.splitlines()
+    announced, preset, *progress, error = err.splitlines()
+    assert preset.startswith("preset tuned for small images")
     assert announced.startswith("240 images of 4 classes in 12 shards")
     assert all("of 240 images" in line for line in progress)
     assert error == (

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -15,25 +16,30 @@ from tempfile import TemporaryDirectory
 from urllib.request import urlopen
 
 import pytest
+import torch
+from s3_server import KEY, SECRET
 
+from synth.basics.disk import sha256_of
 from synth.basics.errors import UsageError, UserError
 from synth.checkpoint.batch_norm import batch_norm_layers
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import load_checkpoint, save_checkpoint
 from synth.making.gate import QualityGate
 from synth.making.make import JobResult, Recipe, make_shard
-from synth.run.publish import verify
+from synth.making.pulse import Beat
+from synth.run.publish import open_run, publish, verify
 from synth.shards.index import GENERATOR, read_index
 from synth.shards.plan import Plan, ShardJob
-from synth.shards.store import Folder
+from synth.shards.store import Folder, open_store
 from tests.faults import put_hostile_modules, wait_until
-from tests.runs import QUICKEST, digests, digits_card, generate_options, make_run, recipe_for, synth_command
+from tests.runs import QUICKEST, card_for, digests, digits_card, generate_options, make_run, recipe_for, synth_command
 from tests.synth.test_methods import QUICK_SETTINGS
 
 ray = pytest.importorskip("ray")
 
 from synth.executors import ray as cluster  # noqa: E402
 from synth.executors.dispatch import FailedJobError, LostWorkerError  # noqa: E402
+from synth.executors.handover import Staged, StagingArea  # noqa: E402
 from synth.executors.head import host_and_port  # noqa: E402
 from synth.executors.ray import (  # noqa: E402
     RayBackend,
@@ -45,6 +51,7 @@ from synth.executors.ray import (  # noqa: E402
 )
 
 PLAN = Plan(classes=tuple(range(10)), per_class=6, shard_size=10, views=1, seed=5)  # 6 shards
+CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL")
 Task = Callable[[ShardJob, Recipe], JobResult]
 
 
@@ -53,6 +60,10 @@ def ray_here() -> Iterator[str]:
     """A Ray of the tests' own, and the words that name it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_metrics_report_interval_ms", "500")
+        for name in CREDENTIALS:  # the workers have none
+            patch.delenv(name, raising=False)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
         with connected("local", Workers(count=2)) as where:
             yield where
 
@@ -76,20 +87,100 @@ def task(monkeypatch: pytest.MonkeyPatch) -> Callable[[Task], None]:
     return lambda function: monkeypatch.setattr(cluster, "make_shard", function)
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(("count", "by"), [(1, "head"), (2, "auto"), (2, "workers")])
 def test_any_number_of_workers_gives_the_bytes_of_one_process(
-    ray_here: str, reference: Path, tmp_path: Path, recipe: Recipe, count: int
+    ray_here: str, reference: Path, tmp_path: Path, recipe: Recipe, count: int, by: str
 ) -> None:
     assert ray_here == "a new local Ray with 2 workers"
-    make_run(tmp_path / "run", recipe, PLAN, on_ray(Workers(count=count)))
+    said: list[str] = []
+    make_run(tmp_path / "run", recipe, PLAN, on_ray(Workers(count=count), say=said.append), by=by)
     assert digests(tmp_path / "run") == digests(reference)
+    by_workers = [] if by == "head" else [f"the workers publish their shards in {tmp_path}/run themselves"]
+    assert about_publishing(said) == by_workers
+
+
+def about_publishing(said: list[str]) -> list[str]:
+    """The lines about it. On a busy machine others say that the run waits for workers."""
+    return [line for line in said if "publish" in line]
+
+
+def test_workers_without_the_credentials_of_the_storage_let_the_head_publish(
+    ray_here: str, reference: Path, recipe: Recipe, s3_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in zip(CREDENTIALS, (KEY, SECRET, f"http://127.0.0.1:{s3_port}"), strict=True):
+        monkeypatch.setenv(name, value)
+    store, said = open_store(f"s3://runs/{uuid.uuid4()}"), []
+    index = open_run(store, card_for(recipe, PLAN), resume=False, overwrite=False)
+    publish(store, index, recipe, on_ray(Workers(count=2), say=said.append), lambda samples: None, by="auto")
+    assert {name: sha256_of(store.read(name, 2**20)) for name in store.names()} == digests(reference)
+    (line,) = about_publishing(said)
+    assert re.match(
+        r"the head publishes the shards of node \w+: s3://runs/.*: there are no credentials for s3://", line
+    )
+
+
+@pytest.mark.parametrize("by", ["auto", "workers"])
+def test_what_only_a_worker_sees_of_a_folder_is_made_again_for_the_head(
+    ray_here: str, reference: Path, tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """As with an overlay: the worker sees what the driver wrote, but not the other way round."""
+    missed: list[Staged] = []
+
+    def is_there(staged: Staged, area: StagingArea) -> bool:
+        missed.append(staged)
+        return False
+
+    monkeypatch.setattr(cluster, "is_there", is_there)
+    said: list[str] = []
+    execute = on_ray(Workers(count=2), say=said.append)
+    if by == "workers":
+        with pytest.raises(
+            UserError, match=r"the driver does not see in .*/run what node \w+ wrote there: use a shared"
+        ):
+            make_run(tmp_path / "run", recipe, PLAN, execute, by=by)
+    else:
+        make_run(tmp_path / "run", recipe, PLAN, execute, by=by)
+        assert digests(tmp_path / "run") == digests(reference)
+        assert len(missed) == 2  # the shards that were in work
+        (line,) = about_publishing(said)
+        assert line.startswith(f"the head publishes the shards: the driver does not see in {tmp_path}/run what node ")
+
+
+def test_the_driver_hears_how_far_shards_are_and_sees_images_of_the_first(
+    ray_here: str, recipe: Recipe, tmp_path: Path, task: Callable[[Task], None]
+) -> None:
+    def slow(job: ShardJob, recipe: Recipe) -> JobResult:
+        from synth.basics.ticks import tick, watch_now
+
+        watch = watch_now.get()
+        assert watch is not None
+        watch.report.picture_due = 0.0  # type: ignore[attr-defined]
+        tick(1, 4, lambda: (torch.zeros(2, 1, 28, 28, dtype=torch.uint8), torch.tensor([0, 1])))
+        while not (tmp_path / "heard").exists():
+            time.sleep(0.1)
+        return JobResult(b"made")
+
+    heard: list[Beat] = []
+
+    def hear(beats: list[Beat]) -> None:
+        heard.extend(beats)
+        if {(beat.number, beat.share) for beat in heard} >= {(0, 0.25), (1, 0.25)}:
+            (tmp_path / "heard").touch()
+
+    task(slow)
+    jobs = list(PLAN.jobs())[:2]
+    assert len(list(on_ray(Workers(count=2))(jobs, recipe, heard=hear))) == 2
+    pictures = [beat for beat in heard if beat.picture]
+    assert [beat.number for beat in pictures] == [0]
+    assert pictures[0].picture is not None
+    assert pictures[0].picture.startswith(b"\xff\xd8\xff")  # a JPEG
 
 
 def test_the_gates_counts_come_back_from_the_workers(ray_here: str, recipe: Recipe, tmp_path: Path) -> None:
     gated = dataclasses.replace(recipe, gate=QualityGate(confidence=0.97, tries=2))
     make_run(tmp_path / "here", gated, PLAN)
     _, index = make_run(tmp_path / "ray", gated, PLAN, on_ray(Workers(count=2)))
-    assert sum(entry.again or 0 for entry in index.entries.values()) > 0
+    assert sum(entry.counts.again or 0 for entry in index.entries.values()) > 0
     assert digests(tmp_path / "ray") == digests(tmp_path / "here")
 
 
@@ -335,7 +426,7 @@ def test_the_command_joins_the_ray_of_the_environment_and_reports_a_failure_in_o
     command = synth_command("generate", *generate_options(recipe, PLAN), *paths)
     environment = {**os.environ, "RAY_ADDRESS": address}
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
-    announced, error = done.stderr.splitlines()
+    announced, _, error = done.stderr.splitlines()
     assert (done.returncode, done.stdout) == (1, "")
     assert f"on Ray at {address} (cpu)" in announced
     assert error.startswith("error: the synthesis diverged")
@@ -353,8 +444,11 @@ def test_a_second_command_starts_a_ray_of_its_own_which_imports_nothing_from_the
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
-    assert re.fullmatch(r"10 images of 10 classes in 1 shard, on a new local Ray with \d+ workers? \(cpu\)", lines[0])
-    assert [line for line in lines[1:] if "images" not in line] == []
+    assert re.fullmatch(
+        r"10 images of 10 classes in 1 shard, about .*, on a new local Ray with \d+ workers? .*", lines[0]
+    )
+    assert f"the workers publish their shards in {tmp_path}/shards themselves" in lines
+    assert [line for line in lines[1:] if "images" not in line and "publish" not in line] == []
     assert list(marks.iterdir()) == []
 
 

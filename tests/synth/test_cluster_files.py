@@ -85,7 +85,7 @@ def test_the_kubernetes_job_requires_the_token_and_asks_for_as_many_workers_as_m
     assert cluster["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
     assert {"name": "SYNTH_WORKERS", "value": str(gpus["maxReplicas"])} in head["env"]
     assert (worker["image"], worker["env"]) == (head["image"], head["env"])
-    assert "envFrom" not in worker  # the keys of the object storage
+    assert worker["envFrom"] == head["envFrom"]  # the keys of the object storage, to which both write
     assert [f"EDIT {n}" in path.read_text() for n in (1, 2, 3, 4)] == [True, True, True, False]
 
 

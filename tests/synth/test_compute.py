@@ -5,12 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from synth import methods
 from synth.basics.errors import UserError
 from synth.basics.out_of_memory import by_settings
 from synth.checkpoint.arithmetic import choose, computed
 from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.depthwise import strided_depthwise, strided_depthwise_in_float32
 from synth.making import label
 from synth.making.gate import QualityGate
 from synth.making.label import labelled_parts
@@ -162,7 +164,7 @@ def test_a_device_too_small_for_a_batch_is_an_error_of_one_line(
     tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusing_more_than(1, monkeypatch)
-    with pytest.raises(UserError, match="memory doesn't hold 5 images: use another --device"):
+    with pytest.raises(UserError, match=r"memory does not hold 5 images \(.+ is free\): free memory"):
         make_shard(PLAN.job(0), recipe_for(tiny_teacher, dataclasses.replace(QUICKEST, batch_size=40)))
 
 
@@ -214,7 +216,7 @@ def test_a_device_too_small_for_one_image_is_an_error_of_one_line(
         raise torch.OutOfMemoryError("no room")
 
     monkeypatch.setattr(Classifier, "forward", refuse)
-    with pytest.raises(UserError, match="memory doesn't hold one image: use another --device"):
+    with pytest.raises(UserError, match=r"memory does not hold one image \(.+ is free\): free memory"):
         make_shard(PLAN.job(0), recipe_for(tiny_teacher))
 
 
@@ -265,3 +267,20 @@ def test_only_an_error_that_names_memory_counts_as_out_of_memory() -> None:
     assert by_settings(raising("MPS backend out of memory (MPS allocated: 9.0 GB)"), settings) == 10
     with pytest.raises(RuntimeError, match="shapes"):
         by_settings(raising("mat1 and mat2 shapes cannot be multiplied"), settings)
+
+
+def test_strided_depthwise_layers_are_computed_in_float32_and_keep_the_type_of_their_maps() -> None:
+    torch.manual_seed(0)
+    shrinking, same = (nn.Conv2d(4, 4, 3, stride, 1, groups=4) for stride in (2, 1))
+    net = nn.Sequential(shrinking, same)
+    x = torch.randn(2, 4, 8, 8).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow = shrinking(x)
+        with strided_depthwise_in_float32(net):
+            wide = net[0](x)
+            assert torch.equal(same(x), nn.Conv2d.forward(same, x))
+        assert torch.equal(shrinking(x), narrow)  # afterwards the layer is as before
+    exact = shrinking(x.float())
+    assert wide.dtype == torch.bfloat16
+    assert torch.equal(wide, exact.bfloat16())
+    assert strided_depthwise(net) == [shrinking]

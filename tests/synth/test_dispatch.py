@@ -129,6 +129,13 @@ def test_a_slow_node_does_not_hold_up_the_end_of_a_run() -> None:
     assert cluster.time < 10 * 10.0 + 15.0 + 10.0
 
 
+def test_at_the_end_an_idle_worker_copies_a_shard_of_a_node_that_is_known_to_be_slow() -> None:
+    cluster = ModelCluster(["a", "b", "c"], lambda job, node, nth: 40.0 if node == "c" else 20.0)
+    assert made_once(list(Dispatch(cluster).run(jobs(22))), 22)
+    assert cluster.count == 22 + 1
+    assert cluster.time == 180.0  # without the copy the last shard of c ends after 200 s
+
+
 def test_a_large_cluster_with_faults_makes_each_shard_once_within_a_tenth_of_the_least_time(
     tiny_teacher: Classifier, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import time
 from typing import Any
 
 import pytest
@@ -10,7 +11,15 @@ from safetensors.torch import save as save_tensors
 from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.layers import watch_features
-from synth.methods.generator import FLOP_OF_TEACHER, GeneratorSettings, channels_for, draw, generator_flop, settle
+from synth.methods.generator import (
+    FLOP_OF_TEACHER,
+    GeneratorSettings,
+    channels_for,
+    draw,
+    generator_flop,
+    seen_by_teacher,
+    settle,
+)
 from synth.methods.losses import activation_loss, diversity_loss, total_variation
 from synth.methods.networks import (
     CARD_KEY,
@@ -20,6 +29,7 @@ from synth.methods.networks import (
     parse_generator,
     read_generator,
 )
+from synth.methods.training_time import words_for
 from tests.runs import digits_card
 
 
@@ -199,3 +209,57 @@ def test_features_are_the_last_linear_layers_inputs_and_no_hook_stays() -> None:
     assert not any(module._forward_pre_hooks for module in net)
     with pytest.raises(ValueError, match="no linear layer"), watch_features(torch.nn.Conv2d(1, 1, 1)):
         pass
+
+
+def test_a_generator_of_many_classes_has_an_embedding_of_each_and_its_linear_layer_does_not_grow() -> None:
+    few, many = (ClassGenerator.untrained(card(num_classes=1000, classes=tuple(range(n))), 0) for n in (100, 1000))
+    assert (few.embedding.weight.shape, many.embedding.weight.shape) == ((100, 6), (1000, 6))  # type: ignore[union-attr]
+    assert few.net[0].weight.shape == many.net[0].weight.shape
+    z = random(2, 6)
+    assert not torch.equal(many(z, torch.tensor([0, 1])), many(z, torch.tensor([0, 999])))
+    with pytest.raises(ValueError, match="draws only the classes 0, 1"):
+        few(z, torch.tensor([0, 100]))
+    assert parse_generator(generator_bytes(many), "g").card == many.card
+
+
+def test_one_hot_vectors_of_few_classes_are_as_long_as_the_noise() -> None:
+    network = ClassGenerator.untrained(card(), 0)
+    assert network.embedding is None
+    assert network.class_vectors(torch.tensor([3])).norm().item() == pytest.approx(6**0.5)
+
+
+@pytest.mark.parametrize("size", [(28, 28), (224, 224), (384, 384), (384, 28), (60, 97)])
+def test_the_number_of_doublings_follows_the_side(size: tuple[int, int]) -> None:
+    made = card(image_shape=(1, *size))
+    network = ClassGenerator.untrained(made, 0)
+    with torch.no_grad():
+        assert network(random(2, 6), torch.arange(2)).shape == (2, 1, *size)
+    doublings = sum(isinstance(layer, torch.nn.Upsample) for layer in network.net)
+    assert 8 * 2**doublings >= max(size) / 2 > 4 * 2**doublings
+
+
+def test_the_teacher_sees_crops_of_each_image_if_they_are_on(tiny_teacher: Classifier) -> None:
+    x = random(3, 1, 28, 28)
+
+    def seen(**changes: Any) -> torch.Tensor:
+        settings = GeneratorSettings(**changes)
+        return seen_by_teacher(x, settings, torch.Generator().manual_seed(1))
+
+    assert torch.equal(seen(), x)
+    crops = seen(crop=0.3)
+    assert crops.shape == x.shape
+    assert not torch.equal(crops, x)
+    assert crops.max() <= x.max() + 1e-5
+
+
+def test_the_time_of_a_training_is_said_beforehand() -> None:
+    taken: list[int] = []
+
+    def step(images: int) -> None:
+        taken.append(images)
+        time.sleep(0.25 if images == 4 else 0)
+
+    assert words_for(600, 200, "cpu", step).startswith("600 steps of 200 images, about 2 h ")
+    assert taken == [4, 4]
+    assert words_for(600, 200, "cpu", lambda images: None) == "600 steps of 200 images"
+    assert words_for(600, 200, "cuda", step) == "600 steps of 200 images"

@@ -13,12 +13,14 @@ from synth.shards.index import (
     INDEX,
     LARGEST_INDEX,
     PART,
+    GateCounts,
     Index,
     ShardEntry,
     find_index,
     read_index,
     read_shard,
 )
+from synth.shards.plan import Plan
 from synth.shards.read import DamagedShardError, decode_shard
 from synth.shards.store import Folder
 from tests.synth.test_shards import tar_of
@@ -59,7 +61,8 @@ def test_the_index_records_what_determines_the_run_and_no_time(run: Folder) -> N
     raw = json.loads(run.read(INDEX, 2**20))
     assert {"wids_version", "shardlist", "format_version", "run", "complete", "name"} < set(raw)
     assert {"teacher_sha256", "method", "settings", "plan", "mean", "std", "class_names", "versions"} < set(raw["run"])
-    assert {"url", "nsamples", "filesize", "sha256", "class_counts"} == set(raw["shardlist"][0])
+    listed = {"url", "nsamples", "filesize", "sha256", "class_counts", "judged", "recognised"}
+    assert listed == set(raw["shardlist"][0])
     assert not [key for key in json.dumps(raw).split('"') if "time" in key or "date" in key or "host" in key]
 
 
@@ -120,6 +123,8 @@ def set_shard(**values: object) -> Callable[[Raw], object]:
         (set_shard(again="9" * 4300, missed=0), "'again' is not a count"),
         (set_shard(again=0, missed=-1), "'missed' is not a count"),
         (set_shard(again=0, missed=True), "'missed' is not a count"),
+        (set_shard(judged=2, recognised=3), "more copies are recognised than judged"),
+        (set_shard(judged=-1), "'judged' is not a count"),
         (set_run(settings=json.loads('{"a":' * 900 + "1" + "}" * 900)), "nested deeper"),
         (lambda raw: raw["shardlist"].pop(), "4 shards are planned, 3 listed"),
         (lambda raw: raw["shardlist"][0].pop("sha256"), "is damaged"),
@@ -247,3 +252,13 @@ def test_a_shard_with_a_true_hash_and_other_content_is_refused(run: Folder) -> N
         entry = ShardEntry.of(index.card.plan.job(0), data)
         with pytest.raises(DamagedShardError, match=words):
             read_shard(run, index, entry)
+
+
+def test_entries_of_equal_shards_share_their_class_counts_and_the_text_of_them() -> None:
+    plan = Plan(classes=tuple(range(100)), per_class=8, shard_size=200)
+    entries = [ShardEntry.of(job, b"%d" % job.number, GateCounts(again=3, missed=1)) for job in plan.jobs()]
+    assert [entry.line for entry in entries] == [json.dumps(entry.to_json(), sort_keys=True) for entry in entries]
+    first, *others = entries
+    assert all(other.class_counts is first.class_counts for other in others)
+    assert all(other.pieces[1] is first.pieces[1] for other in others)
+    assert len({entry.line for entry in entries}) == 4

@@ -14,15 +14,14 @@ import pytest
 from synth.basics.errors import UsageError, UserError
 from synth.basics.way_on import RESUME, START_AGAIN
 from synth.checkpoint.classifier import Classifier
-from synth.executors.executor import in_process
 from synth.run.publish import open_run, publish, verify
 from synth.shards.bucket import ATTEMPTS, Bucket
-from synth.shards.index import read_index, read_shard
+from synth.shards.index import INDEX, read_index, read_shard, shard_name
 from synth.shards.plan import Plan
 from synth.shards.store import Folder, Store, open_store
-from tests.runs import card_for, digests, recipe_for
+from tests.runs import EXECUTORS, card_for, digests, in_worker, recipe_for
 from tests.storage import FaultyProxy
-from unlearn.samples.stream import load_complete
+from tests.unlearn.shards import images_of
 
 PLAN = Plan(classes=(1, 2), per_class=8, shard_size=4)
 
@@ -45,10 +44,10 @@ def through(proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch, again: str = ST
     return bucket
 
 
-def run_in(store: Store, teacher: Classifier, plan: Plan = PLAN) -> None:
+def run_in(store: Store, teacher: Classifier, plan: Plan = PLAN, by: str = "head") -> None:
     recipe = recipe_for(teacher)
     index = open_run(store, card_for(recipe, plan), resume=False, overwrite=False)
-    publish(store, index, recipe, in_process, lambda samples: None)
+    publish(store, index, recipe, EXECUTORS[by], lambda samples: None, by=by)
 
 
 def test_every_store_keeps_the_same_contract(store: Store) -> None:
@@ -63,8 +62,22 @@ def test_every_store_keeps_the_same_contract(store: Store) -> None:
     assert store.write_new("b", b"first") is True
     assert store.write_new("b", b"later") is False
     assert store.read("b", 2**20) == b"first"
-    store.remove("a")
-    store.remove("a")
+    store.move("a", "c", 6)
+    assert (store.names(), store.read("c", 2**20)) == ({"b", "c"}, b"second")
+    with pytest.raises(FileNotFoundError):
+        store.move("a", "c", 6)
+    store.write(".b.one.tmp", b"")
+    store.write(".b.two.tmp", b"")
+    assert store.names() == store.modified().keys() == {"b", "c"}
+    store.remove_temporaries("one")
+    assert store.read(".b.two.tmp", 2**20) == b""
+    store.remove_temporaries()
+    for name in (".b.one.tmp", ".b.two.tmp"):
+        with pytest.raises(FileNotFoundError):
+            store.size(name)
+    assert open_store(store.uri).names() == store.names()
+    store.remove("c")
+    store.remove("c")
     assert store.names() == {"b"}
     with pytest.raises(FileNotFoundError):
         store.size("a")
@@ -74,28 +87,34 @@ def test_every_store_keeps_the_same_contract(store: Store) -> None:
         store.read("b", 4)
 
 
-def test_a_run_has_the_same_bytes_in_every_store(store: Store, tiny_teacher: Classifier, tmp_path: Path) -> None:
-    run_in(store, tiny_teacher)
+@pytest.mark.parametrize("by", ["head", "workers"])
+def test_a_run_has_the_same_bytes_in_every_store(
+    store: Store, tiny_teacher: Classifier, tmp_path: Path, by: str
+) -> None:
+    run_in(store, tiny_teacher, by=by)
     run_in(Folder(tmp_path / "here"), tiny_teacher)
     local = digests(tmp_path / "here")
     assert {name: hashlib.sha256(store.read(name, 2**20)).hexdigest() for name in store.names()} == local
     assert verify(store)[1] == []
-    assert len(load_complete(store, {})) == PLAN.samples
+    assert len(images_of(store)) == PLAN.images
 
 
 def every_third(fault: str) -> Callable[[int], str]:
     return lambda call: fault if call % 3 == 0 else ""
 
 
+@pytest.mark.parametrize("by", ["head", "workers"])
 @pytest.mark.parametrize("fault", ["unavailable", "hang up", "cut"])
 def test_every_third_call_failing_loses_nothing(
-    fault: str, s3_port: int, monkeypatch: pytest.MonkeyPatch, tiny_teacher: Classifier
+    fault: str, s3_port: int, monkeypatch: pytest.MonkeyPatch, tiny_teacher: Classifier, by: str
 ) -> None:
+    monkeypatch.setattr("synth.shards.bucket.FIRST_PAUSE", 0.0)  # of the worker's own bucket
     with FaultyProxy(s3_port, every_third(fault)) as proxy:
         bucket = through(proxy, monkeypatch)
-        run_in(bucket, tiny_teacher)
+        run_in(bucket, tiny_teacher, by=by)
         assert verify(bucket)[1] == []
-        assert len(load_complete(bucket, {})) == PLAN.samples
+        assert bucket.all_names() == bucket.names() == {INDEX, *map(shard_name, range(PLAN.shards))}
+        assert len(images_of(bucket)) == PLAN.images
         assert len(proxy.spoiled) > 5
 
 
@@ -113,24 +132,27 @@ def test_storage_that_stays_down_is_an_error_of_one_line(s3_port: int, monkeypat
             bucket.write("a", b"content")
 
 
+@pytest.mark.parametrize(("by", "calls"), [("head", 24), ("auto", 50)])
 def test_a_run_that_storage_ended_can_be_resumed(
-    s3_port: int, monkeypatch: pytest.MonkeyPatch, tiny_teacher: Classifier
+    s3_port: int, monkeypatch: pytest.MonkeyPatch, tiny_teacher: Classifier, by: str, calls: int
 ) -> None:
+    monkeypatch.setattr("synth.shards.bucket.FIRST_PAUSE", 0.0)  # of the worker's own bucket
     recipe = recipe_for(tiny_teacher)
     plan = replace(PLAN, shard_size=1)  # 16 shards
     card = card_for(recipe, plan)
     away = itertools.count()
-    with FaultyProxy(s3_port, lambda call: "unavailable" if next(away) > 24 else "") as proxy:
+    with FaultyProxy(s3_port, lambda call: "unavailable" if next(away) > calls else "") as proxy:
         bucket = through(proxy, monkeypatch, RESUME)
         with pytest.raises(UserError, match="--resume"):
-            publish(bucket, open_run(bucket, card, False, False), recipe, in_process, lambda samples: None)
+            publish(bucket, open_run(bucket, card, False, False), recipe, in_worker, lambda samples: None, by=by)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{s3_port}")
     again = open_store(str(bucket))
     index = open_run(again, card, resume=True, overwrite=False)
     assert 0 < len(index.entries) < plan.shards
-    publish(again, index, recipe, in_process, lambda samples: None)
+    publish(again, index, recipe, in_worker, lambda samples: None, by=by)
     assert verify(again)[1] == []
-    assert len(again.names()) == plan.shards + 1
+    assert isinstance(again, Bucket)
+    assert len(again.all_names()) == plan.shards + 1
 
 
 def test_an_upload_that_arrives_damaged_is_sent_again(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from synth.checkpoint.classifier import Classifier, predict
 from synth.executors.executor import Made
+from synth.making.copies import COPIES, counted
 from synth.making.gate import QualityGate
 from synth.making.make import Recipe
 from synth.making.quality import agreement, passed, shortfall
@@ -46,6 +47,15 @@ def test_agreement_is_the_share_of_shifted_images_that_get_the_wanted_class(tiny
         for n in range(6)
     ]
     assert agreement(tiny_teacher, images, LABELS).tolist() == [sum(v) / 8 for v in votes]
+
+
+def test_a_bound_on_copies_asks_for_the_share_that_the_teacher_recognises(tiny_teacher: Classifier) -> None:
+    images = noise(2)
+    votes = [predict(tiny_teacher, COPIES[name](images / 255)).argmax(1) == LABELS for name in counted(1)]
+    shares = torch.stack(votes).double().mean(0)
+    expected = (0.8 - shares).clamp_min(0).tolist()
+    assert shortfall(tiny_teacher, images, LABELS, QualityGate(copies=0.8)).tolist() == pytest.approx(expected)
+    assert QualityGate.parse("copies=0.8") == QualityGate(copies=0.8)
 
 
 def test_images_that_miss_the_bounds_are_generated_again_and_the_best_try_is_kept(tiny_teacher: Classifier) -> None:
@@ -92,8 +102,8 @@ def test_a_runs_index_and_status_count_what_the_gate_did(tmp_path: Path, tiny_te
     again, missed = sum(r["tries"] - 1 for r in images), sum("missed" in r for r in images)
     assert again > 0
     found = read_index(store)
-    assert sum(e.again or 0 for e in found.entries.values()) == again
-    assert sum(e.missed or 0 for e in found.entries.values()) == missed
+    assert sum(e.counts.again or 0 for e in found.entries.values()) == again
+    assert sum(e.counts.missed or 0 for e in found.entries.values()) == missed
     assert f"{again} images generated again, {missed} missed the bounds in every try" in describe(store)
     make_run(tmp_path / "again", recipe, plan)
     assert digests(tmp_path / "again") == digests(tmp_path / "run")
@@ -108,12 +118,15 @@ def test_the_driver_takes_the_gates_counts_from_the_worker_and_parses_no_shard(
 
     recipe = dataclasses.replace(recipe_for(tiny_teacher), gate=QualityGate(confidence=0.97))
     _, index = make_run(tmp_path / "run", recipe, Plan(classes=(0, 1), per_class=3, shard_size=3), unreadable)
-    assert {number: (e.again, e.missed) for number, e in index.entries.items()} == {0: (10, 0), 1: (11, 1)}
+    assert {number: (e.counts.again, e.counts.missed) for number, e in index.entries.items()} == {
+        0: (10, 0),
+        1: (11, 1),
+    }
 
 
 def test_a_run_without_a_gate_has_no_counts(tiny_run: Path, tiny_teacher: Classifier, tmp_path: Path) -> None:
     index = read_index(Folder(tiny_run))
-    assert {(e.again, e.missed) for e in index.entries.values()} == {(None, None)}
+    assert {(e.counts.again, e.counts.missed) for e in index.entries.values()} == {(None, None)}
     assert b"again" not in index.to_bytes()
     gated = dataclasses.replace(recipe_for(tiny_teacher), gate=QualityGate(confidence=0.5))
     assert card_for(gated, index.card.plan).settings["quality_gate"]["confidence"] == 0.5
@@ -123,11 +136,12 @@ def test_a_run_without_a_gate_has_no_counts(tiny_run: Path, tiny_teacher: Classi
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "is not a quality gate: write it like confidence=0.9"),
+        ("", "is not a quality gate: write it like copies=0.8"),
         ("confidence", "is not a quality gate"),
         ("size=3", "is not a quality gate"),
         ("confidence=0.9,confidence=0.8", "is not a quality gate"),
         ("confidence=high", "confidence of the quality gate is not a number: 'high'"),
+        ("copies=2", "copies of the quality gate must be within 0 and 1"),
         ("confidence=1.5", "confidence of the quality gate must be within 0 and 1"),
         ("entropy=-1", "entropy of the quality gate must be above 0"),
         ("entropy=nan", "entropy of the quality gate must be above 0"),

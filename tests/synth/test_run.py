@@ -17,6 +17,7 @@ from synth.basics.way_on import WayOn
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import save_checkpoint
 from synth.executors.executor import Executor, Made, in_process
+from synth.executors.handover import Staged, StagingArea
 from synth.making.make import JobResult, Recipe, make_shard
 from synth.run.lock import Lock, LostLockError
 from synth.run.publish import open_run, publish, verify
@@ -24,7 +25,7 @@ from synth.shards.index import GENERATOR, INDEX, PART, Index, read_index, shard_
 from synth.shards.plan import Plan, ShardJob
 from synth.shards.store import Folder
 from tests.faults import wait_until
-from tests.runs import card_for, digests, make_run, recipe_for
+from tests.runs import EXECUTORS, card_for, digests, in_worker, make_run, recipe_for
 
 PLAN = Plan(classes=tuple(range(10)), per_class=6, shard_size=15, seed=5)  # 4 shards
 
@@ -49,16 +50,16 @@ def run(reference: Path, tmp_path: Path) -> Folder:
     return Folder(tmp_path / "run")
 
 
-def stopping(after: int, how: BaseException) -> Executor:
-    """The executor in this process, which raises `how` after `after` shards."""
+def stopping(after: int, how: BaseException, by: str) -> Executor:
+    """The executor of that way of publishing, which raises `how` after `after` shards."""
 
-    def execute(jobs: Iterable[ShardJob], recipe: Recipe) -> Iterator[Made]:
-        for count, made in enumerate(in_process(jobs, recipe)):
+    def execute(jobs: Iterable[ShardJob], recipe: Recipe, area: StagingArea | None = None) -> Iterator[Made]:
+        for count, made in enumerate(EXECUTORS[by](jobs, recipe, area=area)):
             if count == after:
                 raise how
             yield made
 
-    return execute
+    return execute  # type: ignore[return-value]
 
 
 def recording(made: list[int]) -> Executor:
@@ -87,13 +88,14 @@ def test_the_order_of_the_shards_does_not_change_the_bytes(reference: Path, tmp_
     assert digests(tmp_path / "back") == digests(reference)
 
 
-@pytest.mark.parametrize("after", [0, 1, 3])
+@pytest.mark.parametrize(("after", "by"), [(0, "head"), (1, "head"), (3, "head"), (2, "workers")])
 def test_an_interrupted_run_resumes_to_the_same_bytes(
-    reference: Path, tmp_path: Path, recipe: Recipe, after: int
+    reference: Path, tmp_path: Path, recipe: Recipe, after: int, by: str
 ) -> None:
     path = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        make_run(path, recipe, PLAN, stopping(after, KeyboardInterrupt()))
+        make_run(path, recipe, PLAN, stopping(after, KeyboardInterrupt(), by), by=by)
+    assert set(digests(path)) == {PART, *map(shard_name, range(after))}
     index = read_index(Folder(path))
     assert (index.complete, sorted(index.entries)) == (False, list(range(after)))
     _, problems = verify(Folder(path))
@@ -303,22 +305,24 @@ def test_a_user_error_of_one_shard_ends_a_run_only_before_the_first_shard(
     assert digests(tmp_path / "run") == digests(reference)
 
 
-@pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.parametrize(("interrupted", "by"), [(False, "head"), (True, "head"), (False, "auto"), (True, "auto")])
 def test_a_driver_whose_run_was_taken_over_writes_nothing_more(
-    tmp_path: Path, recipe: Recipe, interrupted: bool
+    tmp_path: Path, recipe: Recipe, interrupted: bool, by: str
 ) -> None:
     store = Folder(tmp_path / "run")
     lock = Lock(store, WayOn(command="synth generate"))
     index = open_run(store, card_for(recipe, PLAN), resume=False, overwrite=False)
     others: dict[str, str] = {}
 
-    def taken_over(jobs: Iterable[ShardJob], recipe: Recipe) -> Iterator[Made]:
+    def taken_over(jobs: Iterable[ShardJob], recipe: Recipe, area: StagingArea | None = None) -> Iterator[Made]:
         """While the third shard is made, another driver replaces the run."""
-        for made in in_process(jobs, recipe):
+        for made in in_worker(jobs, recipe, area=area):
             if made.job.number == 2:
+                assert isinstance(made.data, bytes if by == "head" else Staged)
                 wait_until(lambda: shard_name(1) in store.names(), "the second shard")
                 for name in store.names():
                     store.write(name, b"the other driver's")
+                store.remove_temporaries()
                 others.update(digests(store.path))
                 lock.lost = "another has it"
                 if interrupted:
@@ -326,14 +330,15 @@ def test_a_driver_whose_run_was_taken_over_writes_nothing_more(
             yield made
 
     with pytest.raises(KeyboardInterrupt if interrupted else LostLockError):
-        publish(store, index, recipe, taken_over, lambda samples: None, check=lock.check)
+        publish(store, index, recipe, taken_over, lambda samples: None, check=lock.check, by=by)
     assert digests(store.path) == others
 
 
+@pytest.mark.parametrize(("by", "flushes"), [("head", 5), ("auto", 15)])
 def test_a_full_disk_ends_the_run_with_the_cure_and_keeps_the_published_shards(
-    reference: Path, tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    reference: Path, tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, by: str, flushes: int
 ) -> None:
-    flush, left = os.fsync, [5]
+    flush, left = os.fsync, [flushes]
 
     def fill(descriptor: int) -> None:
         left[0] -= 1
@@ -344,7 +349,7 @@ def test_a_full_disk_ends_the_run_with_the_cure_and_keeps_the_published_shards(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fill)
         with pytest.raises(UserError, match="the disk is full: free some space and start the same command again"):
-            make_run(tmp_path / "run", recipe, PLAN)
+            make_run(tmp_path / "run", recipe, PLAN, in_worker, by=by)
     published = digests(tmp_path / "run")
     assert 0 < len(published) < 5
     assert all(digests(reference)[name] == digest for name, digest in published.items() if name != PART)

@@ -1,6 +1,7 @@
 """`synth status` and `synth preview`."""
 
 import os
+import re
 import shutil
 import time
 import uuid
@@ -9,19 +10,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from synth.basics.errors import UserError
+from synth.basics.errors import UsageError, UserError
+from synth.basics.grids import row_height
 from synth.checkpoint.classifier import Classifier
 from synth.executors.executor import in_process
+from synth.making.copies import recognised
 from synth.run import view
 from synth.run.publish import open_run, publish
-from synth.run.view import GAP, LABEL_WIDTH, describe, draw_grid, images_per_class
+from synth.run.view import GAP, LABEL_WIDTH, describe, draw_grid, images_per_class, row_of
 from synth.shards.index import INDEX, PART, Index, read_index, shard_name
 from synth.shards.plan import Plan
 from synth.shards.store import Folder, open_store
 from tests.runs import card_for, make_run, recipe_for
 from tests.storage import FaultyProxy
+
+SIDE = 56  # of an image of 28 pixels in a grid
 
 
 @pytest.fixture
@@ -43,6 +49,7 @@ def test_a_complete_run_is_described_as_complete(tiny_run: Path) -> None:
     assert f"{tiny_run}: complete" in text
     assert "4 of 4 shards, 100 of 100" in text
     assert "missing" not in text
+    assert re.search(r"recognised \d+% of 24 changed copies of the images, by the teacher", text)  # 2 images per shard
     assert read_index(Folder(tiny_run)).card.teacher_sha256[:12] in text
 
 
@@ -109,20 +116,40 @@ def test_a_grid_has_one_row_per_class_with_its_first_images(tiny_run: Path, tmp_
     draw_grid(store, 3, tmp_path / "grid.png")
     with Image.open(tmp_path / "grid.png") as image:
         grid = np.asarray(image)
-    assert grid.shape == (10 * (28 + GAP), LABEL_WIDTH + 3 * (28 + GAP), 3)
+    assert grid.shape == (10 * (SIDE + GAP), LABEL_WIDTH + 3 * (SIDE + GAP), 3)
     rows = images_per_class(store, index, 3)
     assert list(rows) == list(range(10))
-    for row, (images, confidences) in enumerate(rows.values()):
-        assert len(images) == len(confidences) == 3
-        top, left = row * (28 + GAP), LABEL_WIDTH + 28 + GAP
-        np.testing.assert_array_equal(grid[top : top + 28, left : left + 28, 0], images[1][0])
-        assert grid[top : top + 28, :LABEL_WIDTH].min() < 128  # a label is written
+    for row, images in enumerate(rows.values()):
+        assert len(images) == 3
+        top, left = row * (SIDE + GAP), LABEL_WIDTH + SIDE + GAP
+        np.testing.assert_array_equal(grid[top : top + SIDE : 2, left : left + SIDE : 2, 0], images[1][0])
+        assert grid[top : top + SIDE, :LABEL_WIDTH].min() < 128  # a label is written
+
+
+def test_a_grid_with_the_teacher_shows_below_each_image_what_the_teacher_recognises(
+    tiny_run: Path, tiny_teacher: Classifier, tmp_path: Path
+) -> None:
+    store = Folder(tiny_run)
+    index = read_index(store)
+    draw_grid(store, 3, tmp_path / "plain.png")
+    draw_grid(store, 3, tmp_path / "judged.png", teacher=tiny_teacher)
+    plain, judged = (np.asarray(Image.open(tmp_path / name)) for name in ("plain.png", "judged.png"))
+    pitch = row_height(SIDE, words=True)
+    assert judged.shape == (10 * pitch, *plain.shape[1:])
+    for label, images in images_per_class(store, index, 3).items():
+        votes = [recognised(tiny_teacher, torch.from_numpy(image[None]), torch.tensor([label])) for image in images]
+        row = row_of(label, images, index, tiny_teacher)
+        assert list(row.below) == [f"{sum(int(v) for v in each.values())} of 3" for each in votes]
+        assert judged[label * pitch + SIDE : (label + 1) * pitch, LABEL_WIDTH:].min() < 255  # words are written
+    assert [text.words for text in row_of(0, [np.zeros((1, 28, 28), np.uint8)], index, None).texts] == ["0"]
+    with pytest.raises(UsageError, match="was made from another teacher: name the run's own teacher with --teacher"):
+        draw_grid(store, 3, tmp_path / "grid.png", teacher=Classifier.untrained(tiny_teacher.card, 9))
 
 
 def test_a_grid_of_a_growing_run_shows_the_published_images(half: Folder, tmp_path: Path) -> None:
     draw_grid(half, 100, tmp_path / "grid.png")
     with Image.open(tmp_path / "grid.png") as image:
-        assert image.width == LABEL_WIDTH + 100 * (28 + GAP)
+        assert image.width == LABEL_WIDTH + 100 * (SIDE + GAP)
 
 
 def test_a_grid_has_no_row_for_a_class_without_images(tiny_teacher: Classifier, tmp_path: Path) -> None:
@@ -135,7 +162,7 @@ def test_a_grid_has_no_row_for_a_class_without_images(tiny_teacher: Classifier, 
 def test_a_grid_too_large_is_refused_with_the_columns_that_fit(
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    row, column = 10 * (28 + GAP), 28 + GAP
+    row, column = 10 * row_height(SIDE, words=True), SIDE + GAP
     monkeypatch.setattr(view, "LARGEST_GRID", row * (LABEL_WIDTH + 4 * column))
     with pytest.raises(UserError, match=r"5 images for each of 10 classes has more than .*: give --columns 4$"):
         draw_grid(Folder(tiny_run), 5, tmp_path / "grid.png")
@@ -149,7 +176,7 @@ def test_a_grid_that_cannot_be_drawn_gives_the_cause(tiny_run: Path, half: Folde
     with pytest.raises(UserError, match=r"nowhere.*: its folder can't be made"):
         draw_grid(Folder(tiny_run), 2, tmp_path / "nowhere" / "grid.png")
     half.write(PART, Index(read_index(half).card, {}, complete=False).to_bytes())
-    with pytest.raises(UserError, match="has no published shard yet"):
+    with pytest.raises(UserError, match="has no published shard and no picture of the first one yet"):
         draw_grid(half, 2, tmp_path / "grid.png")
     with pytest.raises(UserError, match="there is no run in"):
         draw_grid(Folder(tmp_path / "none"), 2, tmp_path / "grid.png")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from synth.shards.index import INDEX, PART, read_index
-from synth.shards.store import Folder
+from synth.shards.store import Folder, Store
 from unlearn.samples.batch import Batch, joined
 from unlearn.samples.filters import Filter
 from unlearn.samples.hold_out import HoldOut, hold_out
@@ -41,9 +41,9 @@ def epochs(stream: Stream, images: int, count: int, size: int = 5) -> list[Batch
     return [joined([stream.next(size) for _ in range(images // size)]) for _ in range(count)]
 
 
-def images_of(run: Path) -> HoldOut:
-    """All images of a run, without views, in order."""
-    return hold_out(Runs([Folder(run)]), {}, 1.0, 100 * GIB)
+def images_of(run: Path | Store, filters: Mapping[str, Filter] | None = None) -> HoldOut:
+    """All images of a run that pass the filters, without views, in order."""
+    return hold_out(Runs([Folder(run) if isinstance(run, Path) else run]), filters or {}, 1.0, 100 * GIB)
 
 
 def rows(values: torch.Tensor) -> list[bytes]:

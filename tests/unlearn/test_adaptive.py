@@ -57,7 +57,5 @@ def test_full_agreement_costs_the_whole_weight(tiny_teacher: Classifier) -> None
 
 def test_a_teacher_without_batch_norm_is_refused_with_another_way() -> None:
     card = digits_card(architecture="tests.runs:bare", width=1.0)
-    with pytest.raises(
-        UserError, match=r"has no batch-norm layers, .* or 'synth generate --bn 0' and 'unlearn distill'"
-    ):
+    with pytest.raises(UserError, match=r"has no batch-norm layers, .* or 'synth generate' and 'unlearn distill'"):
         start(Inputs(Classifier.untrained(card, 0), card, (0,), 0, "cpu"), SMALL)

@@ -15,8 +15,8 @@ from synth.shards.bucket import Bucket
 from synth.shards.index import read_index
 from synth.shards.store import Folder
 from tests.storage import FaultyProxy
+from tests.unlearn.shards import images_of
 from unlearn.samples.cache import CachedStore, open_shards
-from unlearn.samples.stream import load_complete
 
 
 class Counted(Folder):
@@ -34,8 +34,8 @@ class Counted(Folder):
 def test_a_second_reading_comes_from_the_disk(tiny_run: Path, tmp_path: Path) -> None:
     store = Counted(tiny_run)
     cached = CachedStore(store, tmp_path / "cache", limit=10**9)
-    first, second = load_complete(cached, {}), load_complete(cached, {})
-    assert first.samples().images.equal(second.samples().images)
+    first, second = images_of(cached), images_of(cached)
+    assert first.images.equal(second.images)
     assert len(store.fetched) == 4
     index = read_index(Folder(tiny_run))
     assert {f.name for f in (tmp_path / "cache").iterdir()} == {f"{e.sha256}.tar" for e in index.entries.values()}
@@ -47,7 +47,7 @@ def test_the_cache_stays_within_its_limit_and_removes_the_files_unused_for_longe
     store, index = Counted(tiny_run), read_index(Folder(tiny_run))
     sizes = [entry.size for entry in index.entries.values()]
     cached = CachedStore(store, tmp_path / "cache", limit=sum(sizes[:2]) + max(sizes) // 2)
-    load_complete(cached, {})
+    images_of(cached)
     kept = [f.stat().st_size for f in (tmp_path / "cache").iterdir()]
     assert 0 < sum(kept) <= cached.limit
     last = index.entries[3]
@@ -63,7 +63,7 @@ def test_other_files_in_the_folder_of_the_cache_stay(tiny_run: Path, tmp_path: P
         path.write_bytes(bytes(10**6))
     entries = read_index(Folder(tiny_run)).entries.values()
     cached = CachedStore(Folder(tiny_run), tmp_path, limit=max(entry.size for entry in entries))
-    load_complete(cached, {})
+    images_of(cached)
     assert all(path.exists() for path in theirs)
     assert len(list(tmp_path.iterdir())) == len(theirs) + 1  # only shards count towards the limit
 
@@ -79,7 +79,7 @@ def test_a_damaged_copy_is_fetched_again(tiny_run: Path, tmp_path: Path) -> None
 
 def test_shards_are_read_even_if_the_cache_cannot_be_written(tiny_run: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert len(load_complete(CachedStore(Folder(tiny_run), tmp_path / "file" / "cache", limit=10**9), {})) == 100
+    assert len(images_of(CachedStore(Folder(tiny_run), tmp_path / "file" / "cache", limit=10**9))) == 100
 
 
 def test_object_storage_is_read_through_a_cache_and_a_folder_is_not(
@@ -108,11 +108,11 @@ def test_a_broken_read_continues_where_it_broke(
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         broken = Bucket(uri)
         broken.pause = lambda seconds: None
-        pool = load_complete(CachedStore(broken, tmp_path / "cache", limit=10**9), {})
+        found = images_of(CachedStore(broken, tmp_path / "cache", limit=10**9))
         calls = next(proxy.calls)
         assert proxy.spoiled.count("cut") > 5
     shards = [path.stat().st_size for path in tiny_run.glob("*.tar")]
     pieces = sum(-(-size // 10_000) for size in shards)
-    assert len(pool) == 100
+    assert len(found) == 100
     assert calls < 2 * pieces + 40  # only broken pieces are read again, not whole shards
     shutil.rmtree(tmp_path / "cache")

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,7 +33,7 @@ def test_a_student_from_shards_alone_then_its_evaluation(
     out = tmp_path / "run"
     done = unlearn("distill", "--shards", tiny_run, "--forget", "0", "--out", out, "--steps", 120, "--threads", 1)
     assert done.returncode == 0, done.stderr
-    assert "dropped 10 by forget label" in done.stdout
+    assert re.search(r"dropped \d+ by forget label", done.stdout)
     assert {path.name for path in out.iterdir()} == {SETTINGS, METRICS, STUDENT, PROVENANCE}
     assert [json.loads(line)["step"] for line in (out / METRICS).read_text().splitlines()] == [100, 120]
     assert json.loads((out / PROVENANCE).read_text())["real_images_read"] == 0

@@ -1,24 +1,21 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from synth.basics.errors import UsageError, UserError
+from synth.basics.errors import UsageError
 from synth.checkpoint.classifier import Classifier, predict, to_unit
-from synth.shards.index import INDEX, PART, RunCard, read_index
+from synth.shards.index import INDEX, PART, read_index
 from synth.shards.store import Folder
-from tests.unlearn.test_stream import Growing
+from tests.unlearn.shards import Growing, images_of, stream_of
 from unlearn.methods.distill import (
     LOOP,
-    Arrived,
     Distillation,
     DistillSettings,
-    Rows,
     distillation_loss,
     fill_in,
     targets_for,
@@ -29,58 +26,53 @@ from unlearn.methods.student import forget_classes, student_card, teacher_card
 from unlearn.run.carry_out import Request, unlearn
 from unlearn.run.folder import PROVENANCE
 from unlearn.run.loop import run_method
-from unlearn.samples.pool import Batch, ShardPool
-from unlearn.samples.stream import follow, load_complete
+from unlearn.samples.stream import Stream
 from unlearn.settings import LoopSettings
 
 QUICK = DistillSettings(steps=150, batch_size=32, shift=2)
 
 
 def at_work(
-    pools: Iterable[ShardPool],
-    run: RunCard,
-    settings: DistillSettings = QUICK,
-    forget: tuple[int, ...] = (0,),
-    seed: int = 0,
-    device: str = "cpu",
+    samples: Stream, settings: DistillSettings = QUICK, forget: tuple[int, ...] = (0,), seed: int = 0
 ) -> Distillation:
-    card = student_card(teacher_card(run), None, None, {})
-    return Distillation(Inputs(None, card, forget, seed, device, pools=iter(pools)), settings)
+    card = student_card(teacher_card(samples.runs.card), None, None, {})
+    return Distillation(Inputs(None, card, forget, seed, "cpu", samples), settings)
 
 
-def learn(run: Path, forget: tuple[int, ...] = (0,), seed: int = 0) -> tuple[Classifier, ShardPool]:
-    pool = load_complete(Folder(run), training_filters(forget, QUICK))
-    method = at_work([pool], pool.index.card, forget=forget, seed=seed)
-    return run_method(method, LOOP).student, pool
+def learn(run: Path, forget: tuple[int, ...] = (0,), seed: int = 0, window: int | None = None) -> Classifier:
+    samples = stream_of(run, filters=training_filters(forget, QUICK), seed=seed, window=window)
+    return run_method(at_work(samples, forget=forget, seed=seed), LOOP).student
 
 
-def test_the_student_learns_the_retain_classes_and_never_answers_a_forget_class(tiny_run: Path) -> None:
-    student, pool = learn(tiny_run, forget=(3, 8))
-    everything = load_complete(Folder(tiny_run), {}).samples()
-    kept = pool.samples()
-    assert set(kept.labels.tolist()) & {3, 8} == set()
-    agreement = (predict(student, kept.images).argmax(1) == kept.logits.argmax(1)).float().mean()
-    assert agreement > 0.9
+@pytest.mark.parametrize("window", [None, 1])
+def test_the_student_learns_the_retain_classes_and_never_answers_a_forget_class(
+    tiny_run: Path, window: int | None
+) -> None:
+    student, everything = learn(tiny_run, forget=(3, 8), window=window), images_of(tiny_run)
+    forgotten = torch.isin(everything.labels, torch.tensor([3, 8]))
+    kept = everything.images[~forgotten], everything.logits[~forgotten]
+    agreement = (predict(student, kept[0]).argmax(1) == kept[1].argmax(1)).float().mean()
+    assert agreement > 0.8
     assert not torch.isin(predict(student, everything.images).argmax(1), torch.tensor([3, 8])).any()
 
 
 def test_the_same_seed_gives_the_same_student(tiny_run: Path) -> None:
-    once, again, other = (learn(tiny_run, seed=seed)[0].state_dict() for seed in (1, 1, 2))
+    once, again, other = (learn(tiny_run, seed=seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(once[name], again[name]) for name in once)
     assert any(not torch.equal(once[name], other[name]) for name in once)
 
 
 def test_the_loss_is_the_mean_kl_divergence_of_its_equation(tiny_run: Path) -> None:
     settings = DistillSettings(shift=0, temperature=2.0)
-    samples = load_complete(Folder(tiny_run), training_filters((0,), settings)).samples()
+    batch = stream_of(tiny_run, filters=training_filters((0,), settings)).next(8)
     student = Classifier.untrained(teacher_card(read_index(Folder(tiny_run)).card), 0).eval()
-    rows = torch.arange(8)
-    loss = distillation_loss(student, samples, rows, (0,), settings, torch.Generator())
+    views = batch.views
+    loss = distillation_loss(student, batch, (0,), settings, torch.Generator())
     expected = 0.0
-    for row in rows.tolist():
-        q = (samples.logits[row, 1:] / 2).softmax(0)
-        p = (student(to_unit(samples.images[row : row + 1]))[0] / 2).softmax(0)
-        expected += 4 * sum(q[c] * (q[c].log() - p[c + 1].log()) for c in range(9)).item() / len(rows)
+    for row in range(8):
+        q = (batch.logits[row, 1:] / 2).softmax(0)
+        p = (student(to_unit(views[row : row + 1]))[0] / 2).softmax(0)
+        expected += 4 * sum(q[c] * (q[c].log() - p[c + 1].log()) for c in range(9)).item() / 8
     assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
@@ -94,33 +86,30 @@ def test_hard_labels_are_the_likeliest_retain_class() -> None:
         DistillSettings(hard_labels=True, post_filter=True)
 
 
-def test_each_shard_allows_its_share_of_the_steps(tiny_run: Path) -> None:
-    pool = ShardPool(Folder(tiny_run), training_filters((0,), QUICK))
-    entries = pool.index.entries
+def test_each_shard_allows_its_share_of_the_steps(tiny_run: Path, tmp_path: Path) -> None:
+    growing = Growing(tiny_run, tmp_path / "run")
+    growing.publish_next(0)
+    growing.publish_next(0)
     asked_at: list[int] = []  # steps done when the student asked for more shards
 
-    def grow():  # type: ignore[no-untyped-def]
-        for count in (1, 2, 4):
-            asked_at.append(len(done))
-            pool.loaded = list(entries)[:count]
-            if not len(pool):
-                whole = load_complete(Folder(tiny_run), {})
-                pool.rows, pool.count = whole.rows, whole.count
-            yield pool
+    def wait(seconds: float) -> None:
+        asked_at.append(len(done))
+        growing.publish_next(seconds)
 
     done: list[int] = []
-    run_method(at_work(grow(), pool.index.card), LoopSettings(every=1), report=done.append)
-    assert asked_at == [0, 38, 75]
+    samples = stream_of(growing.store.path, filters=training_filters((0,), QUICK), follow=60, wait=wait)
+    run_method(at_work(samples), LoopSettings(every=1), report=done.append)
+    assert asked_at == [38, 75, 112]
     assert len(done) == 150
 
 
 @pytest.mark.parametrize("steps", [1, 2, 9])
 def test_the_last_step_waits_for_the_last_shard(tiny_run: Path, tmp_path: Path, steps: int) -> None:
     growing, settings = Growing(tiny_run, tmp_path / "run"), DistillSettings(steps=steps, shift=0)
-    pools = follow(growing.store, {}, timeout=60, wait=growing.publish_next)
-    method = at_work(pools, growing.whole.card, settings)
-    run_method(method, LOOP)
-    assert method.counts == {"kept": 100}
+    growing.publish_next(0)
+    samples = stream_of(growing.store.path, follow=60, wait=growing.publish_next)
+    run_method(at_work(samples, settings), LOOP)
+    assert samples.counts == {"kept": 300}
 
 
 def test_following_a_run_whose_driver_died_before_it_wrote_the_index(tiny_run: Path, tmp_path: Path) -> None:
@@ -140,14 +129,14 @@ def test_following_a_run_whose_driver_died_before_it_wrote_the_index(tiny_run: P
     unlearn(request, lambda line: None)
     facts = json.loads((tmp_path / "out" / PROVENANCE).read_text())
     assert facts["index_sha256"] == hashlib.sha256((tiny_run / INDEX).read_bytes()).hexdigest()
-    assert sum(facts["samples"].values()) == 100
+    assert sum(facts["samples"].values()) == 300
 
 
-def test_blends_are_not_shifted_again(tiny_run: Path) -> None:
+def test_views_are_not_shifted_again(tiny_run: Path) -> None:
     run = read_index(Folder(tiny_run)).card
-    blended = replace(run, plan=replace(run.plan, blends=9))
-    assert [fill_in(DistillSettings(), card).shift for card in (run, blended)] == [2, 0]
-    assert fill_in(DistillSettings(shift=1), blended).shift == 1
+    plain = replace(run, plan=replace(run.plan, views=0))
+    assert [fill_in(DistillSettings(), card).shift for card in (plain, run)] == [2, 0]
+    assert fill_in(DistillSettings(shift=1), run).shift == 1
 
 
 def test_a_student_of_another_architecture(tiny_run: Path) -> None:
@@ -168,76 +157,17 @@ def test_unknown_classes_or_all_classes_cannot_be_forgotten(tiny_run: Path) -> N
         forget_classes(tuple(range(10)), teacher)
 
 
-def test_each_pass_covers_all_samples_and_can_be_resumed() -> None:
-    rng = torch.Generator().manual_seed(0)
-    rows = Rows(5, rng)
-    first = rows.next(10)
-    other = Rows(5, torch.Generator())
-    other.load_state_dict(rows.state_dict())
-    other.rng.set_state(rng.get_state())
-    second = rows.next(10)
-    assert sorted(torch.cat([first, second]).tolist()) == list(range(10))
-    assert torch.equal(second, other.next(10))
-    assert torch.equal(rows.next(10), other.next(10))
-    assert len(rows.next(3)) == 3  # fewer samples than a batch
-
-
-def test_filters_that_leave_one_sample_are_an_error(tiny_run: Path) -> None:
-    pool = load_complete(Folder(tiny_run), training_filters((0,), QUICK))
-    pool.count = 1
-    method = at_work([pool], pool.index.card)
-    with pytest.raises(UserError, match=r"the filters leave 1 sample of .*: loosen"):
-        method.step(0)
-
-
-def test_a_batch_has_one_image_label_and_answer_per_sample(tiny_run: Path) -> None:
-    samples = load_complete(Folder(tiny_run), {}).samples()
-    assert isinstance(samples, Batch)
-    assert len(samples.images) == len(samples.labels) == len(samples.logits) == 100
-
-
 def test_with_the_post_filter_no_sample_is_dropped_and_no_forget_class_wins(tiny_run: Path) -> None:
     settings = DistillSettings(post_filter=True)
-    pool = load_complete(Folder(tiny_run), training_filters((0,), settings))
-    samples = pool.samples()
-    assert len(pool) == len(load_complete(Folder(tiny_run), {}).samples())
-    assert (samples.labels == 0).any()
-    assert (targets_for(samples.logits, (0,), settings).argmax(1) != 0).all()
+    samples = stream_of(tiny_run, filters=training_filters((0,), settings))
+    batch = samples.next(100)
+    assert samples.counts == {"kept": 300}
+    assert (batch.labels == 0).any()
+    assert (targets_for(batch.logits, (0,), settings).argmax(1) != 0).all()
 
 
 def test_the_post_filter_also_holds_for_softened_targets(tiny_run: Path) -> None:
     settings = DistillSettings(post_filter=True, temperature=4.0)
-    samples = load_complete(Folder(tiny_run), training_filters((0,), settings)).samples()
-    targets = targets_for(samples.logits, (0,), settings)
+    batch = stream_of(tiny_run, filters=training_filters((0,), settings)).next(100)
+    targets = targets_for(batch.logits, (0,), settings)
     assert (targets[:, 0] <= targets.min(1).values.clamp_min(0.01) + 1e-6).all()
-
-
-def test_each_sample_of_a_run_that_is_followed_is_copied_to_the_device_once(
-    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copied: list[int] = []
-    to_device = Batch.to
-
-    def counting(self: Batch, device: str) -> Batch:
-        copied.append(len(self))
-        return to_device(self, device)
-
-    monkeypatch.setattr(Batch, "to", counting)
-    growing = Growing(tiny_run, tmp_path / "run")
-    pools = follow(growing.store, {}, timeout=60, wait=growing.publish_next)
-    method = at_work(pools, growing.whole.card, device="meta")
-    method.take_in_all()
-    assert copied == [25, 25, 25, 25]
-    assert len(method.arrived.samples) == 100
-
-
-def test_samples_on_the_device_are_those_of_the_pool(tiny_run: Path, tmp_path: Path) -> None:
-    growing = Growing(tiny_run, tmp_path / "run")
-    arrived = Arrived("cpu:0")  # a device other than "cpu", so that samples are copied to it
-    for pool in follow(growing.store, training_filters((0,), QUICK), timeout=60, wait=growing.publish_next):
-        arrived.update(pool)
-        there, expected = arrived.samples, pool.samples()
-        assert len(there) == len(expected) > 0
-        assert torch.equal(there.images, expected.images)
-        assert torch.equal(there.labels, expected.labels)
-        assert torch.equal(there.logits, expected.logits)

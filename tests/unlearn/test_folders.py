@@ -13,6 +13,7 @@ import torch
 from PIL import Image, ImageOps
 
 from synth.basics.errors import UserError
+from tests.memory import allow
 from unlearn.data import LabelledImages, load_images
 from unlearn.data_sets.reading.pixels import in_channels
 
@@ -73,6 +74,13 @@ def test_a_folder_with_nothing_readable_names_what_is_there(tmp_path: Path) -> N
     (tmp_path / "test" / "cat" / "b.heic").write_bytes(b"")
     with pytest.raises(UserError, match=r"no folders of classes with images \(left out: \.heic\): name a folder"):
         load_images(str(tmp_path), "test")
+
+
+def test_a_split_in_place_of_its_data_set_names_the_folder_above(tmp_path: Path) -> None:
+    save(tmp_path / "val" / "cat" / "a.png")
+    cure = f"name the folder above it, {tmp_path}, that has train/CLASS/"
+    with pytest.raises(UserError, match=re.escape(cure)):
+        load_images(str(tmp_path / "val"), "test")
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.JPEG", "a.jfif", "a.jpe", "a.gif", "a.webp", "a.bmp", "a.tif", "a.ppm"])
@@ -237,8 +245,8 @@ def test_images_are_scaled_to_the_shape_that_the_network_takes(tmp_path: Path) -
 
 def test_images_that_would_fill_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path / "test" / "cat" / "a.png")
-    monkeypatch.setattr("os.sysconf", lambda name: 10)
-    with pytest.raises(UserError, match=r"1 image in .* more than half of the memory"):
+    allow(10, monkeypatch)
+    with pytest.raises(UserError, match=r"1 image in .* would take .* of free memory"):
         load_images(str(tmp_path), "test")
 
 

@@ -183,7 +183,7 @@ def test_a_complete_run_is_recognised_without_decoding_a_shard(
     case: str, tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(case, tiny_teacher_path, tiny_run, tmp_path / "run")
-    monkeypatch.setattr("unlearn.samples.pool.decoded", lambda *given: pytest.fail("a shard was decoded"))
+    monkeypatch.setattr("unlearn.samples.runs.read_shard", lambda *given: pytest.fail("a shard was decoded"))
     run(case, tiny_teacher_path, tiny_run, tmp_path / "run", resume=True)
     with pytest.raises(UsageError, match="was begun with seed 0, not 5"):
         run(case, tiny_teacher_path, tiny_run, tmp_path / "run", seed=5, resume=True)

@@ -6,16 +6,15 @@ import torch
 from synth.basics.errors import UserError
 from synth.checkpoint.augment import shift_and_flip
 from synth.checkpoint.classifier import Classifier, to_unit
-from synth.shards.store import Folder
+from tests.unlearn.shards import images_of, rows
 from unlearn.data import load_images
 from unlearn.evaluation import evaluate_model
 from unlearn.methods import losses
 from unlearn.run.loop import Outcome, run_method
 from unlearn.run.monitor import Monitor, StoppingRule
 from unlearn.samples.filters import HeldOut, NotHeldOut
+from unlearn.samples.hold_out import HoldOut
 from unlearn.samples.logits import without_forget_classes
-from unlearn.samples.pool import Batch
-from unlearn.samples.stream import load_complete
 from unlearn.settings import LoopSettings
 
 SETTINGS = LoopSettings(every=1, patience=2, forget_bound=10.0, top=1)
@@ -37,13 +36,13 @@ class Script:
 
 
 @pytest.fixture
-def hold_out(tiny_run: Path, tiny_teacher: Classifier) -> Batch:
+def hold_out(tiny_run: Path, tiny_teacher: Classifier) -> HoldOut:
     """Images labelled by the teacher's own answers, so that every class has some."""
-    samples = load_complete(Folder(tiny_run), {}).samples()
-    return Batch(samples.images, samples.logits.argmax(1), samples.logits)
+    samples = images_of(tiny_run)
+    return HoldOut(samples.images, samples.logits.argmax(1), samples.logits)
 
 
-def curve(teacher_path: Path, hold_out: Batch, forget_logits: list[float]) -> tuple[list[float], str, int]:
+def curve(teacher_path: Path, hold_out: HoldOut, forget_logits: list[float]) -> tuple[list[float], str, int]:
     from synth.checkpoint.file import load_checkpoint
 
     monitor = Monitor(hold_out, (0,), SETTINGS)
@@ -53,7 +52,7 @@ def curve(teacher_path: Path, hold_out: Batch, forget_logits: list[float]) -> tu
     return seen, result.ended, result.step
 
 
-def test_the_run_stops_when_the_forget_class_comes_back(tiny_teacher_path: Path, hold_out: Batch) -> None:
+def test_the_run_stops_when_the_forget_class_comes_back(tiny_teacher_path: Path, hold_out: HoldOut) -> None:
     seen, ended, kept = curve(tiny_teacher_path, hold_out, [0.0, 0.0, -90.0, -90.0, 0.0, -90.0, 0.0, 0.0, -90.0])
     assert [value > 10 for value in seen] == [True, True, False, False, True, False, True, True]
     assert ended == "the forget class came back by step 8"
@@ -63,7 +62,7 @@ def test_the_run_stops_when_the_forget_class_comes_back(tiny_teacher_path: Path,
 class Relapse:
     """A real training: the student learns targets without the forget class first, then the teacher's own answers."""
 
-    def __init__(self, teacher: Classifier, samples: Batch, clean_steps: int, steps: int) -> None:
+    def __init__(self, teacher: Classifier, samples: HoldOut, clean_steps: int, steps: int) -> None:
         self.samples, self.clean_steps, self.steps = samples, clean_steps, steps
         self.student = Classifier.untrained(teacher.card, 1).train()
         self.optimiser = torch.optim.Adam(self.student.parameters(), lr=1e-2)
@@ -84,8 +83,8 @@ class Relapse:
 def test_a_real_relapse_stops_the_run_and_the_student_from_before_is_kept(
     tiny_run: Path, tiny_teacher: Classifier
 ) -> None:
-    training = load_complete(Folder(tiny_run), {"hold-out": NotHeldOut(0.3)}).samples()
-    held = load_complete(Folder(tiny_run), {"training": HeldOut(0.3)}).samples()
+    training = images_of(tiny_run, {"hold-out": NotHeldOut(0.3)})
+    held = images_of(tiny_run, {"training": HeldOut(0.3)})
     real = load_images("digits", "test")
     lines: list[dict[str, float]] = []  # of the present run, one per check
     real_forget: dict[int, float] = {}  # of the present run, by step, on real images
@@ -126,23 +125,22 @@ def test_a_real_relapse_stops_the_run_and_the_student_from_before_is_kept(
     assert (rule.best_step, line["step"]) == (outcome.step, stop)
 
 
-def test_the_outcome_says_if_the_student_never_forgot(tiny_teacher_path: Path, hold_out: Batch) -> None:
+def test_the_outcome_says_if_the_student_never_forgot(tiny_teacher_path: Path, hold_out: HoldOut) -> None:
     _, ended, kept = curve(tiny_teacher_path, hold_out, [0.0, 0.0, 0.0])
     assert ended == "finished; the forget class was never within the bound on the hold-out"
     assert kept == 3
 
 
-def test_a_hold_out_without_the_forget_class_is_refused(hold_out: Batch) -> None:
+def test_a_hold_out_without_the_forget_class_is_refused(hold_out: HoldOut) -> None:
     rest = hold_out.labels != 0
-    batch = Batch(hold_out.images[rest], hold_out.labels[rest], hold_out.logits[rest])
+    batch = HoldOut(hold_out.images[rest], hold_out.labels[rest], hold_out.logits[rest])
     with pytest.raises(UserError, match="0 images of the forget classes"):
         Monitor(batch, (0,), SETTINGS)
 
 
 def test_the_split_is_by_key_and_every_class_gives_its_share(tiny_run: Path) -> None:
-    kept = load_complete(Folder(tiny_run), {"hold-out": NotHeldOut(0.3)})
-    held = load_complete(Folder(tiny_run), {"training": HeldOut(0.3)})
-    images = {image.numpy().tobytes() for pool in (kept, held) for image in pool.samples().images}
+    kept = images_of(tiny_run, {"hold-out": NotHeldOut(0.3)})
+    held = images_of(tiny_run, {"training": HeldOut(0.3)})
     assert len(kept) + len(held) == 100
-    assert len(images) == len({i.numpy().tobytes() for i in load_complete(Folder(tiny_run), {}).samples().images})
-    assert held.samples().labels.bincount(minlength=10).tolist() == pytest.approx([3] * 10, abs=1)
+    assert {*rows(kept.images), *rows(held.images)} == set(rows(images_of(tiny_run).images))
+    assert held.labels.bincount(minlength=10).tolist() == pytest.approx([3] * 10, abs=1)

@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from synth.basics.disk import sha256_of
 from synth.basics.errors import InterruptedRunError, UsageError
+from synth.basics.progress import counted
 from synth.basics.versions import package_versions
 from synth.basics.way_on import WayOn
 from synth.checkpoint.card import ModelCard
@@ -33,8 +34,9 @@ from unlearn.auditing.histograms import entropy_histograms
 from unlearn.auditing.images import Source, real_source, synthetic_source
 from unlearn.auditing.judgement.controls import controls
 from unlearn.auditing.judgement.verdict import STILL_CALLED, judge
-from unlearn.auditing.measures import added_versions, left_out, run_measures
+from unlearn.auditing.measures import added_versions, left_out, modules, run_measures
 from unlearn.auditing.pictures import draw_classes
+from unlearn.auditing.recognition import recognition_of_shards
 from unlearn.auditing.record import origin
 from unlearn.auditing.record.record import MODEL, ORIGINAL, RETRAINED, CannotRunError, NotRun
 from unlearn.auditing.record.schema import VERSION, check_record, read_record
@@ -106,6 +108,7 @@ def in_turn(requests: Sequence[Request], say: Callable[[str], None]) -> list[dic
         folder.check(overwrite=request.overwrite, resume=request.resume)
     started, worked = time.monotonic(), time.process_time()
     benches, ledger, missing = prepare(requests, say)
+    recognition = recognition_of(requests[0], benches[0])
     with ExitStack() as locks:
         for request, folder, bench in zip(requests, folders, benches, strict=True):
             lock = locks.enter_context(locked(folder.store, request.way_on, say))
@@ -122,7 +125,7 @@ def in_turn(requests: Sequence[Request], say: Callable[[str], None]) -> list[dic
                 records.append(read_record(request.out / AUDIT))
                 continue
             try:
-                record, pictures, seconds = make_record(request, bench, ledger, missing, say)
+                record, pictures, seconds = make_record(request, bench, ledger, missing, recognition, say)
             except KeyboardInterrupt:
                 raise InterruptedRunError(
                     f"interrupted: the results so far are kept in {request.out}; {request.way_on.again}"
@@ -174,12 +177,25 @@ def prepare(
     return [first.beside(subjects) for subjects in lineups], ledger, missing
 
 
+def recognition_of(request: Request, bench: Bench) -> dict[str, Any] | None:
+    """How well the shards' images are recognised; None without shards."""
+    if request.shards is None:
+        return None
+    return recognition_of_shards(open_store(request.shards, request.way_on.again), bench.subjects, bench.forget)
+
+
 def make_record(
-    request: Request, bench: Bench, ledger: list[dict[str, Any]], missing: list[NotRun], say: Callable[[str], None]
+    request: Request,
+    bench: Bench,
+    ledger: list[dict[str, Any]],
+    missing: list[NotRun],
+    recognition: dict[str, Any] | None,
+    say: Callable[[str], None],
 ) -> tuple[dict[str, Any], dict[str, bytes], dict[str, float]]:
     """The record, the pictures by name, and the seconds per measure. The first two depend on no clock."""
     settings, subjects = request.settings, bench.subjects
     original = subjects[ORIGINAL][0]
+    say(outlook(bench))
     measurements, not_run, seconds = run_measures(bench, say)
     pictures = draw_pictures(bench, original.card.class_names)
     verdict = judge(measurements, settings.confidence)
@@ -195,6 +211,7 @@ def make_record(
         "models": models_json(request, subjects),
         "origin": origin.describe_origin(student_file(request.student), subjects[MODEL][0].digest, request.shards),
         "images": bench.judged.name if bench.judged else None,
+        "recognition": recognition,
         "measurements": [m.to_json() for m in measurements],
         "not_run": [dataclasses.asdict(n) for n in (*missing, *not_run)],
         "verdict": dataclasses.asdict(verdict),
@@ -205,6 +222,14 @@ def make_record(
         "versions": versions(),
     }
     return json.loads(json.dumps(record)), pictures, seconds
+
+
+def outlook(bench: Bench) -> str:
+    """What the audit is about to do, in one line."""
+    models = sum(map(len, bench.subjects.values()))
+    images = f", judged on {counted(len(bench.judged.judge), 'image')}" if bench.judged else ""
+    of_each = "each experiment shows its time left after its first steps"
+    return f"runs {len(modules())} measures on {counted(models, 'model')}{images}; {of_each}"
 
 
 def versions() -> dict[str, str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, TypeVar
@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from synth.basics.errors import UserError
-from synth.basics.progress import PLAIN_INTERVAL
-from synth.checkpoint.classifier import Classifier, to_unit
+from synth.basics.progress import Progress
+from synth.basics.ticks import listening
+from synth.checkpoint.classifier import Classifier, rows_at_once, to_unit
 from synth.checkpoint.layers import last_layer
+from unlearn.auditing.at_once import Need, experiments_at_once, nothing_much
 from unlearn.auditing.audit_settings import AuditSettings
 from unlearn.auditing.images import Source, rows_per_class
 from unlearn.auditing.record.intervals import smallest_share
@@ -159,7 +161,9 @@ class Bench:
         key = (model, images)
         with self.cache.lock:  # the features come from a hook, which must see one pass at a time
             if key not in self.cache.outputs:
-                found = outputs(model, images.images)
+                whole = Progress(len(images.labels), unit="images", words="a model's answers", passing=True)
+                with closing(whole) as progress:
+                    found = outputs(model, images.images, report=progress.advance)
                 check_answers(found.features)
                 check_answers(found.logits)
                 self.cache.outputs[key] = found
@@ -199,25 +203,34 @@ class Bench:
         """The number of images of the forget class that has the fewest. Classes without any image do not count."""
         return min(count for c in self.forget if (count := int((labels == c).sum())))
 
-    def map(self, work: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
+    def map(self, work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[Result]:
         """Each job on one thread, `workers` of them at a time. The results do not depend on `workers`."""
-        if self.workers == 1:
+        if workers == 1:
             yield from map(work, jobs)
             return
-        with ThreadPoolExecutor(self.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             yield from pool.map(work, jobs)
 
     def repeated(
-        self, name: str, experiment: Callable[[Classifier, int], Result], repeats: int
+        self,
+        name: str,
+        experiment: Callable[[Classifier, int], Result],
+        repeats: int,
+        need: Need = nothing_much,
     ) -> dict[str, list[list[Result]]]:
         """The experiment on every model of every subject, for each repeat: by subject, by model, by repeat.
 
         No other experiment may have the same `name`: a result that the cache has under it is not computed again.
+
+        Args:
+            need: the memory that an experiment takes. Where it is much, fewer than `workers` run at once.
+
+        Raises:
+            CannotRunError: the memory does not hold one experiment.
         """
         models = [model for models in self.subjects.values() for model in models]
         results = self.cache.results
         jobs = [(model, n) for model in models for n in range(repeats) if (name, model, n) not in results]
-        shown = time.monotonic()
 
         def finished() -> Results:
             return {
@@ -228,20 +241,41 @@ class Bench:
                 if (name, model, n) in results
             }
 
+        runs = Runs(name, len(jobs))
+
+        def followed(numbered: tuple[int, tuple[Classifier, int]]) -> Result:
+            number, job = numbered
+            with listening(lambda share, show: runs.note(number, share)):
+                return experiment(*job)
+
         try:
-            for number, result in enumerate(self.map(lambda job: experiment(*job), jobs)):
+            at_once = experiments_at_once((model for model, _ in jobs), need, self.workers)
+            for number, result in enumerate(self.map(followed, list(enumerate(jobs)), at_once)):
                 results[(name, *jobs[number])] = result
-                if time.monotonic() - shown >= PLAIN_INTERVAL:
-                    shown = time.monotonic()
-                    self.say(f"{name}: {number + 1} of {len(jobs)} runs")
-                    self.keep(name, finished(), False)
+                runs.note(number, 1.0)
+                self.keep(name, finished(), False)
         finally:
+            runs.progress.close()
             if jobs:
                 self.keep(name, finished(), True)
         return {
             subject: [[results[name, model, n] for n in range(repeats)] for model in models]
             for subject, models in self.subjects.items()
         }
+
+
+class Runs:
+    """The progress of an experiment's runs, from the shares that are done of each. Threads note them at any time."""
+
+    def __init__(self, name: str, count: int) -> None:
+        self.progress = Progress(count, unit="runs", words=name, passing=True)
+        self.shares = [0.0] * count
+        self.lock = Lock()
+
+    def note(self, number: int, share: float) -> None:
+        with self.lock:
+            self.shares[number] = max(self.shares[number], share)
+            self.progress.advance(0, sum(self.shares))
 
 
 def check_answers(values: Tensor) -> None:
@@ -253,9 +287,11 @@ def check_answers(values: Tensor) -> None:
 
 
 @torch.no_grad()
-def outputs(model: Classifier, images: Tensor, batch_size: int = 1000) -> Outputs:
+def outputs(
+    model: Classifier, images: Tensor, batch_size: int = 1000, report: Callable[[int], None] = lambda count: None
+) -> Outputs:
     """Features and logits in one pass. The features are the input of the last layer; feature maps are averaged over
-    pixels.
+    pixels. `report` gets the number of images of each batch.
     """
     features: list[Tensor] = []
 
@@ -263,10 +299,13 @@ def outputs(model: Classifier, images: Tensor, batch_size: int = 1000) -> Output
         given = inputs[0].float()
         features.append((given.mean((2, 3)) if given.dim() == 4 else given.flatten(1)).cpu())
 
-    device = model.mean.device
+    device, rows = model.mean.device, rows_at_once(model, images, batch_size)
     handle = last_layer(model).register_forward_pre_hook(keep)
     try:
-        logits = [model(to_unit(batch.to(device))).float().cpu() for batch in images.split(batch_size)]
+        logits = []
+        for batch in images.split(rows):
+            logits.append(model(to_unit(batch.to(device))).float().cpu())
+            report(len(batch))
     finally:
         handle.remove()
     return Outputs(torch.cat(features), torch.cat(logits))

@@ -10,11 +10,11 @@ from pathlib import Path
 from synth.basics.errors import UsageError, UserError
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.class_choice import Classes, as_options
+from synth.checkpoint.class_matching import numbered
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import load_checkpoint
 from synth.checkpoint.layers import last_layer
 from unlearn.auditing.record.record import MASKED, MODEL, ORIGINAL, RANDOM, RETRAINED, NotRun
-from unlearn.data import numbered
 from unlearn.methods.masking import check_masked, mask_logits
 from unlearn.methods.student import forget_classes
 from unlearn.run.folder import STUDENT, student_file

@@ -7,7 +7,7 @@ from typing import Any
 
 from synth.basics.tables import table
 from unlearn.auditing.judgement.controls import self_check
-from unlearn.auditing.record.record import SUBJECTS, on_synthetic
+from unlearn.auditing.record.record import SUBJECTS, on_synthetic, under_copies
 
 
 def audit_text(record: Mapping[str, Any]) -> str:
@@ -37,9 +37,22 @@ def audit_text(record: Mapping[str, Any]) -> str:
     ]
     if on_synthetic(record):
         parts.append("* on synthetic hold-outs: a proxy; compare it with the original's own value")
+    if record.get("recognition"):
+        parts.append(recognition_words(record["recognition"]))
     for line in record["not_run"]:
         parts.append(f"not run: {line['name']}: {line['why']}. To make it possible: {line['cure']}.")
     return "\n".join(parts)
+
+
+def recognition_words(recognition: Mapping[str, Any]) -> str:
+    """How well the shards' images are recognised, in one sentence."""
+    seen = recognition["references"]
+    mean = f"{sum(seen) / len(seen):.1f} %" if seen else ""
+    by_others = f", and the retrained models recognise {mean} of the images of the other classes" if seen else ""
+    return (
+        f"The shards' images: the original recognises {under_copies(recognition):.1f} % of changed copies "
+        f"({', '.join(recognition['counted'])}){by_others}."
+    )
 
 
 def cell(measurement: Mapping[str, Any], subject: str) -> str:

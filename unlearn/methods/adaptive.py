@@ -13,16 +13,20 @@ against 99 %.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from synth.basics.errors import UserError
+from synth.basics.out_of_memory import require_memory
 from synth.basics.settings import MOST_IMAGES, MOST_IN_BATCH, MOST_STEPS, ComputeSettings, setting
 from synth.checkpoint.augment import shift_and_flip
 from synth.checkpoint.batch_norm import batch_norm_layers
 from synth.checkpoint.classifier import Classifier, to_unit
+from synth.checkpoint.fitting import fitting
 from synth.methods import deepinversion
 from synth.methods.deepinversion import DeepInversionSettings, ExtraLoss
 from unlearn.methods import losses
@@ -74,6 +78,7 @@ PRESETS: dict[str, AdaptiveSettings] = {}
 
 
 STARTS_FROM_TEACHER = False
+COPIES = 3  # of the images, while a checkpoint is written
 
 
 def trains_on_shards(settings: AdaptiveSettings) -> bool:
@@ -84,7 +89,7 @@ def start(inputs: Inputs, settings: AdaptiveSettings) -> Adaptive:
     if not batch_norm_layers(inputs.teacher):
         raise UserError(
             f"{inputs.teacher.card.architecture} has no batch-norm layers, and this method's synthesis needs their "
-            "statistics: use a teacher with batch norm, or 'synth generate --bn 0' and 'unlearn distill'"
+            "statistics: use a teacher with batch norm, or 'synth generate' and 'unlearn distill'"
         )
     return Adaptive(inputs, settings)
 
@@ -100,13 +105,17 @@ class Adaptive:
         self.rng = torch.Generator().manual_seed(inputs.seed)
         self.per_round = settings.per_class * len(inputs.retain)
         size = (settings.rounds * self.per_round, *inputs.card.input_shape)
+        what = f"{size[0]:,} images of {settings.rounds} rounds, with copies for a checkpoint,"
+        require_memory(COPIES * math.prod(size), what, "lower --per-class or --rounds", inputs.device)
         self.images = torch.zeros(size, dtype=torch.uint8, device=inputs.device)
+        self.batch = torch.zeros((), dtype=torch.long)  # images optimised together; 0 before the first round
         self.parts: dict[str, Part] = {
             "student": self.student,
             "optimiser": self.optimiser,
             "schedule": self.schedule,
             "rng": self.rng,
             "images": self.images,
+            "batch": self.batch,
         }
 
     def step(self, number: int) -> dict[str, Tensor]:
@@ -130,10 +139,27 @@ class Adaptive:
         extra = competition(self.student, self.settings.compete) if done and self.settings.compete else None
         self.student.eval().requires_grad_(False)
         images = deepinversion.synthesise(
-            self.teacher, labels, synthesis_settings(self.settings), self.rng, extra_loss=extra
+            self.teacher, labels, self.synthesis(labels, extra), self.rng, extra_loss=extra
         )
         self.student.train().requires_grad_(True)
         return images
+
+    def synthesis(self, labels: Tensor, extra: ExtraLoss | None) -> DeepInversionSettings:
+        """The settings of the synthesis. The run's first round chooses the batch: where the memory does not hold it, it
+        is halved, which is said. A resumed run keeps it.
+        """
+        asked = synthesis_settings(self.settings)
+        if not self.batch:
+
+            def step(settings: DeepInversionSettings, images: int) -> None:
+                few, rng = labels.repeat(images)[:images], torch.Generator().manual_seed(0)
+                deepinversion.synthesise(self.teacher, few, settings, rng, extra_loss=extra)
+
+            fits = fitting(self.teacher, asked, deepinversion.brief, step, most=len(labels))
+            self.batch.fill_(fits.batch_size)
+            if fits != asked:
+                self.inputs.say(f"images are optimised {fits.batch_size} at a time: the memory holds no more")
+        return dataclasses.replace(asked, batch_size=int(self.batch))
 
 
 def competition(student: Classifier, weight: float) -> ExtraLoss:

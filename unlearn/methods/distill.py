@@ -132,15 +132,22 @@ def fill_in(
     """
     gate, shift = settings.gate, settings.shift
     if gate is None:
-        gate = GATE if settings.post_filter else gate_above(floor(), say)
+        gate = GATE if settings.post_filter else gate_above(floor(), run.num_classes, say)
     if shift is None:
         shift = 0 if run.plan.views else 2
     return dataclasses.replace(settings, gate=gate, shift=shift)
 
 
-def gate_above(floor: float, say: Say) -> float:
-    """The default gate: the paper's, and for a soft teacher ten times the floor, at most one half."""
+def gate_above(floor: float, num_classes: int, say: Say) -> float:
+    """The default gate: the paper's, and for a soft teacher ten times the floor, at most one half.
+
+    Soft labels spread little over K classes: label smoothing by ε gives each ε / K. A floor above 1 / 2K comes from
+    images that the teacher does not know, and a wider gate would pass exactly these.
+    """
     if floor <= SOFT:
+        return GATE
+    if floor > 1 / (2 * num_classes):
+        say(f"warning: the images are unclear: {in_words(floor)}; make better ones, such as with more --steps")
         return GATE
     gate = min(0.5, float(f"{10 * floor:.2g}"))
     say(f"--gate is {gate:g} instead of {GATE:g}, because the teacher is soft: {in_words(floor)}")

@@ -12,12 +12,16 @@ target.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from synth.basics.free_memory import free_memory
+from synth.basics.out_of_memory import SHARE, require_memory
 from synth.basics.settings import MOST_IMAGES, MOST_IN_BATCH, MOST_STEPS, ComputeSettings, setting
 from synth.checkpoint.classifier import Classifier
 from unlearn.methods import losses
@@ -52,6 +56,8 @@ PRESETS: dict[str, EMMNSettings] = {}
 
 
 STARTS_FROM_TEACHER = True
+PIXELS_AT_ONCE, FEWEST_AT_ONCE = 2**18, 8  # 256 images of 32 x 32; of larger ones fewer go through the teacher at once
+COPIES = 3  # of the noise, while a checkpoint is written
 
 
 def trains_on_shards(settings: EMMNSettings) -> bool:
@@ -75,6 +81,7 @@ class EMMN:
         self.student = copy_of(inputs.teacher, inputs).train().requires_grad_(True)
         self.optimiser = torch.optim.SGD(self.student.parameters(), lr=settings.impair_lr, momentum=settings.momentum)
         shape = (self.num_classes, settings.noise_per_class, *inputs.card.input_shape)
+        refuse_large_noise(shape, inputs.device)
         self.noise = torch.zeros(shape, device=inputs.device)  # normalised pixels, (K, M, C, H, W)
         self.parts: dict[str, Part] = {
             "student": self.student,
@@ -89,7 +96,8 @@ class EMMN:
             self.noise[number] = optimised_noise(
                 self.teacher, number, number in self.inputs.forget, start_MCHW, self.settings
             )
-            return {"noise_loss": noise_loss(self.teacher, self.noise[number], number, False, 0.0)}
+            losses_of_parts = parts_of_loss(self.teacher, self.noise[number], number, False, 0.0)
+            return {"noise_loss": torch.stack(list(losses_of_parts)).sum()}
         impairing = number < self.impair_done
         rate = self.settings.impair_lr if impairing else self.settings.repair_lr
         self.optimiser.param_groups[0]["lr"] = rate
@@ -114,9 +122,26 @@ def optimised_noise(
     optimiser = torch.optim.Adam([noise], lr=settings.noise_lr)
     for _ in range(settings.noise_steps):
         optimiser.zero_grad(set_to_none=True)
-        noise_loss(teacher, noise, label, maximise, settings.l2).backward()
+        for part in parts_of_loss(teacher, noise, label, maximise, settings.l2):
+            part.backward()
         optimiser.step()
     return noise.detach()
+
+
+def parts_of_loss(teacher: Classifier, noise_MCHW: Tensor, label: int, maximise: bool, l2: float) -> Iterator[Tensor]:
+    """The terms of `noise_loss`, each from as many images as go through the teacher at once. Their sum is the loss."""
+    at_once = max(FEWEST_AT_ONCE, PIXELS_AT_ONCE // noise_MCHW.shape[-2:].numel())
+    for part in noise_MCHW.split(at_once):
+        yield len(part) / len(noise_MCHW) * noise_loss(teacher, part, label, maximise, l2)
+
+
+def refuse_large_noise(shape: tuple[int, ...], device: str) -> None:
+    """Raise UserError if the memory does not hold the noise (K, M, C, H, W), also while a checkpoint is written."""
+    of_one = COPIES * 4 * math.prod(shape) // shape[1]
+    most = int(SHARE * free_memory(device).size // of_one)
+    cure = f"use --noise-per-class {most}" if most else "use smaller images or fewer classes"
+    what = f"the noise of {shape[0]:,} classes, with {shape[1]:,} images per class and copies for a checkpoint,"
+    require_memory(of_one * shape[1], what, cure, device)
 
 
 def noise_loss(teacher: Classifier, noise_MCHW: Tensor, label: int, maximise: bool, l2: float) -> Tensor:

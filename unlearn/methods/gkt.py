@@ -286,6 +286,13 @@ class GKT:
             values |= self.train_student(batch)
         return values
 
+    def rehearse(self, images: int) -> None:
+        """Both passes of generator, teacher and student, as in a generator step. No weight and no statistic changes."""
+        generator, student = copy.deepcopy(self.generator).train(), copy.deepcopy(self.student).requires_grad_(False)
+        noise = torch.zeros(images, self.settings.z, device=self.inputs.device)
+        x_norm = generator(noise)
+        (self.teacher.logits(x_norm).sum() + student.eval().logits(x_norm).sum()).backward()
+
     def until_passing(self, attempt: Callable[[Tensor], Made | None], noise: Tensor) -> tuple[Made, Tensor]:
         """The result of `attempt` and the noise (N, z) that gave it. If fewer than two images pass, new noise is drawn.
 

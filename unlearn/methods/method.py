@@ -70,6 +70,14 @@ class Attentive(Protocol):
     def heed(self, values: Mapping[str, float]) -> None: ...
 
 
+@runtime_checkable
+class Rehearsing(Protocol):
+    """A method whose step takes more memory than the training of its student."""
+
+    def rehearse(self, images: int) -> None:
+        """Do the work of a step that takes most memory, on this many images, and leave no trace."""
+
+
 class StuckError(HopelessError):
     """The method cannot go on; the message says why. The last good student is kept."""
 

@@ -45,6 +45,7 @@ def faults(record: Record) -> Iterator[str]:
         if measurement["family"] == "relearn":
             yield from curve_faults(measurement)
     yield from drawn(record)
+    yield from recognition(record)
 
 
 def leaves(record: Record) -> Iterator[str]:
@@ -174,6 +175,18 @@ def drawn(record: Record) -> Iterator[str]:
         found = RESURRECTED.fullmatch(name)
         if found and found[1] in {s.replace(" ", "-") for s in SUBJECTS} - {s.replace(" ", "-") for s in measured}:
             yield f"no measurement belongs to the picture {name}"
+
+
+def recognition(record: Record) -> Iterator[str]:
+    """Every reference has judged the images of the retain classes, if there are any."""
+    found = record.get("recognition")
+    if found is None:
+        return
+    if found["retain_images"] > found["images"]:
+        yield "its recognition has more images of the retain classes than images"
+    expected = len(record["models"]["references"]) if found["retain_images"] else 0
+    if len(found["references"]) != expected:
+        yield f"its recognition is by {len(found['references'])} references, not {expected}"
 
 
 def count(reading: Record) -> int:

@@ -24,7 +24,7 @@ from synth.run.lock import Lock, locked, refuse_held
 from synth.shards.index import Index, RunCard, index_sha256
 from synth.shards.store import Store
 from unlearn import methods
-from unlearn.methods.method import Inputs, Method
+from unlearn.methods.method import Inputs, Method, Rehearsing
 from unlearn.methods.student import forget_classes, student_card, teacher_card
 from unlearn.real_images import RealImages, count_real_images
 from unlearn.run import loggers
@@ -33,6 +33,7 @@ from unlearn.run.loggers import Destination
 from unlearn.run.loggers.logged_run import LoggedRun
 from unlearn.run.loop import Outcome, run_method
 from unlearn.run.monitor import Monitor
+from unlearn.run.outlook import outlook
 from unlearn.samples import memory
 from unlearn.samples.cache import open_shards
 from unlearn.samples.filters import Filter, HeldOut, NotHeldOut
@@ -41,6 +42,7 @@ from unlearn.samples.hold_out import HoldOut, hold_out
 from unlearn.samples.runs import Runs, wait_for_runs
 from unlearn.samples.stream import Stream
 from unlearn.settings import LoopSettings, check_asked
+from unlearn.step_memory import refuse_large_batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +173,7 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
         if samples.training:
             stack.callback(samples.training.close)
         method, monitor = start(request, module, opened, card, samples, say)
+        refuse_large_step(method, request.settings)
         lock = stack.enter_context(locked(folder.store, request.way_on, say))
         if is_complete(folder, request, say):  # by another process meanwhile
             return
@@ -179,7 +182,8 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
             for network in (opened.teacher, method.student):
                 if network is not None:
                     arithmetic.enter_context(computed(network, request.settings))
-            result = carry_out(method, folder, request, monitor, real_images, lock, logged)
+            images = opened.runs.images if opened.runs and samples.training else None
+            result = carry_out(method, folder, request, monitor, real_images, lock, logged, images)
         if opened.runs:
             opened.runs.refresh()  # runs that were still being written may be complete by now
         counts = samples.training.counts if samples.training else {}
@@ -273,7 +277,7 @@ def share_of_memory(
     window = request.window
     if window is None and request.resume and SETTINGS in folder.store.names():
         window = folder.settings().get("window")
-    share = memory.share_memory(opened.runs, amount, window)
+    share = memory.divide_memory(opened.runs, amount, window)
     needed = share.slots * memory.bytes_of_shard(opened.runs)
     if needed > amount:
         say(
@@ -417,6 +421,16 @@ def start(
     return method, monitor
 
 
+def refuse_large_step(method: Method, settings: Any) -> None:
+    """Raise UsageError if the memory does not hold a step of a method that trains a network."""
+    batch_size = getattr(settings, "batch_size", None)  # a method from outside may have none
+    if batch_size is None or not any(weights.requires_grad for weights in method.student.parameters()):
+        return
+    with computed(method.student, settings):
+        rehearse = method.rehearse if isinstance(method, Rehearsing) else None
+        refuse_large_batch(method.student, batch_size, rehearse)
+
+
 def carry_out(
     method: Method,
     folder: RunFolder,
@@ -425,8 +439,9 @@ def carry_out(
     real_images: RealImages,
     lock: Lock,
     logged: LoggedRun,
+    images: int | None,
 ) -> Outcome:
-    """Run the method from its beginning or from the folder's checkpoint.
+    """Run the method from its beginning or from the folder's checkpoint. It learns from this number of stored images.
 
     Raises:
         InterruptedRunError: Ctrl-C ended the run.
@@ -439,6 +454,8 @@ def carry_out(
     done = checkpoint["step"] if checkpoint else 0
     if checkpoint:
         real_images.count += checkpoint.get("real_images_read", 0)  # by the processes that ran the steps before
+    if method.steps > 1:
+        logged.say(outlook(method.student.card.architecture, method.steps, done, request.settings, images))
     progress = Progress(method.steps, done=done, unit="steps")
     try:
         with loggers.opened(request.log_to, dataclasses.replace(logged, done=done)) as log_elsewhere:

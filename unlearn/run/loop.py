@@ -62,7 +62,7 @@ def run_method(
         checkpoint: what an earlier run of the same method gave to `save`.
         log: gets the values of every `settings.every`-th step, and of the last step.
         keep: gets the student at each of these steps, if `settings.keep_students` is on.
-        report: gets the number of steps since its last call.
+        report: gets the number of steps since its last call; it is called after every step.
 
     Raises:
         HopelessError: the method broke off before the first check, so there is no student.
@@ -79,6 +79,7 @@ def run_method(
             try:
                 values = method.step(done.step)
                 done.step += 1
+                report(1)
                 if done.step % settings.every and done.step < method.steps:
                     continue
                 record = check(method, values, done)
@@ -92,7 +93,6 @@ def run_method(
             log(done.step, record)
             if settings.keep_students:
                 keep(done.step, method.student)
-            report(settings.every if done.step % settings.every == 0 else done.step % settings.every)
             done.seconds = time.monotonic() - started
             save(snapshot(method, monitor, done))
     if monitor and monitor.forget_class_is_back:

@@ -50,7 +50,7 @@ class CachedStore:
         self.store, self.folder, self.limit = store, folder, limit
         self.create, self.write, self.write_new, self.remove = store.create, store.write, store.write_new, store.remove
         self.names, self.size, self.modified, self.read = store.names, store.size, store.modified, store.read
-        self.remove_temporaries = store.remove_temporaries
+        self.remove_temporaries, self.move, self.uri = store.remove_temporaries, store.move, store.uri
 
     def __str__(self) -> str:
         return str(self.store)

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -14,7 +15,9 @@ from synth.basics.errors import UsageError, UserError
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import load_checkpoint, save_checkpoint
+from synth.run.recognise import Question, recognise
 from synth.shards.plan import Plan
+from synth.shards.store import Folder
 from tests.runs import QUICK, make_run, recipe_for
 from unlearn.auditing import audit as run
 from unlearn.auditing.audit import audit
@@ -22,12 +25,14 @@ from unlearn.auditing.audit_folder import AUDIT, INPUTS, PICTURES, TIMING
 from unlearn.auditing.audit_settings import AuditSettings, counts
 from unlearn.auditing.judgement import verdict
 from unlearn.auditing.measures import relearn as relearning
+from unlearn.auditing.record.record import under_copies
 from unlearn.auditing.record.schema import parse_record, read_record, schema
 from unlearn.auditing.text import audit_text
 from unlearn.commands import auditing as commands
 from unlearn.commands.main import main
 from unlearn.data import DataSource, LabelledImages
 from unlearn.methods.edit import BaselineSettings
+from unlearn.report.page.page import page
 from unlearn.report.places import Places
 from unlearn.report.verify.checks import BROKEN
 from unlearn.report.verify.verify import verify
@@ -142,6 +147,30 @@ def test_shards_and_retrained_models_are_enough_for_a_conclusion(
     known = {c["subject"]: c["conclusion"] for c in record["controls"]}
     assert known["masked logit"] == verdict.SUPPRESSION
     assert record["verdict"]["conclusion"] != verdict.UNDECIDED, record["verdict"]
+    assert record["recognition"] == recognised_images(models, shards)
+    words = f"the original recognises {under_copies(record['recognition']):.1f} % of changed copies (shifted, cropped, "
+    assert words in audit_text(record)
+    text = page(record, {})
+    for share in (under_copies(record["recognition"]), *record["recognition"]["references"]):
+        assert f"<td>{share:.1f}</td>" in text
+    assert "confidence" not in text[text.index('<h2 id="recognition">') : text.index("</section>")]
+
+
+def recognised_images(models: Mapping[str, Path], shards: Path) -> dict[str, Any]:
+    """The record's `recognition`, by `synth recognise`."""
+    references = [models["second"], models["third"]]
+    question = Question(by=references, teacher=models["teacher"])
+    found = recognise(Folder(shards), question).to_json()
+    return {
+        "images": 160,
+        "original": {
+            name: pytest.approx(100 * found["teacher"][name], abs=1e-3)
+            for name in ("image", "mirrored", "shifted", "cropped", "halved", "grey")
+        },
+        "counted": ["shifted", "cropped", "halved"],
+        "retain_images": 144,
+        "references": [pytest.approx(100 * each["top1"], abs=1e-3) for each in found["networks"]],
+    }
 
 
 class WithoutZeros(DataSource):

@@ -4,7 +4,9 @@ import zlib
 import pytest
 import torch
 
+from synth.basics import progress
 from synth.basics.errors import UserError
+from synth.basics.ticks import tick
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.layers import last_layer
 from unlearn.auditing import bench as bench_module
@@ -23,7 +25,7 @@ def test_outputs_are_computed_once_per_model_and_set_of_images(
     images = load_images("digits", "test").select(torch.arange(8))
     computed: list[torch.Tensor] = []
     plain = bench_module.outputs
-    monkeypatch.setattr(bench_module, "outputs", lambda model, x: computed.append(x) or plain(model, x))
+    monkeypatch.setattr(bench_module, "outputs", lambda model, x, report: computed.append(x) or plain(model, x))
     bench = Bench(subjects={"original": [tiny_teacher]}, forget=(0,), settings=SMALL)
     first = bench.outputs(tiny_teacher, images)
     assert bench.beside({"this model": [tiny_teacher]}).outputs(tiny_teacher, images) is first
@@ -66,15 +68,25 @@ def test_of_several_forget_classes_the_worst_counts() -> None:
     assert bench.fewest_of(labels) == 2
 
 
-def test_a_long_experiment_says_how_far_it_is(tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_long_experiment_shows_how_far_it_is_inside_its_runs(
+    tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], workers: int
+) -> None:
     subjects = {"original": [tiny_teacher], "this model": [copy.copy(tiny_teacher)]}
-    bench = Bench(subjects=subjects, forget=(0,), settings=SMALL, say=said.append)
-    assert bench.repeated("quick", lambda model, repeat: repeat, 2)["original"] == [[0, 1]]
-    assert said == []
-    monkeypatch.setattr("unlearn.auditing.bench.PLAIN_INTERVAL", 0.0)
-    bench.repeated("slow", lambda model, repeat: repeat, 2)
-    assert said == [f"slow: {number} of 4 runs" for number in (1, 2, 3, 4)]
+    bench = Bench(subjects=subjects, forget=(0,), settings=SMALL, workers=workers)
+
+    def experiment(model: Classifier, repeat: int) -> int:
+        tick(1, 4)
+        return repeat
+
+    assert bench.repeated("quick", experiment, 2)["original"] == [[0, 1]]
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(progress, "FIRST_LINE", 0.0)
+    monkeypatch.setattr(progress, "PLAIN_INTERVAL", 0.0)
+    bench.repeated("slow", experiment, 2)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("slow: 0 of 4 runs (6.2%), ")  # a quarter of the first run
+    assert lines[-1].startswith("slow: 4 of 4 runs (100%), ")
 
 
 def test_an_inversion_that_diverges_leaves_out_only_the_resurrection(

@@ -41,11 +41,20 @@ def curve(record: Record) -> Record:
     return named(record, "relearn-5")["details"]["curves"]["original"][0]
 
 
+def recognised(record: Record, **changes: object) -> None:
+    shares = dict.fromkeys(("image", "mirrored", "shifted", "cropped", "halved", "grey"), 50.0)
+    honest = {"images": 8, "original": shares, "counted": ["halved"], "retain_images": 7, "references": [90.0, 80.0]}
+    record["recognition"] = {**honest, **changes}
+
+
 HOSTILE: dict[str, tuple[Callable[[Record], object], str]] = {
     "a number whose square is infinite": (lambda r: reading(r).update(mean=1e200), "a number above 1e"),
     "half of a character": (lambda r: r["models"]["student"].update(path="\ud800"), "is not text"),
     "a path with a zero byte": (lambda r: r["models"]["student"].update(path="a\0b"), "is not text"),
     "a name with a zero byte": (lambda r: r["settings"].update({"a\0b": 1}), "is not text"),
+    "a reference that judged nothing": (lambda r: recognised(r, references=[90.0]), "by 1 references, not 2"),
+    "references that judged no image": (lambda r: recognised(r, retain_images=0), "by 2 references, not 0"),
+    "more retained images than images": (lambda r: recognised(r, retain_images=9), "more images of the retain classes"),
     "no confidence": (lambda r: r["settings"].pop("confidence"), "its setting confidence"),
     "confidence as text": (lambda r: r["settings"].update(confidence="0.95"), "its setting confidence"),
     "certainty": (lambda r: r["settings"].update(confidence=1.0), "its setting confidence"),
@@ -105,7 +114,11 @@ def test_a_record_that_does_not_fit_together_is_refused(hostile: str, audited: P
 
 
 def test_an_honest_record_fits_together(audited: Path) -> None:
-    assert read_report(audited).record == read_record(audited / AUDIT)
+    record = read_record(audited / AUDIT)
+    assert read_report(audited).record == record
+    recognised(record)
+    check_record(record)
+    check_consistent(record, "the record")
 
 
 def places_in(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier
+from synth.shards.index import INDEX
 from synth.shards.plan import Plan
 from tests.runs import QUICK, make_run, recipe_for
 from tests.unlearn.auditing.subjects import SMALL
@@ -23,7 +25,9 @@ from unlearn.report.replay.remake import remake
 from unlearn.report.replay.replay import replay
 from unlearn.report.verify.checks import BROKEN, HOLDS, NOT_CHECKED
 from unlearn.report.verify.verify import verify
+from unlearn.report.write import write_report
 from unlearn.run import carry_out as runs
+from unlearn.run.folder import PROVENANCE, SETTINGS
 
 quiet = lambda line: None  # noqa: E731
 
@@ -136,14 +140,48 @@ def test_the_shards_of_the_audit_need_not_be_those_that_the_run_read(
     learnt.rename(tmp_path / "moved")
     (gone,) = [c for c in verify(tmp_path / "audit", Places()) if c.state != HOLDS]
     assert (gone.state, gone.why[-36:]) == (NOT_CHECKED, "name its place now with --run-shards")
-    places = Places(run_shards=str(tmp_path / "moved"))
+    places = Places(run_shards=[str(tmp_path / "moved")])
     assert {check.state for check in verify(tmp_path / "audit", places)} == {HOLDS}
-    wrong = Places(run_shards=str(held_out))
+    wrong = Places(run_shards=[str(held_out)])
     assert [c.what for c in verify(tmp_path / "audit", wrong) if c.state == BROKEN] == [
         "the shards that the run read have the index that it names"
     ]
     with pytest.raises(UserError, match="are not those that the student's run read: name those with --run-shards"):
-        remake(record, tmp_path / "third", tiny_teacher_path, str(held_out), None, quiet)
+        remake(record, tmp_path / "third", tiny_teacher_path, [str(held_out)], None, quiet)
+
+
+def test_a_student_of_several_runs_is_recorded_audited_verified_and_made_again(
+    tiny_teacher_path: Path, tiny_teacher: Classifier, tiny_run: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    make_run(other, recipe_for(tiny_teacher, QUICK), Plan(classes=tuple(range(10)), per_class=16, shard_size=80))
+    learnt = [str(tiny_run), str(other)]
+    runs.unlearn(dataclasses.replace(distill_request(tiny_run, tmp_path / "run"), shards=learnt), quiet)
+    facts = json.loads((tmp_path / "run" / PROVENANCE).read_text())
+    assert facts["shards"] == learnt
+    assert facts["index_sha256"] == [sha256((Path(run) / INDEX).read_bytes()).hexdigest() for run in learnt]
+    assert json.loads((tmp_path / "run" / SETTINGS).read_text())["shards"] == learnt
+    request = Request(
+        student=tmp_path / "run",
+        teacher=tiny_teacher_path,
+        forget=(0,),
+        shards=str(other),
+        out=tmp_path / "audit",
+        settings=dataclasses.replace(SMALL, relearn_steps=1, inversion_steps=1),
+        workers=1,
+    )
+    record = audit(request, quiet)
+    checks = verify(tmp_path / "audit", Places())
+    assert {check.state for check in checks} == {HOLDS}
+    assert {f"the shards {number} that the run read name this teacher" for number in (1, 2)} < {c.what for c in checks}
+    write_report(tmp_path / "audit", tmp_path / "report.html")
+    found = locate(record, Places()).run_shards
+    assert remake(record, tmp_path / "again", tiny_teacher_path, found, None, quiet)[1]
+    swapped = Places(run_shards=learnt[::-1])
+    broken = [check.what for check in verify(tmp_path / "audit", swapped) if check.state == BROKEN]
+    assert broken == [f"the shards {number} that the run read have the index that it names" for number in (1, 2)]
+    with pytest.raises(UserError, match="read 2 runs of shards, and 1 is given: name each of them with --run-shards"):
+        verify(tmp_path / "audit", Places(run_shards=learnt[:1]))
 
 
 def test_a_report_with_other_facts_does_not_agree(audited: Path) -> None:

@@ -21,9 +21,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from synth.basics.ticks import tick
 from synth.checkpoint.batch_norm import batch_norm_layers
 from synth.checkpoint.classifier import Classifier, predict, to_unit
 from synth.checkpoint.layers import last_layer
+from unlearn.auditing.at_once import of_training
 from unlearn.auditing.audit_settings import counts
 from unlearn.auditing.bench import Bench, check_answers
 from unlearn.auditing.record.details import IMAGES, INDEX, by_subject, details
@@ -139,6 +141,7 @@ def relearn(
         optimiser.zero_grad(set_to_none=True)
         F.cross_entropy(copied(to_unit(images[rows])), labels[rows]).backward()
         optimiser.step()
+        tick(step + 1, settings.relearn_steps)
     return Curve(grid, tuple(accuracy))
 
 
@@ -207,7 +210,8 @@ def variant(
     # With its rows drawn anew a masked logit is the original again: its curves are the original's, and cost nothing.
     same = {MASKED: ORIGINAL} if fresh_rows else {}
     different = {subject: models for subject, models in bench.subjects.items() if subject not in same}
-    run = bench.beside(different).repeated(name, experiment, repeats or bench.settings.repeats)
+    need = of_training(min(bench.settings.relearn_batch, len(pool)), bench.workers)
+    run = bench.beside(different).repeated(name, experiment, repeats or bench.settings.repeats, need)
     steps = checkpoints(bench.settings.relearn_steps)
     curves = {
         subject: [[Curve(steps, accuracy) for accuracy in model] for model in run[same.get(subject, subject)]]

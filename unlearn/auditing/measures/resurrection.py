@@ -19,7 +19,9 @@ from torch import Tensor
 from synth.basics.errors import UserError
 from synth.checkpoint.batch_norm import batch_norm_layers
 from synth.checkpoint.classifier import Classifier, predict
-from synth.methods.deepinversion import DeepInversionSettings, synthesise
+from synth.checkpoint.fitting import fitting
+from synth.methods.deepinversion import DeepInversionSettings, brief, synthesise
+from unlearn.auditing.at_once import of_each_kind, of_training
 from unlearn.auditing.bench import Bench
 from unlearn.auditing.record.details import SHARES
 from unlearn.auditing.record.record import ORIGINAL, CannotRunError, Measurement
@@ -35,13 +37,16 @@ def measure(bench: Bench) -> list[Measurement]:
     forgotten = bench.is_forgotten(labels)
     repeats = bench.settings.repeats
 
+    batch = batch_that_fits(labels, bench)
+
     def experiment(model: Classifier, repeat: int) -> tuple[tuple[float, float], Tensor]:
-        images = invert_model(model, labels, bench, repeat)
+        images = invert_model(model, labels, bench, repeat, batch)
         right = predict(original, images).argmax(1) == labels
         shares = bench.most_called(right, labels), percent_named(right[~forgotten])
         return shares, images if repeat == 0 else images[:0]
 
-    found = bench.repeated("resurrection", experiment, repeats)
+    need = of_training(batch, bench.workers)  # a step on the images keeps as many maps as one on the weights
+    found = bench.repeated("resurrection", experiment, repeats, need)
     for subject, models in found.items():
         bench.keep_pictures(subject, models[0][0][1], labels, PICTURES)
 
@@ -81,22 +86,46 @@ def labels_for(bench: Bench) -> Tensor:
     return torch.arange(bench.num_classes).repeat_interleave(repeats)
 
 
-def invert_model(model: Classifier, labels: Tensor, bench: Bench, repeat: int) -> Tensor:
-    """uint8 images (N, C, S, S) of these labels, by the model's own gradients.
+def batch_that_fits(labels: Tensor, bench: Bench) -> int:
+    """How many images are inverted together: all, or the largest half that fits into memory for every model."""
+    batch = max(2, len(labels))
+    for model in of_each_kind(model for models in bench.subjects.values() for model in models):
+        copied = copy.deepcopy(model)
+
+        def step(settings: DeepInversionSettings, images: int, copied: Classifier = copied) -> None:
+            synthesise(copied, labels.repeat(images)[:images], settings, torch.Generator().manual_seed(0))
+
+        batch = fitting(model, inversion_settings(model, bench, batch), brief, step, key="resurrection").batch_size
+    if batch < len(labels):
+        bench.say(f"resurrection: {batch} of {len(labels)} images at a time, because the memory holds no more")
+    return batch
+
+
+def inversion_settings(model: Classifier, bench: Bench, batch: int) -> DeepInversionSettings:
+    settings = DeepInversionSettings(steps=bench.settings.inversion_steps, batch_size=batch)
+    return settings if batch_norm_layers(model) else dataclasses.replace(settings, bn=0.0, tv_l2=0.001)
+
+
+def invert_model(model: Classifier, labels: Tensor, bench: Bench, repeat: int, batch: int) -> Tensor:
+    """uint8 images (N, C, S, S) of these labels, by the model's own gradients, `batch` of them together.
 
     Raises:
         CannotRunError: the inversion diverges, so that there is nothing to compare.
     """
-    settings = DeepInversionSettings(steps=bench.settings.inversion_steps, batch_size=max(2, len(labels)))
-    if not batch_norm_layers(model):
-        settings = dataclasses.replace(settings, bn=0.0, tv_l2=0.001)
+    settings, mixed = inversion_settings(model, bench, batch), spread(len(labels), -(-len(labels) // batch))
     rng = bench.rng("resurrection", repeat)
     try:
-        return synthesise(copy.deepcopy(model), labels, settings, rng)  # a copy, because each repeat sets its own hooks
+        # a copy, because each repeat sets its own hooks
+        return synthesise(copy.deepcopy(model), labels[mixed], settings, rng)[mixed.argsort()]
     except UserError as error:
         raise CannotRunError(
             f"the inversion of a model failed: {error}", "check that no model answers with NaN or infinity"
         ) from error
+
+
+def spread(count: int, batches: int) -> Tensor:
+    """The rows 0 to count - 1, in an order in which each batch has rows from everywhere, and so all kinds of class."""
+    return torch.cat([torch.arange(first, count, batches) for first in range(batches)])
 
 
 def percent_named(right: Tensor) -> float:

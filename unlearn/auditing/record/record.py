@@ -135,6 +135,12 @@ class NotRun:
     cure: str
 
 
+def under_copies(recognition: Mapping[str, Any]) -> float:
+    """Recognition under copies in a record's `recognition`, in per cent: the mean over the copies that count."""
+    shares = [recognition["original"][name] for name in recognition["counted"]]
+    return float(sum(shares) / len(shares))
+
+
 def on_synthetic(record: Mapping[str, Any]) -> bool:
     """Whether some measure of a record was judged on synthetic images."""
     return any(m["source"] == "synthetic" for m in record["measurements"])

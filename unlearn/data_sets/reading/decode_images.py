@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 
 import torch
@@ -12,17 +11,16 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from synth.basics.errors import UserError
 from synth.basics.image_files import UnreadableImageError, decode_image
+from synth.basics.out_of_memory import require_memory
 from synth.basics.progress import counted
 from unlearn.data_sets.reading.found import Found
 from unlearn.data_sets.reading.pixels import in_channels, sized
-
-SHARE_OF_MEMORY = 0.5  # that the images may take at most
 
 
 def decode_images(found: Found, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, Counter[str]]:
     """Images uint8 (N, C, H, W), their classes int64 (N,), and what was done to images, with counts.
 
-    Raises UserError if an image cannot be read, or if all of them do not fit into half of the memory.
+    Raises UserError if an image cannot be read, or if all of them do not fit into memory.
     """
     notes: Counter[str] = Counter()
     refuse_too_many(len(found.entries), shape, found.place)
@@ -41,9 +39,6 @@ def decode_images(found: Found, shape: tuple[int, int, int]) -> tuple[Tensor, Te
 
 
 def refuse_too_many(count: int, shape: tuple[int, int, int], place: str) -> None:
-    needed, present = count * math.prod(shape), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > SHARE_OF_MEMORY * present:
-        raise UserError(
-            f"{counted(count, 'image')} in {place} would take {needed / 2**30:.0f} GiB, more than half of the memory "
-            f"of {present / 2**30:.0f} GiB: name data with fewer images"
-        )
+    """Raise UserError if the memory does not hold the images."""
+    what = f"{counted(count, 'image')} in {place}"
+    require_memory(count * math.prod(shape), what, "name data with fewer images", "cpu")

@@ -33,9 +33,12 @@ def find_in_folders(folder: Path, split: str) -> Found:
     ]
     if not entries:
         left_out = f" (left out: {', '.join(sorted(skipped))})" if skipped else ""
+        above = folder.resolve()
+        is_split = any(above.name.lower() in names for names in SPLITS.values())
+        cure = f"name the folder above it, {above.parent}," if is_split else "name a folder"
         raise UserError(
-            f"{folder / split} has no folders of classes with images{left_out}: "
-            "name a folder that has train/CLASS/ and test/CLASS/"
+            f"{folder / split} has no folders of classes with images{left_out}: {cure} that has train/CLASS/ and "
+            "test/CLASS/"
         )
     check_same_classes(folder, split, classes)
     place = next(iter(classes.values())).parent

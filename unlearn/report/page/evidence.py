@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unlearn.auditing.judgement.controls import self_check
-from unlearn.auditing.record.record import MODEL, ORIGINAL, RETRAINED, SUBJECTS
+from unlearn.auditing.record.record import MODEL, ORIGINAL, RETRAINED, SUBJECTS, under_copies
 from unlearn.report.page import charts
 from unlearn.report.page.charts import Chart
 from unlearn.report.page.tables import (
@@ -32,6 +32,27 @@ def known_models(record: Record) -> dict[str, Any] | None:
     rows = [text_row(c["subject"], c["conclusion"], "; ".join(c["reasons"])) for c in record["controls"]]
     table = Table("The same rules on known models", ["model", "conclusion", "because"], rows, words=True)
     return {"failed": self_check(record["controls"]), "table": table}
+
+
+def recognition(record: Record) -> Table | None:
+    """How often the shards' images are named by their class: by the original on changed copies, and by the others."""
+    found = record.get("recognition")
+    if not found:
+        return None
+    by = found["original"]
+    rows = [text_row("original, the images themselves", shown(by["image"]))]
+    rows += [text_row(f"original, {name} copies", shown(by[name])) for name in found["counted"]]
+    rows.append(text_row("original, all these copies", shown(under_copies(found))))
+    rows += [
+        text_row(f"retrained {number}, images of the other classes", shown(share))
+        for number, share in enumerate(found["references"], 1)
+    ]
+    caption = f"{found['images']:,} images from the shards that are called by their class, in per cent"
+    return Table(caption, ["", "%"], rows)
+
+
+def shown(share: float) -> str:
+    return f"{share:.1f}"
 
 
 def drawings(record: Record, pictures: Mapping[str, bytes]) -> list[dict[str, str]] | None:

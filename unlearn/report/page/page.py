@@ -18,7 +18,15 @@ from unlearn.auditing.record.record import on_synthetic
 from unlearn.auditing.record.versions import page_version
 from unlearn.report.file import embed
 from unlearn.report.page.definitions import definitions, rules
-from unlearn.report.page.evidence import all_measures, confusions, drawings, entropies, known_models, relearning
+from unlearn.report.page.evidence import (
+    all_measures,
+    confusions,
+    drawings,
+    entropies,
+    known_models,
+    recognition,
+    relearning,
+)
 from unlearn.report.page.first_screen import first_screen
 from unlearn.report.page.inputs import inputs, training_facts
 from unlearn.report.page.tables import Record
@@ -32,6 +40,7 @@ def page(record: Record, pictures: Mapping[str, bytes]) -> str:
         "version": page_version(),
         "first": first_screen(record),
         "known_models": known_models(record),
+        "recognition": recognition(record),
         "drawings": drawings(record, pictures),
         "relearning": relearning(record),
         "confusions": confusions(record),

@@ -20,6 +20,7 @@ IN_WORDS = {
     "ledger": "the ledger",
     "histograms": "the histograms",
     "pictures": "the pictures",
+    "recognition": "the recognition of the shards' images",
 }
 FACTS = (
     "family",
@@ -122,8 +123,8 @@ def other_facts(
 
 def other_results(old: Record, new: Record) -> Iterator[str]:
     """Results that follow from the same values on the same kind of machine, and differ between the records."""
-    for name in ("histograms", "pictures"):
-        if old[name] != new[name]:
+    for name in ("histograms", "pictures", "recognition"):
+        if name in old and old[name] != new[name]:  # older records lack the recognition
             yield IN_WORDS[name]
     before, after = ({m["name"]: m["details"] for m in record["measurements"]} for record in (old, new))
     for name, details in before.items():

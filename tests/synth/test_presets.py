@@ -1,0 +1,145 @@
+"""Which settings a run starts from: the teacher's images choose the form of a preset."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from synth.checkpoint.card import ModelCard
+from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.file import save_checkpoint
+from synth.methods import METHODS, deepinversion
+from synth.methods.deepinversion import PHOTO_PRESETS, DeepInversionSettings, phases
+from synth.methods.presets import TUNED, photo_presets, preset_line, presets_for, small_presets, takes_photographs
+from synth.run import generate as generate_module
+from synth.run.request import Request, check_request
+from synth.shards.index import INDEX
+from tests.synth.conftest import Run
+
+SMALL_SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 63, 200)]
+PHOTO_SHAPES = [(3, 64, 64), (1, 224, 224), (3, 224, 300)]
+
+
+def card(shape: tuple[int, int, int], architecture: str = "allcnn") -> ModelCard:
+    mean, std = (0.5,) * shape[0], (0.25,) * shape[0]
+    names = ("cat", "dog")
+    return ModelCard(architecture=architecture, width=0.05, class_names=names, input_shape=shape, mean=mean, std=std)
+
+
+@pytest.fixture
+def photo_teacher(tmp_path: Path) -> Path:
+    """The checkpoint of an untrained network for photographs of 64 px."""
+    path = tmp_path / "photo.safetensors"
+    save_checkpoint(Classifier.untrained(card((3, 64, 64)), 0), path)
+    return path
+
+
+@pytest.fixture
+def settings_of(run: Run, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The settings that `synth generate` would work with."""
+
+    def settings(teacher: Path, *arguments: str) -> Any:
+        seen: list[Request] = []
+        monkeypatch.setattr(generate_module, "generate_run", lambda request, say: seen.append(request))
+        assert run("generate", "--teacher", teacher, "--per-class=1", "--views=0", *arguments)[0] == 0
+        return check_request(seen[0]).settings
+
+    return settings
+
+
+def test_photographs_have_64_pixels_or_more_on_both_sides() -> None:
+    assert not any(takes_photographs(shape) for shape in SMALL_SHAPES)
+    assert all(takes_photographs(shape) for shape in PHOTO_SHAPES)
+
+
+@pytest.mark.parametrize("name", METHODS.names())
+def test_both_forms_of_a_methods_presets_are_its_own_settings_and_include_the_default(name: str) -> None:
+    method = METHODS.find(name)
+    for presets in (small_presets(method), photo_presets(method)):
+        assert TUNED in presets
+        assert all(isinstance(settings, method.SETTINGS) for settings in presets.values())
+    assert presets_for(method, (1, 28, 28))[TUNED] == method.SETTINGS()
+
+
+def test_a_teacher_of_small_images_gets_the_small_form(settings_of: Any, tiny_teacher_path: Path) -> None:
+    assert settings_of(tiny_teacher_path) == DeepInversionSettings()
+    assert settings_of(tiny_teacher_path, "--preset=lean") == deepinversion.LEAN
+
+
+@pytest.mark.parametrize("preset", PHOTO_PRESETS)
+def test_a_teacher_of_photographs_gets_their_form_and_a_given_option_replaces_its_value(
+    settings_of: Any, photo_teacher: Path, preset: str
+) -> None:
+    assert settings_of(photo_teacher, "--preset", preset) == PHOTO_PRESETS[preset]
+    changed = dataclasses.replace(PHOTO_PRESETS[preset], steps=7, smoothing=2)  # 2 is the small form's default
+    assert settings_of(photo_teacher, "--preset", preset, "--steps=7", "--smoothing=2") == changed
+
+
+def test_a_preset_without_a_form_for_photographs_is_refused_in_one_line(
+    run: Run, photo_teacher: Path, tmp_path: Path
+) -> None:
+    given = ["--per-class=1", "--address=none", "--out", tmp_path / "run", "--teacher", photo_teacher]
+    code, _, err = run("generate", *given, "--preset=warm")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--preset warm of --method deepinversion makes noise of photographs" in err
+    assert "choose --preset tuned, lean" in err
+
+
+def test_a_run_of_photographs_says_its_form_and_is_made_again_from_its_index(
+    run: Run, settings_of: Any, photo_teacher: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    given = ["--steps=2", "--coarse-steps=1", "--smoothing=2"]
+    where = ["--address=none", "--out", out, "--teacher", photo_teacher]
+    code, _, err = run("generate", "--per-class=2", "--views=0", *where, *given)
+    assert code == 0
+    assert "preset tuned for photographs, because the teacher takes images of 3x64x64" in err
+    written = json.loads((out / INDEX).read_text())["run"]["settings"]
+    expected = dataclasses.replace(PHOTO_PRESETS[TUNED], steps=2, coarse_steps=1, smoothing=2)
+    assert written == dataclasses.asdict(expected)
+    code, _, err = run("generate", "--per-class=2", "--views=0", *where, *given, "--resume")
+    assert (code, "is complete already" in err) == (0, True)
+    assert settings_of(photo_teacher, "--config", str(out / INDEX)) == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "shape", "words"),
+    [
+        ("deepinversion", (1, 28, 28), "preset lean for small images, because the teacher takes images of 1x28x28"),
+        ("deepinversion", (3, 64, 64), "preset lean for photographs, because"),
+        ("fast", (3, 64, 64), "warning: the teacher takes images of 3x64x64, but --method fast has no preset"),
+        ("fast", (3, 32, 32), "preset lean for small images"),
+    ],
+)
+def test_the_line_about_the_preset_says_why(method: str, shape: tuple[int, int, int], words: str) -> None:
+    assert preset_line(method, METHODS.find(method), "lean", shape).startswith(words)
+
+
+def spans(settings: DeepInversionSettings, whole: tuple[int, int]) -> list[tuple[int, tuple[int, int]]]:
+    """Number of steps and image size of each phase."""
+    return [(len(phase.steps), phase.size(whole)) for phase in phases(settings, whole)]
+
+
+def test_the_first_steps_run_at_sizes_that_follow_the_side() -> None:
+    settings = DeepInversionSettings(steps=100, coarse_steps=0.6)
+    assert spans(settings, (224, 224)) == [(60, (112, 112)), (40, (224, 224))]
+    assert spans(settings, (512, 640)) == [(30, (128, 160)), (30, (256, 320)), (40, (512, 640))]
+    assert spans(settings, (28, 28)) == [(60, (14, 14)), (40, (28, 28))]
+    assert spans(dataclasses.replace(settings, coarse_steps=25), (224, 224)) == [(25, (112, 112)), (75, (224, 224))]
+    assert spans(dataclasses.replace(settings, coarse_steps=0), (224, 224)) == [(100, (224, 224))]
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_images_from_random_views_depend_on_the_random_source_only(each: bool) -> None:
+    teacher = Classifier.untrained(card((3, 64, 64)), 0).freeze()
+    settings = dataclasses.replace(PHOTO_PRESETS[TUNED], steps=3, each=each)
+    labels = torch.tensor([0, 1, 0])
+    first, again, other = (
+        deepinversion.synthesise(teacher, labels, settings, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert first.shape == (3, 3, 64, 64)

@@ -66,8 +66,8 @@ class DeepInversionSettings(ComputeSettings):
     bn_loss: str = setting("normalised", "how statistics are compared", choices=("normalised", "published"), rare=True)
     first_bn: float = setting(1.0, "factor on the first batch-norm layer's statistics", at_least=0, rare=True)
     patches: float = setting(
-        1.0,
-        "weight of the patch-similarity entropy, for teachers with LayerNorm or GroupNorm (PSAQ-ViT)",
+        0.0,
+        "weight of the patch-similarity entropy, for teachers with LayerNorm or GroupNorm (PSAQ-ViT; there 1)",
         at_least=0,
         rare=True,
     )

@@ -66,8 +66,8 @@ class GeneratorSettings(ComputeSettings):
         rare=True,
     )
     patches: float = setting(
-        1.0,
-        "weight of the patch-similarity entropy, for teachers with LayerNorm or GroupNorm (PSAQ-ViT)",
+        0.0,
+        "weight of the patch-similarity entropy, for teachers with LayerNorm or GroupNorm (PSAQ-ViT; there 1)",
         at_least=0,
         rare=True,
     )

@@ -204,8 +204,8 @@ def test_a_teacher_with_batch_norm_and_layer_norm_uses_both() -> None:
         settings = dataclasses.replace(SETTINGS, **changes)  # type: ignore[arg-type]
         return deepinversion.synthesise(hybrid, LABELS, settings, torch.Generator().manual_seed(0))
 
-    assert not torch.equal(images(), images(patches=0.0))
-    assert not torch.equal(images(), images(bn=0.0))
+    assert not torch.equal(images(), images(patches=1.0))
+    assert not torch.equal(images(patches=1.0), images(patches=1.0, bn=0.0))
     assert deepinversion.instead(hybrid, SETTINGS) == ""
 
 
@@ -216,5 +216,7 @@ def test_a_teacher_without_batch_norm_works_by_default_and_the_line_says_what_is
     assert images.shape == (8, 3, 16, 16)
     line = deepinversion.instead(model, SETTINGS)
     assert "has no batch norm" in line
-    assert "patch-similarity entropy" in line
-    assert "patch-similarity entropy" not in deepinversion.instead(network(nn.ReLU()), SETTINGS)
+    assert "spectrum of photographs" in line
+    with_patches = dataclasses.replace(SETTINGS, patches=1.0)
+    assert "patch-similarity entropy" in deepinversion.instead(model, with_patches)
+    assert "patch-similarity entropy" not in deepinversion.instead(network(nn.ReLU()), with_patches)

@@ -204,7 +204,7 @@ PHOTO_PUBLISHED = replace(
 PHOTO_PRESETS = {
     "tuned": PHOTO,
     "lean": replace(PHOTO, steps=60),
-    "quick": replace(PHOTO, steps=30, lr=0.35),
+    "quick": replace(PHOTO, steps=40, lr=0.3),
     "published": PHOTO_PUBLISHED,
 }
 

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
@@ -345,3 +345,9 @@ def read_shard(store: Store, index: Index, entry: ShardEntry) -> Samples:
     if samples.labels.tolist() != job.labels:
         raise DamagedShardError(f"{where} holds other classes than planned: {cure}")
     return samples
+
+
+def read_shards(store: Store, index: Index) -> Iterator[Samples]:
+    """The samples of each published shard, in the order of the shards. Raises as `read_shard` does."""
+    for number in sorted(index.entries):
+        yield read_shard(store, index, index.entries[number])

@@ -18,10 +18,9 @@ from synth.checkpoint.file import load_checkpoint, save_checkpoint
 from synth.executors.executor import in_process
 from synth.making.copies import COPIES
 from synth.run.diversity import first_images
-from synth.run.images import images_by_shard
 from synth.run.publish import open_run, publish
 from synth.run.recognise import Question, recognise, seen_by
-from synth.shards.index import INDEX, PART, Index, read_index, shard_name
+from synth.shards.index import INDEX, PART, Index, read_index, read_shards, shard_name
 from synth.shards.plan import Plan
 from synth.shards.store import Folder, open_store
 from tests.runs import card_for, digits_card, make_run, recipe_for
@@ -119,7 +118,7 @@ def test_a_run_in_object_storage_is_judged(tiny_teacher: Classifier, other_path:
 def test_each_image_is_judged_once(tiny_teacher: Classifier, tmp_path: Path, other_path: Path) -> None:
     plan = Plan(classes=(5, 6), per_class=2, shard_size=4, views=3)
     store, index = make_run(tmp_path / "run", recipe_for(tiny_teacher), plan)
-    assert [len(shard) for shard in images_by_shard(store, index)] == [4]
+    assert [len(shard) for shard in read_shards(store, index)] == [4]
     assert recognise(store, Question(by=[other_path])).labels.tolist() == [5, 6, 5, 6]
 
 

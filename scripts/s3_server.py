@@ -42,8 +42,10 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[int]:
+def s3_server(folder: Path, volumes: int = 20) -> Iterator[int]:
     """Run SeaweedFS on loopback only, with a bucket `runs` and one user, `KEY` with `SECRET`. Yields its S3 port.
+
+    It holds 64 MB per volume.
 
     Raises:
         NoServerError: SeaweedFS is not installed.
@@ -56,7 +58,7 @@ def s3_server(folder: Path) -> Iterator[int]:
     names += ["s3.port", "s3.port.grpc"]
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     command = [weed, "server", "-s3", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
-    command += ["-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=20"]
+    command += ["-master.telemetry=false", "-master.volumeSizeLimitMB=64", f"-volume.max={volumes}"]
     command += ["-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={folder / 's3.json'}"]
     (folder / "s3.json").write_text(json.dumps(IDENTITIES))
     command += [f"-{name}={port}" for name, port in ports.items()]

@@ -28,10 +28,11 @@ from synth.methods.fast import FastSettings
 from synth.methods.generator import GeneratorSettings
 from synth.shards.plan import Plan
 from synth.shards.read import decode_shard
+from synth.shards.samples import Layout
 from tests.memory import allow
 from tests.runs import QUICKEST, digits_card, recipe_for
 
-PLAN = Plan(classes=tuple(range(10)), per_class=4, shard_size=40, blends=0, seed=3)
+PLAN = Plan(classes=tuple(range(10)), per_class=4, shard_size=40, views=0, seed=3)
 MIB = 2**20
 
 
@@ -109,12 +110,12 @@ def test_a_shard_is_made_in_the_batch_that_fits_and_says_so(
 ) -> None:
     allow(free, monkeypatch)
     recipe = recipe_for(tiny_teacher, dataclasses.replace(QUICKEST, batch_size=40))
-    found = decode_shard(make_shard(PLAN.job(0), recipe).data, "s", (1, 28, 28), 10)
+    found = decode_shard(make_shard(PLAN.job(0), recipe).data, "s", Layout((1, 28, 28), 10))
     monkeypatch.undo()
     (size,) = {record["batch_size"] for record in found.records}
     assert size in (5, 10, 20)
     asked = recipe_for(tiny_teacher, dataclasses.replace(QUICKEST, batch_size=size))
-    expected = decode_shard(make_shard(PLAN.job(0), asked).data, "s", (1, 28, 28), 10)
+    expected = decode_shard(make_shard(PLAN.job(0), asked).data, "s", Layout((1, 28, 28), 10))
     assert (found.images == expected.images).all()
 
 
@@ -328,11 +329,13 @@ def test_a_run_in_a_limited_address_space_takes_a_batch_that_fits(tmp_path: Path
 
     card = digits_card(architecture="allcnn", width=0.25, input_shape=(3, 96, 96), mean=(0.5,) * 3, std=(0.25,) * 3)
     save_checkpoint(Classifier.untrained(card, 0).freeze(), tmp_path / "t.safetensors")
-    options = ["--per-class=4", "--steps=1", "--blends=0", "--address=none", "--out", tmp_path / "run"]
+    options = ["--per-class=4", "--steps=1", "--views=0", "--address=none", "--out", tmp_path / "run"]
     command = [sys.executable, "-c", LIMITED, 800 * MIB, "generate", "--teacher", tmp_path / "t.safetensors", *options]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    found = decode_shard((tmp_path / "run" / "shard-000000.tar").read_bytes(), "s", (3, 96, 96), 10)
+    found = decode_shard(
+        (tmp_path / "run" / "shard-000000.tar").read_bytes(), "s", Layout((3, 96, 96), 10, image_format="jpg")
+    )
     assert len(found) == 40
     (size,) = {record["batch_size"] for record in found.records}
     assert size < 40

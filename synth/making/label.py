@@ -14,6 +14,7 @@ from synth.basics.errors import UserError
 from synth.basics.out_of_memory import by_rows
 from synth.basics.phases import phase
 from synth.basics.ticks import tick
+from synth.checkpoint.arithmetic import forward_only
 from synth.checkpoint.classifier import Classifier, predict
 from synth.shards.images import decode_file, encode_images
 from synth.shards.plan import PNG, ShardJob
@@ -54,32 +55,38 @@ def labelled_parts(
     keys = job.keys
     records = [{"method": method, "seed": job.seed} | note for note in notes or [{}] * len(images)]
     each = max(1, LABEL_BATCH // (1 + job.views))
-    for start in range(0, len(images), each):
-        mine = slice(start, start + each)
-        with phase("views"):
-            pixels = with_views(shown, mine, views[mine], job.start)
-        with phase("label"):
-            answers = by_rows(partial(predict, teacher), LABEL_BATCH, pixels.flatten(0, 1))
-        logits = answers.unflatten(0, pixels.shape[:2])
-        if not torch.isfinite(logits).all():
-            raise UserError(
-                "the teacher gives NaN or infinite logits on its own synthetic images: use another checkpoint"
+    with forward_only(teacher):
+        for start in range(0, len(images), each):
+            mine = slice(start, start + each)
+            with phase("views"):
+                pixels = with_views(shown, mine, views[mine], job.start)
+            with phase("label"):
+                answers = by_rows(partial(predict, teacher), LABEL_BATCH, pixels.flatten(0, 1))
+            logits = answers.unflatten(0, pixels.shape[:2])
+            if not torch.isfinite(logits).all():
+                raise UserError(
+                    "the teacher gives NaN or infinite logits on its own synthetic images: use another checkpoint"
+                )
+            note_certainty(records[mine], logits[:, 0], labels[mine])
+            samples = Samples(
+                keys=keys[mine],
+                images=images[mine].numpy(),
+                labels=labels[mine].numpy(),
+                logits=to_float16(logits).numpy(),
+                views=views[mine].numpy(),
+                records=records[mine],
             )
-        log_p = logits[:, 0].double().log_softmax(1)
-        entropy = -(log_p.exp() * log_p).sum(1)
-        confidence = log_p.gather(1, labels[mine, None])[:, 0].exp()
-        for record, c, h in zip(records[mine], confidence.tolist(), entropy.tolist(), strict=True):
-            record |= {"confidence": round(c, 6), "entropy": round(h, 6)}
-        samples = Samples(
-            keys=keys[mine],
-            images=images[mine].numpy(),
-            labels=labels[mine].numpy(),
-            logits=to_float16(logits).numpy(),
-            views=views[mine].numpy(),
-            records=records[mine],
-        )
-        tick(min(start + each, len(images)), len(images))
-        yield samples, encode_images(samples.images, PNG) if files is None else files[mine]
+            tick(min(start + each, len(images)), len(images))
+            yield samples, encode_images(samples.images, PNG) if files is None else files[mine]
+
+
+def note_certainty(records: list[dict[str, Any]], logits: Tensor, labels: Tensor) -> None:
+    """Add the teacher's confidence in the labels (N,) and the entropy of its answers (N, K) to the records."""
+    log_p = logits.double().log_softmax(1)
+    entropy = -(log_p.exp() * log_p).sum(1)
+    confidence = log_p.gather(1, labels[:, None])[:, 0].exp()
+    for record, c, h in zip(records, confidence.tolist(), entropy.tolist(), strict=True):
+        record |= {"confidence": round(c, 6), "entropy": round(h, 6)}
 
 
 def as_read(images: Tensor, image_format: str) -> tuple[list[bytes] | None, Tensor]:

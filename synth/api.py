@@ -7,7 +7,7 @@ from os import PathLike, fspath
 from typing import Any
 
 from synth.basics.progress import Say
-from synth.commands.calling import parameters
+from synth.commands.calling import parameters, quiet_elsewhere
 from synth.commands.main import generate as command
 from synth.commands.main import request_of_run
 from synth.commands.recognising import recognise as recognise_command
@@ -18,6 +18,7 @@ from synth.shards.index import Index
 Place = str | PathLike[str]
 
 
+@quiet_elsewhere
 def generate(
     teacher: Place = "teacher.safetensors",
     out: Place = "shards",

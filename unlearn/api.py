@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from synth.basics.progress import Say
-from synth.commands.calling import parameters
+from synth.commands.calling import parameters, quiet_elsewhere
 from unlearn.commands import auditing, exporting, models
 from unlearn.commands.unlearning import COMMANDS, request_of
 from unlearn.evaluation import Evaluation
@@ -36,6 +36,7 @@ class Evaluations:
         return evaluation_page(self.models, self.class_names, self.forget, self.name)
 
 
+@quiet_elsewhere
 def import_checkpoint(
     file: Place | None, out: Place, *, overwrite: bool = False, say: Say = print, **options: Any
 ) -> Path:
@@ -52,6 +53,7 @@ def import_checkpoint(
     return Path(out)
 
 
+@quiet_elsewhere
 def export(
     student: Place,
     out: Place,
@@ -73,6 +75,7 @@ def export(
     return Path(out)
 
 
+@quiet_elsewhere
 def train(
     arch: str,
     data: Place,
@@ -121,6 +124,7 @@ def distill(
     return unlearn("distill", forget, out, shards=[fspath(place) for place in places], say=say, **chosen, **options)
 
 
+@quiet_elsewhere
 def unlearn(method: str, forget: Classes, out: Place, *, say: Say = print, **options: Any) -> Path:
     """Run any unlearning method, and return the student's path.
 
@@ -146,6 +150,7 @@ def unlearn(method: str, forget: Classes, out: Place, *, say: Say = print, **opt
     return student_file(Path(out))
 
 
+@quiet_elsewhere
 def evaluate(
     model: Place,
     data: Place,
@@ -173,6 +178,7 @@ def evaluate(
     return Evaluations(*found, name)
 
 
+@quiet_elsewhere
 def audit(
     student: Place,
     teacher: Place,

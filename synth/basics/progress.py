@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TextIO
 
 from synth.basics.notebook import notebook_bar
@@ -15,6 +17,18 @@ Say = Callable[[str], None]  # gets lines for a person
 FIRST_LINE = 5.0  # seconds until the first plain line
 PLAIN_INTERVAL = 30.0
 BAR_INTERVAL = 0.2
+
+hidden: ContextVar[bool] = ContextVar("hidden", default=False)
+
+
+@contextmanager
+def no_progress() -> Iterator[None]:
+    """Jobs that begin inside show no progress."""
+    before = hidden.set(True)
+    try:
+        yield
+    finally:
+        hidden.reset(before)
 
 
 class Progress:
@@ -46,6 +60,7 @@ class Progress:
         self.started, self.before = time.monotonic(), done
         self.due = self.started + (FIRST_LINE if passing or not (self.live or self.bar) else 0.0)
         self.ended = False  # whether the line with the whole work was shown
+        self.hidden = hidden.get()
 
     def advance(self, finished: float, in_work: float = 0.0) -> None:
         """Count work as finished, and note how much is done of pieces that are still in work."""
@@ -57,7 +72,7 @@ class Progress:
             # when others will be: several workers may finish at the same time.
             self.since = (now, self.reached) if in_work else (self.started, self.before)
         ends = self.reached >= self.total and not self.ended and not self.passing
-        if now < self.due and not ends:
+        if self.hidden or (now < self.due and not ends):
             return
         self.ended = self.ended or ends
         plain = PLAIN_INTERVAL if self.rate(now) else FIRST_LINE

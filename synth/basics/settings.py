@@ -39,13 +39,19 @@ def require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings whose fields are checked against their types and limits. Raises ValueError for any other value."""
+    """Settings whose fields are checked against their types and limits. Raises ValueError for any other value.
+
+    A whole number in place of a fraction becomes one, so that equal settings have equal bytes as JSON.
+    """
 
     def __post_init__(self) -> None:
         settings_class: Any = type(self)
         for field in dataclasses.fields(self):
             value, name = getattr(self, field.name), field.name.replace("_", " ")
-            check_type(name, value, types_of(settings_class)[field.name])
+            types = types_of(settings_class)[field.name]
+            check_type(name, value, types)
+            if float in types and int not in types and isinstance(value, int):
+                object.__setattr__(self, field.name, float(value))
             if value is not None:
                 check(name, value, field.metadata)
 

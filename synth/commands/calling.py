@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import click
 
 from synth.basics.errors import UsageError
+from synth.basics.progress import no_progress
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def parameters(command: click.Command, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,3 +37,16 @@ def parameters(command: click.Command, given: Mapping[str, Any]) -> dict[str, An
         return command.make_context(command.name, [], default_map=chosen, auto_envvar_prefix=None).params
     except click.UsageError as error:
         raise UsageError(f"{command.name}: {error.format_message().rstrip('.')}") from error
+
+
+def quiet_elsewhere(call: Callable[P, R]) -> Callable[P, R]:
+    """The call shows no progress on the terminal if its lines for a person (`say`) go elsewhere."""
+
+    @wraps(call)
+    def quiet(*args: P.args, **kwargs: P.kwargs) -> R:
+        if kwargs.get("say", print) is print:
+            return call(*args, **kwargs)
+        with no_progress():
+            return call(*args, **kwargs)
+
+    return quiet

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
-
 PNG, JPG = "png", "jpg"
 IMAGE_FORMATS = (PNG, JPG)
 LARGEST_RUN = 10**9  # images; keys have nine digits
@@ -142,5 +140,7 @@ def counts_of_classes(classes: tuple[int, ...], first: int, images: int) -> Mapp
 
 def shard_seed(seed: int, number: int) -> int:
     """The shard's own 63-bit seed, from a counter-based random source (Philox) keyed by (run seed, shard number)."""
+    import numpy as np  # here, because the command line reads this file for --help
+
     key = np.array([seed, number], dtype=np.uint64)
     return int(np.random.Philox(key=key).random_raw()) >> 1

@@ -1,4 +1,5 @@
-"""Recipes of views: what their numbers mean, and which numbers are allowed. Imports no torch.
+"""Recipes of views: what their numbers mean, and which numbers are allowed. Imports neither torch nor numpy: the
+command line reads it.
 
 A recipe is a row of eleven integers. `synth.shards.views` makes pixels of it.
 """
@@ -6,8 +7,10 @@ A recipe is a row of eleven integers. `synth.shards.views` makes pixels of it.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 # The columns of a recipe.
 PARTNER, SHARE = 0, 1  # the partner's image number; the image's own share in units of 1/WHOLE, the larger one
@@ -33,6 +36,8 @@ def first_fault(views: np.ndarray, numbers: np.ndarray, size: tuple[int, int]) -
         numbers: (N,), the numbers of the shard's images.
         size: height and width of the images.
     """
+    import numpy as np
+
     height, width = size
     wide = views.astype(np.int64)  # sums of two columns do not overflow
     bounds = [

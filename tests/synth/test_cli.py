@@ -241,7 +241,7 @@ def test_an_executor_hears_whether_shards_are_there_already(
 ) -> None:
     heard: list[bool] = []
 
-    def hearing(jobs: Iterable[ShardJob], recipe: Recipe, begun: bool) -> Iterator[Made]:
+    def hearing(jobs: Iterable[ShardJob], recipe: Recipe, begun: bool, **others: object) -> Iterator[Made]:
         heard.append(begun)
         yield from itertools.islice(in_process(jobs, recipe), 1)
         raise UserError("no more")
@@ -262,7 +262,7 @@ def test_a_signal_ends_the_run_between_two_shards_with_the_way_on(
     monkeypatch: pytest.MonkeyPatch,
     sent: signal.Signals,
 ) -> None:
-    def interrupted(jobs: Iterable[ShardJob], recipe: Recipe, begun: bool) -> Iterator[Made]:
+    def interrupted(jobs: Iterable[ShardJob], recipe: Recipe, begun: bool, **others: object) -> Iterator[Made]:
         for made in in_process(jobs, recipe):
             yield made
             signal.raise_signal(sent)
@@ -291,9 +291,11 @@ def test_ctrl_c_keeps_what_is_published_and_resume_gives_the_same_bytes(
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130, err
-    announced, preset, *progress, error = err.splitlines()
+    announced, preset, time_left, *lines, error = err.splitlines()
     assert preset.startswith("preset tuned for small images")
     assert announced.startswith("240 images of 4 classes in 12 shards")
+    assert time_left == "the time is known after the first steps"
+    progress = [line for line in lines if not line.startswith("the workers publish")]
     assert all("of 240 images" in line for line in progress)
     assert error == (
         f"error: interrupted: the shards published in {path} are valid; go on with the same command and --resume"
@@ -394,7 +396,7 @@ def requested(run: Run, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Req
 
 def other_value(field: dataclasses.Field[typing.Any], default: typing.Any) -> typing.Any:
     """A permitted value of a setting that is not its default."""
-    if isinstance(default, bool):
+    if isinstance(default, bool) or field.type == "bool | None":
         return not default
     if choices := field.metadata.get("choices"):
         return next(choice for choice in choices if choice != default)

@@ -23,6 +23,7 @@ from synth.shards.index import (
 from synth.shards.plan import Plan
 from synth.shards.read import DamagedShardError, decode_shard
 from synth.shards.store import Folder
+from synth.shards.view_recipes import PARTNER
 from tests.synth.test_shards import tar_of
 
 Raw = dict[str, Any]
@@ -243,11 +244,13 @@ def test_a_shard_that_differs_from_its_index_is_refused_by_name(run: Folder) -> 
 def test_a_shard_with_a_true_hash_and_other_content_is_refused(run: Folder) -> None:
     index = read_index(run)
     good = decode_shard(run.read("shard-000000.tar", 2**20), "s", index.card.layout)
-    for field, values, words in (
-        ("labels", good.labels[::-1], "holds other classes than planned"),
-        ("keys", [f"{int(key) + 1:09d}" for key in good.keys], "holds other keys than planned"),
+    moved = good.views.copy()
+    moved[..., PARTNER] += 1
+    for changed, words in (
+        ({"labels": good.labels[::-1]}, "holds other classes than planned"),
+        ({"keys": [f"{int(key) + 1:09d}" for key in good.keys], "views": moved}, "holds other keys than planned"),
     ):
-        data = tar_of(dataclasses.replace(good, **{field: values}))
+        data = tar_of(dataclasses.replace(good, **changed))
         run.write("shard-000000.tar", data)
         entry = ShardEntry.of(index.card.plan.job(0), data)
         with pytest.raises(DamagedShardError, match=words):

@@ -92,8 +92,8 @@ def test_an_interrupted_audit_goes_on_with_what_it_kept_and_has_the_record_of_on
         resumed = audit(ask("broken", resume=True), quiet)
     elsewhere = {"request": None, "origin": None}
     assert {**resumed, **elsewhere} == {**whole, **elsewhere}
-    # Of the probe nothing could be kept on the full disk, so it was measured twice. Nothing else was.
-    assert parts[0] == {**dict.fromkeys(every, 0), "probe": every["probe"]}
+    # The first result of the probe could not be kept on the full disk, so it was measured twice. Nothing else was.
+    assert parts[0] == {**dict.fromkeys(every, 0), "probe": 1}
     assert parts[1] == {**every, "invert_model": 3}
     assert parts[2] == {**dict.fromkeys(every, 0), "invert_model": every["invert_model"] - 3}
     assert {path.name for path in (tmp_path / "broken").iterdir()} == {AUDIT, TIMING, PICTURES, INPUTS}

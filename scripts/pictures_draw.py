@@ -138,6 +138,26 @@ def first_images(run: Path, classes: int, count: int) -> list[list[np.ndarray]]:
 
 
 @main.command()
+@click.argument("shards", type=PATH)
+@click.argument("out", type=PATH)
+@click.option("--columns", default=6, show_default=True)
+@click.option("--side", default=168, show_default=True, help="pixels of each image in the picture")
+def photographs(shards: Path, out: Path, columns: int, side: int) -> None:
+    """The images of the run SHARDS side by side, in the order of their classes."""
+    store = open_store(str(shards))
+    images = [image for _, image in sorted(labelled_images(store, read_index(store)), key=lambda found: found[0])]
+    picture = Image.new("RGB", (columns * side, -(-len(images) // columns) * side))
+    for place, image in enumerate(images):
+        small = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).resize(
+            (side, side), Image.Resampling.LANCZOS
+        )
+        picture.paste(small, (place % columns * side, place // columns * side))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=88)
+    write_file(out, buffer.getvalue())
+
+
+@main.command()
 @click.argument("screenshot", type=PATH)
 @click.argument("out", type=PATH)
 def shrink(screenshot: Path, out: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_run_and_a_student_from_python_have_the_bytes_of_the_commands(
     lines: list[str] = []
     asked = {"per_class": 3, "preset": "quick", "steps": 2, "shard_size": 10, "address": "none", "say": lines.append}
     index = synth.generate(tiny_teacher_path, tmp_path / "python", **asked)
-    assert (index.complete, index.samples) == (True, 300)
+    assert (index.complete, index.samples) == (True, 30)
     assert "is complete" in lines[-1]
     student = unlearn.distill(tmp_path / "python", 0, tmp_path / "student", steps=3, device="cpu", say=lines.append)
     assert student == tmp_path / "student" / "student.safetensors"

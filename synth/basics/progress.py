@@ -39,11 +39,11 @@ class Progress:
     ) -> None:
         self.total, self.done, self.unit, self.words, self.passing = total, done, unit, words, passing
         self.in_work = 0.0  # what is done of pieces that are not finished
-        self.before = done
+        self.since: tuple[float, float] | None = None  # when the speed is measured from, and what was done then
         self.stream = stream or sys.stderr
         self.live = self.stream.isatty()
         self.bar = notebook_bar() if stream is None and not passing else None
-        self.started = time.monotonic()
+        self.started, self.before = time.monotonic(), done
         self.due = self.started + (FIRST_LINE if passing or not (self.live or self.bar) else 0.0)
         self.ended = False  # whether the line with the whole work was shown
 
@@ -52,11 +52,16 @@ class Progress:
         self.done += finished
         self.in_work = in_work
         now = time.monotonic()
+        if self.since is None and self.reached > self.before:
+            # A first step in a piece of work also pays for what happens only once. A first finished piece does not tell
+            # when others will be: several workers may finish at the same time.
+            self.since = (now, self.reached) if in_work else (self.started, self.before)
         ends = self.reached >= self.total and not self.ended and not self.passing
         if now < self.due and not ends:
             return
         self.ended = self.ended or ends
-        self.due = now + (BAR_INTERVAL if self.live or self.bar else PLAIN_INTERVAL)
+        plain = PLAIN_INTERVAL if self.rate(now) else FIRST_LINE
+        self.due = now + (BAR_INTERVAL if self.live or self.bar else plain)
         if self.live:
             lines_shown.add(self)
             self.stream.write(f"\r\x1b[K{self.line(now)}")
@@ -71,8 +76,9 @@ class Progress:
         return min(self.done + self.in_work, self.total)
 
     def rate(self, now: float) -> float:
-        """Work per second since the start, pieces in work included; 0 if nothing is done yet."""
-        return max(0.0, self.reached - self.before) / max(now - self.started, 1e-9)
+        """Work per second since the first step, pieces in work included; 0 as long as nobody knows."""
+        at, done = self.since or (self.started, self.before)
+        return max(0.0, self.reached - done) / max(now - at, 1e-9)
 
     def line(self, now: float) -> str:
         words = f"{self.words}: " if self.words else ""

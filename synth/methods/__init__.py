@@ -2,6 +2,7 @@
 
     SETTINGS                      its settings, a dataclass with a default for each field
     PRESETS                       other settings to start from, by name
+    PHOTO_PRESETS                 optional: the same for photographs, with the default as `tuned` (presets.py)
     check(teacher, settings)      raises UserError where the method can't work on the teacher
     instead(teacher, settings) -> str             optional: a line about a teacher for which the method works otherwise
     uses_generator(settings)      whether `prepare` trains a generator
@@ -9,6 +10,8 @@
     prepare(teacher, settings, seed, student, classes) -> ClassGenerator | None
                                   runs once per run, before all shards; `student` is a Classifier or None; the generator
                                   can draw no class but `classes` (None means all of the teacher's)
+    brief(settings, images)       optional: the settings of one step on this many images. With it the batch is
+                                  measured, and halved where the memory will not hold it
     synthesise(teacher, labels_B, settings, rng, network) -> uint8 images (B, C, H, W)
                                   makes one image per label, on the teacher's device
 

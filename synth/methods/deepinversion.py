@@ -29,7 +29,6 @@ from synth.methods.multi_crop import Ranges, Size, falling, random_views, resize
 from synth.methods.natural import natural_noise
 from synth.methods.networks import ClassGenerator
 from synth.methods.patches import instead_of_statistics, watch_patches
-from synth.methods.presets import takes_photographs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,16 +169,16 @@ WARM = DeepInversionSettings(steps=10, lr=0.2, warm_start=True)
 PRESETS = {"published": PUBLISHED, "lean": LEAN, "quick": QUICK, "warm": WARM}
 
 # For photographs. The crops' area falls from 1 to 0.08 along a cosine (CDA, Yin and Shen 2023), with shifts and mirror
-# images (SRe2L, Yin et al. 2023), and the first steps run at half resolution (Yin et al. 2020). The gradient is not
-# smoothed, and nothing but the network's own statistics says what the images are like.
+# images (SRe2L, Yin et al. 2023), and the first steps change half the resolution (Yin et al. 2020). There are no pixel
+# statistics, because the normalisation of such networks is often a plain 0.5.
 PHOTO = DeepInversionSettings(
     steps=200,
     batch_size=50,
-    lr=0.1,
+    lr=0.25,
     start="noise",
     bn=10.0,
     pixel=0.0,
-    smoothing=0,
+    smoothing=1,
     tv_squared=0.0,
     crop=0.08,
     roll=0.07,
@@ -204,8 +203,8 @@ PHOTO_PUBLISHED = replace(
 )
 PHOTO_PRESETS = {
     "tuned": PHOTO,
-    "lean": replace(PHOTO, steps=60, lr=0.15),
-    "quick": replace(PHOTO, steps=30, lr=0.15),
+    "lean": replace(PHOTO, steps=60),
+    "quick": replace(PHOTO, steps=40, lr=0.3),
     "published": PHOTO_PUBLISHED,
 }
 
@@ -340,7 +339,7 @@ def invert(
         x_norm = first_images(noise, lowest, start).clamp(lowest, highest)
     courses = phases(settings, whole)
     x_norm = F.avg_pool2d(x_norm, courses[0].shrink)
-    for course in stages(courses, [len(course.steps) / course.shrink**2 for course in courses]):
+    for course in stages(courses, [len(course.steps) for course in courses]):
         x_norm = resize(x_norm, course.size(whole))
         x_norm = optimise_images(x_norm, teacher, labels_B, settings, course.steps, (lowest, highest), rng, extra_loss)
     return to_uint8(resize(x_norm, whole) * teacher.std + teacher.mean).cpu()
@@ -360,7 +359,8 @@ class Phase:
 def phases(settings: DeepInversionSettings, whole: Size) -> list[Phase]:
     """The coarse steps, at half the resolution or at several that double, and then the others at the whole one.
 
-    The coarsest images have at least 96 pixels per side, or are half as large as the whole ones.
+    The coarsest images have at least 96 pixels per side, or are half as large as the whole ones. The teacher sees them
+    enlarged. At their own size a step would take a third of the time, but the objects would be too small for it.
     """
     first = settings.coarse_steps
     coarse = round(settings.steps * first) if first < 1 else int(first)
@@ -400,10 +400,9 @@ def optimise_images(
     optimiser = torch.optim.Adam([x_norm], lr=settings.lr, betas=(0.5, 0.9))
     loss = torch.zeros(())
     losses: list[Tensor] = []
-    size = seen_size(teacher, (x_norm.shape[2], x_norm.shape[3]))
+    _, height, width = teacher.card.input_shape
     watching = watch_patches(teacher.net, settings.patches)
-    whole = size == teacher.card.input_shape[1:]
-    dropping = Dropping(find_blocks(teacher) if settings.drop_patches and whole else None, settings.drop_patches)
+    dropping = Dropping(find_blocks(teacher) if settings.drop_patches else None, settings.drop_patches)
     with (
         computed(teacher, settings),
         watch_batch_norm(teacher.net) as statistics,
@@ -413,7 +412,7 @@ def optimise_images(
         for step in steps:
             optimiser.param_groups[0]["lr"] = settings.lr * schedule(step, settings)
             optimiser.zero_grad(set_to_none=True)
-            seen = dropping.look(x_norm, partial(views, size=size, step=step, settings=settings, rng=rng))
+            seen = dropping.look(x_norm, partial(views, size=(height, width), step=step, settings=settings, rng=rng))
             logits_BK = teacher.logits(seen)
             loss = settings.ce * F.cross_entropy(logits_BK, labels_B) + image_prior(seen, settings)
             loss = loss + statistics_prior(seen, statistics, settings)
@@ -468,23 +467,6 @@ def schedule(step: int, settings: DeepInversionSettings) -> float:
         return (step + 1) / settings.warmup
     done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
     return 0.5 * (1 + math.cos(math.pi * done))
-
-
-def seen_size(teacher: Classifier, size: Size) -> Size:
-    """The height and width at which the teacher sees images of this size.
-
-    Photographs are seen at their own size if the network takes it, as most convolutional networks do: a step then costs
-    in proportion to the area. Small images are enlarged to the size of training.
-    """
-    channels, height, width = teacher.card.input_shape
-    if size == (height, width) or not takes_photographs((channels, *size)):
-        return height, width
-    try:
-        with torch.no_grad():
-            teacher.logits(torch.zeros(2, channels, *size, device=teacher.mean.device))
-    except (RuntimeError, ValueError, AssertionError):  # a linear layer, or the positions of patches, has another size
-        return height, width
-    return size
 
 
 def views(x: Tensor, size: Size, step: int, settings: DeepInversionSettings, rng: torch.Generator) -> Tensor:

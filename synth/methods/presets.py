@@ -27,7 +27,11 @@ def small_presets(method: Any) -> Mapping[str, Any]:
 
 def photo_presets(method: Any) -> Mapping[str, Any]:
     """The presets of a method's file for photographs, by name. A method that declares none has one form of each."""
-    return getattr(method, "PHOTO_PRESETS", None) or small_presets(method)
+    return method.PHOTO_PRESETS if has_photo_form(method) else small_presets(method)
+
+
+def has_photo_form(method: Any) -> bool:
+    return hasattr(method, "PHOTO_PRESETS")
 
 
 def presets_for(method: Any, image_shape: Sequence[int]) -> Mapping[str, Any]:
@@ -35,8 +39,11 @@ def presets_for(method: Any, image_shape: Sequence[int]) -> Mapping[str, Any]:
     return photo_presets(method) if takes_photographs(image_shape) else small_presets(method)
 
 
-def preset_line(preset: str, image_shape: Sequence[int]) -> str:
-    """Which form of a preset a run starts from, and why, for a person."""
-    kind = "photographs" if takes_photographs(image_shape) else "small images"
-    shape = "x".join(map(str, image_shape))
-    return f"preset {preset} for {kind}: the teacher takes images of {shape} (photographs: {PHOTO_SIDE} px or more)"
+def preset_line(name: str, method: Any, preset: str, image_shape: Sequence[int]) -> str:
+    """Which form of a preset a run starts from, and why, for a person. `name` is the method's."""
+    because = f"the teacher takes images of {'x'.join(map(str, image_shape))}"
+    if not takes_photographs(image_shape):
+        return f"preset {preset} for small images, because {because}"
+    if has_photo_form(method):
+        return f"preset {preset} for photographs, because {because} ({PHOTO_SIDE} px or more)"
+    return f"warning: {because}, but --method {name} has no preset for photographs: look at the images first"

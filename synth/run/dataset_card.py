@@ -88,6 +88,9 @@ def facts(index: Index) -> list[tuple[str, str]]:
         "shards": f"{plan.shards:,}, {sum(entry.size for entry in index.entries.values()):,} bytes",
         "made on": escaped(", ".join([card.device, *(f"{name} {of}" for name, of in sorted(card.versions.items()))])),
     }
+    right, judged = index.judged
+    if judged:
+        found["recognised"] = f"{right / judged:.0%} of {judged:,} changed copies of the images, by the classifier"
     if index.generator_sha256:
         found["generator"] = f"generator.safetensors, sha256 {index.generator_sha256}"
     return list(found.items())

@@ -14,8 +14,7 @@ from synth.basics.out_of_memory import by_rows
 from synth.basics.tables import table
 from synth.checkpoint.classifier import Classifier, rows_at_once, to_unit
 from synth.checkpoint.layers import last_linear, watch_features
-from synth.run.images import images_by_shard
-from synth.shards.index import Index, read_index
+from synth.shards.index import Index, read_index, read_shards
 from synth.shards.store import Store
 
 CLOSE = 0.1  # two images nearer than this share of the mean distance to the nearest neighbour are near-duplicates
@@ -61,7 +60,7 @@ def first_images(store: Store, index: Index, most: int) -> tuple[Tensor, Tensor]
     """Up to `most` images, uint8 (N, C, H, W), and classes (N,) of a run, from as few shards as possible."""
     images: list[np.ndarray] = []
     labels: list[np.ndarray] = []
-    for shard in images_by_shard(store, index):
+    for shard in read_shards(store, index):
         images.append(shard.images)
         labels.append(shard.labels)
         if sum(map(len, labels)) >= most:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from synth import methods
 from synth.basics.byte_sizes import format_bytes
 from synth.basics.errors import InterruptedRunError
 from synth.basics.progress import counted, format_seconds
@@ -61,7 +62,7 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
         some = len(asked.plan.classes) < len(card.class_names)
         which = f": {class_words(asked.plan.classes, card.class_names)}" if some else ""
         say(f"{run_summary(asked.plan)}, about {format_bytes(size)}, on {place.words} ({place.device}){which}")
-        say(preset_line(request.preset, card.image_shape))
+        say(preset_line(request.method, methods.find(request.method), request.preset, card.image_shape))
         say(what_is_left(index))
         with working(store, index, lock, say) as run:
             execute = partial(place.execute, begun=bool(index.entries), heard=run.heard)

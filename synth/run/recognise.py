@@ -23,9 +23,8 @@ from synth.checkpoint.class_matching import matching_classes
 from synth.checkpoint.classifier import Classifier, predict, to_unit
 from synth.checkpoint.file import load_checkpoint
 from synth.making.copies import COPIES, JUDGED, LUMA, counted, luminance, recognised, resized
-from synth.run.images import images_by_shard
 from synth.run.recognition import ByNetwork, ByTeacher, Recognition
-from synth.shards.index import Index, read_index
+from synth.shards.index import Index, read_index, read_shards
 from synth.shards.store import Store
 
 PART = 200  # images between two looks at the progress
@@ -134,7 +133,7 @@ def parts(store: Store, index: Index, most: int) -> Iterator[tuple[Tensor, Tenso
     there = sum(len(index.card.plan.job(number).labels) for number in index.entries)
     left = min(most, there)
     with closing(Progress(left, unit="images")) as progress:
-        for shard in images_by_shard(store, index):
+        for shard in read_shards(store, index):
             for start in range(0, min(left, len(shard)), PART):
                 rows = slice(start, min(start + PART, left))
                 yield torch.from_numpy(shard.images[rows]), torch.from_numpy(shard.labels[rows])

@@ -21,7 +21,7 @@ from synth.shards.view_recipes import COLUMNS
 BLOCK = 512  # bytes; a tar's header, and what each file is padded to
 SMALL_FILES = 2 * 2 * BLOCK  # class and json
 NPY_HEADER = 128
-# Bytes of a file per value of its pixels. Measured on images of DeepInversion (docs/results/image-bytes.md).
+# Bytes of a file per value of its pixels. Measured on images of DeepInversion (docs/synthesis.md).
 BYTES_PER_VALUE = {PNG: 0.92, JPG: 0.55}
 USUAL_SHARD = 1000  # images at most, unless the user asks for another size
 LARGEST_USUAL_SHARD = 100_000_000  # bytes

@@ -19,11 +19,10 @@ from synth.basics.progress import counted, format_seconds, progress_line
 from synth.checkpoint.class_choice import Classes, choose_classes, class_words
 from synth.checkpoint.classifier import Classifier
 from synth.making.copies import recognised
-from synth.run.images import images_by_shard
 from synth.run.lock import LOCK
 from synth.run.sizes import whole_size
 from synth.run.working import PICTURE, Work, picture_in, work_in
-from synth.shards.index import Index, read_index
+from synth.shards.index import Index, read_index, read_shards
 from synth.shards.plan import Plan
 from synth.shards.store import Store
 
@@ -54,11 +53,10 @@ def describe(store: Store) -> str:
         again = sum(entry.counts.again or 0 for entry in index.entries.values())
         missed = sum(entry.counts.missed or 0 for entry in index.entries.values())
         lines.append(f"  gate       {again:,} images generated again, {missed:,} missed the bounds in every try")
-    judged = sum(entry.counts.judged or 0 for entry in index.entries.values())
+    right, judged = index.judged
     if judged:
-        recognised = sum(entry.counts.recognised or 0 for entry in index.entries.values())
         lines.append(
-            f"  recognised {recognised / judged:.0%} of {judged:,} changed copies of the images, by the teacher; "
+            f"  recognised {right / judged:.0%} of {judged:,} changed copies of the images, by the teacher; "
             "'synth recognise' asks other networks"
         )
     if gone:
@@ -234,5 +232,5 @@ def check_size(index: Index, rows: int, columns: int, classes: int) -> None:
 
 def labelled_images(store: Store, index: Index) -> Iterator[tuple[int, np.ndarray]]:
     """Each image of the run with its class."""
-    for shard in images_by_shard(store, index):
+    for shard in read_shards(store, index):
         yield from zip(shard.labels.tolist(), shard.images, strict=True)

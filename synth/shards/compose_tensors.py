@@ -21,13 +21,15 @@ from synth.shards.view_recipes import (
 
 
 def compose_tensors(own: Tensor, partner: Tensor, recipes: Tensor) -> Tensor:
-    """As `synth.shards.views.compose`, with all tensors on one device."""
+    """As `synth.shards.views.compose`. Recipes on the CPU do not wait for what the device of the images still does."""
+    crops = bool((recipes[:, [HEIGHT, WIDTH]] != torch.tensor(own.shape[2:], device=recipes.device)).any())
+    recipes = recipes.to(own.device)
     pixels = shifted(own, recipes[:, DOWN], recipes[:, RIGHT])
     other = shifted(partner, recipes[:, PARTNER_DOWN], recipes[:, PARTNER_RIGHT])
     share = recipes[:, SHARE].int()[:, None, None, None]
     mixed = share * pixels.int() + (WHOLE - share) * other.int()
     pixels = ((mixed + WHOLE // 2) // WHOLE).to(torch.uint8)
-    if bool((recipes[:, [HEIGHT, WIDTH]] != torch.tensor(own.shape[2:], device=own.device)).any()):
+    if crops:
         pixels = cropped(pixels, recipes)
     return torch.where((recipes[:, MIRRORED] != 0)[:, None, None, None], pixels.flip(3), pixels)
 

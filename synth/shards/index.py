@@ -10,7 +10,7 @@ import dataclasses
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
@@ -222,6 +222,12 @@ class Index:
     def samples(self) -> int:
         return sum(entry.samples for entry in self.entries.values())
 
+    @property
+    def judged(self) -> tuple[int, int]:
+        """Copies of images that the teacher recognised while the shards were made, and those that it judged."""
+        counts = [entry.counts for entry in self.entries.values()]
+        return sum(each.recognised or 0 for each in counts), sum(each.judged or 0 for each in counts)
+
     def to_bytes(self) -> bytes:
         raw = {
             "__kind__": "wids-shard-index-v1",
@@ -339,3 +345,9 @@ def read_shard(store: Store, index: Index, entry: ShardEntry) -> Samples:
     if samples.labels.tolist() != job.labels:
         raise DamagedShardError(f"{where} holds other classes than planned: {cure}")
     return samples
+
+
+def read_shards(store: Store, index: Index) -> Iterator[Samples]:
+    """The samples of each published shard, in the order of the shards. Raises as `read_shard` does."""
+    for number in sorted(index.entries):
+        yield read_shard(store, index, index.entries[number])

@@ -80,4 +80,4 @@ def compose(own: Tensor, partner: Tensor, recipes: Tensor) -> Tensor:
     """
     if own.device.type == "cpu":
         return torch.from_numpy(compose_arrays(own.numpy(), partner.numpy(), recipes.cpu().numpy()))
-    return compose_tensors(own, partner, recipes.to(own.device))
+    return compose_tensors(own, partner, recipes)

@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import save_checkpoint
 from synth.methods import METHODS, deepinversion
-from synth.methods.deepinversion import PHOTO_PRESETS, DeepInversionSettings, phases, seen_size
-from synth.methods.presets import TUNED, photo_presets, presets_for, small_presets, takes_photographs
+from synth.methods.deepinversion import PHOTO_PRESETS, DeepInversionSettings, phases
+from synth.methods.presets import TUNED, photo_presets, preset_line, presets_for, small_presets, takes_photographs
 from synth.run import generate as generate_module
 from synth.run.request import Request, check_request
 from synth.shards.index import INDEX
@@ -45,7 +44,7 @@ def settings_of(run: Run, monkeypatch: pytest.MonkeyPatch) -> Any:
     def settings(teacher: Path, *arguments: str) -> Any:
         seen: list[Request] = []
         monkeypatch.setattr(generate_module, "generate_run", lambda request, say: seen.append(request))
-        assert run("generate", "--teacher", teacher, "--per-class=1", "--blends=0", *arguments)[0] == 0
+        assert run("generate", "--teacher", teacher, "--per-class=1", "--views=0", *arguments)[0] == 0
         return check_request(seen[0]).settings
 
     return settings
@@ -95,15 +94,28 @@ def test_a_run_of_photographs_says_its_form_and_is_made_again_from_its_index(
     out = tmp_path / "run"
     given = ["--steps=2", "--coarse-steps=1", "--smoothing=2"]
     where = ["--address=none", "--out", out, "--teacher", photo_teacher]
-    code, _, err = run("generate", "--per-class=2", "--blends=0", *where, *given)
+    code, _, err = run("generate", "--per-class=2", "--views=0", *where, *given)
     assert code == 0
-    assert "preset tuned for photographs: the teacher takes images of 3x64x64" in err
+    assert "preset tuned for photographs, because the teacher takes images of 3x64x64" in err
     written = json.loads((out / INDEX).read_text())["run"]["settings"]
     expected = dataclasses.replace(PHOTO_PRESETS[TUNED], steps=2, coarse_steps=1, smoothing=2)
     assert written == dataclasses.asdict(expected)
-    code, _, err = run("generate", "--per-class=2", "--blends=0", *where, *given, "--resume")
+    code, _, err = run("generate", "--per-class=2", "--views=0", *where, *given, "--resume")
     assert (code, "is complete already" in err) == (0, True)
     assert settings_of(photo_teacher, "--config", str(out / INDEX)) == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "shape", "words"),
+    [
+        ("deepinversion", (1, 28, 28), "preset lean for small images, because the teacher takes images of 1x28x28"),
+        ("deepinversion", (3, 64, 64), "preset lean for photographs, because"),
+        ("fast", (3, 64, 64), "warning: the teacher takes images of 3x64x64, but --method fast has no preset"),
+        ("fast", (3, 32, 32), "preset lean for small images"),
+    ],
+)
+def test_the_line_about_the_preset_says_why(method: str, shape: tuple[int, int, int], words: str) -> None:
+    assert preset_line(method, METHODS.find(method), "lean", shape).startswith(words)
 
 
 def spans(settings: DeepInversionSettings, whole: tuple[int, int]) -> list[tuple[int, tuple[int, int]]]:
@@ -118,15 +130,6 @@ def test_the_first_steps_run_at_sizes_that_follow_the_side() -> None:
     assert spans(settings, (28, 28)) == [(60, (14, 14)), (40, (28, 28))]
     assert spans(dataclasses.replace(settings, coarse_steps=25), (224, 224)) == [(25, (112, 112)), (75, (224, 224))]
     assert spans(dataclasses.replace(settings, coarse_steps=0), (224, 224)) == [(100, (224, 224))]
-
-
-def test_coarse_photographs_are_seen_at_their_own_size_if_the_network_takes_it() -> None:
-    anywhere = Classifier.untrained(card((3, 128, 128)), 0).freeze()
-    fixed = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(3 * 128 * 128, 2)), card((3, 128, 128))).freeze()
-    assert seen_size(anywhere, (64, 64)) == (64, 64)
-    assert seen_size(fixed, (64, 64)) == (128, 128)
-    small = Classifier.untrained(card((3, 32, 32)), 0).freeze()
-    assert seen_size(small, (16, 16)) == (32, 32)
 
 
 @pytest.mark.parametrize("each", [False, True])

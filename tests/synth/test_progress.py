@@ -37,11 +37,23 @@ def test_a_file_gets_a_line_soon_then_every_half_minute_and_at_the_end(clock: li
 def test_pieces_in_work_count_towards_the_share_and_the_time_left(clock: list[float]) -> None:
     bar = Progress(total=1000, unit="images", stream=io.StringIO())
     clock[0] += 100
-    bar.advance(0, in_work=2.5)
-    assert bar.line(clock[0]) == "2 of 1,000 images (0.2%), 1.5/min, 11 h 05 min left"
+    bar.advance(0, in_work=0.5)
+    assert bar.line(clock[0]) == "0 of 1,000 images (0.1%), 0.0/s, time left not known yet"
     clock[0] += 100
-    bar.advance(500, in_work=0)
+    bar.advance(0, in_work=3)  # the first step, which was slow, does not count
+    assert bar.line(clock[0]) == "3 of 1,000 images (0.3%), 1.5/min, 11 h 04 min left"
+    clock[0] += 100
+    bar.advance(500.5, in_work=0)
     assert bar.line(clock[0]) == "500 of 1,000 images (50%), 2.5/s, 3 min 20 s left"
+
+
+def test_a_time_left_comes_soon_after_a_line_without_one(clock: list[float]) -> None:
+    stream = io.StringIO()
+    bar = Progress(total=100, unit="", stream=stream)
+    for done in (1, 2, 3, 4, 5):
+        clock[0] += 6
+        bar.advance(0, in_work=done)
+    assert stream.getvalue().splitlines() == ["1.0%, time left not known yet", "2.0%, 9 min 48 s left"]
 
 
 def test_nothing_done_yet_gives_no_time_left(clock: list[float]) -> None:

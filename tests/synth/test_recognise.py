@@ -14,15 +14,16 @@ import torch
 
 import synth
 from synth.checkpoint.classifier import Classifier, predict
-from synth.checkpoint.file import save_checkpoint
+from synth.checkpoint.file import load_checkpoint, save_checkpoint
+from synth.executors.executor import in_process
 from synth.making.copies import COPIES
 from synth.run.diversity import first_images
-from synth.run.images import images_by_shard
+from synth.run.publish import open_run, publish
 from synth.run.recognise import Question, recognise, seen_by
-from synth.shards.index import INDEX, PART, Index, read_index, shard_name
+from synth.shards.index import INDEX, PART, Index, read_index, read_shards, shard_name
 from synth.shards.plan import Plan
 from synth.shards.store import Folder, open_store
-from tests.runs import digits_card, make_run, recipe_for
+from tests.runs import card_for, digits_card, make_run, recipe_for
 from tests.synth.conftest import Run
 
 
@@ -38,8 +39,6 @@ def other_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_another_network_names_the_classes_that_it_knows(tiny_run: Path, other_path: Path) -> None:
-    from synth.checkpoint.file import load_checkpoint
-
     found = recognise(Folder(tiny_run), Question(by=[other_path])).to_json()
     images, labels = first_images(Folder(tiny_run), read_index(Folder(tiny_run)), 100)
     model = load_checkpoint(other_path)
@@ -109,10 +108,6 @@ def test_a_growing_run_is_judged_by_what_is_published(tiny_run: Path, other_path
 
 def test_a_run_in_object_storage_is_judged(tiny_teacher: Classifier, other_path: Path, s3_port: int) -> None:
     name = f"s3://runs/{uuid.uuid4()}"
-    from synth.executors.executor import in_process
-    from synth.run.publish import open_run, publish
-    from tests.runs import card_for
-
     recipe, plan = recipe_for(tiny_teacher), Plan(classes=(3, 4), per_class=2, shard_size=4)
     store = open_store(name)
     index = open_run(store, card_for(recipe, plan), resume=False, overwrite=False)
@@ -120,10 +115,10 @@ def test_a_run_in_object_storage_is_judged(tiny_teacher: Classifier, other_path:
     assert recognise(open_store(name), Question(by=[other_path])).labels.tolist() == [3, 4, 3, 4]
 
 
-def test_blends_are_not_judged(tiny_teacher: Classifier, tmp_path: Path, other_path: Path) -> None:
-    plan = Plan(classes=(5, 6), per_class=2, shard_size=4, blends=3)
+def test_each_image_is_judged_once(tiny_teacher: Classifier, tmp_path: Path, other_path: Path) -> None:
+    plan = Plan(classes=(5, 6), per_class=2, shard_size=4, views=3)
     store, index = make_run(tmp_path / "run", recipe_for(tiny_teacher), plan)
-    assert [len(shard) for shard in images_by_shard(store, index)] == [4]
+    assert [len(shard) for shard in read_shards(store, index)] == [4]
     assert recognise(store, Question(by=[other_path])).labels.tolist() == [5, 6, 5, 6]
 
 

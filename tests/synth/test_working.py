@@ -125,15 +125,17 @@ def test_progress_counts_shards_in_work_and_the_lock_says_it(
     store, index, lock = begun
     with working(store, index, lock, quiet) as run:
         run.heard([Beat(0, 0.0), Beat(1, 0.0)])
+        clock[0] += 30
+        run.heard([Beat(0, 0.25), Beat(1, 0.0)])
         clock[0] += 8
         run.heard([Beat(0, 0.5), Beat(1, 0.25)])
-        assert "3 of 8 images (38%), 22.5/min, 13 s left" in capsys.readouterr().err
+        assert "3 of 8 images (38%), 15.0/min, 20 s left" in capsys.readouterr().err
         store.write(LOCK, lock.to_bytes())  # as the lock's next beat does
         work = work_in(store)
     assert work is not None
     assert (work.images, work.shards) == (3, 2)
-    assert work.per_second == pytest.approx(3 / 8)
-    assert "in work    2 shards; 3 of 8 images (38%), 22.5/min, 13 s left (" in describe(store)
+    assert work.per_second == pytest.approx(2 / 8)
+    assert "in work    2 shards; 3 of 8 images (38%), 15.0/min, 20 s left (" in describe(store)
 
 
 def test_a_beat_of_a_published_shard_does_not_count_twice(begun: tuple[Folder, Index, Lock], recipe: Recipe) -> None:
@@ -155,7 +157,9 @@ def test_the_shards_of_a_resumed_run_do_not_count_towards_the_time_left(
         run.heard([Beat(1, 0.0)])
         clock[0] += 10
         run.heard([Beat(1, 0.25)])
-    assert "5 of 8 images (62%), 6.0/min, 30 s left" in capsys.readouterr().err
+        clock[0] += 10
+        run.heard([Beat(1, 0.5)])
+    assert "6 of 8 images (75%), 6.0/min, 20 s left" in capsys.readouterr().err
 
 
 def test_a_lock_with_impossible_work_and_one_of_a_dead_process_say_nothing(begun: tuple[Folder, Index, Lock]) -> None:
@@ -346,7 +350,7 @@ def test_a_training_of_the_generator_shows_its_time_left(
 ) -> None:
     store, index, lock = begun
     with working(store, index, lock, quiet) as run:
-        run.heard([Beat(-1, 0.0)])
-        clock[0] += 10
-        run.heard([Beat(-1, 0.5)])
-    assert capsys.readouterr().err == "training the generator: 50%, 10 s left\n"
+        for share in (0.0, 0.25, 0.5):
+            clock[0] += 10
+            run.heard([Beat(-1, share)])
+    assert capsys.readouterr().err.splitlines()[-1] == "training the generator: 50%, 20 s left"

@@ -14,24 +14,21 @@ from tests.unlearn.shards import GIB
 from unlearn.commands.main import main
 from unlearn.run.folder import SETTINGS, STUDENT
 from unlearn.samples import memory
-from unlearn.samples.memory import Share, bytes_of, bytes_of_shard, memory_limit, share_memory
+from unlearn.samples.memory import Share, bytes_of, bytes_of_shard, divide_memory, memory_limit
 from unlearn.samples.runs import Runs
 
 
 def test_memory_is_given_in_bytes_or_as_a_share_of_what_the_process_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "memory_limit", lambda: 8 * GIB)
     assert [bytes_of(text) for text in ("1GiB", "500MB", "1.5 kb", "25%")] == [GIB, 500_000_000, 1500, 2 * GIB]
-    for text in ("", "much", "-1GiB", "1TiB!", "0%", "101%", "0MB", "9" * 400 + "GB", "1"):
+    for text in ("", "much", "-1GiB", "1TiB!", "NaN%", "0%", "101%", "0MB", "9" * 400 + "GB", "1"):
         with pytest.raises(UsageError, match="--memory"):
             bytes_of(text)
 
 
-def test_a_containers_limit_and_that_of_ulimit_are_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "CONTAINER_LIMITS", (str(tmp_path / "max"), str(tmp_path / "none")))
-    unlimited = memory_limit()
-    (tmp_path / "max").write_text("max\n")
-    assert memory_limit() == unlimited
-    (tmp_path / "max").write_text("123456789\n")
+def test_a_containers_limit_and_that_of_ulimit_are_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert memory_limit() > 10**9
+    monkeypatch.setattr(memory, "control_groups", lambda: [(10**12, 5), (123456789, 5)])
     assert memory_limit() == 123456789
     monkeypatch.setattr("resource.getrlimit", lambda which: (1000, 2000))
     assert memory_limit() == 1000
@@ -41,14 +38,14 @@ def test_a_run_that_fits_is_one_window_and_a_larger_one_has_windows_of_half_of_w
     runs = Runs([Folder(tiny_run)])
     each = bytes_of_shard(runs)
     assert each >= 25 * (28 * 28 + 3 * 2 * 10)
-    assert share_memory(runs, 4 * each).slots == share_memory(runs, GIB).slots == runs.planned == 4
+    assert divide_memory(runs, 4 * each).slots == divide_memory(runs, GIB).slots == runs.planned == 4
     runs.ends = [4000]  # as many shards are planned
     for shards in (20, 100, 1000):
-        share = share_memory(runs, shards * each)
+        share = divide_memory(runs, shards * each)
         assert share.slots == 2 * share.window or share.slots == 2 * share.window + 1
         assert shards * 0.5 <= share.slots + 2 * share.readers <= shards
-    assert share_memory(runs, each) == Share(1, 2, 1)  # the least
-    kept = share_memory(runs, 20 * each, window=15)
+    assert divide_memory(runs, each) == Share(1, 2, 1)  # the least
+    kept = divide_memory(runs, 20 * each, window=15)
     assert kept.window == 15
     assert kept.slots > 15
 
@@ -77,7 +74,7 @@ def test_a_student_depends_on_the_window_which_is_recorded_and_not_on_the_memory
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--memory lots", "--memory 'lots' is not an amount of memory: write it like 2GiB, 500MB or 25%"),
+        ("--memory lots", "--memory 'lots' is not an amount of memory: write it like 2GiB or 25%"),
         ("--memory 200%", "--memory 200% is not a share: give one above 0% and at most 100%"),
         ("--window 0", "0 is not in the range x>=1"),
     ],
@@ -103,3 +100,14 @@ def test_a_line_says_that_two_shards_take_more_than_the_memory(tiny_run: Path, t
     result = CliRunner().invoke(main, [*map(str, given), "--memory", "1KB"])
     assert result.exit_code == 0, result.output
     assert "more than --memory 1KB: give more memory, or make smaller shards" in result.output
+
+
+def test_a_window_that_no_memory_holds_is_refused(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "memory_limit", lambda: 3 * bytes_of_shard(Runs([Folder(tiny_run)])))
+    given = ["distill", "--shards", tiny_run, "--forget", "0", "--out", tmp_path / "run", "--steps", 1, "--window", 4]
+    result = CliRunner().invoke(main, list(map(str, given)))
+    assert result.exit_code == 1
+    assert "that this process may take: give a smaller --window" in result.output
+    assert not (tmp_path / "run").exists()

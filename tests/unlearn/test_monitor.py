@@ -12,10 +12,12 @@ from unlearn.evaluation import evaluate_model
 from unlearn.methods import losses
 from unlearn.run.loop import Outcome, run_method
 from unlearn.run.monitor import Monitor, StoppingRule
+from unlearn.run.outlook import outlook
 from unlearn.samples.filters import HeldOut, NotHeldOut
 from unlearn.samples.hold_out import HoldOut
 from unlearn.samples.logits import without_forget_classes
 from unlearn.settings import LoopSettings
+from unlearn.training import TrainSettings
 
 SETTINGS = LoopSettings(every=1, patience=2, forget_bound=10.0, top=1)
 
@@ -78,6 +80,24 @@ class Relapse:
         loss.backward()
         self.optimiser.step()
         return {"loss": loss.detach()}
+
+
+def test_a_run_reports_every_step_however_rare_its_checks_are(tiny_run: Path, tiny_teacher: Classifier) -> None:
+    reports: list[int] = []
+    method = Relapse(tiny_teacher, images_of(tiny_run, {}), clean_steps=3, steps=3)
+    run_method(method, LoopSettings(every=100, monitor=False), report=reports.append)
+    assert reports == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("facts", "line"),
+    [
+        ((4000, 0, TrainSettings(), 7500), "trains lenet5 for 4,000 steps of 128 images each, from 7,500 images"),
+        ((100, 99, object(), None), "trains lenet5 for 1 step, after 99 steps that are done"),
+    ],
+)
+def test_a_run_says_what_comes(facts: tuple[int, int, object, int | None], line: str) -> None:
+    assert outlook("lenet5", *facts) == f"{line}; the time is known after the first steps"
 
 
 def test_a_real_relapse_stops_the_run_and_the_student_from_before_is_kept(

@@ -89,7 +89,7 @@ def test_a_report_chooses_no_code(run: Path, tmp_path: Path, code: str, method: 
     }
     for other in (None, "torch.nn:Linear"):
         with pytest.raises(UserError, match=f"the report asks to run the code {code}: .* give --arch {code}"):
-            remake(record, tmp_path / "again", tmp_path / "none", None, other, quiet)
+            remake(record, tmp_path / "again", tmp_path / "none", [], other, quiet)
     assert not (tmp_path / "ran").exists()
 
 
@@ -100,7 +100,7 @@ def test_a_student_of_code_that_the_user_names_is_made_again(run: Path, tmp_path
         "origin": {"run": {"settings": settings, "provenance": {"shards": str(run)}}},
         "models": {"student": {"architecture": code, "width": 1.0, "sha256": ""}},
     }
-    again, _ = remake(record, tmp_path / "again", tmp_path / "none", str(run), code, quiet)
+    again, _ = remake(record, tmp_path / "again", tmp_path / "none", [str(run)], code, quiet)
     assert again.read_bytes() == (tmp_path / "student" / STUDENT).read_bytes()
 
 

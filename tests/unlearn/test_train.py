@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
+from synth.basics import progress
 from synth.basics.errors import UsageError, UserError
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import checkpoint_bytes, load_checkpoint, save_checkpoint
@@ -128,3 +130,17 @@ def test_a_class_to_leave_out_is_one_of_the_data(tmp_path: Path) -> None:
     source = DataSource(str(tmp_path))
     with pytest.raises(UsageError, match=r"has no class 'cot': the nearest names are 'cat'"):
         train("lenet5", 1.0, source, ("cot",), tmp_path / "x", 0, "cpu", TrainSettings(), lambda line: None)
+
+
+def test_a_training_says_its_steps_before_it_starts_and_shows_them_inside_an_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "FIRST_LINE", 0.0)
+    said: list[str] = []
+    settings = TrainSettings(epochs=2, batch_size=500)
+    train("lenet5", 0.5, DataSource("digits"), (), tmp_path / "t", 0, "cpu", settings, said.append)
+    known = "the time is known after the first steps"
+    assert re.fullmatch(rf"trains lenet5 for 2 epochs of 2 steps, on 1,[0-9]{{3}} images; {known}", said[0])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("1 of 4 steps (25%), ")
+    assert lines[-1].startswith("4 of 4 steps (100%), ")

@@ -21,7 +21,7 @@ from synth.shards.index import read_index
 from synth.shards.store import Store
 from unlearn.auditing.record.record import ORIGINAL, RETRAINED
 
-MOST = 500  # images
+MOST = 200  # images
 
 
 def recognition_of_shards(

@@ -155,7 +155,7 @@ def request_of(name: str, options: Mapping[str, Any]) -> Any:
     """
     settings, loop = checked_settings(name, options)
     from synth.basics.device import machine
-    from unlearn.run import carry_out
+    from unlearn.run.request import Request
 
     module = METHODS.find(name)
     apart = fields_of(settings) | fields_of(LoopSettings) | {"preset", "follow"}
@@ -163,7 +163,7 @@ def request_of(name: str, options: Mapping[str, Any]) -> Any:
     if options.get("follow"):
         others["follow_timeout"] = options["follow_timeout"] or FOLLOW_TIMEOUT
     device = machine(others.pop("device"), others.pop("threads"))
-    return carry_out.Request(
+    return Request(
         method=name,
         settings=module.SETTINGS(**dataclasses.asdict(settings)),  # of the running file's class
         loop=loop if needs_teacher(module) else module.LOOP,

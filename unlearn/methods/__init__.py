@@ -5,15 +5,16 @@
     PRESETS                              other settings to start from, by name
     STARTS_FROM_TEACHER                  whether its student is a copy of the teacher, and of its architecture
     trains_on_shards(settings)           whether it learns from shards; otherwise shards serve the monitor only
-    training_filters(forget, settings)   the filters that drop samples before training, if it learns from shards
+    training_filters(forget, settings)   the filters that drop samples before training, if it learns from shards; the
+                                         others come batch by batch from `Inputs.samples`, which is among its `parts`
     start(inputs, settings)              the method at work (`unlearn.methods.method.Method`)
 
 and may have
 
     IDLE                                 settings that have no effect beside others (`unlearn.settings.Idle`)
     needs_monitor(settings)              the error for a run without the monitor; None if it can run without
-    NEEDS_TEACHER = False                it learns from shards only, as they come (`unlearn.methods.method.Streaming`),
-                                         and has these three as well:
+    NEEDS_TEACHER = False                it learns from shards only, also as they come (`Stream.provide_for`), and has
+                                         these three as well:
     LOOP                                 the settings of its loop, which has no monitor
     fill_in(settings, run, floor, say)   the settings with everything decided that depends on the run of shards
     FILLED_IN = ("shift",)               the names of these settings

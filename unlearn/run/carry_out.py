@@ -3,130 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from synth.basics.disk import sha256_of
 from synth.basics.errors import HopelessError, InterruptedRunError, UsageError, UserError
 from synth.basics.progress import Progress
-from synth.basics.way_on import WayOn
 from synth.checkpoint.arithmetic import computed
 from synth.checkpoint.card import ModelCard
-from synth.checkpoint.class_choice import Classes, class_words
+from synth.checkpoint.class_choice import class_words
 from synth.checkpoint.classifier import Classifier, check_forward
-from synth.checkpoint.file import IMPORT_AGAIN, load_checkpoint, refuse_untrusted
+from synth.checkpoint.file import IMPORT_AGAIN, refuse_untrusted
 from synth.run.lock import Lock, locked, refuse_held
-from synth.shards.index import Index, RunCard, index_sha256
-from synth.shards.store import Store
 from unlearn import methods
 from unlearn.methods.method import Inputs, Method, Rehearsing
-from unlearn.methods.student import forget_classes, student_card, teacher_card
+from unlearn.methods.student import student_card
 from unlearn.real_images import RealImages, count_real_images
 from unlearn.run import loggers
 from unlearn.run.folder import CHECKPOINT, LOGS, SETTINGS, RunFolder
-from unlearn.run.loggers import Destination
+from unlearn.run.from_shards import RunSamples, floor_of, read_samples, share_of_memory, warn_of_missing_classes
 from unlearn.run.loggers.logged_run import LoggedRun
 from unlearn.run.loop import Outcome, run_method
 from unlearn.run.monitor import Monitor
+from unlearn.run.opening import Opened, one_or_all, open_inputs, run_digest
 from unlearn.run.outlook import outlook
-from unlearn.samples import memory
-from unlearn.samples.cache import open_shards
-from unlearn.samples.filters import Filter, HeldOut, NotHeldOut
-from unlearn.samples.floor import forget_floor
-from unlearn.samples.hold_out import HoldOut, hold_out
-from unlearn.samples.runs import Runs, wait_for_runs
-from unlearn.samples.stream import Stream
-from unlearn.settings import LoopSettings, check_asked
+from unlearn.run.request import Request
+from unlearn.samples.memory import Share
 from unlearn.step_memory import refuse_large_batch
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What a method's command was asked for."""
-
-    method: str
-    settings: Any
-    loop: LoopSettings
-    teacher: Path | None = None  # None for a method that needs shards only
-    trusted_architecture: str | None = None
-    shards: str | Sequence[str] | None = None  # runs of one teacher
-    memory: str = memory.DEFAULT  # for decoded images
-    window: int | None = None  # shards that are shuffled together; None for as many as fit
-    forget: Classes
-    out: Path
-    student_arch: str | None = None
-    student_width: float | None = None
-    follow_timeout: float | None = None  # seconds without a new shard; None requires a complete run of shards
-    resume: bool = False
-    overwrite: bool = False
-    seed: int = 0
-    device: str = "cpu"
-    log_to: tuple[Destination, ...] = ()  # besides metrics.jsonl
-    part: str = ""  # in a sweep: which of its runs this is, such as entropy-0.2/seed-0
-    started_by: WayOn | None = None  # the command that a person started, if it is another than `unlearn METHOD`
-
-    @property
-    def way_on(self) -> WayOn:
-        """What a person can do after the run broke off, for its errors."""
-        return self.started_by or WayOn(command=f"unlearn {self.method}")
-
-    @property
-    def places(self) -> tuple[str, ...]:
-        """The places of the runs of shards."""
-        return (self.shards,) if isinstance(self.shards, str) else tuple(self.shards or ())
-
-    def __post_init__(self) -> None:
-        check_asked(self.seed, self.forget, self.student_arch, self.student_width)
-
-
-@dataclass(frozen=True)
-class Opened:
-    """What a request names, opened. Of the shards only the index has been read."""
-
-    teacher: Classifier | None
-    card: ModelCard  # the teacher's
-    teacher_sha256: str
-    runs: Runs | None  # of shards; None if they are not read
-    asked: Classes  # the classes to forget, as the request has them
-
-    @cached_property
-    def forget(self) -> tuple[int, ...]:
-        """The numbers of the classes to forget. Raises UsageError if the teacher has no such class, or no other."""
-        return forget_classes(self.asked, self.card)
-
-    @property
-    def run(self) -> RunCard:
-        """What synth was asked to make, in the first run."""
-        assert self.runs is not None, "no shards are read"
-        return self.runs.card
-
-    @property
-    def index_sha256(self) -> Facts:
-        """The hash of each run's index.json, as `digest_of` gives it; None if no shards are read."""
-        if self.runs is None:
-            return None
-        return one_or_all([digest_of(*run) for run in zip(self.runs.stores, self.runs.indexes, strict=True)])
-
-
-Facts = str | list[str | None] | None  # of one run, or of each of several
-
-
-def one_or_all(facts: Sequence[str | None]) -> Facts:
-    """What is recorded of runs: a list only if there are several."""
-    return facts[0] if len(facts) == 1 else list(facts)
-
-
-@dataclass(frozen=True)
-class RunSamples:
-    """What a run takes from shards."""
-
-    training: Stream | None = None
-    held_out: HoldOut | None = None
 
 
 def unlearn(request: Request, say: Callable[[str], None]) -> None:
@@ -210,41 +115,6 @@ def is_complete(folder: RunFolder, request: Request, say: Callable[[str], None])
     return True
 
 
-def open_inputs(request: Request, module: Any) -> Opened:
-    """The teacher, and the index of the shards if the run reads them.
-
-    Raises:
-        UsageError: something is not named that the method needs, or the shards were made from another teacher.
-        UserError: there is no such checkpoint or run of shards.
-    """
-    if not methods.needs_teacher(module):
-        if not request.places:
-            raise UsageError(f"{request.method} learns from shards: name their folder with --shards")
-        if request.loop.monitor:
-            raise UsageError(f"{request.method} has no monitor: use --no-monitor")
-        runs = open_runs(request)
-        return Opened(None, teacher_card(runs.card), runs.card.teacher_sha256, runs, request.forget)
-    if request.teacher is None:
-        raise UsageError(f"{request.method} needs the teacher: name its checkpoint with --teacher")
-    teacher = load_checkpoint(request.teacher, request.trusted_architecture).to(request.device)
-    assert teacher.digest is not None, "load_checkpoint sets it"
-    trains = module.trains_on_shards(request.settings)
-    if not request.places and trains:
-        raise UsageError(f"{request.method} learns from shards: name their folder with --shards")
-    if not request.places or not (trains or request.loop.monitor):
-        return Opened(teacher, teacher.card, teacher.digest, None, request.forget)
-    runs = open_runs(request)
-    if runs.card.teacher_sha256 != teacher.digest:
-        raise UsageError(f"{runs.stores[0]} was made from another teacher: name that teacher with --teacher")
-    return Opened(teacher, teacher.card, teacher.digest, runs, request.forget)
-
-
-def open_runs(request: Request) -> Runs:
-    """The runs of shards that the request names. Raises UserError if there is none, or if they cannot be joined."""
-    stores = [open_shards(place, request.way_on.again) for place in request.places]
-    return Runs(stores) if request.follow_timeout is None else wait_for_runs(stores, request.follow_timeout)
-
-
 def as_begun(folder: RunFolder, module: Any, request: Request) -> Any:
     """The settings. A run that is resumed keeps what was decided when it began."""
     if not request.resume or SETTINGS not in folder.store.names():
@@ -252,51 +122,6 @@ def as_begun(folder: RunFolder, module: Any, request: Request) -> Any:
     before = folder.settings()
     kept = {n: before[n] for n in module.FILLED_IN if getattr(request.settings, n) is None and n in before}
     return dataclasses.replace(request.settings, **kept)
-
-
-def floor_of(request: Request, opened: Opened) -> float:
-    """What `forget_floor` measures; 0 while a run is still being made, because its first shard may come late."""
-    if opened.runs is None or not opened.runs.complete or request.follow_timeout is not None:
-        return 0.0
-    return forget_floor(opened.runs, opened.forget)
-
-
-def share_of_memory(
-    folder: RunFolder, module: Any, request: Request, opened: Opened, say: Callable[[str], None]
-) -> memory.Share | None:
-    """How many shards are shuffled together and held in memory; None if the method trains on no shards.
-
-    A run that is resumed keeps the window that it began with, because its student depends on it. A line is said if the
-    shards take more than the memory.
-    """
-    amount = memory.bytes_of(request.memory)
-    if opened.runs is None or not module.trains_on_shards(request.settings):
-        if request.window is not None:
-            raise UsageError(f"--window has no effect: {request.method} trains on no shards here, so leave it out")
-        return None
-    window = request.window
-    if window is None and request.resume and SETTINGS in folder.store.names():
-        window = folder.settings().get("window")
-    share = memory.share_memory(opened.runs, amount, window)
-    needed = share.slots * memory.bytes_of_shard(opened.runs)
-    if needed > amount:
-        say(
-            f"{share.slots} shards in memory take {needed / 2**30:.2g} GiB, more than --memory {request.memory}: give "
-            "more memory, or make smaller shards (synth generate --shard-size)"
-        )
-    return share
-
-
-def warn_of_missing_classes(opened: Opened, say: Callable[[str], None]) -> None:
-    """Say so if the shards have no image of some classes that the student should keep."""
-    assert opened.runs is not None
-    retain = set(range(opened.card.num_classes)).difference(opened.forget)
-    there = retain & opened.runs.classes
-    if there != retain:
-        say(
-            f"warning: the shards have images of {len(there)} of the {len(retain)} classes to retain: the student will "
-            "not know the others"
-        )
 
 
 def card_of_student(request: Request, module: Any, opened: Opened) -> ModelCard:
@@ -327,7 +152,7 @@ def check_networks(request: Request, opened: Opened, card: ModelCard) -> None:
         check_forward(Classifier.untrained(card, request.seed), "choose another --student-arch")
 
 
-def claim_of(request: Request, module: Any, opened: Opened, share: memory.Share | None) -> dict[str, Any]:
+def claim_of(request: Request, module: Any, opened: Opened, share: Share | None) -> dict[str, Any]:
     """What settings.json holds: all that the student depends on, and where its inputs were (`PLACES`).
 
     The index of shards that are still being made has no hash yet, so a method that may follow them claims the run of
@@ -357,45 +182,6 @@ def whole_path(uri: str) -> str:
     return uri if "://" in uri else str(Path(uri).resolve())
 
 
-def run_digest(run: RunCard) -> str:
-    """The hash of what a run of synth was asked to make. It is the same while the run is being made and afterwards."""
-    return sha256_of(json.dumps(run.to_json(), sort_keys=True).encode())
-
-
-def digest_of(store: Store, index: Index) -> str | None:
-    """The hash of the index.json of a run of synth. If it is not written yet, the hash that it will have, or would.
-
-    None if shards are missing, for example after a training that diverged on some of them.
-    """
-    with suppress(FileNotFoundError):
-        return index_sha256(store)
-    if len(index.entries) < index.card.plan.shards:
-        return None
-    return sha256_of(dataclasses.replace(index, complete=True).to_bytes())
-
-
-def read_samples(request: Request, module: Any, opened: Opened, share: memory.Share | None) -> RunSamples:
-    """The samples to train on and the hold-out. They share no image. The hold-out has no views.
-
-    If the method trains on no shards, all images may be held out. If it learns from shards as they come, none are.
-    """
-    runs, loop = opened.runs, request.loop
-    if runs is None:
-        return RunSamples()
-    if request.follow_timeout is None:
-        runs.refuse_incomplete()
-    training, watched = None, None
-    if share:
-        filters: dict[str, Filter] = dict(module.training_filters(opened.forget, request.settings))
-        if loop.monitor:
-            filters = {"hold-out": NotHeldOut(loop.holdout), **filters}
-        training = Stream(runs, filters, share, seed=request.seed, follow=request.follow_timeout)
-    if loop.monitor:
-        others = {"training": HeldOut(loop.holdout)} if share else {}
-        watched = hold_out(runs, others, loop.holdout if share else 1.0, memory.bytes_of(request.memory))
-    return RunSamples(training, watched)
-
-
 def start(
     request: Request, module: Any, opened: Opened, card: ModelCard, samples: RunSamples, say: Callable[[str], None]
 ) -> tuple[Method, Monitor | None]:
@@ -423,11 +209,12 @@ def start(
 
 def refuse_large_step(method: Method, settings: Any) -> None:
     """Raise UsageError if the memory does not hold a step of a method that trains a network."""
-    if not any(weights.requires_grad for weights in method.student.parameters()):
+    batch_size = getattr(settings, "batch_size", None)  # a method from outside may have none
+    if batch_size is None or not any(weights.requires_grad for weights in method.student.parameters()):
         return
     with computed(method.student, settings):
         rehearse = method.rehearse if isinstance(method, Rehearsing) else None
-        refuse_large_batch(method.student, settings.batch_size, rehearse)
+        refuse_large_batch(method.student, batch_size, rehearse)
 
 
 def carry_out(

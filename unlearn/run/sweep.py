@@ -27,8 +27,8 @@ from unlearn.data import DataSource, LabelledImages
 from unlearn.evaluation import evaluate
 from unlearn.methods.student import teacher_card
 from unlearn.run import carry_out
-from unlearn.run.carry_out import Request
 from unlearn.run.folder import PROVENANCE, STUDENT, note_judgement, read_provenance
+from unlearn.run.request import Request
 from unlearn.samples.cache import open_shards
 
 RESULTS, PLOT = "sweep.csv", "sweep.svg"

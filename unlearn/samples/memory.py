@@ -7,18 +7,18 @@ import os
 import re
 import resource
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from synth.basics.byte_sizes import parse_bytes
 from synth.basics.errors import UsageError
+from synth.basics.free_memory import control_groups
+from synth.shards.view_recipes import COLUMNS
 
 if TYPE_CHECKING:
     from unlearn.samples.runs import Runs
 
 DEFAULT = "25%"
-UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(%|[KMG]i?B|B)", re.IGNORECASE)
-CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+PERCENT = re.compile(r"\s*([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*%\s*")
 MOST_READERS = 8
 SHARE_OF_READERS = 0.25  # of the memory, for shards that are being decoded
 
@@ -28,28 +28,26 @@ def bytes_of(text: str) -> int:
 
     Raises UsageError if the text is no amount, or if it is nothing.
     """
-    match = AMOUNT.fullmatch(text.strip())
-    if match is None:
-        raise UsageError(f"--memory {text[:40]!r} is not an amount of memory: write it like 2GiB, 500MB or 25%")
-    number, unit = float(match[1]), match[2].upper()
-    if unit == "%" and not 0 < number <= 100:
-        raise UsageError(f"--memory {text} is not a share: give one above 0% and at most 100%")
-    amount = number / 100 * memory_limit() if unit == "%" else number * UNITS[unit]
-    if not 1 <= amount < 2**63:
-        raise UsageError(f"--memory {text} is not an amount of memory that a machine has: give one such as 2GiB")
-    return int(amount)
+    if percent := PERCENT.fullmatch(text):
+        if not 0 < float(percent[1]) <= 100:
+            raise UsageError(f"--memory {text.strip()} is not a share: give one above 0% and at most 100%")
+        return int(float(percent[1]) / 100 * memory_limit())
+    try:
+        return parse_bytes(text)
+    except ValueError:
+        raise UsageError(f"--memory {text[:40]!r} is not an amount of memory: write it like 2GiB or 25%") from None
 
 
 def memory_limit() -> int:
-    """The bytes that this process may take: the machine's memory, or less in a container or under `ulimit -v`."""
+    """The bytes that this process may take: the machine's memory, or less in a container or under `ulimit -v`.
+
+    Not what is free at the moment: the same command should give the same windows, and so the same student.
+    """
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     address_space = resource.getrlimit(resource.RLIMIT_AS)[0]
     if address_space != resource.RLIM_INFINITY:
         limits.append(address_space)
-    for path in map(Path, CONTAINER_LIMITS):
-        if path.is_file() and (written := path.read_text().strip()).isdigit():
-            limits.append(int(written))
-    return min(limits)
+    return min([*limits, *(limit for limit, _ in control_groups())])
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Share:
     readers: int  # shards that are decoded at once
 
 
-def share_memory(runs: Runs, memory: int, window: int | None = None) -> Share:
+def divide_memory(runs: Runs, memory: int, window: int | None = None) -> Share:
     """How many shards are shuffled together, held, and decoded at once.
 
     If the whole run fits, it is one window. Otherwise two windows fit: one that is trained on, and one that is decoded
@@ -80,5 +78,5 @@ def share_memory(runs: Runs, memory: int, window: int | None = None) -> Share:
 def bytes_of_shard(runs: Runs) -> int:
     """The bytes of the largest shard, decoded, with its answers and recipes."""
     card, samples = runs.card, 1 + runs.most_views
-    of_image = math.prod(card.image_shape) + 2 * 8 + samples * (2 * card.num_classes + 4 * 11 + 2)
+    of_image = math.prod(card.image_shape) + 2 * 8 + samples * (2 * card.num_classes + 4 * COLUMNS + 2)
     return runs.most_images * of_image

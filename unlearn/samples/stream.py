@@ -101,7 +101,7 @@ class Stream:
             window = self.at.now
             assert window is not None
             if self.opened is not window:  # the state was restored
-                self.open(window)
+                self.enter(window)
             ids, self.at.rest = self.at.rest[:missing], self.at.rest[missing:]
             with phase("gather"):
                 parts.append(self.room.batch(ids, window.epoch))
@@ -125,7 +125,7 @@ class Stream:
             return
         if self.room.holds_all:
             at.now.shards += new
-            self.open(at.now)
+            self.enter(at.now)
             at.rest = self.shuffled(torch.cat([at.rest, self.room.ids(new)]), len(at.known))
         else:
             at.queue = new + at.queue
@@ -138,7 +138,7 @@ class Stream:
                 self.refuse_to_go_on()
             self.join()
         at.now, at.next = at.next or self.draw(), None
-        self.open(at.now)
+        self.enter(at.now)
         at.rest = self.shuffled(self.room.ids(at.now.shards))
 
     def draw(self) -> Window:
@@ -152,7 +152,7 @@ class Stream:
         shards, at.queue = at.queue[:size], at.queue[size:]
         return Window(at.epoch, shards)
 
-    def open(self, window: Window) -> None:
+    def enter(self, window: Window) -> None:
         """Wait until the window is decoded, and have the next one decoded meanwhile."""
         at = self.at
         self.room.keep([*window.shards, *(at.next.shards if at.next else [])])

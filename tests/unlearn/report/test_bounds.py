@@ -98,7 +98,11 @@ def test_a_run_that_no_user_asks_for_is_not_made_again(values: Record, tmp_path:
         run_request({**RUN, **values}, model, tmp_path, "shards", None, tmp_path, "cpu")
 
 
-@pytest.mark.parametrize("values", [{"student_arch": 5}, {"student_width": "2"}, {"student_width": 1e9}], ids=str)
+@pytest.mark.parametrize(
+    "values",
+    [{"student_arch": 5}, {"student_width": "2"}, {"student_width": 1e9}, {"window": 0}, {"window": "all"}],
+    ids=str,
+)
 def test_a_student_that_no_user_asks_for_is_not_made_again(values: Record, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the run's settings are not this version's"):
         run_request({"method": "edit", "forget": [0], **values}, {}, tmp_path, "shards", None, tmp_path, "cpu")

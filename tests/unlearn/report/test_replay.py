@@ -216,7 +216,7 @@ def test_settings_that_no_run_has_are_refused_in_one_line(
     record = read_record(audited / AUDIT)
     record["origin"]["run"] = {"settings": settings, "provenance": {}, "metrics": []}
     with pytest.raises(UserError, match=words):
-        remake(record, tmp_path / "again", tmp_path / "teacher", "shards", None, quiet)
+        remake(record, tmp_path / "again", tmp_path / "teacher", ["shards"], None, quiet)
     assert not (tmp_path / "again").exists()
 
 
@@ -230,7 +230,7 @@ def test_a_bug_of_a_run_is_not_the_fault_of_the_report(
     record["origin"]["run"] = {"settings": {"method": "distill"}, "provenance": {}, "metrics": []}
     monkeypatch.setattr("unlearn.run.carry_out.unlearn", bug)
     with pytest.raises(TypeError, match="a bug of ours"):
-        remake(record, tmp_path / "again", tmp_path / "teacher", "shards", None, quiet)
+        remake(record, tmp_path / "again", tmp_path / "teacher", ["shards"], None, quiet)
 
 
 def test_without_a_run_the_student_cannot_be_made_again(audited: Path, tmp_path: Path) -> None:

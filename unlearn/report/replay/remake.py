@@ -19,6 +19,7 @@ from unlearn.report.verify.chain import index_in
 from unlearn.report.verify.checks import Check
 from unlearn.run import carry_out as runs
 from unlearn.run.folder import STUDENT
+from unlearn.run.request import Request
 from unlearn.settings import LoopSettings
 
 
@@ -66,7 +67,7 @@ def run_request(
     arch: str | None,
     out: Path,
     device: str,
-) -> runs.Request:
+) -> Request:
     """The request of the run. `settings` are the run's, and `model` are the record's facts about its student."""
     method = settings.get("method")
     if not isinstance(method, str) or method not in METHODS.names():
@@ -79,7 +80,7 @@ def run_request(
     if not shards and not with_teacher:
         raise UserError("the report names no shards: name them with --run-shards")
     try:
-        return runs.Request(
+        return Request(
             method=method,
             settings=taken(module.SETTINGS, settings),
             loop=taken(LoopSettings, settings) if with_teacher else module.LOOP,

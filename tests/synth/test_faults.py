@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -104,16 +105,21 @@ def test_a_full_disk_is_named_and_the_run_can_be_resumed_with_more_space(
 ) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("a small disk cannot be mounted here: that needs root")
     try:
-        said = finish(generate(tiny_teacher_path, disk / "run", "--address", "none", "--per-class", "40"), 1)
+        options = ("--address", "none", "--per-class", "40", "--steps", "50")
+        process = generate(tiny_teacher_path, disk / "run", *options)
+        wait_for_shards(disk / "run", 1)
+        with suppress(OSError), (disk / "of somebody else").open("wb", buffering=0) as file:
+            file.write(bytes(2**22))
+        said = finish(process, 1)
         assert "the disk is full: free some space and go on with the same command and --resume" in said
         assert_nothing_false(disk / "run")
         published = len(shards(Folder(disk / "run")))
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
-        said = finish(generate(tiny_teacher_path, disk / "run", "--address", "none", "--per-class", "40", "--resume"))
+        finish(generate(tiny_teacher_path, disk / "run", *options, "--resume"))
         assert published > 0
         assert_whole(disk / "run", 400)
     finally:

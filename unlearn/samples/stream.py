@@ -75,7 +75,7 @@ class Stream:
         self.room = Room(runs, share, filters, seed)
         self.at = Place(known=runs.published if follow is None else [])
         self.counted: set[int] = set()  # the shards in `counts`
-        self.opened: Window | None = None  # the window that is decoded
+        self.loaded: Window | None = None  # the window that is decoded
 
     @property
     def counts(self) -> dict[str, int]:
@@ -100,7 +100,7 @@ class Stream:
                 self.turn()
             window = self.at.now
             assert window is not None
-            if self.opened is not window:  # the state was restored
+            if self.loaded is not window:  # the state was restored
                 self.enter(window)
             ids, self.at.rest = self.at.rest[:missing], self.at.rest[missing:]
             with phase("gather"):
@@ -163,7 +163,7 @@ class Stream:
         if not self.room.holds_all:
             at.next = at.next or self.draw()
             self.room.request(at.next.shards)
-        self.opened = window
+        self.loaded = window
 
     def shuffled(self, ids: Tensor, *key: int) -> Tensor:
         assert self.at.now is not None
@@ -199,5 +199,5 @@ class Stream:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         windows = {name: Window(**state[name]) if state[name] else None for name in ("now", "next")}
-        self.counted, self.opened = set(state["counted"]), None
+        self.counted, self.loaded = set(state["counted"]), None
         self.at = Place(**{**{f.name: state[f.name] for f in fields(Place)}, **windows})

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from synth.basics.cuda_graph import Replayed
 from synth.basics.errors import UserError
 from synth.basics.out_of_memory import by_settings
 from synth.basics.settings import MOST_IN_BATCH, MOST_STEPS, ComputeSettings, require, setting
@@ -25,7 +26,7 @@ from synth.methods import generator
 from synth.methods.dropped_patches import Dropping, find_blocks
 from synth.methods.generator import GeneratorSettings
 from synth.methods.losses import blur
-from synth.methods.multi_crop import Ranges, Size, falling, random_views, resize
+from synth.methods.multi_crop import Draws, Ranges, Size, draw, falling, resize, seen_as_drawn
 from synth.methods.natural import natural_noise
 from synth.methods.networks import ClassGenerator
 from synth.methods.patches import instead_of_statistics, watch_patches
@@ -214,6 +215,7 @@ ExtraLoss = Callable[[Tensor, Tensor], Tensor]
 
 COARSEST = 96  # pixels per side; networks for photographs see little in fewer
 STROKE = 4  # times that the noise of a smooth start is blurred, until it is as wide as a stroke of a digit
+FEWEST_REPLAYED = 20  # steps of one resolution that are worth a CUDA graph, whose rehearsals take as long as four
 WINDOW = 10  # steps; the mean loss over them is compared with that over the steps before
 
 
@@ -397,10 +399,9 @@ def optimise_images(
 ) -> Tensor:
     """Take these steps of Adam on the images, at their own resolution. Raises UserError if the loss diverges."""
     x_norm = x_norm.detach().clone().requires_grad_(True)
-    optimiser = torch.optim.Adam([x_norm], lr=settings.lr, betas=(0.5, 0.9))
+    optimiser = adam(x_norm, settings.lr)
     loss = torch.zeros(())
     losses: list[Tensor] = []
-    _, height, width = teacher.card.input_shape
     watching = watch_patches(teacher.net, settings.patches)
     dropping = Dropping(find_blocks(teacher) if settings.drop_patches else None, settings.drop_patches)
     with (
@@ -409,10 +410,11 @@ def optimise_images(
         watching as patch_prior,
         dropping.hooked(),
     ):
-        for step in steps:
-            optimiser.param_groups[0]["lr"] = settings.lr * schedule(step, settings)
+
+        def descend(*draws: Tensor, done: float = 0.0) -> Tensor:
+            """Take one step; `done` is the share of the steps that are then taken. The result is the loss."""
             optimiser.zero_grad(set_to_none=True)
-            seen = dropping.look(x_norm, partial(views, size=(height, width), step=step, settings=settings, rng=rng))
+            seen = dropping.look(x_norm, partial(view, draws=draws, teacher=teacher, settings=settings, rng=rng))
             logits_BK = teacher.logits(seen)
             loss = settings.ce * F.cross_entropy(logits_BK, labels_B) + image_prior(seen, settings)
             loss = loss + statistics_prior(seen, statistics, settings)
@@ -423,19 +425,72 @@ def optimise_images(
             loss.backward()
             assert x_norm.grad is not None
             x_norm.grad = blur(x_norm.grad, settings.smoothing)
-            dropping.learn(x_norm, (step + 1) / settings.steps)
+            dropping.learn(x_norm, done)
             optimiser.step()
             with torch.no_grad():
                 x_norm.clamp_(*pixel_range)
+            return loss.detach()
+
+        replayed = None
+        if not (patch_prior or extra_loss or settings.drop_patches) and worth_a_graph(x_norm, settings, len(steps)):
+            alike = draw_view(len(x_norm), steps.start, settings, torch.Generator())
+            replayed = captured(descend, x_norm, optimiser, alike)
+        for step in steps:
+            set_rate(optimiser, settings.lr * schedule(step, settings))
+            draws = draw_view(len(x_norm), step, settings, rng)
+            loss = replayed(*draws) if replayed else descend(*draws, done=(step + 1) / settings.steps)
             done = step - steps.start + 1
             tick(done, len(steps), lambda: (to_uint8(x_norm.detach() * teacher.std + teacher.mean), labels_B))
-            if settings.plateau and at_plateau(losses, loss.detach(), settings.plateau):
+            if settings.plateau and at_plateau(losses, loss.clone(), settings.plateau):
                 break
     if not math.isfinite(loss.item()):
         raise UserError(
             "the synthesis diverged (its loss is not a number): the teacher gives NaN, or --lr is too high for it"
         )
     return x_norm.detach()
+
+
+def adam(x_norm: Tensor, lr: float) -> torch.optim.Adam:
+    """Adam for the images. On CUDA its rate and its count of steps are on the device, so that a graph can hold it."""
+    rate = torch.tensor(lr, device=x_norm.device) if x_norm.is_cuda else lr
+    return torch.optim.Adam([x_norm], lr=rate, betas=(0.5, 0.9), capturable=x_norm.is_cuda)
+
+
+def set_rate(optimiser: torch.optim.Adam, lr: float) -> None:
+    group = optimiser.param_groups[0]
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(lr)
+    else:
+        group["lr"] = lr
+
+
+def worth_a_graph(x_norm: Tensor, settings: DeepInversionSettings, steps: int) -> bool:
+    """Whether a CUDA graph can hold a step, and saves more than its rehearsals cost.
+
+    A graph repeats the same kernels on tensors, so nothing may depend on a number that the processor draws for a step.
+    """
+    drawn_as_numbers = settings.jitter > 0 or (settings.flip and not draws_each_step(settings))
+    return x_norm.is_cuda and not drawn_as_numbers and steps >= FEWEST_REPLAYED
+
+
+def captured(
+    descend: Callable[..., Tensor], x_norm: Tensor, optimiser: torch.optim.Adam, draws: Draws
+) -> Replayed | None:
+    """The step as a CUDA graph, before the first step; None if the network does not allow it, as one that reads a
+    number from the device. `draws` are like those of the steps.
+    """
+    first = x_norm.detach().clone()
+
+    def changed() -> list[tuple[Tensor, Tensor]]:
+        kept = [value for value in optimiser.state[x_norm].values() if isinstance(value, Tensor)]
+        return [(x_norm, first), *((value, torch.zeros_like(value)) for value in kept)]
+
+    try:
+        return Replayed(descend, draws, changed, x_norm.device)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:
+        return None
 
 
 def at_plateau(losses: list[Tensor], loss: Tensor, share: float) -> bool:
@@ -469,12 +524,25 @@ def schedule(step: int, settings: DeepInversionSettings) -> float:
     return 0.5 * (1 + math.cos(math.pi * done))
 
 
-def views(x: Tensor, size: Size, step: int, settings: DeepInversionSettings, rng: torch.Generator) -> Tensor:
-    """What the teacher sees of the images in this step."""
-    if settings.crop == 1 and not settings.roll and not settings.each:
-        return augment(resize(x, size), settings, rng)
+def draws_each_step(settings: DeepInversionSettings) -> bool:
+    """Whether the teacher sees random crops, and not the images as they are, shifted by `jitter` or mirrored."""
+    return settings.crop < 1 or settings.roll > 0 or settings.each
+
+
+def draw_view(images: int, step: int, settings: DeepInversionSettings, rng: torch.Generator) -> Draws:
+    """What is drawn for the crops of this step, on the CPU; nothing where there are none."""
+    if not draws_each_step(settings):
+        return ()
     crop = falling(1.0, settings.crop, step / settings.steps)
-    return random_views(x, size, Ranges(crop, settings.roll, settings.flip), settings.each, rng)
+    return draw(images if settings.each else 1, Ranges(crop, settings.roll, settings.flip), rng)
+
+
+def view(x: Tensor, draws: Draws, teacher: Classifier, settings: DeepInversionSettings, rng: torch.Generator) -> Tensor:
+    """What the teacher sees of the images in this step."""
+    _, height, width = teacher.card.input_shape
+    if draws:
+        return seen_as_drawn(x, (height, width), draws)
+    return augment(resize(x, (height, width)), settings, rng)
 
 
 def augment(x: Tensor, settings: DeepInversionSettings, rng: torch.Generator) -> Tensor:

@@ -33,19 +33,35 @@ def random_views(x: Tensor, size: Size, ranges: Ranges, each: bool, rng: torch.G
         each: draw crop, shift and mirror image for each image, not once for all.
         rng: a random source on the CPU.
     """
-    count = len(x) if each else 1
+    return seen_as_drawn(x, size, draw(len(x) if each else 1, ranges, rng))
+
+
+# What is drawn for N views, or for one view of all images: areas (N,), starts (2, N), shifts (2, N), mirrored (N,).
+Draws = tuple[Tensor, ...]
+
+
+def draw(count: int, ranges: Ranges, rng: torch.Generator) -> Draws:
+    """Each view's area as a share of the image's, the crop's place from 0 to 1 on both axes, the shift as a share of
+    the side on both axes, and whether the view is mirrored. `rng` and the results are on the CPU.
+    """
     area = ranges.crop + (1 - ranges.crop) * torch.rand(count, generator=rng)
     starts, shifts = torch.rand(2, count, generator=rng), 2 * torch.rand(2, count, generator=rng) - 1
     mirrored = torch.rand(count, generator=rng) < (0.5 if ranges.flip else 0.0)
+    return area, starts, shifts * ranges.roll, mirrored
+
+
+def seen_as_drawn(x: Tensor, size: Size, draws: Draws) -> Tensor:
+    """The views of the images (B, C, H, W) at another size. All sizes are fixed, so that a CUDA graph can hold this."""
+    area, starts, shifts, mirrored = (drawn.to(x.device) for drawn in draws)
     rows, columns = (
         axis_weights(
             before,
             after,
             start=start * (1 - area.sqrt()) * before,
             length=area.sqrt() * before,
-            shift=(shift * ranges.roll * after).round().long(),
+            shift=(shift * after).round().long(),
             mirrored=mirrored if horizontal else torch.zeros_like(mirrored),
-        ).to(x.device)
+        )
         for before, after, start, shift, horizontal in zip(
             x.shape[-2:], size, starts, shifts, (False, True), strict=True
         )
@@ -63,13 +79,13 @@ def axis_weights(before: int, after: int, start: Tensor, length: Tensor, shift: 
 
     A resize to fewer pixels takes the mean of a triangle as wide as the step (antialiasing).
     """
-    index = (torch.arange(after) - shift[:, None]) % after
+    index = (torch.arange(after, device=shift.device) - shift[:, None]) % after
     index = torch.where(mirrored[:, None], after - 1 - index, index)
     step = (length / after)[:, None]
     position = start[:, None] + (index + 0.5) * step - 0.5
     lowest, highest = start[:, None].ceil(), (start + length)[:, None].floor() - 1
     position = torch.minimum(torch.maximum(position, lowest), highest)
-    pixels = torch.arange(before)[None, :, None]
+    pixels = torch.arange(before, device=shift.device)[None, :, None]
     weights = (1 - (pixels - position[:, None]).abs() / step.clamp_min(1)[:, None]).clamp_min(0)
     return weights / weights.sum(1, keepdim=True)
 

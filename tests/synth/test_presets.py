@@ -143,3 +143,48 @@ def test_images_from_random_views_depend_on_the_random_source_only(each: bool) -
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert first.shape == (3, 3, 64, 64)
+
+
+class Rehearsed:
+    """What a CUDA graph does, on the CPU: rehearsals that are undone, then steps on tensors of its own."""
+
+    def __init__(self, step: Any, inputs: Any, state: Any, device: torch.device) -> None:
+        self.inputs, self.step = [given.clone() for given in inputs], step
+        for _ in range(3):
+            step(*self.inputs)
+        with torch.no_grad():
+            for changed, before in state():
+                changed.copy_(before)
+
+    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        for mine, given in zip(self.inputs, inputs, strict=True):
+            mine.copy_(given)
+        loss: torch.Tensor = self.step(*self.inputs)
+        return loss
+
+
+def test_a_step_that_is_rehearsed_and_replayed_gives_the_same_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = Classifier.untrained(card((3, 64, 64)), 0).freeze()
+    settings = dataclasses.replace(PHOTO_PRESETS[TUNED], steps=6)
+
+    def images() -> torch.Tensor:
+        labels = torch.tensor([0, 1, 0])
+        return deepinversion.synthesise(teacher, labels, settings, torch.Generator().manual_seed(1))
+
+    plain, replays = images(), []
+    monkeypatch.setattr(deepinversion, "worth_a_graph", lambda *given: True)
+    monkeypatch.setattr(deepinversion, "Replayed", lambda *given: replays.append(Rehearsed(*given)) or replays[-1])
+    assert torch.equal(images(), plain)
+    assert len(replays) == 2  # at half the resolution, and at the whole one
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_cuda_graph_gives_the_images_of_single_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    teacher = Classifier.untrained(card((3, 64, 64)), 0).freeze().to("cuda")
+    settings = dataclasses.replace(PHOTO_PRESETS[TUNED], steps=60)
+    labels = torch.tensor([0, 1, 0])
+    replayed = deepinversion.synthesise(teacher, labels, settings, torch.Generator().manual_seed(1))
+    monkeypatch.setattr(deepinversion, "worth_a_graph", lambda *given: False)
+    plain = deepinversion.synthesise(teacher, labels, settings, torch.Generator().manual_seed(1))
+    assert torch.equal(replayed, plain)

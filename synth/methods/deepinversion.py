@@ -340,7 +340,8 @@ def invert(
         start = "natural" if starts_natural(teacher, settings) else settings.start
         x_norm = first_images(noise, lowest, start).clamp(lowest, highest)
     courses = phases(settings, whole)
-    x_norm = F.avg_pool2d(x_norm, courses[0].shrink)
+    if courses[0].shrink > 1:
+        x_norm = F.avg_pool2d(x_norm, courses[0].shrink)
     for course in stages(courses, [len(course.steps) for course in courses]):
         x_norm = resize(x_norm, course.size(whole))
         x_norm = optimise_images(x_norm, teacher, labels_B, settings, course.steps, (lowest, highest), rng, extra_loss)
@@ -421,7 +422,7 @@ def optimise_images(
             if patch_prior:
                 loss = loss + patch_prior()
             if extra_loss is not None:
-                loss = loss + extra_loss(seen, logits_BK)
+                loss = loss + extra_loss(seen.float(), logits_BK)
             loss.backward()
             assert x_norm.grad is not None
             x_norm.grad = blur(x_norm.grad, settings.smoothing)
@@ -507,7 +508,7 @@ def at_plateau(losses: list[Tensor], loss: Tensor, share: float) -> bool:
 
 def statistics_prior(x_norm: Tensor, statistics: BatchStatistics, settings: DeepInversionSettings) -> Tensor:
     """α_bn R_bn(x) + α_pixel R_pixel(x)."""
-    total = x_norm.new_zeros(())
+    total = torch.zeros((), device=x_norm.device)
     if settings.bn and statistics.moments:
         by_name = {"normalised": statistics.normalised_loss, "published": statistics.published_loss}
         total = total + settings.bn * by_name[settings.bn_loss](settings.first_bn)
@@ -541,7 +542,8 @@ def view(x: Tensor, draws: Draws, teacher: Classifier, settings: DeepInversionSe
     """What the teacher sees of the images in this step."""
     _, height, width = teacher.card.input_shape
     if draws:
-        return seen_as_drawn(x, (height, width), draws)
+        dtype = torch.bfloat16 if teacher.arithmetic.bfloat16 else torch.float32
+        return seen_as_drawn(x, (height, width), draws, dtype)
     return augment(resize(x, (height, width)), settings, rng)
 
 
@@ -561,7 +563,9 @@ def image_prior(x: Tensor, settings: DeepInversionSettings) -> Tensor:
 
     The Euclidean norms are over the whole batch, as in the authors' code, to which the published weights belong.
     """
-    total = x.new_zeros(())
+    total = torch.zeros((), device=x.device)
+    if settings.tv_l1 or settings.tv_l2 or settings.tv_squared or settings.l2:
+        x = x.float()  # crops may be bfloat16
     if settings.tv_l1 or settings.tv_l2 or settings.tv_squared:
         differences = (
             x[:, :, :, :-1] - x[:, :, :, 1:],

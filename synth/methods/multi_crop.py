@@ -50,8 +50,11 @@ def draw(count: int, ranges: Ranges, rng: torch.Generator) -> Draws:
     return area, starts, shifts * ranges.roll, mirrored
 
 
-def seen_as_drawn(x: Tensor, size: Size, draws: Draws) -> Tensor:
-    """The views of the images (B, C, H, W) at another size. All sizes are fixed, so that a CUDA graph can hold this."""
+def seen_as_drawn(x: Tensor, size: Size, draws: Draws, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The views of the images (B, C, H, W) at another size, computed in `dtype`.
+
+    All sizes are fixed, so that a CUDA graph can hold this.
+    """
     area, starts, shifts, mirrored = (drawn.to(x.device) for drawn in draws)
     rows, columns = (
         axis_weights(
@@ -66,7 +69,7 @@ def seen_as_drawn(x: Tensor, size: Size, draws: Draws) -> Tensor:
             x.shape[-2:], size, starts, shifts, (False, True), strict=True
         )
     )
-    return rows[:, None].transpose(-1, -2) @ x @ columns[:, None]
+    return rows.to(dtype)[:, None].transpose(-1, -2) @ x.to(dtype) @ columns.to(dtype)[:, None]
 
 
 def axis_weights(before: int, after: int, start: Tensor, length: Tensor, shift: Tensor, mirrored: Tensor) -> Tensor:
@@ -85,9 +88,23 @@ def axis_weights(before: int, after: int, start: Tensor, length: Tensor, shift: 
     position = start[:, None] + (index + 0.5) * step - 0.5
     lowest, highest = start[:, None].ceil(), (start + length)[:, None].floor() - 1
     position = torch.minimum(torch.maximum(position, lowest), highest)
+    if 2 <= before <= after:
+        return between_two_pixels(before, position)
     pixels = torch.arange(before, device=shift.device)[None, :, None]
     weights = (1 - (pixels - position[:, None]).abs() / step.clamp_min(1)[:, None]).clamp_min(0)
     return weights / weights.sum(1, keepdim=True)
+
+
+def between_two_pixels(before: int, position: Tensor) -> Tensor:
+    """Matrices (N, before, after) of the linear interpolation at these positions (N, after), in pixels.
+
+    A part is never larger than the axis, so that a resize to as many pixels or more takes two of them at most.
+    """
+    first = position.floor().clamp(0, before - 2)
+    share = (position - first)[:, None]
+    weights = position.new_zeros(len(position), before, position.shape[1])
+    place = first.long()[:, None]
+    return weights.scatter_(1, place, 1 - share).scatter_(1, place + 1, share)
 
 
 def resize(x: Tensor, size: Size) -> Tensor:

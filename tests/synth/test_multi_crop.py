@@ -1,5 +1,7 @@
 """What a teacher sees of the images in one step: crops, shifts and mirror images at any size."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -64,3 +66,14 @@ def test_crops_keep_at_least_the_smallest_area() -> None:
     sides = seen.amax((1, 2, 3)) - seen.amin((1, 2, 3))
     assert 48 <= sides.min() < 60
     assert 90 < sides.max() <= 99
+
+
+@pytest.mark.parametrize(("before", "after"), [(8, 8), (5, 9), (4, 6)])
+def test_an_enlarged_part_is_the_mean_of_a_triangle_too(before: int, after: int) -> None:
+    for start, length in ((0.0, before), (0.3, before - 0.9), (before - 1.0, 1.0)):
+        found = weights(before, after, start, length)
+        position = (start + (torch.arange(after) + 0.5) * length / after - 0.5).clamp(
+            math.ceil(start), max(math.ceil(start), math.floor(start + length) - 1)
+        )
+        expected = (1 - (torch.arange(before)[:, None] - position).abs()).clamp_min(0)
+        torch.testing.assert_close(found, expected)

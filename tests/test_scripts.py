@@ -79,3 +79,14 @@ def test_the_demo_runs_from_end_to_end() -> None:
     assert rows["student"][1] == "0.00"
     assert float(rows["all"][1]) > 90  # images that the retrained reference recognises, %
     assert (ROOT / "runs" / "demo" / "grid.png").exists()
+
+
+@pytest.mark.long
+def test_the_benchmark_of_a_gpu_runs_without_one(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    command = [sys.executable, "scripts/bench-gpu", "--device", "cpu", "--quick", "--out", str(page)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=500)
+    text = page.read_text()
+    assert "| resnet18 | the same bytes | the same bytes |" in text
+    assert "| the same again |" in text
+    assert "| the same |" in text

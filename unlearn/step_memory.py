@@ -12,8 +12,9 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from synth.basics.byte_sizes import in_gib
 from synth.basics.errors import UsageError
-from synth.basics.free_memory import free_memory, in_gib
+from synth.basics.free_memory import free_memory
 from synth.basics.memory_need import Need, need_of
 from synth.basics.out_of_memory import most_rows, surely_fits
 from synth.checkpoint.classifier import LARGEST_STEP, Classifier

@@ -24,6 +24,11 @@ def format_bytes(count: float) -> str:
     return f"{count:.1f} {unit}" if count < 9.95 and unit != "bytes" else f"{count:,.0f} {unit}"
 
 
+def in_gib(size: float) -> str:
+    """A number of bytes for a person, such as `1.5 GiB` or `12 MiB`."""
+    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.0f} MiB"
+
+
 def parse_bytes(text: str) -> int:
     """The number of bytes that `100MB`, `1.5 GB` or `1GiB` means; small and large letters are the same.
 

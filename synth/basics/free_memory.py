@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from synth.basics.byte_sizes import in_gib
+
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 UNLIMITED = 2**60  # bytes; cgroup version 1 writes a number near 2**63 where there is no limit
 
@@ -147,8 +149,3 @@ def kept_by_malloc() -> int:
     """The bytes that the C library keeps for the next use (see `keep_freed_memory`); 0 where it cannot say."""
     ask = mallinfo2()
     return ask().fordblks if ask else 0
-
-
-def in_gib(size: float) -> str:
-    """A number of bytes for a person, such as `1.5 GiB` or `12 MiB`."""
-    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.0f} MiB"

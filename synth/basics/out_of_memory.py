@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from synth.basics.byte_sizes import in_gib
 from synth.basics.errors import UserError
-from synth.basics.free_memory import free_memory, in_gib
+from synth.basics.free_memory import free_memory
 
 if TYPE_CHECKING:
     from torch import Tensor

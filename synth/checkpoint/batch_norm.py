@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from synth.checkpoint.replaced import replaced
+
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 
 
@@ -147,23 +149,15 @@ def watch_batch_norm(model: nn.Module) -> Iterator[BatchStatistics]:
     Layers of PyTorch's own classes in evaluation mode are replaced by fused ones; other layers get a hook.
     """
     statistics = BatchStatistics()
-    handles = []
-    fused: list[tuple[BatchNorm, Callable[[Tensor], Tensor] | None]] = []
+    layers = batch_norm_layers(model)
+    fused = [layer for layer in layers if type(layer) in FUSED and not layer.training]
+    handles = [layer.register_forward_pre_hook(statistics.record) for layer in layers if layer not in fused]
     try:
-        for layer in batch_norm_layers(model):
-            if type(layer) in FUSED and not layer.training:
-                fused.append((layer, layer.__dict__.get("forward")))
-                layer.__dict__["forward"] = fused_forward(layer, statistics)
-            else:
-                handles.append(layer.register_forward_pre_hook(statistics.record))
-        yield statistics
+        with replaced({layer: fused_forward(layer, statistics) for layer in fused}):
+            yield statistics
     finally:
         for handle in handles:
             handle.remove()
-        for layer, before in fused:
-            layer.__dict__.pop("forward", None)  # an interruption may have come before the replacement
-            if before is not None:
-                layer.__dict__["forward"] = before
 
 
 def fused_forward(layer: BatchNorm, statistics: BatchStatistics) -> Callable[[Tensor], Tensor]:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from synth.checkpoint.replaced import replaced
+
 
 def strided_depthwise(net: nn.Module) -> list[nn.Conv2d]:
     """The network's depthwise convolutions that shrink their maps, as in MobileNet and EfficientNet."""
@@ -23,17 +25,8 @@ def strided_depthwise_in_float32(net: nn.Module) -> Iterator[None]:
     as long in bfloat16 (oneDNN in PyTorch 2.14, one core with AVX-512 BF16: 62 ms where float32 takes 4.5), and then is
     half of the whole backward pass of an EfficientNet.
     """
-    layers = strided_depthwise(net)
-    before = [layer.__dict__.get("forward") for layer in layers]
-    try:
-        for layer in layers:
-            layer.__dict__["forward"] = in_float32(layer.forward)
+    with replaced({layer: in_float32(layer.forward) for layer in strided_depthwise(net)}):
         yield
-    finally:
-        for layer, forward in zip(layers, before, strict=True):
-            layer.__dict__.pop("forward", None)  # an interruption may have come before the replacement
-            if forward is not None:
-                layer.__dict__["forward"] = forward
 
 
 def in_float32(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from synth.checkpoint.batch_norm import BatchNorm
 
-OWN_PARAMETERS = {"weight", "bias", "gamma", "beta", "scale", "shift", "g", "b"}
 CLOSE = 0.05  # what bfloat16 and an epsilon may change
 
 

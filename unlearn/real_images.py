@@ -9,7 +9,7 @@ An unlearning run promises that it reads none. It counts instead of promising:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -43,3 +43,14 @@ def note_real_images(number: int) -> None:
     """Tell every open count that `number` real images were read."""
     for counted in _open:
         counted.count += number
+
+
+def ranges(rows: Sequence[int]) -> str:
+    """Ascending row numbers, written like 0-4,7,9-12."""
+    parts: list[list[int]] = []
+    for row in rows:
+        if parts and row == parts[-1][1] + 1:
+            parts[-1][1] = row
+        else:
+            parts.append([row, row])
+    return ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in parts)

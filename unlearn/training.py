@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,7 @@ from synth.checkpoint.file import read_card, save_checkpoint
 from unlearn.data import DataSource, LabelledImages, check_data, normalisation
 from unlearn.evaluation import evaluate_model
 from unlearn.optimise import Log, descend, one_cycle_sgd
+from unlearn.points import leave_out, load_points, put_in
 from unlearn.step_memory import refuse_large_batch
 
 
@@ -58,6 +60,8 @@ def train(
     say: Say,
     logger: AbstractContextManager[Log] = NOWHERE,
     like: Path | None = None,
+    with_points: Path | None = None,
+    without_points: Path | None = None,
 ) -> None:
     """Load the data, train a classifier without the classes `leave_out`, write its checkpoint, and report its test
     accuracy.
@@ -65,6 +69,8 @@ def train(
     Args:
         logger: opened when the training begins. It gives the log for the values of each epoch.
         like: a checkpoint that has the classes in the same order and takes images of the same shape.
+        with_points: a folder of images (`unlearn.points`) to train on with its labels.
+        without_points: a folder of images to leave out.
 
     Raises:
         UsageError: a class has no images, or `leave_out` names every class or a class that does not exist.
@@ -80,6 +86,7 @@ def train(
         say(f"leaves out {class_words(without, data.class_names)}")
     if len(without) == len(data.class_names):
         raise UsageError("--without names every class: leave at least one class to train on")
+    data, points = with_or_without_points(data, with_points, without_points, source.name, say)
     for split, images in (("training", data), ("test", test)):
         check_every_class(images, split, without, source.name)
 
@@ -104,11 +111,26 @@ def train(
             device=device,
             data_name=source.name,
             log=report,
+            points=points,
         )
     digest = save_checkpoint(model, out)
     result = evaluate_model(model, test, without)
     left_out = "" if result.forget is None else f", {result.forget:.2f} % on the classes left out"
     say(f"wrote {out} (sha256 {digest[:12]}): test accuracy {result.retain:.2f} %{left_out}")
+
+
+def with_or_without_points(
+    data: LabelledImages, put: Path | None, left_out: Path | None, name: str, say: Say
+) -> tuple[LabelledImages, dict[str, Any] | None]:
+    """The training images with the points of one folder, or without those of another, and what a card says of it."""
+    if put and left_out:
+        raise UsageError("--with-points and --without-points exclude each other: choose one")
+    folder = put or left_out
+    if folder is None:
+        return data, None
+    channels, height, side = data.images.shape[1:]
+    points = load_points(folder, (channels, height, side), data.class_names, name, say)
+    return put_in(data, points, say) if put else leave_out(data, points, say)
 
 
 @contextmanager
@@ -144,9 +166,13 @@ def train_classifier(
     device: str = "cpu",
     data_name: str = "",
     log: Log = lambda epoch, values: None,
+    points: Mapping[str, Any] | None = None,
 ) -> Classifier:
     """A classifier, frozen, trained on the images whose class is not in `without`. It has an output for every class all
     the same.
+
+    Args:
+        points: what the card says of single images that were put in or left out.
 
     Raises:
         UsageError: there are fewer images than one batch, the architecture does not take these images, or the memory
@@ -174,6 +200,7 @@ def train_classifier(
             "images": len(kept),
             "seed": seed,
             "settings": dataclasses.asdict(settings),
+            **({"points": points} if points else {}),
         },
     )
     model = Classifier.untrained(card, seed)

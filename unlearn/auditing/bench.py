@@ -6,7 +6,6 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -16,8 +15,8 @@ from torch import Tensor
 from synth.basics.errors import UserError
 from synth.basics.progress import Progress
 from synth.basics.ticks import listening
-from synth.checkpoint.classifier import Classifier, rows_at_once, to_unit
-from synth.checkpoint.layers import last_layer
+from synth.checkpoint.answers import Outputs, outputs
+from synth.checkpoint.classifier import Classifier
 from unlearn.auditing.at_once import Need, experiments_at_once, nothing_much
 from unlearn.auditing.audit_settings import AuditSettings
 from unlearn.auditing.images import Source, rows_per_class
@@ -32,14 +31,6 @@ Results = dict[tuple[str, int, int], Any]  # of one experiment: by subject, numb
 
 class NotKeptError(UserError):
     """The results of an experiment cannot be written. No measure may take it for an error of its own."""
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """A model's answers to N images: penultimate features (N, D) and logits (N, K), on the CPU."""
-
-    features: Tensor
-    logits: Tensor
 
 
 class Cache:
@@ -284,28 +275,3 @@ def check_answers(values: Tensor) -> None:
         raise CannotRunError(
             "a model answers some image with NaN or infinity", "check the checkpoints: train that model again"
         )
-
-
-@torch.no_grad()
-def outputs(
-    model: Classifier, images: Tensor, batch_size: int = 1000, report: Callable[[int], None] = lambda count: None
-) -> Outputs:
-    """Features and logits in one pass. The features are the input of the last layer; feature maps are averaged over
-    pixels. `report` gets the number of images of each batch.
-    """
-    features: list[Tensor] = []
-
-    def keep(layer: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        given = inputs[0].float()
-        features.append((given.mean((2, 3)) if given.dim() == 4 else given.flatten(1)).cpu())
-
-    device, rows = model.mean.device, rows_at_once(model, images, batch_size)
-    handle = last_layer(model).register_forward_pre_hook(keep)
-    try:
-        logits = []
-        for batch in images.split(rows):
-            logits.append(model(to_unit(batch.to(device))).float().cpu())
-            report(len(batch))
-    finally:
-        handle.remove()
-    return Outputs(torch.cat(features), torch.cat(logits))

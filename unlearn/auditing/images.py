@@ -17,6 +17,7 @@ from synth.checkpoint.classifier import Classifier
 from synth.shards.index import read_index, read_shard
 from synth.shards.store import Store
 from unlearn.data import LabelledImages
+from unlearn.real_images import ranges
 from unlearn.samples.filters import is_held_out, view_of
 
 JUDGED_SHARE = 0.5  # share of the shards' images that measures are judged on; attacks learn from the others
@@ -93,14 +94,3 @@ def rows_per_class(labels: Tensor, count: int, rng: torch.Generator) -> Tensor:
 def entry(data: str, split: str, purpose: str, rows: Tensor) -> dict[str, Any]:
     """One line of the ledger."""
     return {"data": data, "split": split, "purpose": purpose, "images": len(rows), "rows": ranges(rows.tolist())}
-
-
-def ranges(rows: Sequence[int]) -> str:
-    """Ascending row numbers, written like 0-4,7,9-12."""
-    parts: list[list[int]] = []
-    for row in rows:
-        if parts and row == parts[-1][1] + 1:
-            parts[-1][1] = row
-        else:
-            parts.append([row, row])
-    return ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in parts)

@@ -61,6 +61,19 @@ def checkpoint_to_write(out: Path, overwrite: bool, command: str) -> Iterator[No
     help="classes to leave out, by name or number, which makes the retrained reference; may be repeated",
 )
 @option(
+    "--without-points",
+    group=WHAT,
+    type=PATH,
+    help="folder of single training images to leave out, which makes the retrained reference for them",
+)
+@option(
+    "--with-points",
+    group=WHAT,
+    type=PATH,
+    rare=True,
+    help="folder of single images to train on with its labels, right or wrong: a case for tests of forgetting",
+)
+@option(
     "--like",
     group=WHAT,
     type=PATH,
@@ -89,6 +102,8 @@ def train_model(
     download: bool,
     image_size: int | None,
     without: tuple[int | str, ...],
+    without_points: Path | None,
+    with_points: Path | None,
     like: Path | None,
     out: Path,
     overwrite: bool,
@@ -109,6 +124,8 @@ def train_model(
 
     settings = settings_from_flags(TrainSettings(), flags, "train")
     facts = {"arch": arch, "width": width, "data": data, "without": without, "seed": seed, **asdict(settings)}
+    points = {"with_points": with_points, "without_points": without_points}
+    facts |= {name: str(folder) for name, folder in points.items() if folder}
     logged = LoggedRun(place=out, settings=facts, replaces=overwrite, say=tell)
     with checkpoint_to_write(out, overwrite, "unlearn train"):
         loggers.check(log_to, logged)
@@ -124,6 +141,7 @@ def train_model(
             tell,
             loggers.opened(log_to, logged),
             like,
+            **points,
         )
 
 

@@ -32,14 +32,20 @@ class Within(click.FloatRange):
 
 WIDTH = Within(0, 16, min_open=True)
 
-forget_option = option(
-    "--forget",
-    group=WHAT,
-    type=ClassText(),
-    multiple=True,
-    required=True,
-    help="classes to forget, by name or number, such as cat or 3,8; may be repeated",
-)
+
+def forget_option_that(required: bool) -> Decorator:
+    return option(
+        "--forget",
+        group=WHAT,
+        type=ClassText(),
+        multiple=True,
+        required=required,
+        help="classes to forget, by name or number, such as cat or 3,8; may be repeated",
+    )
+
+
+forget_option = forget_option_that(required=True)
+forget_or_points_option = forget_option_that(required=False)
 device_option = option(
     "--device",
     group=MACHINE,

@@ -24,16 +24,19 @@ from unlearn.commands.options import (
     code_option,
     device_option,
     forget_option,
+    forget_or_points_option,
     log_to_option,
     seed_option,
     threads_option,
 )
-from unlearn.methods import METHODS, needs_teacher
+from unlearn.methods import METHODS, forgets_points, needs_teacher
 from unlearn.samples.memory import DEFAULT, bytes_of
+from unlearn.samples.point_settings import PointSettings
 from unlearn.settings import LoopSettings, idle_names, refuse_idle
 
 FOLLOW_TIMEOUT = 3600.0  # seconds
 WATCHING = "Watching the run"
+NEAR_POINTS = "Single points"
 
 
 def checked_memory(context: click.Context, param: click.Parameter, text: str) -> str:
@@ -101,6 +104,21 @@ from_shards = stacked(
 )
 
 
+points_option = option(
+    "--forget-points",
+    group=WHAT,
+    type=PATH,
+    help="folder of single images to forget; samples near them are dropped",
+)
+eye_option = option(
+    "--teacher",
+    group=NEAR_POINTS,
+    type=PATH,
+    show_default=False,
+    help="the teacher's checkpoint, to compare samples with the points in its features too",
+)
+
+
 def options_of_method(name: str) -> Decorator:
     """Every option of the method's command."""
     method = METHODS.declared(name)
@@ -109,8 +127,13 @@ def options_of_method(name: str) -> Decorator:
     preset = [preset_option(method.PRESETS)] if method.PRESETS else []
     if needs_teacher(method):
         settings["loop"], headings["loop"] = LoopSettings, WATCHING
+    points = []
+    if forgets_points(method):
+        settings["points"], headings["points"] = PointSettings, NEAR_POINTS
+        points = [points_option] if needs_teacher(method) else [points_option, eye_option]
     return stacked(
-        forget_option,
+        forget_or_points_option if points else forget_option,
+        *points,
         with_teacher if needs_teacher(method) else from_shards,
         student_options,
         *preset,
@@ -162,6 +185,9 @@ def request_of(name: str, options: Mapping[str, Any]) -> Any:
     others = {key: value for key, value in options.items() if key not in apart}
     if options.get("follow"):
         others["follow_timeout"] = options["follow_timeout"] or FOLLOW_TIMEOUT
+    if forgets_points(module):
+        near = {key: others.pop(key) for key in fields_of(PointSettings)}
+        others["points"] = settings_from_flags(PointSettings(), near, name)
     device = machine(others.pop("device"), others.pop("threads"))
     return Request(
         method=name,
@@ -182,6 +208,10 @@ def checked_settings(name: str, options: Mapping[str, Any]) -> tuple[Any, LoopSe
     settings = settings_from_flags(start, {n: v for n, v in options.items() if n in own}, name)
     loop = settings_from_flags(LoopSettings(), {n: v for n, v in options.items() if n in of_loop}, name)
     refuse_idle(getattr(method, "IDLE", ()), settings, options)
+    if options.get("forget_points") is None and forgets_points(method):
+        of_points = fields_of(PointSettings) | (set() if needs_teacher(method) else {"teacher"})
+        for flag in sorted(key for key in of_points if options.get(key) is not None):
+            raise UsageError(f"--{flag.replace('_', '-')} has no effect without --forget-points: add that")
     if options.get("follow_timeout") is not None and not options["follow"]:
         raise UsageError("--follow-timeout has no effect without --follow: add that, or leave it out")
     return settings, loop

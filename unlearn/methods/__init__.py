@@ -12,6 +12,8 @@
 and may have
 
     IDLE                                 settings that have no effect beside others (`unlearn.settings.Idle`)
+    FORGETS_POINTS = True                it can leave out what is near single points (`Inputs.points`; the samples of
+                                         shards are filtered before it gets them)
     needs_monitor(settings)              the error for a run without the monitor; None if it can run without
     NEEDS_TEACHER = False                it learns from shards only, also as they come (`Stream.provide_for`), and has
                                          these three as well:
@@ -38,6 +40,11 @@ find = METHODS.find
 def needs_teacher(method: Any) -> bool:
     """Whether a method, or what it declares, needs the teacher's checkpoint."""
     return bool(getattr(method, "NEEDS_TEACHER", True))
+
+
+def forgets_points(method: Any) -> bool:
+    """Whether a method, or what it declares, can forget single points."""
+    return bool(getattr(method, "FORGETS_POINTS", False))
 
 
 def why_monitor(method: Any, settings: Any) -> str | None:

@@ -30,7 +30,7 @@ from synth.checkpoint.fitting import fitting
 from synth.methods import deepinversion
 from synth.methods.deepinversion import DeepInversionSettings, ExtraLoss
 from unlearn.methods import losses
-from unlearn.methods.method import Inputs, Part
+from unlearn.methods.method import Inputs, Part, StuckError
 from unlearn.methods.mixing import mixed
 from unlearn.optimise import descend, one_cycle_sgd
 from unlearn.samples.logits import without_forget_classes
@@ -77,7 +77,9 @@ SETTINGS = AdaptiveSettings
 PRESETS: dict[str, AdaptiveSettings] = {}
 
 
+FORGETS_POINTS = True
 STARTS_FROM_TEACHER = False
+BATCHES = 100  # in a row that may hold fewer than two images far from the points to forget
 COPIES = 3  # of the images, while a checkpoint is written
 
 
@@ -117,6 +119,8 @@ class Adaptive:
             "images": self.images,
             "batch": self.batch,
         }
+        if inputs.points:
+            self.parts["points"] = inputs.points
 
     def step(self, number: int) -> dict[str, Tensor]:
         settings = self.settings
@@ -124,14 +128,29 @@ class Adaptive:
         if since == 0:
             self.images[done * self.per_round : (done + 1) * self.per_round] = self.new_images(done)
         there = (done + 1) * self.per_round
-        rows = torch.randint(there, (settings.batch_size,), generator=self.rng).to(self.images.device)
-        x_unit = shift_and_flip(to_unit(self.images[rows]), settings.shift, settings.flip, self.rng)
-        x_unit = mixed(x_unit, settings.mixup, self.rng)
+        x_unit = self.images_to_learn(there)
         with torch.no_grad():
             targets = without_forget_classes(self.teacher(x_unit), self.inputs.forget, settings.temperature)
         loss = losses.divergence(targets, self.student(x_unit), settings.temperature)
         descend(loss, self.optimiser, self.schedule)
         return {"loss": loss.detach(), "images": torch.tensor(float(there))}
+
+    def images_to_learn(self, there: int) -> Tensor:
+        """A batch in [0, 1] of the first `there` images, shifted and blended, without those near points to forget."""
+        settings = self.settings
+        for _ in range(BATCHES):
+            rows = torch.randint(there, (settings.batch_size,), generator=self.rng).to(self.images.device)
+            x_unit = shift_and_flip(to_unit(self.images[rows]), settings.shift, settings.flip, self.rng)
+            x_unit = mixed(x_unit, settings.mixup, self.rng)
+            if self.inputs.points is None:
+                return x_unit
+            x_unit = x_unit[~self.inputs.points.near_in_batch(x_unit, count=True).to(x_unit.device)]
+            if len(x_unit) > 1:  # batch norm needs two
+                return x_unit
+        raise StuckError(
+            f"{BATCHES} batches held fewer than two images far from the points: lower --points-share or the ε that you "
+            "gave"
+        )
 
     def new_images(self, done: int) -> Tensor:
         """The images of a round, `per_class` per retain class, uint8 (N, C, H, W)."""

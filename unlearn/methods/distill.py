@@ -94,6 +94,7 @@ SOFT = 0.002
 BY_GATE = "forget probability"  # the name of the gate's filter
 FILLED_IN = ("gate", "shift")  # settings that `fill_in` decides where they are None
 NEEDS_TEACHER = False
+FORGETS_POINTS = True
 STARTS_FROM_TEACHER = False
 LOOP = LoopSettings(every=100, monitor=False)
 
@@ -109,7 +110,7 @@ def training_filters(forget: tuple[int, ...], settings: DistillSettings) -> dict
     The post-filter corrects the teacher's logits instead of dropping samples.
     """
     filters: dict[str, Filter] = {}
-    if not settings.post_filter:
+    if forget and not settings.post_filter:
         filters["forget label"] = NoForgetLabel(forget)
         filters[BY_GATE] = ForgetShareBelow(forget, GATE if settings.gate is None else settings.gate)
     if settings.entropy is not None:
@@ -226,7 +227,7 @@ def distillation_loss(
 
 def targets_for(logits: Tensor, forget: tuple[int, ...], settings: DistillSettings) -> Tensor:
     """The distributions (N, K) that the student learns, from the teacher's logits (N, K)."""
-    if settings.post_filter:
+    if settings.post_filter and forget:
         return (post_filter(logits, forget, temperature=settings.temperature) / settings.temperature).softmax(1)
     targets = without_forget_classes(logits, forget, settings.temperature)
     return losses.one_hot(targets.argmax(1), targets.shape[1]) if settings.hard_labels else targets

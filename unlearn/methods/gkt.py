@@ -192,6 +192,7 @@ IDLE: Idle = (
 )
 
 
+FORGETS_POINTS = True
 STARTS_FROM_TEACHER = False
 STALLED = 2  # checks without a lower loss before the learning rates halve at the next one, as published
 REMEMBERED = 50  # rounds between two copies of the generator, from which it can be restored, as published
@@ -260,6 +261,8 @@ class GKT:
             "rng": self.rng,
             "empty": self.empty,
         }
+        if inputs.points:
+            self.parts["points"] = inputs.points
         self.plateaus: list[ReduceLROnPlateau] = []
         if settings.schedule == "plateau":
             scheduled = [self.optimiser] if settings.generator_half_life else [self.optimiser, self.generator_optimiser]
@@ -333,7 +336,7 @@ class GKT:
         with watch_batch_norm(self.teacher.net) as statistics:
             x_norm = self.generator(noise)
             teacher_logits = self.teacher.logits(x_norm)
-        passed = self.gate(teacher_logits)
+        passed = self.far_from_points(self.gate(teacher_logits), x_norm)
         if len(passed) < 2:
             return None
         inhibited = inputs.forget if settings.inhibit else ()
@@ -364,7 +367,7 @@ class GKT:
         """
         settings, classes = self.settings, teacher_logits.shape[1]
         temperature = settings.temperature
-        if settings.post_filter and not inhibited:
+        if settings.post_filter and self.inputs.forget and not inhibited:
             teacher_logits = post_filter(
                 teacher_logits, self.inputs.forget, settings.post_filter_threshold, temperature
             )
@@ -391,7 +394,7 @@ class GKT:
             x_norm = blend_pairs(x_norm, share, other)
         with watch_layers(self.teacher, [t for t, _ in self.pairs]) as maps:
             logits = self.teacher.logits(x_norm)
-        passed = self.gate(logits)
+        passed = self.far_from_points(self.gate(logits), x_norm, count=True)
         if len(passed) < 2:
             return None
         share_passed = torch.tensor(len(passed) / len(x_norm))
@@ -421,7 +424,7 @@ class GKT:
         settings, forget = self.settings, self.inputs.forget
         if settings.mask:
             return without_forget_classes(logits, forget, settings.temperature)
-        if settings.post_filter:
+        if settings.post_filter and forget:
             logits = post_filter(logits, forget, settings.post_filter_threshold, settings.temperature)
         return (logits / settings.temperature).softmax(1)
 
@@ -431,10 +434,23 @@ class GKT:
         """
         view = View(logits.detach().cpu(), torch.empty(0))
         temperature = 1.0 if self.settings.mask else self.settings.temperature  # masked targets have no forget class
-        passed = ForgetShareBelow(self.inputs.forget, self.settings.gate, temperature)(view)
+        passed = torch.ones(len(logits), dtype=torch.bool)
+        if self.inputs.forget:
+            passed &= ForgetShareBelow(self.inputs.forget, self.settings.gate, temperature)(view)
         if self.settings.entropy is not None:
             passed &= EntropyBelow(self.settings.entropy)(view)
         return passed.nonzero()[:, 0].to(logits.device)
+
+    def far_from_points(self, rows: Tensor, x_norm: Tensor, count: bool = False) -> Tensor:
+        """Those of the rows whose images, of a batch (N, C, H, W), are near no point to forget.
+
+        Args:
+            count: count the images that are dropped.
+        """
+        if self.inputs.points is None:
+            return rows
+        x_unit = x_norm.detach() * self.teacher.std + self.teacher.mean
+        return rows[~self.inputs.points.near_in_batch(x_unit, count)[rows.cpu()].to(rows.device)]
 
     def noise(self) -> Tensor:
         size = (self.settings.batch_size, self.settings.z)

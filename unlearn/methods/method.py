@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from synth.basics.errors import HopelessError
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier
+from unlearn.samples.near_points import NearPoints
 from unlearn.samples.stream import Stream
 
 
@@ -36,6 +37,7 @@ class Inputs:
     device: str
     samples: Stream | None = None  # from shards, for a method that trains on them
     say: Callable[[str], None] = lambda line: None  # for messages that a person should see at once
+    points: NearPoints | None = None  # to forget; a stream has filtered its samples by them already
 
     @property
     def teacher(self) -> Classifier:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from synth.basics.errors import HopelessError, InterruptedRunError, UsageError, UserError
-from synth.basics.progress import Progress
+from synth.basics.progress import Progress, counted
 from synth.checkpoint.arithmetic import computed
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.class_choice import class_words
@@ -22,15 +22,17 @@ from unlearn.methods.method import Inputs, Method, Rehearsing
 from unlearn.methods.student import student_card
 from unlearn.real_images import RealImages, count_real_images
 from unlearn.run import loggers
-from unlearn.run.folder import CHECKPOINT, LOGS, SETTINGS, RunFolder
+from unlearn.run.folder import CHECKPOINT, LOGS, POINTS, SETTINGS, RunFolder
 from unlearn.run.from_shards import RunSamples, floor_of, read_samples, share_of_memory, warn_of_missing_classes
 from unlearn.run.loggers.logged_run import LoggedRun
 from unlearn.run.loop import Outcome, run_method
 from unlearn.run.monitor import Monitor
 from unlearn.run.opening import Opened, one_or_all, open_inputs, run_digest
 from unlearn.run.outlook import outlook
+from unlearn.run.points_of_run import RunPoints, points_of
 from unlearn.run.request import Request
 from unlearn.samples.memory import Share
+from unlearn.samples.near_points import Dropped, NearPoints
 from unlearn.step_memory import refuse_large_batch
 
 
@@ -46,22 +48,38 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
     """
     module = methods.find(request.method)
     opened = open_inputs(request, module)
-    say(f"forgets {class_words(opened.forget, opened.card.class_names)}")
+    points = points_of(request, module, opened, say)
+    announce(opened, points, say)
     folder = RunFolder(request.out, request.way_on)
     if not methods.needs_teacher(module):
         begun = as_begun(folder, module, request)
         filled = module.fill_in(begun, opened.run, partial(floor_of, request, opened), say)
         request = dataclasses.replace(request, settings=filled)
-    card = card_of_student(request, module, opened)
+    card = card_of_student(request, module, opened, points)
     check_networks(request, opened, card)
     share = share_of_memory(folder, module, request, opened, say)
     if share:
         warn_of_missing_classes(opened, say)
-    claim = claim_of(request, module, opened, share)
+    claim = claim_of(request, module, opened, share, points)
     refuse_held(folder.store)
     folder.check(claim, overwrite=request.overwrite, resume=request.resume)
     if is_complete(folder, request, say):
         return
+    make_student(request, module, opened, card, claim, share, points, folder, say)
+
+
+def make_student(
+    request: Request,
+    module: Any,
+    opened: Opened,
+    card: ModelCard,
+    claim: Mapping[str, Any],
+    share: Share | None,
+    points: RunPoints | None,
+    folder: RunFolder,
+    say: Callable[[str], None],
+) -> None:
+    """Run the method under the folder's lock, and write the student with its provenance."""
     logged = LoggedRun(
         place=request.out,
         settings=claim,
@@ -72,12 +90,12 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
         say=say,
     )
     loggers.check(request.log_to, logged)
-
+    near = None if points is None else points.near
     with count_real_images() as real_images, ExitStack() as stack:
-        samples = read_samples(request, module, opened, share)
+        samples = read_samples(request, module, opened, share, near)
         if samples.training:
             stack.callback(samples.training.close)
-        method, monitor = start(request, module, opened, card, samples, say)
+        method, monitor = start(request, module, opened, card, samples, say, near)
         refuse_large_step(method, request.settings)
         lock = stack.enter_context(locked(folder.store, request.way_on, say))
         if is_complete(folder, request, say):  # by another process meanwhile
@@ -89,22 +107,50 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
                     arithmetic.enter_context(computed(network, request.settings))
             images = opened.runs.images if opened.runs and samples.training else None
             result = carry_out(method, folder, request, monitor, real_images, lock, logged, images)
-        if opened.runs:
-            opened.runs.refresh()  # runs that were still being written may be complete by now
         counts = samples.training.counts if samples.training else {}
         facts = {
-            "shards": one_or_all([str(store) for store in opened.runs.stores]) if opened.runs else None,
-            "index_sha256": opened.index_sha256,
-            "teacher_sha256": opened.teacher_sha256,
+            **facts_of_inputs(opened),
             "samples": counts,
             "device": request.device,
-            "real_images_read": real_images.count,
+            "real_images_read": real_images.count + (len(points) if points else 0),  # the points were read before
         }
         lock.check()
+        if points:
+            facts["points"] = note_points(points, samples, folder, say)
         path = conclude(folder, result, facts)
     say(f"wrote {path}: the student of step {result.step} ({result.ended}){in_words(counts)}")
     if monitor and monitor.best is None:
         say("warning: this student has not forgotten: it was never within --forget-bound on the synthetic hold-out")
+
+
+def facts_of_inputs(opened: Opened) -> dict[str, Any]:
+    """What the provenance says of the shards and the teacher."""
+    if opened.runs:
+        opened.runs.refresh()  # runs that were still being written may be complete by now
+    return {
+        "shards": one_or_all([str(store) for store in opened.runs.stores]) if opened.runs else None,
+        "index_sha256": opened.index_sha256,
+        "teacher_sha256": opened.teacher_sha256,
+    }
+
+
+def announce(opened: Opened, points: RunPoints | None, say: Callable[[str], None]) -> None:
+    """Say what is to be forgotten."""
+    if opened.forget:
+        say(f"forgets {class_words(opened.forget, opened.card.class_names)}")
+    if points:
+        say(f"forgets {counted(len(points), 'point')}: samples near them are compared in {points.words}")
+
+
+def note_points(
+    points: RunPoints, samples: RunSamples, folder: RunFolder, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """List the points in the folder, say what was dropped near them, and return what the provenance says of them."""
+    counts = samples.training.tallies if samples.training else points.near.counts
+    dropped = Dropped.of(counts, points.near)
+    folder.write_json(POINTS, points.listing(dropped))
+    say(dropped.words)
+    return points.facts(dropped)
 
 
 def is_complete(folder: RunFolder, request: Request, say: Callable[[str], None]) -> bool:
@@ -124,7 +170,7 @@ def as_begun(folder: RunFolder, module: Any, request: Request) -> Any:
     return dataclasses.replace(request.settings, **kept)
 
 
-def card_of_student(request: Request, module: Any, opened: Opened) -> ModelCard:
+def card_of_student(request: Request, module: Any, opened: Opened, points: RunPoints | None = None) -> ModelCard:
     """Raises UsageError if an architecture is given for a student that starts from the teacher's weights."""
     if module.STARTS_FROM_TEACHER and (request.student_arch or request.student_width):
         raise UsageError(
@@ -137,6 +183,8 @@ def card_of_student(request: Request, module: Any, opened: Opened) -> ModelCard:
         "seed": request.seed,
         "settings": dataclasses.asdict(request.settings),
     }
+    if points:
+        training["points"] = {"how": "forgotten", "sha256": points.points.sha256, "images": len(points.points)}
     if methods.needs_teacher(module):
         training["from_teacher"] = module.STARTS_FROM_TEACHER
     return student_card(opened.card, request.student_arch, request.student_width, training)
@@ -152,7 +200,9 @@ def check_networks(request: Request, opened: Opened, card: ModelCard) -> None:
         check_forward(Classifier.untrained(card, request.seed), "choose another --student-arch")
 
 
-def claim_of(request: Request, module: Any, opened: Opened, share: Share | None) -> dict[str, Any]:
+def claim_of(
+    request: Request, module: Any, opened: Opened, share: Share | None, points: RunPoints | None = None
+) -> dict[str, Any]:
     """What settings.json holds: all that the student depends on, and where its inputs were (`PLACES`).
 
     The index of shards that are still being made has no hash yet, so a method that may follow them claims the run of
@@ -174,6 +224,7 @@ def claim_of(request: Request, module: Any, opened: Opened, share: Share | None)
         "arch": request.trusted_architecture,
         **dataclasses.asdict(request.loop),
         **dataclasses.asdict(request.settings),
+        **(points.claim(request) if points else {}),
     }
 
 
@@ -183,7 +234,13 @@ def whole_path(uri: str) -> str:
 
 
 def start(
-    request: Request, module: Any, opened: Opened, card: ModelCard, samples: RunSamples, say: Callable[[str], None]
+    request: Request,
+    module: Any,
+    opened: Opened,
+    card: ModelCard,
+    samples: RunSamples,
+    say: Callable[[str], None],
+    points: NearPoints | None = None,
 ) -> tuple[Method, Monitor | None]:
     """The method at work and its monitor.
 
@@ -195,13 +252,13 @@ def start(
     if why and not monitor:
         raise UsageError(why)
     method: Method = module.start(
-        Inputs(opened.teacher, card, opened.forget, request.seed, request.device, samples.training, say),
+        Inputs(opened.teacher, card, opened.forget, request.seed, request.device, samples.training, say, points),
         request.settings,
     )
     if request.places and not opened.runs:
         named = " and ".join(request.places)
         say(f"--shards {named} is not read: {request.method} learns from no shards here, and has no monitor")
-    if methods.needs_teacher(module) and not monitor and method.steps > 1:
+    if methods.needs_teacher(module) and opened.forget and not monitor and method.steps > 1:
         why = "without --shards there is no hold-out" if not request.places else "--no-monitor"
         say(f"{why}: nothing will stop the run if the forget class comes back")
     return method, monitor

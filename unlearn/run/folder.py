@@ -1,7 +1,8 @@
 """An unlearning run's folder: settings.json, metrics.jsonl, student.safetensors and provenance.json.
 
 A run that has not ended also has a checkpoint.pt, from which it can be resumed, and a run at work has a lock. Loggers
-(`--log-to`) may add a metrics.csv, and logs.json, which names the logs that services keep of the run. If the student of
+(`--log-to`) may add a metrics.csv, and logs.json, which names the logs that services keep of the run. A run that
+forgets single points lists them in points.json. If the student of
 every check is kept, student-000050.safetensors is the one of step 50.
 """
 
@@ -36,9 +37,9 @@ SETTINGS, METRICS, STUDENT, PROVENANCE, CHECKPOINT = (
 )
 LARGEST_SETTINGS = 2**24  # bytes, of settings.json and provenance.json
 LARGEST_METRICS = 2**28  # bytes
-TABLE, LOGS = "metrics.csv", "logs.json"
-NAMES = {SETTINGS, METRICS, STUDENT, PROVENANCE, CHECKPOINT, TABLE, LOGS}
-PLACES = ("teacher", "shards", "arch")  # settings that say where the inputs were
+TABLE, LOGS, POINTS = "metrics.csv", "logs.json", "points.json"
+NAMES = {SETTINGS, METRICS, STUDENT, PROVENANCE, CHECKPOINT, TABLE, LOGS, POINTS}
+PLACES = ("teacher", "shards", "arch", "forget_points")  # settings that say where the inputs were
 KEPT = re.compile(r"student-(\d{6,})\.safetensors")
 
 

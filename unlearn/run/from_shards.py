@@ -14,7 +14,10 @@ from unlearn.samples import memory
 from unlearn.samples.filters import Filter, HeldOut, NotHeldOut
 from unlearn.samples.floor import forget_floor
 from unlearn.samples.hold_out import HoldOut, hold_out
+from unlearn.samples.near_points import FarFromPoints, NearPoints
 from unlearn.samples.stream import Stream
+
+BY_POINTS = "distance to points"  # the name of the points' filter
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class RunSamples:
 
 def floor_of(request: Request, opened: Opened) -> float:
     """What `forget_floor` measures; 0 while a run is still being made, because its first shard may come late."""
-    if opened.runs is None or not opened.runs.complete or request.follow_timeout is not None:
+    if not opened.forget or opened.runs is None or not opened.runs.complete or request.follow_timeout is not None:
         return 0.0
     return forget_floor(opened.runs, opened.forget)
 
@@ -75,7 +78,9 @@ def warn_of_missing_classes(opened: Opened, say: Callable[[str], None]) -> None:
         )
 
 
-def read_samples(request: Request, module: Any, opened: Opened, share: memory.Share | None) -> RunSamples:
+def read_samples(
+    request: Request, module: Any, opened: Opened, share: memory.Share | None, points: NearPoints | None = None
+) -> RunSamples:
     """The samples to train on and the hold-out. They share no image. The hold-out has no views.
 
     If the method trains on no shards, all images may be held out. If it learns from shards as they come, none are.
@@ -86,12 +91,15 @@ def read_samples(request: Request, module: Any, opened: Opened, share: memory.Sh
     if request.follow_timeout is None:
         runs.refuse_incomplete()
     training, watched = None, None
+    watches = loop.monitor and bool(opened.forget)  # the monitor watches classes, and no single points
     if share:
         filters: dict[str, Filter] = dict(module.training_filters(opened.forget, request.settings))
-        if loop.monitor:
+        if points:
+            filters[BY_POINTS] = FarFromPoints(points)
+        if watches:
             filters = {"hold-out": NotHeldOut(loop.holdout), **filters}
         training = Stream(runs, filters, share, seed=request.seed, follow=request.follow_timeout)
-    if loop.monitor:
+    if watches:
         others = {"training": HeldOut(loop.holdout)} if share else {}
         watched = hold_out(runs, others, loop.holdout if share else 1.0, memory.bytes_of(request.memory))
     return RunSamples(training, watched)

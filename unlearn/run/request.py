@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from synth.basics.way_on import WayOn
 from synth.checkpoint.class_choice import Classes
 from unlearn.run.loggers import Destination
 from unlearn.samples.memory import DEFAULT
+from unlearn.samples.point_settings import PointSettings
 from unlearn.settings import LoopSettings, check_asked
 
 
@@ -28,6 +29,8 @@ class Request:
     memory: str = DEFAULT  # for decoded images
     window: int | None = None  # shards that are shuffled together; None for as many as fit
     forget: Classes
+    forget_points: Path | None = None  # a folder of single images
+    points: PointSettings = field(default_factory=PointSettings)
     out: Path
     student_arch: str | None = None
     student_width: float | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 from synth.shards.plan import Plan
 from synth.shards.samples import Samples
 from synth.shards.view_recipes import PARTNER
+from unlearn.samples.composed import composed, recipes_of
 from unlearn.samples.logits import entropy, forget_share
 
 GOLDEN_RATIO = 0.6180339887498949
@@ -36,13 +38,32 @@ class View:
     sources: Tensor = field(default_factory=lambda: torch.empty(0, 2, dtype=torch.long))
     """(N, 2): the numbers of a view's two images; of an image, its own number twice."""
     classes: int = 1  # of the run, which may be fewer than K
+    shard: Samples | None = None  # that the samples are from
+    rows: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    """(N,): the number of each sample in its shard; an image counts as one, then its views."""
 
     def part(self, rows: slice) -> View:
         """What a filter sees of these samples."""
-        return View(self.logits[rows], self.labels[rows], self.partners[rows], self.sources[rows], self.classes)
+        logits, labels, partners, sources, own = (
+            values[rows] for values in (self.logits, self.labels, self.partners, self.sources, self.rows)
+        )
+        return View(logits, labels, partners, sources, self.classes, self.shard, own)
+
+    def pixels(self, which: Tensor) -> Tensor:
+        """The pixels of some of the samples, uint8 (M, C, H, W): images as they are, and views as they are composed."""
+        assert self.shard is not None, "only samples of a shard have pixels"
+        return composed(self.shard, recipes_of(self.shard), self.rows[which])
 
 
 Filter = Callable[[View], Tensor]
+
+
+@runtime_checkable
+class Tallying(Protocol):
+    """A filter that also counts for what it drops samples."""
+
+    def tally(self, view: View, passed: Tensor) -> tuple[Tensor, dict[str, int]]:
+        """The mask (N,) of those that pass among the samples of the mask `passed`, and further counts by name."""
 
 
 def view_of(samples: Samples, plan: Plan) -> View:
@@ -58,19 +79,25 @@ def view_of(samples: Samples, plan: Plan) -> View:
         partners=labels[rows].flatten(),
         sources=torch.stack([own.flatten(), others.flatten()], dim=1),
         classes=len(plan.classes),
+        shard=samples,
+        rows=torch.arange(own.numel()),
     )
 
 
 def apply(filters: Mapping[str, Filter], view: View) -> tuple[Tensor, dict[str, int]]:
     """The mask (N,) of the samples that pass every filter, and how many samples each filter dropped.
 
-    A sample is counted for the first filter that drops it.
+    A sample is counted for the first filter that drops it. A filter that tallies adds counts of its own.
     """
     passed = torch.ones(len(view.labels), dtype=torch.bool)
-    dropped = {}
+    dropped: dict[str, int] = {}
     for name, accept in filters.items():
-        accepted = accept(view)
-        dropped[name] = int((passed & ~accepted).sum())
+        tally: dict[str, int] = {}
+        if isinstance(accept, Tallying):
+            accepted, tally = accept.tally(view, passed)
+        else:
+            accepted = accept(view)
+        dropped |= {name: int((passed & ~accepted).sum()), **tally}
         passed &= accepted
     return passed, dropped
 

@@ -21,11 +21,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 from synth.basics.errors import UserError
 from synth.shards.index import Index, find_index, read_shard
 from synth.shards.plan import Plan
-from synth.shards.samples import Samples
 from synth.shards.store import Store
-from synth.shards.view_recipes import PARTNER
-from synth.shards.views import compose, plain_views
 from unlearn.samples.cache import open_shards
+from unlearn.samples.composed import composed, recipes_of
 from unlearn.samples.filters import Filter, apply, view_of
 from unlearn.samples.runs import POLL_SECONDS
 
@@ -135,12 +133,9 @@ class ShardLoader(IterableDataset[WeightedBatch]):
         view = view_of(samples, index.card.plan)
         passed, _ = apply(self.filters, view)
         order = torch.from_numpy(shuffled(len(view.labels), self.seed, epoch, number + 1))
-        images, recipes = torch.from_numpy(samples.images), recipes_of(samples)
-        each = recipes.shape[1]
+        recipes = recipes_of(samples)
         for rows in order[passed[order]].split(self.batch_size):
-            chosen = recipes[rows // each, rows % each]
-            partners = images[chosen[:, PARTNER].long() - int(samples.numbers[0])]
-            pixels = compose(images[rows // each], partners, chosen)
+            pixels = composed(samples, recipes, rows)
             yield WeightedBatch(pixels, view.labels[rows], view.logits[rows], torch.ones(len(rows)))
 
     def first_index(self, store: Store) -> Index:
@@ -168,13 +163,6 @@ def steps_for(plan: Plan, deal: list[list[int]], batch_size: int) -> int:
     """The number of batches of every slot: enough for the slot with the most samples, if all samples pass."""
     images = [sum(map(plan.images_in, numbers)) for numbers in deal]
     return -(-max(images) * (1 + plan.views) // batch_size)
-
-
-def recipes_of(samples: Samples) -> Tensor:
-    """The recipes of N images as they are and of their views, int32 (N, 1 + V, COLUMNS)."""
-    height, width = samples.images.shape[2:]
-    plain = plain_views(torch.from_numpy(samples.numbers), (height, width))
-    return torch.cat([plain[:, None], torch.from_numpy(samples.views)], dim=1)
 
 
 def in_batches(parts: Iterator[WeightedBatch], size: int, padding: WeightedBatch) -> Iterator[WeightedBatch]:

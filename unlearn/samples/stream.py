@@ -83,6 +83,11 @@ class Stream:
         return {name: self.at.counts.get(name, 0) for name in (KEPT, *self.filters)}
 
     @property
+    def tallies(self) -> dict[str, int]:
+        """What the filters counted besides (`unlearn.samples.filters.Tallying`)."""
+        return {name: count for name, count in self.at.counts.items() if name not in (KEPT, *self.filters)}
+
+    @property
     def whole(self) -> bool:
         """Whether all planned shards take part."""
         return len(self.at.known) == self.runs.planned
@@ -159,7 +164,7 @@ class Stream:
         for shard, counts in self.room.need(window.shards).items():
             if shard not in self.counted:
                 self.counted.add(shard)
-                at.counts = {name: at.counts.get(name, 0) + count for name, count in counts.items()}
+                at.counts = {name: at.counts.get(name, 0) + counts[name] for name in {**at.counts, **counts}}
         if not self.room.holds_all:
             at.next = at.next or self.draw()
             self.room.request(at.next.shards)

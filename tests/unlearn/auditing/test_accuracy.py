@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from synth.basics.errors import UsageError
+from synth.checkpoint.answers import Outputs
 from unlearn.auditing.audit import check_references
-from unlearn.auditing.bench import Bench, Outputs
+from unlearn.auditing.bench import Bench
 from unlearn.auditing.images import Source
 from unlearn.auditing.judgement import verdict
 from unlearn.auditing.judgement.verdict import judge

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from unlearn.auditing.bench import Bench, Outputs
+from synth.checkpoint.answers import Outputs
+from unlearn.auditing.bench import Bench
 from unlearn.auditing.images import Source
 from unlearn.auditing.measures.divergence import activation_distance, js_bits, measure, zero_retrain_forgetting
 from unlearn.data import LabelledImages

@@ -1,9 +1,9 @@
 import torch
 
+from synth.checkpoint.answers import outputs
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import load_checkpoint
 from synth.checkpoint.layers import last_layer
-from unlearn.auditing.bench import outputs
 from unlearn.auditing.measures.head import head_of
 from unlearn.auditing.measures.probe import probe
 from unlearn.auditing.measures.transplant import apply_head, stitch

@@ -48,6 +48,8 @@ def remake(
     if run is None:
         raise UserError("the report has no run that made the student: replay it without --retrain")
     settings = run["settings"]
+    if "forget_points" in settings:
+        raise UserError("the run forgot single points, which no report holds: replay it without --retrain")
     device = device_of(device or settings.get("device") or run["provenance"].get("device") or "cpu")
     check_run_shards(record, shards)
     model = record["models"]["student"]

@@ -1,0 +1,160 @@
+"""Which samples are near a point that is to be forgotten: those that a student may not learn from.
+
+A sample x passes where ||x - x0|| > ε for every point x0, in pixels and in the penultimate features of the teacher:
+
+    pixels     the Euclidean distance of values from 0 to 1
+    features   the Euclidean distance of the inputs of the teacher's last layer
+
+Unless ε is given, it is a share of the median distance from an image to its nearest neighbour, measured in the same
+space on the images that are judged together: a shard's images as they are (at most 1,000), or a batch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from synth.checkpoint.answers import outputs
+from synth.checkpoint.classifier import Classifier, to_unit
+from unlearn.samples.filters import View
+from unlearn.samples.point_settings import PointSettings
+
+PIXELS, FEATURES = "pixels", "features"
+NEIGHBOURS = 1000  # images that the distance between neighbours is measured on
+AT_ONCE = 500  # samples whose pixels are composed together
+
+
+class NearPoints:
+    """P points, in pixels and, with a teacher, in its features. It may be used by several threads.
+
+    Args:
+        images: of the points, uint8 (P, C, H, W).
+        teacher: frozen; None to compare pixels only.
+    """
+
+    def __init__(self, images: Tensor, settings: PointSettings, teacher: Classifier | None = None) -> None:
+        self.settings, self.teacher = settings, teacher
+        self.lock = Lock()  # the features come from a hook, which must see one pass at a time
+        self.points = self.spaces_of(images)
+        self.counts: Counter[str] = Counter()  # by `key`; of a method that gets its images from no shards
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        return tuple(self.points)
+
+    def spaces_of(self, images: Tensor) -> dict[str, Tensor]:
+        """The images (N, C, H, W), uint8 or in [0, 1], as vectors (N, D) of each space, on the CPU."""
+        found = {PIXELS: to_unit(images).flatten(1).float().cpu()}
+        if self.teacher is not None:
+            with self.lock:
+                found[FEATURES] = outputs(self.teacher, images).features
+        return found
+
+    def epsilons(self, images: Tensor) -> dict[str, float]:
+        """ε of each space: what is given, or a share of the distance between neighbours among these images."""
+        given = {PIXELS: self.settings.points_epsilon, FEATURES: self.settings.points_feature_epsilon}
+        open_spaces = [space for space in self.spaces if given[space] is None]
+        found = {space: value for space, value in given.items() if value is not None and space in self.spaces}
+        if open_spaces:
+            vectors = self.spaces_of(images[:NEIGHBOURS])
+            found |= {space: self.settings.points_share * between_neighbours(vectors[space]) for space in open_spaces}
+        return found
+
+    def near(self, images: Tensor, epsilons: Mapping[str, float]) -> tuple[Tensor, Counter[str]]:
+        """The mask (N,) of the images that are near some point, and their number by `key`.
+
+        An image is counted once: in the first space in which it is near a point, for the nearest point.
+        """
+        found, counts = torch.zeros(len(images), dtype=torch.bool), Counter[str]()
+        for space, vectors in self.spaces_of(images).items():
+            distances, nearest = torch.cdist(vectors, self.points[space]).min(1)
+            new = (distances <= epsilons[space]) & ~found
+            counts.update(key(space, int(point)) for point in nearest[new])
+            found |= new
+        return found, counts
+
+    def near_in_batch(self, x_unit: Tensor, count: bool) -> Tensor:
+        """The mask (N,), on the CPU, of the images of a batch in [0, 1] that are near some point.
+
+        Args:
+            count: add them to `counts`.
+        """
+        found, counts = self.near(x_unit, self.epsilons(x_unit))
+        if count:
+            self.counts.update(counts)
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.counts)
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        self.counts = Counter(state)
+
+
+def between_neighbours(vectors: Tensor) -> float:
+    """The median over N vectors (N, D) of the distance to the nearest other one; infinite for fewer than two."""
+    if len(vectors) < 2:
+        return float("inf")
+    distances = torch.cdist(vectors, vectors).fill_diagonal_(float("inf"))
+    return float(distances.min(1).values.median())
+
+
+def key(space: str, point: int) -> str:
+    """The name under which the samples near a point are counted."""
+    return f"near point {point} in {space}"
+
+
+@dataclass(frozen=True)
+class FarFromPoints:
+    """Pass samples that are near no point. Views are compared as the student sees them."""
+
+    points: NearPoints
+
+    def __call__(self, view: View) -> Tensor:
+        return self.tally(view, torch.ones(len(view.labels), dtype=torch.bool))[0]
+
+    def tally(self, view: View, passed: Tensor) -> tuple[Tensor, dict[str, int]]:
+        assert view.shard is not None, "only samples of a shard have pixels"
+        epsilons = self.points.epsilons(torch.from_numpy(view.shard.images[:NEIGHBOURS]))
+        far, counts = passed.clone(), Counter[str]()
+        for rows in passed.nonzero()[:, 0].split(AT_ONCE):
+            near, few = self.points.near(view.pixels(rows), epsilons)
+            far[rows[near]] = False
+            counts.update(few)
+        return far, dict(counts)
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """How many samples were dropped near each point, by space: a list with one count per point."""
+
+    by_space: Mapping[str, Sequence[int]]
+
+    @classmethod
+    def of(cls, counts: Mapping[str, int], points: NearPoints) -> Dropped:
+        """From counts by `key`."""
+        many = len(points.points[PIXELS])
+        return cls({space: [counts.get(key(space, n), 0) for n in range(many)] for space in points.spaces})
+
+    @property
+    def words(self) -> str:
+        """What the filter dropped, in one line; plainly where it dropped nothing."""
+        spaces = " or in the teacher's ".join(self.by_space)
+        if not any(map(any, self.by_space.values())):
+            return (
+                f"no sample was near a point, in {spaces}: the images resemble none of the points, and the filter "
+                "changed nothing"
+            )
+        parts = [
+            f"{sum(counts):,} near {sum(map(bool, counts)):,} of {len(counts):,} points in {space}"
+            if any(counts)
+            else f"none in {space}"
+            for space, counts in self.by_space.items()
+        ]
+        return f"dropped samples near points: {', '.join(parts)}"

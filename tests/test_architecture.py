@@ -28,7 +28,7 @@ ROOMS = {
     ],
     "unlearn": [
         ["samples"],
-        ["step_memory"],
+        ["step_memory", "fine_tuning"],
         [
             "settings",
             "real_images",

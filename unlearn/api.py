@@ -77,7 +77,7 @@ def export(
 
 @quiet_elsewhere
 def train(
-    arch: str,
+    arch: str | None,
     data: Place,
     out: Place,
     *,
@@ -91,7 +91,8 @@ def train(
     """Train a teacher on real images, and return its checkpoint's path.
 
     Args:
-        arch: the name of an architecture, or module:function.
+        arch: the name of an architecture, or module:function; None for that of `start_from`, a checkpoint of public
+            weights.
         data: a data set's name, or a folder with train/ and test/.
         without: classes to leave out, which makes the retrained reference.
     """

@@ -22,9 +22,12 @@ from synth.checkpoint.augment import shift_and_flip
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.class_choice import Classes, as_options, choose_classes, class_words
 from synth.checkpoint.classifier import Classifier, check_forward, to_unit
-from synth.checkpoint.file import read_card, save_checkpoint
+from synth.checkpoint.file import load_checkpoint, read_card, save_checkpoint
+from synth.checkpoint.public_start import PublicStart, read_public
+from synth.checkpoint.wiring import Wiring
 from unlearn.data import DataSource, LabelledImages, check_data, normalisation
 from unlearn.evaluation import evaluate_model
+from unlearn.fine_tuning import one_cycle_adamw, train_mode
 from unlearn.optimise import Log, descend, one_cycle_sgd
 from unlearn.points import leave_out, load_points, put_in
 from unlearn.step_memory import refuse_large_batch
@@ -34,14 +37,28 @@ from unlearn.step_memory import refuse_large_batch
 class TrainSettings(ComputeSettings):
     """Supervised training of a teacher or a retrained reference: SGD with momentum and a one-cycle learning rate."""
 
-    epochs: int = setting(10, "passes over the training images", at_least=1, most=MOST_STEPS)
-    batch_size: int = setting(128, "images per step", at_least=2, most=MOST_IN_BATCH)
-    lr: float = setting(0.1, "peak learning rate", above=0)
-    weight_decay: float = setting(5e-4, "L2 penalty on the weights", at_least=0, rare=True)
+    epochs: int = setting(10, "passes over the training images; with --start-from 5", at_least=1, most=MOST_STEPS)
+    batch_size: int = setting(128, "images per step; with --start-from 32", at_least=2, most=MOST_IN_BATCH)
+    lr: float = setting(0.1, "peak learning rate; with --start-from 7e-4", above=0)
+    weight_decay: float = setting(
+        5e-4, "L2 penalty on the weights; with --start-from their decay, 0.01", at_least=0, rare=True
+    )
     shift: int | None = setting(
         None, "largest random shift in pixels; by default 4 on natural images, else 0", at_least=0, at_most=64
     )
     flip: bool | None = setting(None, "mirror images at random; by default on natural images only")
+    optimiser: str = setting(
+        "sgd", "how the weights are moved; with --start-from adamw", choices=("sgd", "adamw"), rare=True
+    )
+    freeze_batch_norm: bool = setting(
+        False, "keep the statistics of batch norm, which public weights bring along; with --start-from on", rare=True
+    )
+
+
+# Where a training starts from public weights. SGD at the rate of random weights diverges with frozen batch norm.
+FINE_TUNING = TrainSettings(
+    epochs=5, batch_size=32, lr=7e-4, weight_decay=0.01, optimiser="adamw", freeze_batch_norm=True
+)
 
 
 NATURAL_SHIFT = 4  # pixels, as usual for CIFAR-10
@@ -49,7 +66,7 @@ NOWHERE: AbstractContextManager[Log] = nullcontext(lambda epoch, values: None)
 
 
 def train(
-    architecture: str,
+    architecture: str | None,
     width: float,
     source: DataSource,
     leave_out: Classes,
@@ -60,6 +77,7 @@ def train(
     say: Say,
     logger: AbstractContextManager[Log] = NOWHERE,
     like: Path | None = None,
+    start_from: Path | None = None,
     with_points: Path | None = None,
     without_points: Path | None = None,
 ) -> None:
@@ -67,17 +85,22 @@ def train(
     accuracy.
 
     Args:
+        architecture: None for that of `start_from`.
         logger: opened when the training begins. It gives the log for the values of each epoch.
         like: a checkpoint that has the classes in the same order and takes images of the same shape.
+        start_from: a checkpoint whose weights the training begins with, instead of random ones.
         with_points: a folder of images (`unlearn.points`) to train on with its labels.
         without_points: a folder of images to leave out.
 
     Raises:
-        UsageError: a class has no images, or `leave_out` names every class or a class that does not exist.
+        UsageError: a class has no images, or `leave_out` names every class or a class that does not exist; or the
+            weights of `start_from` do not fit, or know classes of these data that are left out.
         UserError: data is missing or the training diverges.
     """
     card = read_card(like) if like else None
-    data, test = source.load("train", card), source.load("test", card)  # both before the training
+    start = public_start(start_from, architecture) if start_from else None
+    shape = card or (start and start.model.card)
+    data, test = source.load("train", shape), source.load("test", shape)  # both before the training
     without = choose_classes(leave_out, card.class_names if card else data.class_names, owner=source.name)
     if card and like:
         data = check_data(card, data, like, source.name, without, say)
@@ -89,6 +112,11 @@ def train(
     data, points = with_or_without_points(data, with_points, without_points, source.name, say)
     for split, images in (("training", data), ("test", test)):
         check_every_class(images, split, without, source.name)
+    if start:
+        refuse_seen(start, without, source.name, like, architecture)
+        architecture, width = start.model.card.architecture, start.model.card.width
+        say(f"starts from the weights of {start.name}")
+    assert architecture is not None, "the command line requires it without a start"
 
     kept = len(data.without(without))
     say(
@@ -111,6 +139,7 @@ def train(
             device=device,
             data_name=source.name,
             log=report,
+            start=start,
             points=points,
         )
     digest = save_checkpoint(model, out)
@@ -131,6 +160,36 @@ def with_or_without_points(
     channels, height, side = data.images.shape[1:]
     points = load_points(folder, (channels, height, side), data.class_names, name, say)
     return put_in(data, points, say) if put else leave_out(data, points, say)
+
+
+def public_start(path: Path, architecture: str | None) -> PublicStart:
+    """The public weights to start from. Raises UsageError if they are of another architecture than the one asked for.
+
+    Args:
+        architecture: of the new network, and the code that the file may run.
+    """
+    start = read_public(path, architecture)
+    if architecture not in (None, start.model.card.architecture):
+        raise UsageError(
+            f"{path} holds {start.model.card.architecture}, not {architecture}: leave out --arch, or name other weights"
+        )
+    return start
+
+
+def refuse_seen(
+    start: PublicStart, without: tuple[int, ...], data_name: str, like: Path | None, trusted: str | None
+) -> None:
+    """Raise UsageError if a reference would start from weights that saw the classes that it is to leave out."""
+    training = start.model.card.training
+    left_out = training.get("without")
+    if without and training.get("data") == data_name and not set(without) <= set(left_out or ()):
+        raise UsageError(
+            f"{start.name} was trained on {data_name} with the classes to leave out, as its own card says: name public "
+            "weights that never saw them"
+        )
+    if without and like:
+        teacher = load_checkpoint(like, trusted)
+        start.refuse_descendant(teacher.digest or "", teacher)
 
 
 @contextmanager
@@ -166,10 +225,14 @@ def train_classifier(
     device: str = "cpu",
     data_name: str = "",
     log: Log = lambda epoch, values: None,
+    start: PublicStart | None = None,
     points: Mapping[str, Any] | None = None,
 ) -> Classifier:
     """A classifier, frozen, trained on the images whose class is not in `without`. It has an output for every class all
     the same.
+
+    With a start it takes over weights and normalisation. The last layer is new, except if the classes are the same and
+    none is left out.
 
     Args:
         points: what the card says of single images that were put in or left out.
@@ -185,7 +248,11 @@ def train_classifier(
             f"only {len(kept)} training images are left, fewer than one batch of {settings.batch_size}: "
             "lower --batch-size, or leave out fewer classes"
         )
-    mean, std = normalisation(kept.images)  # a reference may not see the other images, not even their mean
+    if start:
+        mean, std, wiring = start.model.card.mean, start.model.card.std, start.model.card.wiring
+    else:
+        mean, std = normalisation(kept.images)  # a reference may not see the other images, not even their mean
+        wiring = Wiring()
     channels, height, side = data.images.shape[1:]
     card = ModelCard(
         architecture=architecture,
@@ -200,12 +267,19 @@ def train_classifier(
             "images": len(kept),
             "seed": seed,
             "settings": dataclasses.asdict(settings),
+            **({"start_from": start.facts()} if start else {}),
             **({"points": points} if points else {}),
         },
+        wiring=wiring,
     )
-    model = Classifier.untrained(card, seed)
+    if start:
+        new_head = bool(without) or data.class_names != start.model.card.class_names
+        model = start.network(card, seed, new_head=new_head)
+    else:
+        model = Classifier.untrained(card, seed)
     check_forward(model, "choose another --arch, or with a folder of images another --image-size")
-    model = model.to(device).train()
+    model = model.to(device)
+    train_mode(model, settings.freeze_batch_norm)
     with computed(model, settings):
         refuse_large_batch(model, settings.batch_size)
         fit(model, kept, settings, torch.Generator().manual_seed(seed), log)
@@ -218,7 +292,8 @@ def fit(model: Classifier, data: LabelledImages, settings: TrainSettings, rng: t
     flip, shift = augmentation(data, settings)
     images, labels = data.images.to(device), data.labels.to(device)
     batches = len(data) // settings.batch_size
-    optimiser, schedule = one_cycle_sgd(model, settings.lr, settings.weight_decay, settings.epochs * batches)
+    one_cycle = one_cycle_adamw if settings.optimiser == "adamw" else one_cycle_sgd
+    optimiser, schedule = one_cycle(model, settings.lr, settings.weight_decay, settings.epochs * batches)
     for epoch in range(settings.epochs):
         order = torch.randperm(len(data), generator=rng).to(device)
         total = torch.zeros((), device=device)

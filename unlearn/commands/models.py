@@ -31,6 +31,7 @@ from unlearn.commands.options import (
     forget_option,
     log_to_option,
     seed_option,
+    start_option,
     threads_option,
 )
 
@@ -51,8 +52,9 @@ def checkpoint_to_write(out: Path, overwrite: bool, command: str) -> Iterator[No
 
 
 @click.command(cls=Command, context_settings=FROM_ENVIRONMENT)
-@option("--arch", group=WHAT, required=True, help=ARCHITECTURES)
+@option("--arch", group=WHAT, help=ARCHITECTURES)
 @option("--width", group=WHAT, type=WIDTH, default=1.0, help="scales the channels of our own architectures")
+@start_option
 @option(
     "--without",
     group=WHAT,
@@ -88,15 +90,20 @@ def checkpoint_to_write(out: Path, overwrite: bool, command: str) -> Iterator[No
 @device_option
 @threads_option
 def train(**options: Any) -> None:
-    """Train a teacher on real images. With --without it is the reference, which never saw some classes."""
+    """Train a teacher on real images. With --without it is the reference, which never saw some classes.
+
+    The weights are random at first, or with --start-from those of a checkpoint, such as one that 'unlearn import' made
+    of public weights.
+    """
     train_model(say, note, **options)
 
 
 def train_model(
     tell: Say,
     remark: Say,
-    arch: str,
+    arch: str | None,
     width: float,
+    start_from: Path | None,
     data: str,
     data_root: Path | None,
     download: bool,
@@ -115,17 +122,23 @@ def train_model(
 ) -> None:
     """`unlearn train` with these options. `tell` gets its results, and `remark` lines that are no results."""
     settings_from_flags(TRAIN_SETTINGS(), flags, "train")  # refuses a wrong setting before torch is loaded
+    if arch is None and start_from is None:
+        raise UsageError("--arch is missing: name the network to train, or weights to start from with --start-from")
+    if start_from is not None and width != 1.0:
+        raise UsageError("--width has no effect with --start-from, whose network has a width: leave it out")
     from synth.basics.device import machine
     from unlearn.data import DataSource
     from unlearn.run import loggers
     from unlearn.run.loggers.logged_run import LoggedRun
-    from unlearn.training import TrainSettings
+    from unlearn.training import FINE_TUNING, TrainSettings
     from unlearn.training import train as train_and_save
 
-    settings = settings_from_flags(TrainSettings(), flags, "train")
+    settings = settings_from_flags(FINE_TUNING if start_from else TrainSettings(), flags, "train")
     facts = {"arch": arch, "width": width, "data": data, "without": without, "seed": seed, **asdict(settings)}
     points = {"with_points": with_points, "without_points": without_points}
     facts |= {name: str(folder) for name, folder in points.items() if folder}
+    if start_from is not None:
+        facts["start_from"] = str(start_from)
     logged = LoggedRun(place=out, settings=facts, replaces=overwrite, say=tell)
     with checkpoint_to_write(out, overwrite, "unlearn train"):
         loggers.check(log_to, logged)
@@ -141,6 +154,7 @@ def train_model(
             tell,
             loggers.opened(log_to, logged),
             like,
+            start_from=start_from,
             **points,
         )
 

@@ -62,6 +62,13 @@ code_option = option(
     group=WHAT,
     help="module:function of a checkpoint's architecture, if it is your own code; several as a:f,b:g",
 )
+start_option = option(
+    "--start-from",
+    group=WHAT,
+    type=PATH,
+    metavar="PUBLIC",
+    help="checkpoint of public weights to start from instead of random ones; the last layer is new",
+)
 checkpoint_options = stacked(
     option("--out", group=WHERE, type=PATH, required=True, help="checkpoint to write"),
     option("--overwrite", group=WHERE, is_flag=True, help="replace the checkpoint in --out"),

@@ -26,6 +26,7 @@ from unlearn.commands.options import (
     forget_option,
     log_to_option,
     seed_option,
+    start_option,
     threads_option,
 )
 from unlearn.methods import METHODS, needs_teacher
@@ -101,6 +102,19 @@ from_shards = stacked(
 )
 
 
+# A method that reads shards and may ask the teacher as well.
+teacher_at_hand = stacked(
+    option(
+        "--teacher",
+        group=WHAT,
+        type=PATH,
+        allow_from_autoenv=False,  # the variable is for methods that need the teacher
+        help="the shards' checkpoint, if it is at hand: --keep-layers copies layers of it",
+    ),
+    code_option,
+)
+
+
 def options_of_method(name: str) -> Decorator:
     """Every option of the method's command."""
     method = METHODS.declared(name)
@@ -112,6 +126,8 @@ def options_of_method(name: str) -> Decorator:
     return stacked(
         forget_option,
         with_teacher if needs_teacher(method) else from_shards,
+        *([teacher_at_hand] if getattr(method, "MAY_USE_TEACHER", False) else []),
+        *([start_option] if starting_preset(method) else []),
         student_options,
         *preset,
         seed_option,
@@ -121,6 +137,11 @@ def options_of_method(name: str) -> Decorator:
         device_option,
         threads_option,
     )
+
+
+def starting_preset(method: Any) -> str | None:
+    """The preset of a method whose student may start from public weights; None for the other methods."""
+    return getattr(method, "PRESET_OF_START", None)
 
 
 def preset_option(presets: Mapping[str, Any]) -> Decorator:
@@ -177,6 +198,8 @@ def checked_settings(name: str, options: Mapping[str, Any]) -> tuple[Any, LoopSe
     """The settings of the method and of its loop. Raises UsageError where one is wrong or has no effect."""
     method = METHODS.declared(name)
     preset = options.get("preset")
+    if preset is None and (options.get("start_from") or options.get("keep_layers")):
+        preset = starting_preset(method)
     start = method.PRESETS[preset] if preset else method.SETTINGS()
     own, of_loop = fields_of(start), fields_of(LoopSettings)
     settings = settings_from_flags(start, {n: v for n, v in options.items() if n in own}, name)

@@ -38,7 +38,7 @@ LARGEST_SETTINGS = 2**24  # bytes, of settings.json and provenance.json
 LARGEST_METRICS = 2**28  # bytes
 TABLE, LOGS = "metrics.csv", "logs.json"
 NAMES = {SETTINGS, METRICS, STUDENT, PROVENANCE, CHECKPOINT, TABLE, LOGS}
-PLACES = ("teacher", "shards", "arch")  # settings that say where the inputs were
+PLACES = ("teacher", "shards", "arch", "start_from")  # settings that say where the inputs were
 KEPT = re.compile(r"student-(\d{6,})\.safetensors")
 
 

@@ -27,6 +27,7 @@ from unlearn.commands.options import (
     forget_or_points_option,
     log_to_option,
     seed_option,
+    start_option,
     threads_option,
 )
 from unlearn.methods import METHODS, forgets_points, needs_teacher
@@ -110,12 +111,17 @@ points_option = option(
     type=PATH,
     help="folder of single images to forget; samples near them are dropped",
 )
-eye_option = option(
-    "--teacher",
-    group=NEAR_POINTS,
-    type=PATH,
-    show_default=False,
-    help="the teacher's checkpoint, to compare samples with the points in its features too",
+# A method that reads shards and may ask the teacher as well.
+teacher_at_hand = stacked(
+    option(
+        "--teacher",
+        group=WHAT,
+        type=PATH,
+        allow_from_autoenv=False,  # the variable is for methods that need the teacher
+        help="the shards' checkpoint, if it is at hand: --keep-layers copies layers of it, and --forget-points "
+        "compares samples with the points in its features too",
+    ),
+    code_option,
 )
 
 
@@ -130,11 +136,13 @@ def options_of_method(name: str) -> Decorator:
     points = []
     if forgets_points(method):
         settings["points"], headings["points"] = PointSettings, NEAR_POINTS
-        points = [points_option] if needs_teacher(method) else [points_option, eye_option]
+        points = [points_option]
     return stacked(
         forget_or_points_option if points else forget_option,
         *points,
         with_teacher if needs_teacher(method) else from_shards,
+        *([teacher_at_hand] if getattr(method, "MAY_USE_TEACHER", False) else []),
+        *([start_option] if starting_preset(method) else []),
         student_options,
         *preset,
         seed_option,
@@ -144,6 +152,11 @@ def options_of_method(name: str) -> Decorator:
         device_option,
         threads_option,
     )
+
+
+def starting_preset(method: Any) -> str | None:
+    """The preset of a method whose student may start from public weights; None for the other methods."""
+    return getattr(method, "PRESET_OF_START", None)
 
 
 def preset_option(presets: Mapping[str, Any]) -> Decorator:
@@ -203,14 +216,15 @@ def checked_settings(name: str, options: Mapping[str, Any]) -> tuple[Any, LoopSe
     """The settings of the method and of its loop. Raises UsageError where one is wrong or has no effect."""
     method = METHODS.declared(name)
     preset = options.get("preset")
+    if preset is None and (options.get("start_from") or options.get("keep_layers")):
+        preset = starting_preset(method)
     start = method.PRESETS[preset] if preset else method.SETTINGS()
     own, of_loop = fields_of(start), fields_of(LoopSettings)
     settings = settings_from_flags(start, {n: v for n, v in options.items() if n in own}, name)
     loop = settings_from_flags(LoopSettings(), {n: v for n, v in options.items() if n in of_loop}, name)
     refuse_idle(getattr(method, "IDLE", ()), settings, options)
     if options.get("forget_points") is None and forgets_points(method):
-        of_points = fields_of(PointSettings) | (set() if needs_teacher(method) else {"teacher"})
-        for flag in sorted(key for key in of_points if options.get(key) is not None):
+        for flag in sorted(key for key in fields_of(PointSettings) if options.get(key) is not None):
             raise UsageError(f"--{flag.replace('_', '-')} has no effect without --forget-points: add that")
     if options.get("follow_timeout") is not None and not options["follow"]:
         raise UsageError("--follow-timeout has no effect without --follow: add that, or leave it out")

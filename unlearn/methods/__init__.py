@@ -20,6 +20,8 @@ and may have
     LOOP                                 the settings of its loop, which has no monitor
     fill_in(settings, run, floor, say)   the settings with everything decided that depends on the run of shards
     FILLED_IN = ("shift",)               the names of these settings
+    MAY_USE_TEACHER = True               and it does something with the teacher's checkpoint if that is given
+    PRESET_OF_START = "fine-tuning"      its students may start from public weights (`Inputs.public`), with this preset
 
 Other packages add a method by an entry point in the group below (docs/extending.md).
 """

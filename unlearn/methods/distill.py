@@ -10,14 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from synth.basics.errors import UsageError
 from synth.basics.progress import Say
 from synth.basics.settings import MOST_IN_BATCH, MOST_STEPS, ComputeSettings, require, setting
 from synth.checkpoint.augment import shift_and_flip
 from synth.checkpoint.classifier import Classifier, to_unit
 from synth.shards.index import RunCard
+from unlearn.fine_tuning import one_cycle_adamw, train_mode
 from unlearn.methods import losses
+from unlearn.methods.early_layers import keep_layers
 from unlearn.methods.method import Inputs, Part
 from unlearn.methods.mixing import mixup
 from unlearn.optimise import descend, one_cycle_sgd
@@ -67,6 +70,15 @@ class DistillSettings(ComputeSettings):
         at_most=64,
     )
     flip: bool = setting(False, "mirror images at random; right for natural images, wrong for digits")
+    keep_layers: str = setting(
+        "", "keep the teacher's layers up to this one, and train only those after it (EU-k); needs --teacher"
+    )
+    optimiser: str = setting("sgd", "how the weights are moved", choices=("sgd", "adamw"), rare=True)
+    freeze_batch_norm: bool | None = setting(
+        None,
+        "keep the statistics of batch norm, which public weights bring along; by default with --start-from",
+        rare=True,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,9 +88,16 @@ class DistillSettings(ComputeSettings):
         )
 
 
-HELP = "Train a student from scratch on filtered shards. It reads the shards only: no teacher, no real image."
+HELP = (
+    "Train a student on filtered shards, from random weights or, with --start-from, from public ones. It reads the "
+    "shards only: no real image, and no teacher unless --keep-layers copies layers of it."
+)
 SETTINGS = DistillSettings
-PRESETS: dict[str, DistillSettings] = {}
+# For networks that were fine-tuned from public weights. SGD at the rate of random weights diverges there.
+PRESETS: dict[str, DistillSettings] = {
+    "fine-tuning": DistillSettings(steps=500, batch_size=32, lr=7e-4, weight_decay=0.01, optimiser="adamw", flip=True)
+}
+PRESET_OF_START = "fine-tuning"  # where --start-from or --keep-layers is given
 IDLE: Idle = (
     (
         ("gate",),
@@ -95,6 +114,7 @@ BY_GATE = "forget probability"  # the name of the gate's filter
 FILLED_IN = ("gate", "shift")  # settings that `fill_in` decides where they are None
 NEEDS_TEACHER = False
 FORGETS_POINTS = True
+MAY_USE_TEACHER = True
 STARTS_FROM_TEACHER = False
 LOOP = LoopSettings(every=100, monitor=False)
 
@@ -175,8 +195,12 @@ class Distillation:
         assert inputs.samples is not None
         self.samples, self.forget, self.settings = inputs.samples, inputs.forget, settings
         self.steps, self.say, self.device = settings.steps, inputs.say, inputs.device
-        self.student = inputs.new_student().train()
-        self.optimiser, self.schedule = one_cycle_sgd(self.student, settings.lr, settings.weight_decay, settings.steps)
+        self.student = inputs.new_student()
+        self.kept = kept_layers(self.student, inputs, settings)
+        self.freeze_batch_norm = frozen_statistics(inputs, settings)
+        self.set_mode()
+        one_cycle = one_cycle_adamw if settings.optimiser == "adamw" else one_cycle_sgd
+        self.optimiser, self.schedule = one_cycle(self.student, settings.lr, settings.weight_decay, settings.steps)
         self.rng = torch.Generator().manual_seed(inputs.seed)
         self.warned = False
         self.parts: dict[str, Part] = {
@@ -186,6 +210,12 @@ class Distillation:
             "rng": self.rng,
             "samples": self.samples,
         }
+
+    def set_mode(self) -> None:
+        """Train mode, but the kept layers compute as in the teacher."""
+        train_mode(self.student, self.freeze_batch_norm)
+        for layer in self.kept:
+            layer.training = False
 
     def step(self, number: int) -> dict[str, Tensor]:
         self.samples.provide_for(number + 1, self.steps)
@@ -212,6 +242,22 @@ class Distillation:
                 f"warning: --gate {self.settings.gate:g} drops {dropped:,} of {retain:,} samples of the classes to "
                 f"retain: {floor}; a larger --gate drops fewer"
             )
+
+
+def kept_layers(student: Classifier, inputs: Inputs, settings: DistillSettings) -> list[nn.Module]:
+    """The teacher's layers that the student keeps. Raises UsageError if there is no teacher to take them from."""
+    if not settings.keep_layers:
+        return []
+    if inputs.loaded_teacher is None:
+        raise UsageError("--keep-layers copies layers of the teacher: name its checkpoint with --teacher")
+    return keep_layers(student, inputs.loaded_teacher, settings.keep_layers)
+
+
+def frozen_statistics(inputs: Inputs, settings: DistillSettings) -> bool:
+    """Whether batch norm keeps its statistics. Raises UsageError if it has none to keep."""
+    if settings.freeze_batch_norm and inputs.public is None:
+        raise UsageError("--freeze-batch-norm has no effect without --start-from: random weights have no statistics")
+    return inputs.public is not None if settings.freeze_batch_norm is None else settings.freeze_batch_norm
 
 
 def distillation_loss(

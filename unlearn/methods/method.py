@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from synth.basics.errors import HopelessError
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.public_start import PublicStart
 from unlearn.samples.near_points import NearPoints
 from unlearn.samples.stream import Stream
 
@@ -30,7 +31,7 @@ Part = Stateful | torch.Generator | Tensor
 class Inputs:
     """What a method starts from. Nothing here is real data."""
 
-    loaded_teacher: Classifier | None  # frozen, on the device; None for a method with NEEDS_TEACHER = False
+    loaded_teacher: Classifier | None  # frozen, on the device; maybe None for a method with NEEDS_TEACHER = False
     card: ModelCard  # the student's
     forget: tuple[int, ...]
     seed: int
@@ -38,6 +39,7 @@ class Inputs:
     samples: Stream | None = None  # from shards, for a method that trains on them
     say: Callable[[str], None] = lambda line: None  # for messages that a person should see at once
     points: NearPoints | None = None  # to forget; a stream has filtered its samples by them already
+    public: PublicStart | None = None  # weights that the student starts from instead of random ones
 
     @property
     def teacher(self) -> Classifier:
@@ -49,8 +51,13 @@ class Inputs:
         return tuple(c for c in range(self.card.num_classes) if c not in self.forget)
 
     def new_student(self) -> Classifier:
-        """A student with random weights: no weight of it ever saw the forget classes."""
-        return Classifier.untrained(self.card, self.seed).to(self.device)
+        """A student with random weights or public ones: no weight of it ever saw the forget classes of the teacher.
+
+        Raises UsageError if the public weights do not fit the student.
+        """
+        if self.public is None:
+            return Classifier.untrained(self.card, self.seed).to(self.device)
+        return self.public.network(self.card, self.seed).to(self.device)
 
 
 class Method(Protocol):

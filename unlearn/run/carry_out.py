@@ -16,6 +16,7 @@ from synth.checkpoint.card import ModelCard
 from synth.checkpoint.class_choice import class_words
 from synth.checkpoint.classifier import Classifier, check_forward
 from synth.checkpoint.file import IMPORT_AGAIN, refuse_untrusted
+from synth.checkpoint.public_start import PublicStart
 from synth.run.lock import Lock, locked, refuse_held
 from unlearn import methods
 from unlearn.methods.method import Inputs, Method, Rehearsing
@@ -56,7 +57,7 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
         filled = module.fill_in(begun, opened.run, partial(floor_of, request, opened), say)
         request = dataclasses.replace(request, settings=filled)
     card = card_of_student(request, module, opened, points)
-    check_networks(request, opened, card)
+    check_networks(request, opened, card, say)
     share = share_of_memory(folder, module, request, opened, say)
     if share:
         warn_of_missing_classes(opened, say)
@@ -131,6 +132,7 @@ def facts_of_inputs(opened: Opened) -> dict[str, Any]:
         "shards": one_or_all([str(store) for store in opened.runs.stores]) if opened.runs else None,
         "index_sha256": opened.index_sha256,
         "teacher_sha256": opened.teacher_sha256,
+        **({"start_from_sha256": opened.public.model.digest} if opened.public else {}),
     }
 
 
@@ -187,10 +189,12 @@ def card_of_student(request: Request, module: Any, opened: Opened, points: RunPo
         training["points"] = {"how": "forgotten", "sha256": points.points.sha256, "images": len(points.points)}
     if methods.needs_teacher(module):
         training["from_teacher"] = module.STARTS_FROM_TEACHER
+    if opened.public:
+        training["start_from"] = opened.public.facts()
     return student_card(opened.card, request.student_arch, request.student_width, training)
 
 
-def check_networks(request: Request, opened: Opened, card: ModelCard) -> None:
+def check_networks(request: Request, opened: Opened, card: ModelCard, say: Callable[[str], None]) -> None:
     """Raise UserError if the teacher or the student does not take the images, or if shards would choose code to run."""
     if opened.teacher is not None:
         check_forward(opened.teacher, f"name another --teacher than {request.teacher}, or {IMPORT_AGAIN}")
@@ -198,6 +202,27 @@ def check_networks(request: Request, opened: Opened, card: ModelCard) -> None:
         refuse_untrusted(card.architecture, None, str(opened.runs), "--student-arch")
     if opened.teacher is None or (card.architecture, card.width) != (opened.card.architecture, opened.card.width):
         check_forward(Classifier.untrained(card, request.seed), "choose another --student-arch")
+    if opened.public:
+        opened.public.network(card, request.seed)  # refuses weights that do not fit
+        warn_of_other_normalisation(opened.public, card, say)
+        say(f"starts from the weights of {opened.public.name}, and ends with a new last layer")
+
+
+def warn_of_other_normalisation(public: PublicStart, card: ModelCard, say: Callable[[str], None]) -> None:
+    """Say so if the public weights were trained on images that were normalised otherwise.
+
+    The student normalises as the teacher does, because it takes the teacher's place in the user's program.
+    """
+    theirs = public.model.card
+    if (theirs.mean, theirs.std) != (card.mean, card.std):
+        say(
+            f"warning: {public.name} was imported with mean {shown(theirs.mean)} and std {shown(theirs.std)}, but the "
+            f"teacher has mean {shown(card.mean)} and std {shown(card.std)}, which the student takes: check the import"
+        )
+
+
+def shown(values: tuple[float, ...]) -> str:
+    return ",".join(f"{value:g}" for value in values)
 
 
 def claim_of(
@@ -222,10 +247,18 @@ def claim_of(
         "teacher": None if request.teacher is None else str(request.teacher.resolve()),
         "shards": one_or_all([whole_path(place) for place in request.places]) if request.places else None,
         "arch": request.trusted_architecture,
+        **start_claim(request, opened),
         **dataclasses.asdict(request.loop),
         **dataclasses.asdict(request.settings),
         **(points.claim(request) if points else {}),
     }
+
+
+def start_claim(request: Request, opened: Opened) -> dict[str, Any]:
+    """The public weights that the student starts from, if it does."""
+    if opened.public is None or request.start_from is None:
+        return {}
+    return {"start_from": str(request.start_from.resolve()), "start_from_sha256": opened.public.model.digest}
 
 
 def whole_path(uri: str) -> str:
@@ -252,7 +285,11 @@ def start(
     if why and not monitor:
         raise UsageError(why)
     method: Method = module.start(
-        Inputs(opened.teacher, card, opened.forget, request.seed, request.device, samples.training, say, points),
+        Inputs(
+            *(opened.teacher, card, opened.forget, request.seed, request.device, samples.training, say),
+            points=points,
+            public=opened.public,
+        ),
         request.settings,
     )
     if request.places and not opened.runs:

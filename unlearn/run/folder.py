@@ -39,7 +39,7 @@ LARGEST_SETTINGS = 2**24  # bytes, of settings.json and provenance.json
 LARGEST_METRICS = 2**28  # bytes
 TABLE, LOGS, POINTS = "metrics.csv", "logs.json", "points.json"
 NAMES = {SETTINGS, METRICS, STUDENT, PROVENANCE, CHECKPOINT, TABLE, LOGS, POINTS}
-PLACES = ("teacher", "shards", "arch", "forget_points")  # settings that say where the inputs were
+PLACES = ("teacher", "shards", "arch", "start_from", "forget_points")  # settings that say where the inputs were
 KEPT = re.compile(r"student-(\d{6,})\.safetensors")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from synth.basics.disk import sha256_of
@@ -16,6 +17,7 @@ from synth.checkpoint.card import ModelCard
 from synth.checkpoint.class_choice import Classes
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import load_checkpoint
+from synth.checkpoint.public_start import PublicStart, read_public
 from synth.shards.index import Index, RunCard, index_sha256
 from synth.shards.store import Store
 from unlearn import methods
@@ -34,6 +36,7 @@ class Opened:
     teacher_sha256: str
     runs: Runs | None  # of shards; None if they are not read
     asked: Classes  # the classes to forget, as the request has them
+    public: PublicStart | None = None  # weights that the student starts from
 
     @cached_property
     def forget(self) -> tuple[int, ...]:
@@ -75,10 +78,13 @@ def open_inputs(request: Request, module: Any) -> Opened:
         if request.loop.monitor:
             raise UsageError(f"{request.method} has no monitor: use --no-monitor")
         runs = open_runs(request)
-        return Opened(None, teacher_card(runs.card), runs.card.teacher_sha256, runs, request.forget)
+        at_hand = None if request.teacher is None else load_teacher(request, request.teacher)
+        refuse_another_teacher(runs, at_hand)
+        public = open_public(request, runs.card.teacher_sha256, at_hand)
+        return Opened(at_hand, teacher_card(runs.card), runs.card.teacher_sha256, runs, request.forget, public)
     if request.teacher is None:
         raise UsageError(f"{request.method} needs the teacher: name its checkpoint with --teacher")
-    teacher = load_checkpoint(request.teacher, request.trusted_architecture).to(request.device)
+    teacher = load_teacher(request, request.teacher)
     assert teacher.digest is not None, "load_checkpoint sets it"
     trains = module.trains_on_shards(request.settings)
     if not request.places and trains:
@@ -86,9 +92,32 @@ def open_inputs(request: Request, module: Any) -> Opened:
     if not request.places or not (trains or request.loop.monitor):
         return Opened(teacher, teacher.card, teacher.digest, None, request.forget)
     runs = open_runs(request)
-    if runs.card.teacher_sha256 != teacher.digest:
-        raise UsageError(f"{runs.stores[0]} was made from another teacher: name that teacher with --teacher")
+    refuse_another_teacher(runs, teacher)
     return Opened(teacher, teacher.card, teacher.digest, runs, request.forget)
+
+
+def load_teacher(request: Request, path: Path) -> Classifier:
+    return load_checkpoint(path, trusted(request)).to(request.device)
+
+
+def trusted(request: Request) -> str:
+    """The architectures of the user's own code that a file may name."""
+    return ",".join(filter(None, (request.trusted_architecture, request.student_arch)))
+
+
+def open_public(request: Request, teacher_sha256: str, teacher: Classifier | None) -> PublicStart | None:
+    """The public weights that the request names. Raises UsageError if they are the teacher's or come from them."""
+    if request.start_from is None:
+        return None
+    public = read_public(request.start_from, trusted(request))
+    public.refuse_descendant(teacher_sha256, teacher)
+    return public
+
+
+def refuse_another_teacher(runs: Runs, teacher: Classifier | None) -> None:
+    """Raise UsageError if there is a teacher and the runs were made from another one."""
+    if teacher is not None and runs.card.teacher_sha256 != teacher.digest:
+        raise UsageError(f"{runs.stores[0]} was made from another teacher: name that teacher with --teacher")
 
 
 def open_runs(request: Request) -> Runs:

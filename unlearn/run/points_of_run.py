@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from synth.basics.errors import UsageError
-from synth.checkpoint.classifier import Classifier
-from synth.checkpoint.file import load_checkpoint
 from unlearn import methods
 from unlearn.points import UNKNOWN, Points, load_points
 from unlearn.run.opening import Opened
@@ -64,8 +62,8 @@ def points_of(request: Request, module: Any, opened: Opened, say: Callable[[str]
     """The points of `request.forget_points`; None without any.
 
     Raises:
-        UsageError: the method forgets no points, nothing is to be forgotten, or the teacher is another one.
-        UserError: the points or the teacher cannot be read.
+        UsageError: the method forgets no points, or nothing is to be forgotten.
+        UserError: the points cannot be read.
     """
     if request.forget_points is None:
         if not request.forget:
@@ -75,17 +73,6 @@ def points_of(request: Request, module: Any, opened: Opened, say: Callable[[str]
         raise UsageError(f"{request.method} forgets no single points: use distill, gkt or adaptive")
     card = opened.card
     points = load_points(request.forget_points, card.input_shape, card.class_names, say=say)
-    teacher = opened.teacher or teacher_for_features(request, opened)
-    if teacher is None and request.points.points_feature_epsilon is not None:
+    if opened.teacher is None and request.points.points_feature_epsilon is not None:
         raise UsageError("--points-feature-epsilon has no effect without the teacher: name it with --teacher")
-    return RunPoints(points, NearPoints(points.images, request.points, teacher))
-
-
-def teacher_for_features(request: Request, opened: Opened) -> Classifier | None:
-    """The teacher that a method without one was given for the distances in its features."""
-    if request.teacher is None:
-        return None
-    teacher = load_checkpoint(request.teacher, request.trusted_architecture or request.student_arch)
-    if teacher.digest != opened.teacher_sha256:
-        raise UsageError(f"{request.teacher} is not the teacher that the shards were made from: name that teacher")
-    return teacher.freeze().to(request.device)
+    return RunPoints(points, NearPoints(points.images, request.points, opened.teacher))

@@ -23,8 +23,9 @@ class Request:
     method: str
     settings: Any
     loop: LoopSettings
-    teacher: Path | None = None  # None for a method that needs shards only
+    teacher: Path | None = None  # None for a method that learns from shards only
     trusted_architecture: str | None = None
+    start_from: Path | None = None  # a checkpoint of public weights for the student
     shards: str | Sequence[str] | None = None  # runs of one teacher
     memory: str = DEFAULT  # for decoded images
     window: int | None = None  # shards that are shuffled together; None for as many as fit

@@ -39,6 +39,7 @@ WAY_ON = WayOn(
     replaces=False,
     resumes=False,
 )
+Value = float | str  # text for a setting such as the name of a layer
 Judge = Callable[[Path], tuple[float, float | None]]
 
 
@@ -47,11 +48,12 @@ class Range:
     """One setting and its values."""
 
     name: str  # as in its flag, without the dashes in front
-    values: tuple[float, ...]
+    values: tuple[Value, ...]
 
     @classmethod
     def parse(cls, text: str) -> Range:
-        """`entropy=0.2:2.0:10` is ten values from 0.2 to 2.0, both included; `steps=100,200,400` is a list.
+        """`entropy=0.2:2.0:10` is ten values from 0.2 to 2.0, both included; `steps=100,200,400` is a list, and so is
+        `keep-layers=layer1,layer2`.
 
         Raises UsageError if the text is neither.
         """
@@ -59,8 +61,11 @@ class Range:
         try:
             if not separator or not name:
                 raise ValueError
+            listed = values.split(",")
+            if ":" not in values and any(part[:1].isalpha() or part[:1] == "_" for part in listed) and all(listed):
+                return cls(name, tuple(listed))
             if ":" not in values:
-                return cls(name, tuple(float(written(float(value))) for value in values.split(",")))
+                return cls(name, tuple(float(written(float(value))) for value in listed))
             first, last, count = values.split(":")
             low, high, number = float(first), float(last), int(count)
             if number < 2:
@@ -74,29 +79,37 @@ class Range:
     def check(self, method: str, *settings_classes: type) -> Range:
         """The range with values of the setting's own type.
 
-        Raises UsageError if the method has no such setting, if it is not a number, or if it does not accept a value.
+        Raises UsageError if the method has no such setting, if it is neither a number nor text, or if it does not
+        accept a value.
         """
         if self.name == "seed":
             raise UsageError("the seeds of a sweep are given by --seeds 0,1: name a setting with --over")
         names = {
-            field.name.replace("_", "-"): (int in kinds, field)
+            field.name.replace("_", "-"): (kinds, field)
             for settings_class in settings_classes
             for field in dataclasses.fields(settings_class)
-            if {int, float} & (kinds := kinds_of(settings_class, field.name))
+            if {int, float, str} & (kinds := kinds_of(settings_class, field.name))
         }
         if self.name not in names:
-            raise UsageError(f"{method} has no setting {self.name} that is a number: choose {', '.join(names)}")
-        whole, field = names[self.name]
-        broken = [value for value in self.values if whole and not value.is_integer()]
-        if broken:
-            raise UsageError(f"{self.name} must be a whole number, not {written(broken[0])}")
-        values = tuple(map(int if whole else float, self.values))
+            raise UsageError(f"{method} has no setting {self.name} that has values: choose {', '.join(names)}")
+        kinds, field = names[self.name]
+        values = tuple(self.as_one_of(kinds, value) for value in self.values)
         try:
             for value in values:
                 check(self.name, value, field.metadata)
         except ValueError as error:
             raise UsageError(f"{error}") from error
         return Range(self.name, values)
+
+    def as_one_of(self, kinds: set[type], value: Value) -> Value:
+        """The value in the type of its setting. Raises UsageError if it has another type."""
+        if str in kinds:
+            return written(value)
+        if isinstance(value, str):
+            raise UsageError(f"{self.name} must be a number, not {value[:80]}")
+        if int in kinds and not float(value).is_integer():
+            raise UsageError(f"{self.name} must be a whole number, not {written(value)}")
+        return int(value) if int in kinds else float(value)
 
 
 def kinds_of(settings_class: type, name: str) -> set[type]:
@@ -105,9 +118,9 @@ def kinds_of(settings_class: type, name: str) -> set[type]:
     return {kind, *typing.get_args(kind)}
 
 
-def written(value: float) -> str:
+def written(value: Value) -> str:
     """The value as in a flag and in the name of the run's folder: with twelve digits, so that 0.1 + 0.2 is 0.3."""
-    return f"{value}" if isinstance(value, int) else f"{value:.12g}"
+    return f"{value:.12g}" if isinstance(value, float) else f"{value}"
 
 
 @dataclass(frozen=True)
@@ -116,7 +129,7 @@ class SweepRow:
     why.
     """
 
-    value: float
+    value: Value
     seed: int
     retain: float | None
     forget: float | None
@@ -173,7 +186,7 @@ def sweep(over: Range, seeds: Sequence[int], request: Request, out: Path, judge:
     return rows
 
 
-def request_with(request: Request, name: str, value: float) -> Request:
+def request_with(request: Request, name: str, value: Value) -> Request:
     """The request with one of the method's settings, or one of its loop's, set to the value."""
     field = name.replace("-", "_")
     change: dict[str, Any] = {field: value}
@@ -189,7 +202,7 @@ def has_field(settings: Any, name: str) -> bool:
     return name in {field.name for field in dataclasses.fields(settings)}
 
 
-def one_run(value: float, request: Request, judge: Judge, say: Say) -> SweepRow:
+def one_run(value: Value, request: Request, judge: Judge, say: Say) -> SweepRow:
     place = request.out
     try:
         carry_out.unlearn(request, say)
@@ -218,19 +231,21 @@ def percent_text(value: float | None) -> str:
 
 COLOURS = {"retain": "#0060a0", "forget": "#b84a00"}
 MARKERS = {"retain": "o", "forget": "s"}
-Point = tuple[float, float | None, float | None]  # a value, and the retain and the forget accuracy in per cent
+Point = tuple[Value, float | None, float | None]  # a value, and the retain and the forget accuracy in per cent
 
 
 def plot(name: str, points: Iterable[Point]) -> str:
     """An SVG of both accuracies over the setting `name`: a mark for each run, and a line through the means."""
     figure, (axis,) = drawing.new_figure("sweep")
     runs = list(points)
+    names = list(dict.fromkeys(run[0] for run in runs if isinstance(run[0], str)))
+    if names:  # text stands at equal distances, in the order in which it was given
+        runs = [(float(names.index(str(run[0]))), *run[1:]) for run in runs]
+        axis.set_xticks(range(len(names)), names, fontsize=7, rotation=30, ha="right")
     for index, series in enumerate(COLOURS, start=1):
         measured: dict[float, list[float]] = {}
-        for run in sorted(runs, key=lambda run: run[0]):
-            accuracy = run[index]
-            if accuracy is not None:
-                measured.setdefault(run[0], []).append(accuracy)
+        for place, accuracy in sorted((float(run[0]), run[index]) for run in runs if run[index] is not None):
+            measured.setdefault(place, []).append(float(accuracy or 0))
         values = [value for value, found in measured.items() for _ in found]
         accuracies = [accuracy for found in measured.values() for accuracy in found]
         means = [statistics.fmean(found) for found in measured.values()]

@@ -101,6 +101,19 @@ from_shards = stacked(
 )
 
 
+# A method that reads shards and may ask the teacher as well.
+teacher_at_hand = stacked(
+    option(
+        "--teacher",
+        group=WHAT,
+        type=PATH,
+        allow_from_autoenv=False,  # the variable is for methods that need the teacher
+        help="the shards' checkpoint, if it is at hand: it labels fresh views of the images, other ones in every epoch",
+    ),
+    code_option,
+)
+
+
 def options_of_method(name: str) -> Decorator:
     """Every option of the method's command."""
     method = METHODS.declared(name)
@@ -112,6 +125,7 @@ def options_of_method(name: str) -> Decorator:
     return stacked(
         forget_option,
         with_teacher if needs_teacher(method) else from_shards,
+        *([teacher_at_hand] if getattr(method, "MAY_USE_TEACHER", False) else []),
         student_options,
         *preset,
         seed_option,

@@ -29,7 +29,7 @@ Part = Stateful | torch.Generator | Tensor
 class Inputs:
     """What a method starts from. Nothing here is real data."""
 
-    loaded_teacher: Classifier | None  # frozen, on the device; None for a method with NEEDS_TEACHER = False
+    loaded_teacher: Classifier | None  # frozen, on the device; maybe None for a method with NEEDS_TEACHER = False
     card: ModelCard  # the student's
     forget: tuple[int, ...]
     seed: int

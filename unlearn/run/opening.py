@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from synth.basics.disk import sha256_of
@@ -75,10 +76,12 @@ def open_inputs(request: Request, module: Any) -> Opened:
         if request.loop.monitor:
             raise UsageError(f"{request.method} has no monitor: use --no-monitor")
         runs = open_runs(request)
-        return Opened(None, teacher_card(runs.card), runs.card.teacher_sha256, runs, request.forget)
+        at_hand = None if request.teacher is None else load_teacher(request, request.teacher)
+        refuse_another_teacher(runs, at_hand)
+        return Opened(at_hand, teacher_card(runs.card), runs.card.teacher_sha256, runs, request.forget)
     if request.teacher is None:
         raise UsageError(f"{request.method} needs the teacher: name its checkpoint with --teacher")
-    teacher = load_checkpoint(request.teacher, request.trusted_architecture).to(request.device)
+    teacher = load_teacher(request, request.teacher)
     assert teacher.digest is not None, "load_checkpoint sets it"
     trains = module.trains_on_shards(request.settings)
     if not request.places and trains:
@@ -86,9 +89,18 @@ def open_inputs(request: Request, module: Any) -> Opened:
     if not request.places or not (trains or request.loop.monitor):
         return Opened(teacher, teacher.card, teacher.digest, None, request.forget)
     runs = open_runs(request)
-    if runs.card.teacher_sha256 != teacher.digest:
-        raise UsageError(f"{runs.stores[0]} was made from another teacher: name that teacher with --teacher")
+    refuse_another_teacher(runs, teacher)
     return Opened(teacher, teacher.card, teacher.digest, runs, request.forget)
+
+
+def load_teacher(request: Request, path: Path) -> Classifier:
+    return load_checkpoint(path, request.trusted_architecture).to(request.device)
+
+
+def refuse_another_teacher(runs: Runs, teacher: Classifier | None) -> None:
+    """Raise UsageError if there is a teacher and the runs were made from another one."""
+    if teacher is not None and runs.card.teacher_sha256 != teacher.digest:
+        raise UsageError(f"{runs.stores[0]} was made from another teacher: name that teacher with --teacher")
 
 
 def open_runs(request: Request) -> Runs:

@@ -22,7 +22,7 @@ class Request:
     method: str
     settings: Any
     loop: LoopSettings
-    teacher: Path | None = None  # None for a method that needs shards only
+    teacher: Path | None = None  # None for a method that learns from shards only
     trusted_architecture: str | None = None
     shards: str | Sequence[str] | None = None  # runs of one teacher
     memory: str = DEFAULT  # for decoded images

@@ -84,7 +84,7 @@ def run_request(
             method=method,
             settings=taken(module.SETTINGS, settings),
             loop=taken(LoopSettings, settings) if with_teacher else module.LOOP,
-            teacher=teacher if with_teacher else None,
+            teacher=teacher if with_teacher or settings.get("teacher") else None,
             trusted_architecture=arch,
             shards=shards,
             forget=numbers_of_classes(settings.get("forget", [])),

@@ -32,12 +32,21 @@ from unlearn.optimise import Log, descend, one_cycle_sgd
 from unlearn.points import leave_out, load_points, put_in
 from unlearn.step_memory import refuse_large_batch
 
+EPOCHS = 10
+PHOTO_EPOCHS = 60  # a network that starts from random weights learns photographs slowly
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings(ComputeSettings):
     """Supervised training of a teacher or a retrained reference: SGD with momentum and a one-cycle learning rate."""
 
-    epochs: int = setting(10, "passes over the training images; with --start-from 5", at_least=1, most=MOST_STEPS)
+    epochs: int | None = setting(
+        None,
+        f"passes over the training images; by default {PHOTO_EPOCHS} on colour photographs, else {EPOCHS}; with "
+        "--start-from 5",
+        at_least=1,
+        most=MOST_STEPS,
+    )
     batch_size: int = setting(128, "images per step; with --start-from 32", at_least=2, most=MOST_IN_BATCH)
     lr: float = setting(0.1, "peak learning rate; with --start-from 7e-4", above=0)
     weight_decay: float = setting(
@@ -118,15 +127,16 @@ def train(
         say(f"starts from the weights of {start.name}")
     assert architecture is not None, "the command line requires it without a start"
 
+    epochs = epochs_of(data, settings)
     kept = len(data.without(without))
     say(
-        f"trains {architecture} for {counted(settings.epochs, 'epoch')} of {kept // settings.batch_size:,} steps, on "
+        f"trains {architecture} for {counted(epochs, 'epoch')} of {kept // settings.batch_size:,} steps, on "
         f"{counted(kept, 'image')}; the time is known after the first steps"
     )
-    with logger as log, shown_steps(settings.epochs * (kept // settings.batch_size)):
+    with logger as log, shown_steps(epochs * (kept // settings.batch_size)):
 
         def report(epoch: int, values: dict[str, float]) -> None:
-            say(f"epoch {epoch} of {settings.epochs}: loss {values['loss']:.4f}")
+            say(f"epoch {epoch} of {epochs}: loss {values['loss']:.4f}")
             log(epoch, values)
 
         model = train_classifier(
@@ -242,6 +252,7 @@ def train_classifier(
             does not hold a step.
         UserError: the training diverged.
     """
+    settings = dataclasses.replace(settings, epochs=epochs_of(data, settings))
     kept = data.without(without)
     if len(kept) < settings.batch_size:
         raise UsageError(
@@ -291,22 +302,29 @@ def fit(model: Classifier, data: LabelledImages, settings: TrainSettings, rng: t
     device = model.mean.device
     flip, shift = augmentation(data, settings)
     images, labels = data.images.to(device), data.labels.to(device)
-    batches = len(data) // settings.batch_size
+    batches, epochs = len(data) // settings.batch_size, epochs_of(data, settings)
     one_cycle = one_cycle_adamw if settings.optimiser == "adamw" else one_cycle_sgd
-    optimiser, schedule = one_cycle(model, settings.lr, settings.weight_decay, settings.epochs * batches)
-    for epoch in range(settings.epochs):
+    optimiser, schedule = one_cycle(model, settings.lr, settings.weight_decay, epochs * batches)
+    for epoch in range(epochs):
         order = torch.randperm(len(data), generator=rng).to(device)
         total = torch.zeros((), device=device)
         for number, rows in enumerate(order[: batches * settings.batch_size].split(settings.batch_size)):
-            x_unit = shift_and_flip(to_unit(images[rows]), shift, flip, rng)
+            x_unit = to_unit(shift_and_flip(images[rows], shift, flip, rng))  # of bytes, which move faster than floats
             loss = F.cross_entropy(model(x_unit), labels[rows])
             descend(loss, optimiser, schedule)
             total += loss.detach()
-            tick(epoch * batches + number + 1, settings.epochs * batches)
+            tick(epoch * batches + number + 1, epochs * batches)
         mean_loss = total.item() / batches
         if math.isnan(mean_loss):
             raise UserError(f"the training diverged in epoch {epoch + 1} (its loss is not a number): lower --lr")
         log(epoch + 1, {"loss": mean_loss})
+
+
+def epochs_of(data: LabelledImages, settings: TrainSettings) -> int:
+    """The passes over the images. The default depends on whether they are photographs in colour."""
+    if settings.epochs is not None:
+        return settings.epochs
+    return PHOTO_EPOCHS if data.natural and data.images.shape[1] == 3 else EPOCHS
 
 
 def augmentation(data: LabelledImages, settings: TrainSettings) -> tuple[bool, int]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
 def shift_and_flip(x: Tensor, shift: int, flip: bool, rng: torch.Generator) -> Tensor:
     """Shift each image by up to `shift` pixels, repeating its border, and with `flip` mirror half of the images.
 
-    x: floats (N, C, S, S). `rng` is on the CPU.
+    x: images (N, C, S, S), floats or uint8. `rng` is on the CPU.
     """
     if shift:
         x = shifted(x, shift, draw_corners(len(x), shift, rng))
@@ -26,12 +25,10 @@ def draw_corners(count: int, shift: int, rng: torch.Generator) -> Tensor:
 
 
 def shifted(x: Tensor, shift: int, corners: Tensor) -> Tensor:
-    """Shift the images (N, C, S, S) to their corners from `draw_corners`, repeating the border."""
-    count, channels, height, width = x.shape
-    padded = F.pad(x, (shift, shift, shift, shift), mode="replicate")
-    top, left = corners.T[..., None].to(x.device)
-    rows = (top + torch.arange(height, device=x.device))[:, None, :, None]
-    columns = (left + torch.arange(width, device=x.device))[:, None, None, :]
-    sample = torch.arange(count, device=x.device)[:, None, None, None]
-    channel = torch.arange(channels, device=x.device)[None, :, None, None]
-    return padded[sample, channel, rows, columns]
+    """Shift the images (N, C, H, W) to their corners from `draw_corners`, repeating the border."""
+    height, width = x.shape[2:]
+    top, left = (corners.T[..., None] - shift).to(x.device)
+    rows = (top + torch.arange(height, device=x.device)).clamp(0, height - 1)
+    columns = (left + torch.arange(width, device=x.device)).clamp(0, width - 1)
+    x = x.gather(2, rows[:, None, :, None].expand(x.shape))
+    return x.gather(3, columns[:, None, None, :].expand(x.shape))

@@ -24,6 +24,38 @@ def batch_norm_layers(model: nn.Module) -> list[BatchNorm]:
     return [m for m in model.modules() if isinstance(m, BatchNorm) and m.running_mean is not None]
 
 
+@contextmanager
+def estimating_anew(model: nn.Module) -> Iterator[None]:
+    """Forward passes in the `with` block estimate the running statistics anew, as a plain average over the batches.
+
+    Layers that are not in training mode keep theirs.
+    """
+    layers = [layer for layer in batch_norm_layers(model) if layer.training]
+    before = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain average
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, before, strict=True):
+            layer.momentum = momentum
+
+
+@contextmanager
+def by_batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Batch-norm layers normalise by the statistics of the batch in the `with` block. Running statistics stay."""
+    layers = [layer for layer in batch_norm_layers(model) if not layer.training]
+    before = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.training, layer.momentum = True, 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, before, strict=True):
+            layer.training, layer.momentum = False, momentum
+
+
 class BatchStatistics:
     """The mean and variance per channel of a batch at each layer, filled by one forward pass."""
 

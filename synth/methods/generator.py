@@ -17,7 +17,13 @@ from synth.basics.out_of_memory import by_rows
 from synth.basics.settings import MOST_IN_BATCH, MOST_STEPS, ComputeSettings, setting
 from synth.basics.ticks import tick
 from synth.checkpoint.arithmetic import arithmetic_note, computed
-from synth.checkpoint.batch_norm import BatchStatistics, batch_norm_layers, input_loss, watch_batch_norm
+from synth.checkpoint.batch_norm import (
+    BatchStatistics,
+    batch_norm_layers,
+    estimating_anew,
+    input_loss,
+    watch_batch_norm,
+)
 from synth.checkpoint.classifier import Classifier, to_uint8
 from synth.checkpoint.layers import last_linear, watch_features
 from synth.methods.losses import activation_loss, blur, disagreement, diversity_loss, total_variation
@@ -348,13 +354,7 @@ def seen_by_teacher(x_norm: Tensor, settings: GeneratorSettings, rng: torch.Gene
 @torch.no_grad()
 def settle(network: ClassGenerator, settings: GeneratorSettings, rng: torch.Generator) -> ClassGenerator:
     """Compute the generator's own batch-norm statistics anew, as those of the training lag behind, and freeze it."""
-    network.train()
-    layers = batch_norm_layers(network)
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # a plain average
-    for _ in range(SETTLE_BATCHES):
-        network(*draw(network, settings.batch_size, rng))
-    for layer in layers:
-        layer.momentum = 0.1
+    with estimating_anew(network.train()):
+        for _ in range(SETTLE_BATCHES):
+            network(*draw(network, settings.batch_size, rng))
     return network.eval().requires_grad_(False)

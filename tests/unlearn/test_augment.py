@@ -57,3 +57,10 @@ def test_shares_are_beta_variates_from_the_given_source_alone() -> None:
     again = rng()
     assert [pairing(x, 0.5, again)[0] for _ in range(5)] == shares[:5].tolist()
     assert shares[:3].tolist() == pytest.approx([0.017564604, 0.303637773, 0.378026336])  # of earlier versions, too
+
+
+def test_bytes_are_shifted_as_floats_are() -> None:
+    images = torch.randint(0, 256, (8, 3, 6, 9), generator=rng(), dtype=torch.uint8)
+    moved = shift_and_flip(images, 3, True, rng())
+    assert moved.dtype == torch.uint8
+    assert torch.equal(moved.float(), shift_and_flip(images.float(), 3, True, rng()))

@@ -147,7 +147,8 @@ def test_a_filter_that_changes_nothing_says_so_and_gives_the_same_student(
     )
     assert lines[1] == "forgets 4 points: samples near them are compared in pixels and in the teacher's features"
     assert any("the images resemble none of the points, and the filter changed nothing" in line for line in lines)
-    run("distill", drawn, tiny_teacher_path, tiny_run, tmp_path / "other", points=small)
+    smaller = PointSettings(points_share=1e-6)
+    run("distill", drawn, tiny_teacher_path, tiny_run, tmp_path / "other", teacher=tiny_teacher_path, points=smaller)
     ours, theirs = (load_checkpoint(tmp_path / name / STUDENT).state_dict() for name in ("run", "other"))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
@@ -179,7 +180,6 @@ def test_a_resumed_run_needs_the_same_points(
     [
         ([], "nothing is to be forgotten: name classes with --forget"),
         (["--forget", "0", "--points-share", "0.1"], "--points-share has no effect without --forget-points"),
-        (["--forget", "0", "--teacher", "TEACHER"], "--teacher has no effect without --forget-points"),
         (["--forget-points", "POINTS", "--points-feature-epsilon", "1"], "has no effect without the teacher"),
         (["--forget-points", "nowhere"], "there is no folder of points nowhere"),
         (["--forget-points", "POINTS", "--points-share", "0"], "points share must be above 0 and at most 10"),
@@ -188,7 +188,7 @@ def test_a_resumed_run_needs_the_same_points(
 def test_a_wrong_request_is_one_line(
     options: list[str], line: str, drawn: Path, tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
-    places = {"POINTS": str(drawn), "TEACHER": str(tiny_teacher_path)}
+    places = {"POINTS": str(drawn)}
     given = ["distill", "--shards", str(tiny_run), "--out", str(tmp_path / "run"), "--threads", "1"]
     result = CliRunner().invoke(main, given + [places.get(option, option) for option in options])
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1), result.stderr

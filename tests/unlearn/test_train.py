@@ -15,7 +15,7 @@ from tests.runs import digits_card
 from unlearn.commands.main import main
 from unlearn.data import DataSource, LabelledImages, load_images
 from unlearn.evaluation import evaluate_model
-from unlearn.training import TrainSettings, train, train_classifier
+from unlearn.training import TrainSettings, epochs_of, train, train_classifier
 
 QUICK = TrainSettings(epochs=3, batch_size=64)
 
@@ -144,3 +144,13 @@ def test_a_training_says_its_steps_before_it_starts_and_shows_them_inside_an_epo
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("1 of 4 steps (25%), ")
     assert lines[-1].startswith("4 of 4 steps (100%), ")
+
+
+def test_colour_photographs_are_seen_more_often(digits: LabelledImages) -> None:
+    colour = replace(digits, images=digits.images.expand(-1, 3, -1, -1), natural=True)
+    assert [epochs_of(data, TrainSettings()) for data in (digits, replace(digits, natural=True), colour)] == [
+        10,
+        10,
+        60,
+    ]
+    assert epochs_of(colour, TrainSettings(epochs=3)) == 3

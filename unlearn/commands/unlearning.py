@@ -118,8 +118,8 @@ teacher_at_hand = stacked(
         group=WHAT,
         type=PATH,
         allow_from_autoenv=False,  # the variable is for methods that need the teacher
-        help="the shards' checkpoint, if it is at hand: --keep-layers copies layers of it, and --forget-points "
-        "compares samples with the points in its features too",
+        help="the shards' checkpoint, if it is at hand: it labels fresh views of the images in every epoch; "
+        "--keep-layers copies layers of it, and --forget-points compares samples with the points in its features too",
     ),
     code_option,
 )

@@ -1,6 +1,7 @@
 """Filtered distillation: a student with random weights learns the teacher's stored logits without the forget classes.
 
-It reads shards only: no teacher, and so no monitor, since a class that the student never sees does not come back.
+It reads shards only. If the teacher is at hand, it labels fresh views of the images instead, other ones in every epoch.
+There is no monitor, since a class that the student never sees does not come back.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from synth.basics.errors import UsageError
 from synth.basics.progress import Say
 from synth.basics.settings import MOST_IN_BATCH, MOST_STEPS, ComputeSettings, require, setting
 from synth.checkpoint.augment import shift_and_flip
+from synth.checkpoint.batch_norm import estimating_anew
 from synth.checkpoint.classifier import Classifier, to_unit
 from synth.shards.index import RunCard
 from unlearn.fine_tuning import one_cycle_adamw, train_mode
-from unlearn.methods import losses
+from unlearn.methods import fresh_views, losses
 from unlearn.methods.early_layers import keep_layers
 from unlearn.methods.method import Inputs, Part
 from unlearn.methods.mixing import mixup
@@ -28,17 +30,24 @@ from unlearn.samples.batch import Batch
 from unlearn.samples.filters import EntropyBelow, Filter, ForgetShareBelow, NoForgetLabel
 from unlearn.samples.floor import forget_floor, in_words
 from unlearn.samples.logits import post_filter, without_forget_classes
+from unlearn.samples.near_points import NearPoints
 from unlearn.samples.stream import KEPT
 from unlearn.settings import Idle, LoopSettings
+
+STEPS = 4000  # for digits
+PASSES = 200  # over the images, for photographs
+MOST_PASSES_STEPS = 20_000
+UNMIXED = 0.5
+SETTLE_BATCHES = 40  # forward passes over which batch-norm statistics are averaged at the end
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillSettings(ComputeSettings):
     """Filtered distillation.
 
-    Temperature, shift and steps were chosen on training images of MNIST, never on test images. A temperature of 4 gives
-    some tenths of a point more retain accuracy, but its soft targets show what the teacher knows of the forget class
-    (docs/traces.md). Hard labels show least of it.
+    Temperature, shift and steps were chosen on training images of MNIST and CIFAR-10, never on test images. A
+    temperature of 4 gives some tenths of a point more retain accuracy, but its soft targets show what the teacher knows
+    of the forget class (docs/traces.md). Hard labels show least of it.
     """
 
     gate: float | None = setting(
@@ -50,7 +59,13 @@ class DistillSettings(ComputeSettings):
     )
     entropy: float | None = setting(None, "drop samples whose entropy in nats is this or more", above=0)
     post_filter: bool = setting(False, "drop nothing, but push the forget classes down in the teacher's logits (ISPF)")
-    steps: int = setting(4000, "training steps", at_least=1, most=MOST_STEPS)
+    steps: int | None = setting(
+        None,
+        f"training steps; by default {STEPS}, and on colour images {PASSES} passes over the images, at least {STEPS} "
+        f"and at most {MOST_PASSES_STEPS} steps",
+        at_least=1,
+        most=MOST_STEPS,
+    )
     batch_size: int = setting(128, "images per step", at_least=2, most=MOST_IN_BATCH)
     lr: float = setting(0.1, "peak learning rate of SGD with momentum", above=0)
     weight_decay: float = setting(5e-4, "L2 penalty on the weights", at_least=0, rare=True)
@@ -69,7 +84,24 @@ class DistillSettings(ComputeSettings):
         at_least=0,
         at_most=64,
     )
-    flip: bool = setting(False, "mirror images at random; right for natural images, wrong for digits")
+    flip: bool | None = setting(
+        None, "mirror images at random; wrong for digits and letters; by default on colour images only"
+    )
+    settle: bool | None = setting(
+        None,
+        "at the end, estimate the batch-norm statistics anew on images that are not mixed; by default on colour images",
+        rare=True,
+    )
+    unmixed: float | None = setting(
+        None,
+        f"with --teacher, share of the fresh views that mix no other image in; by default {UNMIXED}",
+        at_least=0,
+        at_most=1,
+        rare=True,
+    )
+    batch_statistics: bool = setting(
+        False, "with --teacher, it labels by the batch-norm statistics of the batch, not by its own", rare=True
+    )
     keep_layers: str = setting(
         "", "keep the teacher's layers up to this one, and train only those after it (EU-k); needs --teacher"
     )
@@ -90,7 +122,7 @@ class DistillSettings(ComputeSettings):
 
 HELP = (
     "Train a student on filtered shards, from random weights or, with --start-from, from public ones. It reads the "
-    "shards only: no real image, and no teacher unless --keep-layers copies layers of it."
+    "shards only, no real image; with --teacher, the teacher labels fresh views of their images."
 )
 SETTINGS = DistillSettings
 # For networks that were fine-tuned from public weights. SGD at the rate of random weights diverges there.
@@ -111,7 +143,8 @@ GATE = 0.01  # GKT's
 # The floor above which a teacher is soft. LeNet5 on digits has 0.0001 after 3 epochs, and 0.004 if smoothed by 0.1.
 SOFT = 0.002
 BY_GATE = "forget probability"  # the name of the gate's filter
-FILLED_IN = ("gate", "shift")  # settings that `fill_in` decides where they are None
+# Settings that `fill_in` decides where they are None.
+FILLED_IN = ("gate", "shift", "steps", "flip", "settle", "unmixed")
 NEEDS_TEACHER = False
 FORGETS_POINTS = True
 MAY_USE_TEACHER = True
@@ -139,24 +172,41 @@ def training_filters(forget: tuple[int, ...], settings: DistillSettings) -> dict
 
 
 def fill_in(
-    settings: DistillSettings, run: RunCard, floor: Callable[[], float] = lambda: 0.0, say: Say = lambda line: None
+    settings: DistillSettings,
+    run: RunCard,
+    floor: Callable[[], float] = lambda: 0.0,
+    say: Say = lambda line: None,
+    images: int | None = None,
+    teacher: bool = False,
 ) -> DistillSettings:
-    """The settings with shift and gate decided.
+    """The settings with everything decided that depends on the shards.
 
-    Views are shifted already. A teacher that was trained on soft labels gives the forget classes some
-    probability on every image; a gate below it would drop them all.
+    Views are shifted already. A teacher that was trained on soft labels gives the forget classes some probability on
+    every image; a gate below it would drop them all. Colour images are taken for photographs: these may be mirrored,
+    take more steps, and are mixed in most views, so that the batch-norm statistics of plain ones differ.
 
     Args:
         floor: measures the probability of the forget classes that nine of ten images of the others reach. It is not
             called if the gate is given.
         say: gets a line if the gate is not the usual one.
+        images: of all runs; those of this run if None.
+        teacher: whether it is at hand.
     """
-    gate, shift = settings.gate, settings.shift
+    photographs = run.image_shape[0] == 3
+    gate, shift, steps = settings.gate, settings.shift, settings.steps
     if gate is None:
         gate = GATE if settings.post_filter else gate_above(floor(), run.num_classes, say)
     if shift is None:
         shift = 0 if run.plan.views else 2
-    return dataclasses.replace(settings, gate=gate, shift=shift)
+    if steps is None:
+        steps = STEPS
+        if photographs:
+            wished = PASSES * (images or run.plan.images) // settings.batch_size
+            steps = max(STEPS, min(MOST_PASSES_STEPS, wished))
+    flip = photographs if settings.flip is None else settings.flip
+    settle = photographs if settings.settle is None else settings.settle
+    unmixed = UNMIXED if teacher and settings.unmixed is None else settings.unmixed
+    return dataclasses.replace(settings, gate=gate, shift=shift, steps=steps, flip=flip, settle=settle, unmixed=unmixed)
 
 
 def gate_above(floor: float, num_classes: int, say: Say) -> float:
@@ -194,13 +244,16 @@ class Distillation:
     def __init__(self, inputs: Inputs, settings: DistillSettings) -> None:
         assert inputs.samples is not None
         self.samples, self.forget, self.settings = inputs.samples, inputs.forget, settings
+        assert settings.steps is not None, "fill_in decides it"
         self.steps, self.say, self.device = settings.steps, inputs.say, inputs.device
+        self.teacher, self.points = inputs.loaded_teacher, inputs.points
+        refuse_idle_without_teacher(settings, self.teacher)
         self.student = inputs.new_student()
         self.kept = kept_layers(self.student, inputs, settings)
         self.freeze_batch_norm = frozen_statistics(inputs, settings)
         self.set_mode()
         one_cycle = one_cycle_adamw if settings.optimiser == "adamw" else one_cycle_sgd
-        self.optimiser, self.schedule = one_cycle(self.student, settings.lr, settings.weight_decay, settings.steps)
+        self.optimiser, self.schedule = one_cycle(self.student, settings.lr, settings.weight_decay, self.steps)
         self.rng = torch.Generator().manual_seed(inputs.seed)
         self.warned = False
         self.parts: dict[str, Part] = {
@@ -222,14 +275,23 @@ class Distillation:
         batch = self.samples.next(self.settings.batch_size).to(self.device)
         if self.samples.whole and not self.warned:
             self.warn_of_losses()
-        loss = distillation_loss(self.student, batch, self.forget, self.settings, self.rng)
+        loss = distillation_loss(self.student, batch, self.forget, self.settings, self.rng, self.teacher, self.points)
         descend(loss, self.optimiser, self.schedule)
+        if self.settings.settle and number + 1 == self.steps:
+            self.settle()
         rate = float(self.schedule.get_last_lr()[0])
         return {
             "loss": loss.detach(),
             "samples": torch.tensor(float(self.samples.counts[KEPT])),
             "lr": torch.tensor(rate, dtype=torch.float64),
         }
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Estimate the student's batch-norm statistics on images as they are, which is how it will see images."""
+        with estimating_anew(self.student):
+            for _ in range(SETTLE_BATCHES):
+                self.student(to_unit(self.samples.next(self.settings.batch_size).to(self.device).own))
 
     def warn_of_losses(self) -> None:
         """Say so if the gate drops most of the samples read so far that hold no forget class."""
@@ -260,13 +322,37 @@ def frozen_statistics(inputs: Inputs, settings: DistillSettings) -> bool:
     return inputs.public is not None if settings.freeze_batch_norm is None else settings.freeze_batch_norm
 
 
+def refuse_idle_without_teacher(settings: DistillSettings, teacher: Classifier | None) -> None:
+    """Raise UsageError for a setting of fresh views if no teacher makes them."""
+    for name in ("unmixed", "batch_statistics"):
+        if teacher is None and getattr(settings, name) not in (None, False):
+            raise UsageError(f"--{name.replace('_', '-')} has no effect without --teacher: add that, or leave it out")
+
+
 def distillation_loss(
-    student: Classifier, batch: Batch, forget: tuple[int, ...], settings: DistillSettings, rng: torch.Generator
+    student: Classifier,
+    batch: Batch,
+    forget: tuple[int, ...],
+    settings: DistillSettings,
+    rng: torch.Generator,
+    teacher: Classifier | None = None,
+    points: NearPoints | None = None,
 ) -> Tensor:
-    """τ² mean_n KL(q_n || softmax(S(x_n) / τ)) on one augmented batch, a scalar in nats."""
+    """τ² mean_n KL(q_n || softmax(S(x_n) / τ)) on one augmented batch, a scalar in nats.
+
+    Without a teacher the views are the stored ones, and q comes from the stored logits. A teacher labels fresh views,
+    and those that do not pass the gate, or are near one of the points, are left out.
+    """
     assert settings.shift is not None, "fill_in decides it"
-    x_unit = shift_and_flip(to_unit(batch.views), settings.shift, settings.flip, rng)
-    targets = targets_for(batch.logits, forget, settings)
+    if teacher is None:
+        x_unit = shift_and_flip(to_unit(batch.views), settings.shift, bool(settings.flip), rng)
+        logits = batch.logits
+    else:
+        assert settings.unmixed is not None, "fill_in decides it"
+        views = fresh_views.fresh_views(batch.own, settings.unmixed, settings.shift, bool(settings.flip), rng)
+        passes = training_filters(forget, settings).get(BY_GATE)
+        x_unit, logits = fresh_views.answered(to_unit(views), teacher, settings.batch_statistics, passes, points)
+    targets = targets_for(logits, forget, settings)
     x_unit, targets = mixup(x_unit, targets, settings.mixup, rng)
     return losses.divergence(targets, student(x_unit), settings.temperature)
 

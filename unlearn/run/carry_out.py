@@ -54,7 +54,8 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
     folder = RunFolder(request.out, request.way_on)
     if not methods.needs_teacher(module):
         begun = as_begun(folder, module, request)
-        filled = module.fill_in(begun, opened.run, partial(floor_of, request, opened), say)
+        images, at_hand = opened.runs.images if opened.runs else None, opened.teacher is not None
+        filled = module.fill_in(begun, opened.run, partial(floor_of, request, opened), say, images, at_hand)
         request = dataclasses.replace(request, settings=filled)
     card = card_of_student(request, module, opened, points)
     check_networks(request, opened, card, say)

@@ -1,0 +1,161 @@
+"""Fresh views that the teacher labels while the student learns, and batch-norm statistics at the end."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from synth.basics.errors import UsageError
+from synth.checkpoint.batch_norm import batch_norm_layers, by_batch_statistics, channel_moments, estimating_anew
+from synth.checkpoint.classifier import Classifier, to_unit
+from synth.checkpoint.file import save_checkpoint
+from synth.shards.index import read_index
+from synth.shards.store import Folder
+from tests.runs import digits_card
+from tests.unlearn.shards import stream_of
+from unlearn.methods.distill import (
+    LOOP,
+    Distillation,
+    DistillSettings,
+    distillation_loss,
+    fill_in,
+    training_filters,
+)
+from unlearn.methods.fresh_views import answered, fresh_views
+from unlearn.methods.method import Inputs, StuckError
+from unlearn.methods.student import student_card, teacher_card
+from unlearn.run.carry_out import Request, unlearn
+from unlearn.samples.filters import ForgetShareBelow
+from unlearn.samples.logits import without_forget_classes
+
+QUICK = DistillSettings(steps=4, batch_size=16, shift=0, unmixed=0.5, gate=1.0)
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
+def test_views_that_mix_nothing_are_the_images_shifted_and_mirrored() -> None:
+    images = torch.randint(0, 256, (64, 1, 20, 20), generator=seeded(), dtype=torch.uint8)
+    for row, view in enumerate(fresh_views(images, 1.0, 0, True, seeded())):
+        padded = torch.nn.functional.pad(images[row].float()[None], (2, 2, 2, 2), mode="replicate")[0]
+        possible = [padded[:, top : top + 20, left : left + 20] for top in range(5) for left in range(5)]
+        assert any(torch.equal(view.float(), one) or torch.equal(view.float(), one.flip(2)) for one in possible)
+    assert not torch.equal(fresh_views(images, 0.0, 0, False, seeded()), fresh_views(images, 1.0, 0, False, seeded()))
+
+
+def test_the_student_learns_the_answers_on_the_very_pixels_that_it_sees(
+    tiny_run: Path, tiny_teacher: Classifier
+) -> None:
+    batch = stream_of(tiny_run, filters=training_filters((0,), QUICK)).next(16)
+    student = Classifier.untrained(teacher_card(read_index(Folder(tiny_run)).card), 0).eval()
+    loss = distillation_loss(student, batch, (0,), QUICK, seeded(), tiny_teacher)
+    x_unit = to_unit(fresh_views(batch.own, 0.5, 0, False, seeded()))
+    q = without_forget_classes(tiny_teacher(x_unit), (0,))
+    expected = (torch.xlogy(q, q) - q * student(x_unit).log_softmax(1)).sum(1).mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_the_gate_leaves_out_fresh_views(tiny_teacher: Classifier) -> None:
+    x_unit = torch.rand(32, 1, 28, 28, generator=seeded())
+    share = tiny_teacher(x_unit).softmax(1)[:, 1]
+    bound = share.median().item()
+    kept, logits = answered(x_unit, tiny_teacher, False, ForgetShareBelow((1,), bound))
+    assert torch.equal(kept, x_unit[share < bound])
+    assert torch.equal(logits, tiny_teacher(x_unit)[share < bound])
+    with pytest.raises(StuckError, match="the filters drop all fresh views of a batch"):
+        answered(x_unit, tiny_teacher, False, ForgetShareBelow((1,), 1e-9))
+
+
+def test_answers_by_batch_statistics_change_no_teacher(tiny_teacher: Classifier) -> None:
+    x_unit, layers = torch.rand(32, 1, 28, 28, generator=seeded()), batch_norm_layers(tiny_teacher)
+    before = [layer.running_mean.clone() for layer in layers if layer.running_mean is not None]
+    assert not torch.equal(answered(x_unit, tiny_teacher, True, None)[1], tiny_teacher(x_unit))
+    with by_batch_statistics(tiny_teacher):
+        assert all(layer.training for layer in layers)
+    assert not any(layer.training for layer in layers)
+    for layer, mean in zip(layers, before, strict=True):
+        assert layer.running_mean is not None
+        assert torch.equal(layer.running_mean, mean)
+
+
+def test_statistics_that_are_estimated_anew_are_those_of_the_batches() -> None:
+    model = Classifier.untrained(digits_card(), 0)
+    first = batch_norm_layers(model)[0]
+    seen: list[torch.Tensor] = []
+    handle = first.register_forward_pre_hook(lambda layer, inputs: seen.append(channel_moments(inputs[0])[0]))
+    with torch.no_grad(), estimating_anew(model):
+        for _ in range(3):
+            model(torch.rand(8, 1, 28, 28, generator=seeded()))
+    handle.remove()
+    assert first.running_mean is not None
+    assert torch.allclose(first.running_mean, torch.stack(seen).mean(0), atol=1e-6)
+    assert first.momentum == 0.1
+
+
+def test_a_student_settles_on_images_as_they_are(tiny_run: Path) -> None:
+    card = student_card(teacher_card(read_index(Folder(tiny_run)).card), None, None, {})
+
+    def learn(settle: bool) -> Classifier:
+        settings = replace(QUICK, unmixed=None, settle=settle)
+        samples = stream_of(tiny_run, filters=training_filters((0,), settings))
+        method = Distillation(Inputs(None, card, (0,), 0, "cpu", samples), settings)
+        for number in range(method.steps):
+            method.step(number)
+        return method.student.eval()
+
+    settled, other = learn(True), learn(False)
+    images = stream_of(tiny_run, filters=training_filters((0,), QUICK)).next(80).own
+    first = batch_norm_layers(settled)[0]
+    inputs: list[torch.Tensor] = []
+    first.register_forward_pre_hook(lambda layer, given: inputs.append(channel_moments(given[0])[0]))
+    settled(to_unit(images))
+    assert first.running_mean is not None
+    assert torch.allclose(first.running_mean, inputs[0], atol=0.02)
+    assert all(torch.equal(a, b) for a, b in zip(settled.parameters(), other.parameters(), strict=True))
+    assert not torch.allclose(batch_norm_layers(other)[0].running_mean, first.running_mean, atol=0.02)
+
+
+def test_colour_images_are_taken_for_photographs(tiny_run: Path) -> None:
+    grey = read_index(Folder(tiny_run)).card
+    colour = replace(grey, image_shape=(3, 32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
+    found = fill_in(DistillSettings(), grey)
+    assert (found.steps, found.flip, found.settle, found.unmixed) == (4000, False, False, None)
+    found = fill_in(DistillSettings(), colour, images=5000, teacher=True)
+    assert (found.steps, found.flip, found.settle, found.unmixed) == (7812, True, True, 0.5)
+    assert [fill_in(DistillSettings(), colour, images=n).steps for n in (100, 10**6)] == [4000, 20_000]
+    assert fill_in(DistillSettings(steps=7, flip=False), colour).flip is False
+
+
+def test_distillation_with_its_teacher_at_hand(
+    tiny_run: Path, tiny_teacher: Classifier, tiny_teacher_path: Path, tmp_path: Path
+) -> None:
+    def run(out: str, settings: DistillSettings, teacher: Path | None) -> dict[str, object]:
+        request = Request(
+            method="distill",
+            settings=settings,
+            loop=LOOP,
+            teacher=teacher,
+            shards=str(tiny_run),
+            forget=(0,),
+            out=tmp_path / out,
+        )
+        unlearn(request, lambda line: None)
+        found: dict[str, object] = json.loads((tmp_path / out / "settings.json").read_text())
+        return found
+
+    settings = DistillSettings(steps=2, batch_size=8, gate=1.0)
+    found = run("a", settings, tiny_teacher_path)
+    assert (found["teacher"], found["unmixed"]) == (str(tiny_teacher_path), 0.5)
+    assert run("b", settings, None)["unmixed"] is None
+    students = [(tmp_path / name / "student.safetensors").read_bytes() for name in ("a", "b")]
+    assert students[0] != students[1]
+    other = tmp_path / "other.safetensors"
+    save_checkpoint(Classifier.untrained(tiny_teacher.card, 1), other)
+    with pytest.raises(UsageError, match="was made from another teacher"):
+        run("c", settings, other)
+    for idle in ({"unmixed": 0.2}, {"batch_statistics": True}):
+        with pytest.raises(UsageError, match="has no effect without --teacher"):
+            run("c", replace(settings, **idle), None)

@@ -1,0 +1,64 @@
+"""Fresh views of stored images, which the teacher labels while the student learns: other ones in every epoch.
+
+They are drawn as the stored views are (`synth.shards.views`), except that some of them mix no other image in.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from synth.checkpoint.augment import shift_and_flip
+from synth.checkpoint.batch_norm import by_batch_statistics
+from synth.checkpoint.classifier import Classifier
+from synth.shards.view_recipes import PARTNER, SHARE, WHOLE
+from synth.shards.views import compose, draw_views
+from unlearn.methods.method import StuckError
+from unlearn.samples.filters import Filter, View
+from unlearn.samples.near_points import NearPoints
+
+
+def fresh_views(images: Tensor, unmixed: float, shift: int, flip: bool, rng: torch.Generator) -> Tensor:
+    """One view of each image of a batch, uint8 (B, C, H, W). Partners come from the same batch.
+
+    Args:
+        images: uint8 (B, C, H, W).
+        unmixed: the share of the views that are only shifted and mirrored.
+        shift: pixels of a further shift, beside that of the views.
+        flip: mirror half of the views.
+    """
+    height, width = images.shape[2:]
+    recipes = draw_views(len(images), 1, 0, (height, width), 1.0, flip, rng)[:, 0]
+    recipes[torch.rand(len(images), generator=rng) < unmixed, SHARE] = WHOLE
+    views = compose(images, images[recipes[:, PARTNER].long().to(images.device)], recipes)
+    return shift_and_flip(views, shift, False, rng)
+
+
+@torch.no_grad()
+def answered(
+    x_unit: Tensor,
+    teacher: Classifier,
+    batch_statistics: bool,
+    passes: Filter | None,
+    points: NearPoints | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The views (M, C, H, W) that pass the filter and are near no point, and the teacher's logits (M, K) on them.
+
+    Args:
+        batch_statistics: the teacher normalises by the statistics of this batch, not by those of its training.
+
+    Raises:
+        StuckError: fewer than two views pass.
+    """
+    with by_batch_statistics(teacher) if batch_statistics else nullcontext():
+        logits = teacher(x_unit).float()
+    kept = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
+    if passes is not None:
+        kept = passes(View(logits, torch.empty(0)))
+    if points is not None:
+        kept = kept & ~points.near_in_batch(x_unit, count=False).to(kept.device)
+    if kept.sum() < 2:
+        raise StuckError("the filters drop all fresh views of a batch: give a larger --gate, or leave out --teacher")
+    return x_unit[kept], logits[kept]

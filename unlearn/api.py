@@ -143,11 +143,11 @@ def unlearn(method: str, forget: Classes, out: Place, *, say: Say = print, **opt
 
     if method not in COMMANDS:
         raise UsageError(f"there is no method {method}: it is one of {', '.join(COMMANDS)}")
-    from unlearn.run import carry_out
+    from unlearn.run import rounds
     from unlearn.run.folder import student_file
 
     values = parameters(COMMANDS[method], {"forget": forget, "out": out, **options})
-    carry_out.unlearn(request_of(method, values), say)
+    rounds.unlearn(request_of(method, values), say)
     return student_file(Path(out))
 
 

@@ -51,7 +51,8 @@ def options_of_run(content: Mapping[str, Any]) -> Mapping[str, Any]:
     run = content["run"]
     plan = {{"blends": "views"}.get(name, name): value for name, value in run["plan"].items()}  # before format 2
     gate = run["settings"].get("quality_gate")
-    settings = {name: value for name, value in run["settings"].items() if name != "quality_gate"}
+    identifying = ("quality_gate", "student_sha256")  # no settings of the method
+    settings = {name: value for name, value in run["settings"].items() if name not in identifying}
     if run["method"] in DECLARED:
         settings = unlike_defaults(settings, presets_for(DECLARED[run["method"]], run["image_shape"])[TUNED])
     bounds = {name: value for name, value in (gate or {}).items() if value is not None}
@@ -116,9 +117,8 @@ what_to_generate = stacked(
     option(
         "--student",
         group=WHAT,
-        rare=True,
         type=PATH,
-        help="train the generator to produce images that this checkpoint gets wrong",
+        help="make images that this student gets wrong and the teacher knows, for a second round",
     ),
     option("--seed", group=WHAT, type=int, default=0, help="random seed"),
 )

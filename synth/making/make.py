@@ -87,7 +87,7 @@ def first_settings(teacher: Classifier, job: ShardJob, recipe: Recipe) -> Any:
             method.prepare(teacher, settings, 0, student_on_device(recipe), job.classes)
         else:
             few, rng = torch.tensor(list(islice(labels, images))), torch.Generator().manual_seed(0)
-            method.synthesise(teacher, few, settings, rng, network=network_of(recipe))
+            method.synthesise(teacher, few, settings, rng, **networks_of(recipe))
 
     if not hasattr(method, "brief"):
         return recipe.settings
@@ -107,12 +107,12 @@ def shard_of(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) 
     """Make the shard of the job."""
     rng = torch.Generator().manual_seed(job.seed)
     labels = torch.tensor(job.labels)
-    network = network_of(recipe)
+    networks = networks_of(recipe)
     make = methods.find(recipe.method).synthesise
     share = synthesis_share(settings, job.views)
     with phase("synthesis"), stage(0, share):
         images, notes = passed(
-            teacher, labels, lambda wanted: make(teacher, wanted, settings, rng, network=network), recipe.gate
+            teacher, labels, lambda wanted: make(teacher, wanted, settings, rng, **networks), recipe.gate
         )
     with phase("recognition"):
         votes = recognised_in_some(teacher, images, labels, job.seed)
@@ -151,14 +151,26 @@ def teacher_on_device(checkpoint: bytes, trusted_architecture: str | None, devic
     return parse_checkpoint(checkpoint, "the teacher", trusted_architecture).to(device)
 
 
-def network_of(recipe: Recipe) -> ClassGenerator | None:
-    return generator_on_device(recipe.generator, recipe.device) if recipe.generator else None
+def networks_of(recipe: Recipe) -> dict[str, Any]:
+    """What a method's `synthesise` takes beside the teacher: the generator, and the student if it can use one."""
+    networks: dict[str, Any] = {"network": None}
+    if recipe.generator:
+        networks["network"] = generator_on_device(recipe.generator, recipe.device)
+    if hasattr(methods.find(recipe.method), "uses_student"):
+        networks["student"] = student_on_device(recipe)
+    return networks
 
 
 def student_on_device(recipe: Recipe) -> Classifier | None:
     if recipe.student is None:
         return None
-    return parse_checkpoint(recipe.student, "the student", recipe.trusted_architecture).to(recipe.device)
+    return loaded_student(recipe.student, recipe.trusted_architecture, recipe.device)
+
+
+@lru_cache(maxsize=1)
+def loaded_student(checkpoint: bytes, trusted_architecture: str | None, device: str) -> Classifier:
+    """The student, loaded once per worker process."""
+    return parse_checkpoint(checkpoint, "the student", trusted_architecture).to(device)
 
 
 @lru_cache(maxsize=1)

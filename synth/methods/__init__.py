@@ -6,6 +6,7 @@
     check(teacher, settings)      raises UserError where the method can't work on the teacher
     instead(teacher, settings) -> str             optional: a line about a teacher for which the method works otherwise
     uses_generator(settings)      whether `prepare` trains a generator
+    uses_student(settings)        optional: whether a student changes the images; then `synthesise` takes `student`, too
     training_words(teacher, settings, device) -> str    optional: how much `prepare` trains, and about how long
     prepare(teacher, settings, seed, student, classes) -> ClassGenerator | None
                                   runs once per run, before all shards; `student` is a Classifier or None; the generator

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -25,7 +26,7 @@ from synth.checkpoint.image_norms import image_norm_layers
 from synth.methods import generator
 from synth.methods.dropped_patches import Dropping, find_blocks
 from synth.methods.generator import GeneratorSettings
-from synth.methods.losses import blur
+from synth.methods.losses import agreement, blur
 from synth.methods.multi_crop import Draws, Ranges, Size, draw, falling, resize, seen_as_drawn
 from synth.methods.natural import natural_noise
 from synth.methods.networks import ClassGenerator
@@ -125,6 +126,12 @@ class DeepInversionSettings(ComputeSettings):
         below=1,
         rare=True,
     )
+    compete: float = setting(
+        10.0,
+        "weight of the disagreement with --student, if one is given (the paper's alpha_c); 0 leaves it out",
+        at_least=0,
+        rare=True,
+    )
     warm_start: bool = setting(
         False, "start from the images of a generator, which is trained first or given by --generator"
     )
@@ -210,9 +217,6 @@ PHOTO_PRESETS = {
 }
 
 
-# From normalised images (B, C, H, W) and the teacher's logits (B, K) to a scalar.
-ExtraLoss = Callable[[Tensor, Tensor], Tensor]
-
 COARSEST = 96  # pixels per side; networks for photographs see little in fewer
 STROKE = 4  # times that the noise of a smooth start is blurred, until it is as wide as a stroke of a digit
 FEWEST_REPLAYED = 20  # steps of one resolution that are worth a CUDA graph, whose rehearsals take as long as four
@@ -249,6 +253,10 @@ def starts_natural(teacher: Classifier, settings: DeepInversionSettings) -> bool
 
 def uses_generator(settings: DeepInversionSettings) -> bool:
     return settings.warm_start
+
+
+def uses_student(settings: DeepInversionSettings) -> bool:
+    return settings.compete > 0 or settings.warm_start
 
 
 def brief(settings: DeepInversionSettings, images: int) -> DeepInversionSettings:
@@ -295,16 +303,18 @@ def synthesise(
     settings: DeepInversionSettings,
     rng: torch.Generator,
     network: ClassGenerator | None = None,
-    extra_loss: ExtraLoss | None = None,
+    student: Classifier | None = None,
 ) -> Tensor:
     """One image per label: argmin_x CE(T(x), y) + α_tv TV(x) + α_l2 ||x|| + α_bn R_bn(x) (equations 1 to 4).
+
+    With a student, + α_c (1 - JS(T(x) || S(x))), so that teacher and student disagree (Adaptive DeepInversion).
 
     Args:
         teacher: frozen, on the device to work on.
         labels_B: class indices (B,) to generate.
         rng: a random source on the CPU; the same state gives the same images on one kind of device.
-        extra_loss: added to the loss, such as the student's agreement in Adaptive DeepInversion.
         network: makes the first images if `warm_start` is on.
+        student: frozen, on the teacher's device.
 
     Returns:
         uint8 images (B, C, H, W) on the CPU.
@@ -314,7 +324,7 @@ def synthesise(
     """
     batches = max(1, math.ceil(len(labels_B) / settings.batch_size))
     parts = stages(labels_B.tensor_split(batches))
-    return torch.cat([invert(teacher, labels, settings, rng, network, extra_loss) for labels in parts])
+    return torch.cat([invert(teacher, labels, settings, rng, network, student) for labels in parts])
 
 
 def invert(
@@ -323,7 +333,7 @@ def invert(
     settings: DeepInversionSettings,
     rng: torch.Generator,
     network: ClassGenerator | None = None,
-    extra_loss: ExtraLoss | None = None,
+    student: Classifier | None = None,
 ) -> Tensor:
     """One batch of images, optimised in normalised pixels and clamped to the range of real pixels."""
     labels_B = labels_B.to(teacher.mean.device)
@@ -344,7 +354,7 @@ def invert(
         x_norm = F.avg_pool2d(x_norm, courses[0].shrink)
     for course in stages(courses, [len(course.steps) for course in courses]):
         x_norm = resize(x_norm, course.size(whole))
-        x_norm = optimise_images(x_norm, teacher, labels_B, settings, course.steps, (lowest, highest), rng, extra_loss)
+        x_norm = optimise_images(x_norm, teacher, labels_B, settings, course.steps, (lowest, highest), rng, student)
     return to_uint8(resize(x_norm, whole) * teacher.std + teacher.mean).cpu()
 
 
@@ -396,7 +406,7 @@ def optimise_images(
     steps: range,
     pixel_range: tuple[Tensor, Tensor],
     rng: torch.Generator,
-    extra_loss: ExtraLoss | None,
+    student: Classifier | None,
 ) -> Tensor:
     """Take these steps of Adam on the images, at their own resolution. Raises UserError if the loss diverges."""
     x_norm = x_norm.detach().clone().requires_grad_(True)
@@ -407,6 +417,7 @@ def optimise_images(
     dropping = Dropping(find_blocks(teacher) if settings.drop_patches else None, settings.drop_patches)
     with (
         computed(teacher, settings),
+        computed(student, settings) if student else nullcontext(),
         watch_batch_norm(teacher.net) as statistics,
         watching as patch_prior,
         dropping.hooked(),
@@ -421,8 +432,8 @@ def optimise_images(
             loss = loss + statistics_prior(seen, statistics, settings)
             if patch_prior:
                 loss = loss + patch_prior()
-            if extra_loss is not None:
-                loss = loss + extra_loss(seen.float(), logits_BK)
+            if student is not None and settings.compete:
+                loss = loss + settings.compete * agreement(logits_BK, student.logits(seen.float()))
             loss.backward()
             assert x_norm.grad is not None
             x_norm.grad = blur(x_norm.grad, settings.smoothing)
@@ -433,7 +444,7 @@ def optimise_images(
             return loss.detach()
 
         replayed = None
-        if not (patch_prior or extra_loss or settings.drop_patches) and worth_a_graph(x_norm, settings, len(steps)):
+        if not (patch_prior or settings.drop_patches) and worth_a_graph(x_norm, settings, len(steps)):
             alike = draw_view(len(x_norm), steps.start, settings, torch.Generator())
             replayed = captured(descend, x_norm, optimiser, alike)
         for step in steps:

@@ -1,4 +1,4 @@
-"""Losses for training image generators. Those on batch-norm statistics are in synth/checkpoint/batch_norm.py."""
+"""Losses for images and for image generators. Those on batch-norm statistics are in synth/checkpoint/batch_norm.py."""
 
 from __future__ import annotations
 
@@ -19,6 +19,21 @@ def disagreement(teacher_logits: Tensor, student_logits: Tensor, inhibited: tupl
     sign_K = torch.ones(terms_NK.shape[1], device=terms_NK.device)
     sign_K[list(inhibited)] = -1.0
     return (terms_NK * sign_K).sum(1).mean()
+
+
+def jensen_shannon(logits: Tensor, other_logits: Tensor) -> Tensor:
+    """JS(p || q) = ½ KL(p || m) + ½ KL(q || m) with m = ½ (p + q), in bits: logits (N, K) twice to (N,)."""
+    log_p, log_q = logits.log_softmax(1), other_logits.log_softmax(1)
+    log_m = torch.logaddexp(log_p, log_q) - torch.log(torch.tensor(2.0))
+    nats = (log_p.exp() * (log_p - log_m) + log_q.exp() * (log_q - log_m)).sum(1) / 2
+    return nats / torch.log(torch.tensor(2.0))
+
+
+def agreement(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
+    """R_compete = 1 - mean_n JS(T(x_n) || S(x_n)), a scalar from 0 to 1: the term of Adaptive DeepInversion (Yin et al.
+    2020). Images minimise it, so that teacher and student disagree on them.
+    """
+    return 1 - jensen_shannon(teacher_logits, student_logits).mean()
 
 
 def one_hot_loss(teacher_logits: Tensor) -> Tensor:

@@ -206,10 +206,12 @@ def settings_for(request: Request, card: ModelCard) -> Any:
 
 
 def refuse_files_without_effect(request: Request, settings: Any) -> None:
-    """Raise UsageError if --generator or --student was given to a method that uses no generator."""
-    uses = methods.find(request.method).uses_generator(settings)
-    for name, path in (("--generator", request.generator), ("--student", request.student)):
-        if path is not None and not uses:
+    """Raise UsageError if --generator or --student was given to a method that does not use it."""
+    method = methods.find(request.method)
+    generator = method.uses_generator(settings)
+    student = method.uses_student(settings) if hasattr(method, "uses_student") else generator
+    for name, path, used in (("--generator", request.generator, generator), ("--student", request.student, student)):
+        if path is not None and not used:
             raise UsageError(f"{name} has no effect on --method {request.method} with these settings: leave it out")
 
 
@@ -260,7 +262,9 @@ def refuse_useless_code(request: Request, teacher: Classifier, student: bytes | 
 def run_card(teacher: Classifier, recipe: Recipe, plan: Plan) -> RunCard:
     """The card of a run: everything that determines its content. The threads count on the CPU only."""
     assert teacher.digest is not None
-    gate = {"quality_gate": dataclasses.asdict(recipe.gate)} if recipe.gate else {}
+    further: dict[str, Any] = {"quality_gate": dataclasses.asdict(recipe.gate)} if recipe.gate else {}
+    if recipe.student:
+        further["student_sha256"] = sha256_of(recipe.student)
     return RunCard(
         teacher_sha256=teacher.digest,
         architecture=teacher.card.architecture,
@@ -270,7 +274,7 @@ def run_card(teacher: Classifier, recipe: Recipe, plan: Plan) -> RunCard:
         mean=teacher.card.mean,
         std=teacher.card.std,
         method=recipe.method,
-        settings=dataclasses.asdict(recipe.settings) | gate,
+        settings=dataclasses.asdict(recipe.settings) | further,
         wiring=teacher.card.wiring,
         plan=plan,
         device=f"cpu, {recipe.threads} threads" if recipe.device == "cpu" else recipe.device,

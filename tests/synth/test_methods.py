@@ -1,6 +1,7 @@
 """Invariants of every synthesis method."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from synth import methods
+from synth.basics.disk import sha256_of
 from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier, predict
-from synth.checkpoint.file import load_checkpoint
+from synth.checkpoint.file import checkpoint_bytes, load_checkpoint
+from synth.commands.main import options_of_run
 from synth.executors.executor import in_process
 from synth.making.make import Recipe
 from synth.methods.deepinversion import DeepInversionSettings
@@ -22,7 +25,7 @@ from synth.methods.networks import generator_bytes, parse_generator
 from synth.run.publish import verify
 from synth.shards.index import GENERATOR, INDEX, read_index
 from synth.shards.plan import Plan
-from tests.runs import QUICKEST, digests, digits_card, make_run, recipe_for
+from tests.runs import QUICKEST, digests, digits_card, make_run, recipe_for, train_on_digits
 
 LABELS = torch.arange(20) % 10
 SMALL: dict[str, Any] = {"train_steps": 3, "batch_size": 20, "z": 4, "channels": 4}
@@ -289,3 +292,32 @@ def test_a_smooth_start_has_strokes_and_no_noise_of_single_pixels() -> None:
     assert torch.isclose((smooth - lowest).mean(), torch.tensor(0.3), atol=0.1)
     assert torch.isclose(smooth.std(), torch.tensor(1.0), atol=0.01)
     assert alike(smooth.permute(1, 2, 3, 0)) < 0.2  # one image says nothing of the next
+
+
+def test_deepinversion_makes_images_that_a_student_gets_wrong(tiny_teacher: Classifier) -> None:
+    """A generator is trained against the student instead, as above."""
+    from synth.methods import deepinversion
+    from synth.methods.losses import jensen_shannon
+
+    settings = dataclasses.replace(QUICK_SETTINGS["deepinversion"], steps=20)
+    student = train_on_digits(digits_card(), steps=20, seed=1)
+
+    def apart(compete: float) -> float:
+        weighted = dataclasses.replace(settings, compete=compete)
+        images = deepinversion.synthesise(tiny_teacher, LABELS, weighted, seeded(), student=student)
+        assert (predict(tiny_teacher, images).argmax(1) == LABELS).float().mean() > 0.5  # chance is 0.1
+        return jensen_shannon(*(model(images.float() / 255) for model in (tiny_teacher, student))).mean().item()
+
+    assert apart(2.0) > apart(0.0) + 0.1
+
+
+def test_a_run_against_a_student_says_so_and_depends_on_the_student(tmp_path: Path, tiny_teacher: Classifier) -> None:
+    plan = dataclasses.replace(PLAN, per_class=1)
+    students = [checkpoint_bytes(Classifier.untrained(digits_card(), seed).freeze()) for seed in (1, 2)]
+    recipes = [dataclasses.replace(recipe_for(tiny_teacher), student=student) for student in (*students, None)]
+    runs = [make_run(tmp_path / str(number), recipe, plan) for number, recipe in enumerate(recipes)]
+    assert len({digests(store.path)["shard-000000.tar"] for store, _ in runs}) == 3
+    recorded = [index.card.settings.get("student_sha256") for _, index in runs]
+    assert recorded == [sha256_of(students[0]), sha256_of(students[1]), None]
+    options = options_of_run(json.loads((runs[0][0].path / "index.json").read_text()))
+    assert "student_sha256" not in options

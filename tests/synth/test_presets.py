@@ -190,14 +190,18 @@ def test_a_cuda_graph_gives_the_images_of_single_launches(monkeypatch: pytest.Mo
     assert torch.equal(replayed, plain)
 
 
-def test_crops_in_bfloat16_reach_another_loss_as_floats() -> None:
-    teacher, seen = Classifier.untrained(card((3, 64, 64)), 0).freeze(), []
-    settings = dataclasses.replace(PHOTO_PRESETS[TUNED], steps=2, precision="bfloat16", tv_squared=1.0, l2=1.0)
+def test_crops_in_bfloat16_reach_a_student_as_floats(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, student = (Classifier.untrained(card((3, 64, 64)), seed).freeze() for seed in (0, 1))
+    settings = dataclasses.replace(
+        PHOTO_PRESETS[TUNED], steps=2, precision="bfloat16", tv_squared=1.0, l2=1.0, compete=1.0
+    )
+    seen, logits = [], student.logits
 
-    def extra_loss(x_norm: torch.Tensor, logits_BK: torch.Tensor) -> torch.Tensor:
-        seen.append((x_norm.dtype, logits_BK.dtype))
-        return x_norm.mean()
+    def noted(x_norm: torch.Tensor) -> torch.Tensor:
+        seen.append(x_norm.dtype)
+        return logits(x_norm)
 
+    monkeypatch.setattr(student, "logits", noted)
     rng = torch.Generator().manual_seed(1)
-    deepinversion.synthesise(teacher, torch.tensor([0, 1]), settings, rng, extra_loss=extra_loss)
-    assert set(seen) == {(torch.float32, torch.float32)}
+    deepinversion.synthesise(teacher, torch.tensor([0, 1]), settings, rng, student=student)
+    assert set(seen) == {torch.float32}

@@ -3,8 +3,9 @@ import torch
 
 from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier
+from synth.methods.losses import agreement, jensen_shannon
 from tests.runs import digits_card
-from unlearn.methods.adaptive import AdaptiveSettings, competition, jensen_shannon, start
+from unlearn.methods.adaptive import AdaptiveSettings, start
 from unlearn.methods.method import Inputs
 
 SMALL = AdaptiveSettings(
@@ -49,10 +50,10 @@ def test_each_round_adds_its_images_and_keeps_the_old(tiny_teacher: Classifier) 
     assert method.images[27:].any(dim=(1, 2, 3)).all()
 
 
-def test_full_agreement_costs_the_whole_weight(tiny_teacher: Classifier) -> None:
-    x_norm = torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
-    loss = competition(tiny_teacher, 10.0)(x_norm, tiny_teacher.net(x_norm))
-    assert loss.item() == pytest.approx(10.0, abs=1e-4)
+def test_agreement_is_1_where_teacher_and_student_are_equal() -> None:
+    logits = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+    assert agreement(logits, logits).item() == pytest.approx(1.0, abs=1e-5)
+    assert agreement(*torch.tensor([[[100.0, 0.0]], [[0.0, 100.0]]])).item() == pytest.approx(0.0, abs=1e-5)
 
 
 def test_a_teacher_without_batch_norm_is_refused_with_another_way() -> None:

@@ -121,6 +121,20 @@ teacher_at_hand = stacked(
         help="the shards' checkpoint, if it is at hand: it labels fresh views of the images in every epoch; "
         "--keep-layers copies layers of it, and --forget-points compares samples with the points in its features too",
     ),
+    option(
+        "--rounds",
+        group=WHAT,
+        type=click.IntRange(1, 100),
+        default=1,
+        help="with --teacher: rounds, of which each but the first adds images that the student before gets wrong",
+    ),
+    option(
+        "--address",
+        group=MACHINE,
+        rare=True,
+        default="none",
+        help="where these images are made: none (this process, without Ray), or a Ray cluster as for synth generate",
+    ),
     code_option,
 )
 
@@ -186,7 +200,7 @@ def options_of_settings(content: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def request_of(name: str, options: Mapping[str, Any]) -> Any:
-    """The request to `unlearn.run.carry_out.unlearn` that a command's options spell. Raises UsageError where one is
+    """The request to `unlearn.run.rounds.unlearn` that a command's options spell. Raises UsageError where one is
     wrong, before torch is loaded.
     """
     settings, loop = checked_settings(name, options)
@@ -242,9 +256,9 @@ def command_of(name: str) -> click.Command:
     @options_of_method(name)
     def run(**options: Any) -> None:
         request = request_of(name, options)
-        from unlearn.run import carry_out
+        from unlearn.run import rounds
 
-        carry_out.unlearn(request, say)
+        rounds.unlearn(request, say)
 
     return run
 

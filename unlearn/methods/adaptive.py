@@ -28,7 +28,7 @@ from synth.checkpoint.batch_norm import batch_norm_layers
 from synth.checkpoint.classifier import Classifier, to_unit
 from synth.checkpoint.fitting import fitting
 from synth.methods import deepinversion
-from synth.methods.deepinversion import DeepInversionSettings, ExtraLoss
+from synth.methods.deepinversion import DeepInversionSettings
 from unlearn.methods import losses
 from unlearn.methods.method import Inputs, Part, StuckError
 from unlearn.methods.mixing import mixed
@@ -155,15 +155,15 @@ class Adaptive:
     def new_images(self, done: int) -> Tensor:
         """The images of a round, `per_class` per retain class, uint8 (N, C, H, W)."""
         labels = torch.tensor(self.inputs.retain).repeat(self.settings.per_class)
-        extra = competition(self.student, self.settings.compete) if done and self.settings.compete else None
+        against = self.student if done and self.settings.compete else None
         self.student.eval().requires_grad_(False)
         images = deepinversion.synthesise(
-            self.teacher, labels, self.synthesis(labels, extra), self.rng, extra_loss=extra
+            self.teacher, labels, self.synthesis(labels, against), self.rng, student=against
         )
         self.student.train().requires_grad_(True)
         return images
 
-    def synthesis(self, labels: Tensor, extra: ExtraLoss | None) -> DeepInversionSettings:
+    def synthesis(self, labels: Tensor, against: Classifier | None) -> DeepInversionSettings:
         """The settings of the synthesis. The run's first round chooses the batch: where the memory does not hold it, it
         is halved, which is said. A resumed run keeps it.
         """
@@ -172,7 +172,7 @@ class Adaptive:
 
             def step(settings: DeepInversionSettings, images: int) -> None:
                 few, rng = labels.repeat(images)[:images], torch.Generator().manual_seed(0)
-                deepinversion.synthesise(self.teacher, few, settings, rng, extra_loss=extra)
+                deepinversion.synthesise(self.teacher, few, settings, rng, student=against)
 
             fits = fitting(self.teacher, asked, deepinversion.brief, step, most=len(labels))
             self.batch.fill_(fits.batch_size)
@@ -181,23 +181,11 @@ class Adaptive:
         return dataclasses.replace(asked, batch_size=int(self.batch))
 
 
-def competition(student: Classifier, weight: float) -> ExtraLoss:
-    """α_c (1 - mean_n JS(T(x_n) || S(x_n))), a scalar. JS is in bits, so the term is between 0 and α_c."""
-    return lambda x_norm, teacher_logits: weight * (1 - jensen_shannon(teacher_logits, student.logits(x_norm)).mean())
-
-
-def jensen_shannon(logits: Tensor, other_logits: Tensor) -> Tensor:
-    """JS(p || q) = ½ KL(p || m) + ½ KL(q || m) with m = ½ (p + q), in bits: logits (N, K) twice to (N,)."""
-    log_p, log_q = logits.log_softmax(1), other_logits.log_softmax(1)
-    log_m = torch.logaddexp(log_p, log_q) - torch.log(torch.tensor(2.0))
-    nats = (log_p.exp() * (log_p - log_m) + log_q.exp() * (log_q - log_m)).sum(1) / 2
-    return nats / torch.log(torch.tensor(2.0))
-
-
 def synthesis_settings(settings: AdaptiveSettings) -> DeepInversionSettings:
     return DeepInversionSettings(
         steps=settings.synthesis_steps,
         batch_size=settings.synthesis_batch,
+        compete=settings.compete,
         flip=settings.flip,
         precision=settings.precision,
         layout=settings.layout,

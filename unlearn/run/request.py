@@ -15,6 +15,8 @@ from unlearn.samples.memory import DEFAULT
 from unlearn.samples.point_settings import PointSettings
 from unlearn.settings import LoopSettings, check_asked
 
+MOST_ROUNDS = 100
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -38,6 +40,8 @@ class Request:
     follow_timeout: float | None = None  # seconds without a new shard; None requires a complete run of shards
     resume: bool = False
     overwrite: bool = False
+    rounds: int = 1  # of synthesis and training; for methods that may use the teacher (`unlearn.run.rounds`)
+    address: str = "none"  # where the images of later rounds are made, as for `synth generate`
     seed: int = 0
     device: str = "cpu"
     log_to: tuple[Destination, ...] = ()  # besides metrics.jsonl
@@ -56,5 +60,7 @@ class Request:
 
     def __post_init__(self) -> None:
         check_asked(self.seed, self.forget, self.student_arch, self.student_width)
+        check_type("rounds", self.rounds, (int,))
+        require(1 <= self.rounds <= MOST_ROUNDS, f"rounds must be within 1 and {MOST_ROUNDS}, not {self.rounds}")
         check_type("window", self.window, (int, type(None)))
         require(self.window is None or self.window >= 1, "window must be 1 shard or more")

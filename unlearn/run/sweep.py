@@ -26,7 +26,7 @@ from unlearn import data_sets
 from unlearn.data import DataSource, LabelledImages
 from unlearn.evaluation import evaluate
 from unlearn.methods.student import teacher_card
-from unlearn.run import carry_out
+from unlearn.run import rounds
 from unlearn.run.folder import PROVENANCE, STUDENT, note_judgement, read_provenance
 from unlearn.run.request import Request
 from unlearn.samples.cache import open_shards
@@ -205,7 +205,7 @@ def has_field(settings: Any, name: str) -> bool:
 def one_run(value: Value, request: Request, judge: Judge, say: Say) -> SweepRow:
     place = request.out
     try:
-        carry_out.unlearn(request, say)
+        rounds.unlearn(request, say)
     except HopelessError as error:  # a result as well
         if not (place / PROVENANCE).exists():
             return SweepRow(value, request.seed, None, None, ended=str(error))

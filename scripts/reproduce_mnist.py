@@ -76,7 +76,9 @@ def evaluated(out: Path, seed: int, size: int, data: Data) -> list[dict[str, obj
     ]
 
 
-def accuracies(folder: Path, student: Path, forget: str, data: Data) -> dict[str, tuple[float, float]]:
+def accuracies(
+    folder: Path, student: Path, forget: str, data: Data, *options: object
+) -> dict[str, tuple[float, float]]:
     """Retain and forget accuracy of the folder's teacher and retrained model and of the student, on the real test
     set.
     """
@@ -90,6 +92,7 @@ def accuracies(folder: Path, student: Path, forget: str, data: Data) -> dict[str
         forget,
         *models,
         *data.options,
+        *options,
         "--json",
     ]
     found = json.loads(subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout)

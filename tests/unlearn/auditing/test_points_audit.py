@@ -17,6 +17,7 @@ from unlearn.auditing.points.audit_points import PointsRequest, audit_points
 from unlearn.auditing.points.lineup import group
 from unlearn.auditing.points.membership_scores import GAMMA, OFFLINE, area, chances, rmia, u_lira
 from unlearn.auditing.record.record import MODEL, ORIGINAL, RETRAINED
+from unlearn.auditing.record.schema import POINTS_FORMAT
 from unlearn.commands.main import main
 from unlearn.data import DataSource
 from unlearn.drawn_points import draw_points, write_points
@@ -140,7 +141,21 @@ def test_the_command_prints_the_verdict_on_the_original(trained: Path, tmp_path:
     result = CliRunner().invoke(main, list(map(str, [*given, "--out", tmp_path / "audit"])))
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("What is left of 20 points? NOT UNLEARNED")
-    assert "The points: 10 typical, 10 memorised." in result.stdout or "memorised" in result.stdout
+    assert "relabelled: output suppression only" in result.stdout
+    page = tmp_path / "report.html"
+    assert CliRunner().invoke(main, ["report", str(tmp_path / "audit"), "-o", str(page)]).exit_code == 0
+    assert all(words in page.read_text() for words in ("Not unlearned", "0003-wrong.png", "data:image/png;base64"))
+    refused = CliRunner().invoke(main, ["verify", str(tmp_path / "audit")])
+    assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
+    assert "is an audit of single points: only 'unlearn report' reads it" in refused.stderr
+
+
+def test_a_record_from_elsewhere_is_refused_in_one_line(tmp_path: Path) -> None:
+    record = {"format": POINTS_FORMAT, "format_version": 1, "points": [{"file": "<script>"}]}
+    (tmp_path / "audit.json").write_text(json.dumps(record))
+    result = CliRunner().invoke(main, ["report", str(tmp_path), "-o", str(tmp_path / "page.html")])
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert "is not an audit of points" in result.stderr
 
 
 def test_without_references_and_data_nothing_is_concluded(trained: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from synth.basics.disk import sha256_of
 from synth.basics.versions import package_versions
 from synth.basics.way_on import WayOn
 from synth.checkpoint.classifier import Classifier, predict
@@ -25,12 +26,13 @@ from unlearn.auditing.points.lineup import Beside, Groups, group, labels_of, lin
 from unlearn.auditing.points.point_measures import ask, measure_points, retain_accuracy
 from unlearn.auditing.points.point_picture import draw_points_called
 from unlearn.auditing.points.point_verdict import controls_on_points, failed, judge_points
+from unlearn.auditing.points.points_record import check_points_record
 from unlearn.auditing.record.record import MODEL, ORIGINAL, RETRAINED
+from unlearn.auditing.record.schema import POINTS_FORMAT
 from unlearn.data import DataSource, LabelledImages, check_data
 from unlearn.points import UNKNOWN, Points, load_points
 from unlearn.run.folder import student_file
 
-FORMAT = "data-free-unlearning audit of points"
 WAY_ON = WayOn(command="unlearn audit", anew="start again with --overwrite")
 PICTURE = "points.png"
 
@@ -62,6 +64,7 @@ def audit_points(request: PointsRequest, say: Callable[[str], None]) -> dict[str
     folder.check(overwrite=request.overwrite)
     started = time.monotonic()
     record, picture = make_record(request, say)
+    check_points_record(record, "the audit")
     with locked(folder.store, WAY_ON, say) as lock:
         folder.begin(lock, record["inputs"], overwrite=request.overwrite)
         seconds = {"all": round(time.monotonic() - started, 3)}
@@ -96,8 +99,9 @@ def make_record(request: PointsRequest, say: Callable[[str], None]) -> tuple[dic
         ledger.append(
             entry(request.data.name, "test", "accuracy, and images beside the points", torch.arange(len(test)))
         )
+    picture = draw_points_called(points, labels, called, groups)
     record = {
-        "format": FORMAT,
+        "format": POINTS_FORMAT,
         "format_version": 1,
         "points": points_json(points, labels, called, groups),
         "class_names": list(card.class_names),
@@ -110,9 +114,10 @@ def make_record(request: PointsRequest, say: Callable[[str], None]) -> tuple[dic
         "controls": known,
         "failed_controls": failed(known, memorised),
         "ledger": ledger,
+        "pictures": {PICTURE: sha256_of(picture)},
         "versions": package_versions(),
     }
-    return json.loads(json.dumps(record)), draw_points_called(points, labels, called, groups)
+    return json.loads(json.dumps(record)), picture
 
 
 def test_images(

@@ -34,7 +34,7 @@ class Data:
     @property
     def flip(self) -> list[object]:
         """The option that mirrors images, if mirrored images are plausible in this data."""
-        return [] if "mnist" in self.name else ["--flip"]
+        return [] if "mnist" in self.name or self.name == "digits" else ["--flip"]
 
     @property
     def title(self) -> str:

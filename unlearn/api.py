@@ -117,7 +117,7 @@ def distill(
 
     Args:
         shards: the run: a folder or s3://BUCKET/RUN; or several runs of one teacher.
-        forget: the classes to forget.
+        forget: the classes to forget; () with `forget_points`, a folder of single images.
         out: folder for the student, its metrics and its settings.
     """
     chosen = {"seed": seed, "resume": resume, "overwrite": overwrite, "device": device}
@@ -213,6 +213,10 @@ def audit(
     images = {"shards": None if shards is None else fspath(shards), "data": None if data is None else fspath(data)}
     chosen = {"seed": seed, "overwrite": overwrite, "device": device}
     values = parameters(auditing.audit, {**places, **images, **chosen, **options})
+    if (points := values.pop("forget_points")) is not None:
+        from unlearn.auditing.points.audit_points import audit_points
+
+        return audit_points(auditing.requests_of_points(say, points, **values)[0], say)
     from unlearn.auditing.audit import audit_each
 
     return audit_each(auditing.requests_of_audit(say, **values), say)[0]

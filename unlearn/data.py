@@ -39,8 +39,8 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def select(self, keep: Tensor) -> LabelledImages:
-        """The images that a mask or a list of rows names."""
+    def select(self, keep: Tensor | slice) -> LabelledImages:
+        """The images that a mask, a list of rows or a slice names."""
         return replace(self, images=self.images[keep], labels=self.labels[keep])
 
     def without(self, classes: tuple[int, ...]) -> LabelledImages:

@@ -23,7 +23,7 @@ from unlearn.commands.options import (
     code_option,
     data_options,
     device_option,
-    forget_option,
+    forget_or_points_option,
     seed_option,
     threads_option,
 )
@@ -52,7 +52,13 @@ def options_of_audit(content: Mapping[str, Any]) -> Mapping[str, Any]:
 @click.command(cls=Command, context_settings=FROM_ENVIRONMENT)
 @click.argument("students", metavar="STUDENT...", nargs=-1, required=True, type=PATH)
 @option("--teacher", group=WHAT, type=PATH, default="teacher.safetensors", help="the original model")
-@forget_option
+@forget_or_points_option
+@option(
+    "--forget-points",
+    group=WHAT,
+    type=PATH,
+    help="folder of single images that STUDENT forgot: an audit of these, with measures of its own",
+)
 @option(
     "--reference",
     "references",
@@ -89,6 +95,12 @@ def audit(**options: Any) -> None:
     is missing. It judges by stated rules, against models that were retrained without the classes. Several students are
     audited one after the other, each into a folder of its name in --out; the other models are measured once.
     """
+    points = options.pop("forget_points")
+    if points is not None:
+        audit_of_points(points, **options)
+        return
+    if not options["forget"]:
+        raise UsageError("nothing was forgotten: name classes with --forget, or a folder with --forget-points")
     requests = requests_of_audit(note, **options)
     from unlearn.auditing import audit as run
     from unlearn.auditing.text import audit_text
@@ -99,6 +111,68 @@ def audit(**options: Any) -> None:
             echo(f"\n{request.student}\n")
         echo(audit_text(record))
         say(f"wrote {request.out / run.AUDIT}")
+
+
+def audit_of_points(points: Path, **options: Any) -> None:
+    """`unlearn audit --forget-points`. Raises UsageError for options that have no effect on it."""
+    requests = requests_of_points(note, points, **options)
+    from unlearn.auditing.points.audit_points import audit_points
+    from unlearn.auditing.points.point_text import points_text
+
+    for request in requests:
+        if len(requests) > 1:
+            echo(f"\n{request.student}\n")
+        echo(points_text(audit_points(request, note)))
+        say(f"wrote {request.out / 'audit.json'}")
+
+
+def requests_of_points(
+    tell: Say,
+    points: Path,
+    students: tuple[Path, ...],
+    teacher: Path,
+    references: tuple[Path, ...],
+    data: str | None,
+    data_root: Path | None,
+    download: bool,
+    image_size: int | None,
+    out: Path,
+    overwrite: bool,
+    arch: str | None,
+    seed: int,
+    threads: int | None,
+    device: str,
+    **others: Any,
+) -> list[Any]:
+    """One request to `unlearn.auditing.points` per student. It takes seconds, and works on the CPU."""
+    for name in ("forget", "shards", "resume"):
+        if others.pop(name, None):
+            raise UsageError(f"--{name} has no effect with --forget-points: leave it out")
+    needless = next((name for name, value in others.items() if value is not None and name != "confidence"), None)
+    if needless:
+        raise UsageError(f"--{needless.replace('_', '-')} has no effect with --forget-points: leave it out")
+    settings = settings_from_flags(AuditSettings(), others, "audit")
+    from synth.basics.device import machine
+    from unlearn.auditing.points.audit_points import PointsRequest
+    from unlearn.data import DataSource
+
+    machine("cpu", threads)
+    source = DataSource(data, data_root, download, image_size, tell) if data else None
+    return [
+        PointsRequest(
+            student=student,
+            teacher=teacher,
+            points=points,
+            references=references,
+            data=source,
+            out=place,
+            settings=settings,
+            trusted_architecture=arch,
+            seed=seed,
+            overwrite=overwrite,
+        )
+        for student, place in folders(students, out).items()
+    ]
 
 
 def requests_of_audit(

@@ -17,15 +17,22 @@ from synth.basics.foreign_json import parse_object
 from synth.basics.regular_files import read_regular
 
 VERSION = 2
+POINTS_FORMAT = "data-free-unlearning audit of points"  # of the records of `unlearn.auditing.points`
 LARGEST = 64 * 2**20  # bytes of a record
 
 
 @cache
 def schema() -> dict[str, Any]:
     """The schema (draft 2020-12) with the details of every measure that is installed."""
-    whole = json.loads((files("unlearn.auditing.record") / "audit.schema.json").read_text())
+    whole = without_details()
     whole["$defs"]["measurement"]["allOf"] = conditions()
     return whole
+
+
+def without_details() -> dict[str, Any]:
+    """The schema in audit.schema.json, which leaves the details of measurements open."""
+    found: dict[str, Any] = json.loads((files("unlearn.auditing.record") / "audit.schema.json").read_text())
+    return found
 
 
 def conditions() -> list[dict[str, Any]]:
@@ -76,6 +83,8 @@ def parse_record(data: bytes, name: str) -> dict[str, Any]:
         version = record["format_version"]
     except (ValueError, KeyError) as error:
         raise UserError(f"{name} is not an audit record: make it with 'unlearn audit'") from error
+    if record.get("format") == POINTS_FORMAT:
+        raise UserError(f"{name} is an audit of single points: only 'unlearn report' reads it, in the audit's folder")
     if isinstance(version, int) and version > VERSION:
         raise UserError(f"{name} has format version {version}, newer than {VERSION}: update this package")
     if isinstance(version, int) and version < VERSION:

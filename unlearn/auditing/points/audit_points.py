@@ -1,0 +1,190 @@
+"""An audit of points, from its request to the record and the picture in its folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from synth.basics.disk import sha256_of
+from synth.basics.versions import package_versions
+from synth.basics.way_on import WayOn
+from synth.checkpoint.classifier import Classifier, predict
+from synth.checkpoint.file import load_checkpoint
+from synth.run.lock import locked, refuse_held
+from unlearn.auditing.audit_folder import AuditFolder
+from unlearn.auditing.audit_settings import AuditSettings
+from unlearn.auditing.images import entry
+from unlearn.auditing.points.lineup import Beside, Groups, group, labels_of, line_up, stand_beside
+from unlearn.auditing.points.point_measures import ask, measure_points, retain_accuracy
+from unlearn.auditing.points.point_picture import draw_points_called
+from unlearn.auditing.points.point_verdict import controls_on_points, failed, judge_points
+from unlearn.auditing.points.points_record import check_points_record
+from unlearn.auditing.record.record import MODEL, ORIGINAL, RETRAINED
+from unlearn.auditing.record.schema import POINTS_FORMAT
+from unlearn.data import DataSource, LabelledImages, check_data
+from unlearn.points import UNKNOWN, Points, load_points
+from unlearn.run.folder import student_file
+
+WAY_ON = WayOn(command="unlearn audit", anew="start again with --overwrite")
+PICTURE = "points.png"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointsRequest:
+    """What a user asks of an audit of points."""
+
+    student: Path
+    teacher: Path
+    points: Path
+    references: Sequence[Path] = ()
+    data: DataSource | None = None
+    out: Path
+    settings: AuditSettings = field(default_factory=AuditSettings)
+    trusted_architecture: str | None = None
+    seed: int = 0
+    overwrite: bool = False
+
+
+def audit_points(request: PointsRequest, say: Callable[[str], None]) -> dict[str, Any]:
+    """Run every measure that the inputs allow, write the folder, and return the record.
+
+    Raises:
+        UsageError, UserError: the request does not fit its models, points, images or folder.
+    """
+    folder = AuditFolder(request.out, WAY_ON)
+    refuse_held(folder.store)
+    folder.check(overwrite=request.overwrite)
+    started = time.monotonic()
+    record, picture = make_record(request, say)
+    check_points_record(record, "the audit")
+    with locked(folder.store, WAY_ON, say) as lock:
+        folder.begin(lock, record["inputs"], overwrite=request.overwrite)
+        seconds = {"all": round(time.monotonic() - started, 3)}
+        folder.write(record, {PICTURE: picture}, {"seconds": seconds})
+    return record
+
+
+def make_record(request: PointsRequest, say: Callable[[str], None]) -> tuple[dict[str, Any], bytes]:
+    """The record, and the picture of the points. Neither depends on a clock."""
+    card = load_checkpoint(request.teacher, request.trusted_architecture).card
+    points = load_points(request.points, card.input_shape, card.class_names, say=say)
+    models, doubts = line_up(
+        request.student, request.teacher, request.references, points, request.trusted_architecture, request.seed
+    )
+    for doubt in doubts:
+        say(f"warning: {doubt}")
+    original = models[ORIGINAL][0]
+    labels = labels_of(points, original)
+    called = {name: torch.stack([predict(m, points.images).argmax(1) for m in each]) for name, each in models.items()}
+    groups = group(labels, called[ORIGINAL][0], called[RETRAINED]) if RETRAINED in called else None
+    test, beside, others = test_images(request, original, labels, groups, say)
+    said = ask(models, points.images, beside, others)
+    confidence = request.settings.confidence
+    measurements = measure_points(said, labels, groups, beside, others, confidence)
+    if test is not None:
+        measurements.append(retain_accuracy(models, test, confidence))
+    verdict = judge_points(measurements, confidence)
+    known = controls_on_points(measurements, confidence)
+    memorised = int(groups.memorised.sum()) if groups else 0
+    ledger = [entry(request.points.name, "points", "judging every measure", torch.arange(len(points)))]
+    if request.data and test is not None:
+        ledger.append(
+            entry(request.data.name, "test", "accuracy, and images beside the points", torch.arange(len(test)))
+        )
+    picture = draw_points_called(points, labels, called, groups)
+    record = {
+        "format": POINTS_FORMAT,
+        "format_version": 1,
+        "points": points_json(points, labels, called, groups),
+        "class_names": list(card.class_names),
+        "seed": request.seed,
+        "inputs": inputs_json(request, models, points),
+        "doubts": doubts,
+        "measurements": [m.to_json() for m in measurements],
+        "not_run": not_run(request, groups),
+        "verdict": dataclasses.asdict(verdict),
+        "controls": known,
+        "failed_controls": failed(known, memorised),
+        "ledger": ledger,
+        "pictures": {PICTURE: sha256_of(picture)},
+        "versions": package_versions(),
+    }
+    return json.loads(json.dumps(record)), picture
+
+
+def test_images(
+    request: PointsRequest, original: Classifier, labels: Tensor, groups: Groups | None, say: Callable[[str], None]
+) -> tuple[LabelledImages | None, Beside | None, LabelledImages | None]:
+    """All real test images, those that stand beside the points, and a population of others; None without them."""
+    if request.data is None:
+        return None, None, None
+    card, data = original.card, request.data
+    test = check_data(card, data.load("test", card), request.teacher, data.name, (), say)
+    if groups is None:
+        return test, None, None
+    beside, others = stand_beside(test, labels, groups.called, torch.Generator().manual_seed(request.seed))
+    return test, beside, others
+
+
+def points_json(
+    points: Points, labels: Tensor, called: dict[str, Tensor], groups: Groups | None
+) -> list[dict[str, Any]]:
+    """One line per point: its file, its label, its group, and what each model calls it."""
+    names = points.class_names
+    group_of = ["other"] * len(points)
+    for name, mask in (groups.by_name if groups else {}).items():
+        for number in mask.nonzero()[:, 0].tolist():
+            group_of[number] = name
+    return [
+        {
+            "file": file,
+            "label": names[int(labels[n])],
+            "label_known": int(points.labels[n]) != UNKNOWN,
+            "group": group_of[n] if groups else "unknown",
+            "called": {subject: [names[c] for c in each[:, n].tolist()] for subject, each in called.items()},
+        }
+        for n, file in enumerate(points.names)
+    ]
+
+
+def inputs_json(request: PointsRequest, models: dict[str, list[Classifier]], points: Points) -> dict[str, Any]:
+    """What every value depends on."""
+    named = [
+        ("teacher", request.teacher, models[ORIGINAL][0]),
+        ("student", student_file(request.student), models[MODEL][0]),
+    ]
+    named += [
+        (f"reference {number}", path, model)
+        for number, (path, model) in enumerate(zip(request.references, models.get(RETRAINED, ()), strict=True), 1)
+    ]
+    return {
+        "points": {"folder": str(request.points), "sha256": points.sha256, "images": len(points)},
+        "models": {name: {"path": str(path), "sha256": model.digest} for name, path, model in named},
+        "data": request.data and request.data.name,
+        "seed": request.seed,
+        "settings": dataclasses.asdict(request.settings),
+    }
+
+
+def not_run(request: PointsRequest, groups: Groups | None) -> list[dict[str, str]]:
+    """What the missing inputs leave out, and what would make it possible."""
+    found = []
+    if groups is None:
+        why = "no model is given that was retrained without the points"
+        cure = "train one with 'unlearn train --without-points' and name it with --reference"
+        found.append(("which points are memorised, agreement, membership, divergence", why, cure))
+    if request.data is None:
+        cure = "name the original's data with --data"
+        found.append(("accuracy, agreement and membership", "no real test images are given", cure))
+    if len(request.references) in (1, 2):
+        why = "few retrained models do not show how much they differ"
+        found.append(("a comparison with narrow bounds", why, "name at least three, each with --reference"))
+    return [{"name": name, "why": why, "cure": cure} for name, why, cure in found]

@@ -19,12 +19,14 @@ from synth.basics.ticks import listening, tick
 from synth.checkpoint.arithmetic import computed
 from synth.checkpoint.augment import shift_and_flip
 from synth.checkpoint.card import ModelCard
-from synth.checkpoint.class_choice import Classes, as_options, choose_classes, class_words
+from synth.checkpoint.class_choice import Classes, as_options
 from synth.checkpoint.classifier import Classifier, check_forward, to_unit
 from synth.checkpoint.file import read_card, save_checkpoint
+from synth.checkpoint.range_choice import choose, words_for
 from unlearn.data import DataSource, LabelledImages, check_data, normalisation
 from unlearn.evaluation import evaluate_model
 from unlearn.optimise import Log, descend, one_cycle_sgd
+from unlearn.regression import evaluate_regressor
 from unlearn.step_memory import refuse_large_batch
 
 
@@ -60,7 +62,7 @@ def train(
     like: Path | None = None,
 ) -> None:
     """Load the data, train a classifier without the classes `leave_out`, write its checkpoint, and report its test
-    accuracy.
+    accuracy. Of a regressor they are a range of its target, and its errors are reported.
 
     Args:
         logger: opened when the training begins. It gives the log for the values of each epoch.
@@ -72,16 +74,17 @@ def train(
     """
     card = read_card(like) if like else None
     data, test = source.load("train", card), source.load("test", card)  # both before the training
-    without = choose_classes(leave_out, card.class_names if card else data.class_names, owner=source.name)
+    without = choose(leave_out, card or data, owner=source.name)
     if card and like:
         data = check_data(card, data, like, source.name, without, say)
         test = check_data(card, test, like, source.name, without)
     if without:
-        say(f"leaves out {class_words(without, data.class_names)}")
+        say(f"leaves out {words_for(without, data)}")
     if len(without) == len(data.class_names):
         raise UsageError("--without names every class: leave at least one class to train on")
-    for split, images in (("training", data), ("test", test)):
-        check_every_class(images, split, without, source.name)
+    if data.target is None:
+        for split, images in (("training", data), ("test", test)):
+            check_every_class(images, split, without, source.name)
 
     kept = len(data.without(without))
     say(
@@ -106,9 +109,18 @@ def train(
             log=report,
         )
     digest = save_checkpoint(model, out)
+    say(f"wrote {out} (sha256 {digest[:12]}): {result_in_words(model, test, without)}")
+
+
+def result_in_words(model: Classifier, test: LabelledImages, without: tuple[int, ...]) -> str:
+    """Such as `test accuracy 99.10 %, 0.00 % on the classes left out`."""
+    if test.target is not None:
+        errors = evaluate_regressor(model, test, without)
+        left_out = "" if errors.forget is None else f", {errors.forget.mae:.2f} in the range left out"
+        return f"mean absolute error on test images {errors.retain.mae:.2f} {test.target.unit}{left_out}".rstrip()
     result = evaluate_model(model, test, without)
     left_out = "" if result.forget is None else f", {result.forget:.2f} % on the classes left out"
-    say(f"wrote {out} (sha256 {digest[:12]}): test accuracy {result.retain:.2f} %{left_out}")
+    return f"test accuracy {result.retain:.2f} %{left_out}"
 
 
 @contextmanager
@@ -168,6 +180,7 @@ def train_classifier(
         input_shape=(channels, height, side),
         mean=mean,
         std=std,
+        target=None if data.target is None else data.target.standardised,
         training={
             "data": data_name,
             "without": list(without),

@@ -13,9 +13,9 @@ from synth.basics.errors import HopelessError, InterruptedRunError, UsageError, 
 from synth.basics.progress import Progress
 from synth.checkpoint.arithmetic import computed
 from synth.checkpoint.card import ModelCard
-from synth.checkpoint.class_choice import class_words
 from synth.checkpoint.classifier import Classifier, check_forward
 from synth.checkpoint.file import IMPORT_AGAIN, refuse_untrusted
+from synth.checkpoint.range_choice import words_for
 from synth.run.lock import Lock, locked, refuse_held
 from unlearn import methods
 from unlearn.methods.method import Inputs, Method, Rehearsing
@@ -46,7 +46,7 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
     """
     module = methods.find(request.method)
     opened = open_inputs(request, module)
-    say(f"forgets {class_words(opened.forget, opened.card.class_names)}")
+    say(f"forgets {words_for(opened.forget, opened.card)}")
     folder = RunFolder(request.out, request.way_on)
     if not methods.needs_teacher(module):
         begun = as_begun(folder, module, request)

@@ -36,6 +36,11 @@ def teacher_card(run: RunCard) -> ModelCard:
     )
 
 
+def fresh_card(teacher: ModelCard) -> ModelCard:
+    """The teacher's card for a network with random weights. The outputs of an imported regressor may be in any unit."""
+    return dataclasses.replace(teacher, target=teacher.target and teacher.target.standardised)
+
+
 def student_card(
     teacher: ModelCard, architecture: str | None, width: float | None, training: Mapping[str, Any]
 ) -> ModelCard:

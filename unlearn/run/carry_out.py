@@ -19,7 +19,7 @@ from synth.checkpoint.range_choice import words_for
 from synth.run.lock import Lock, locked, refuse_held
 from unlearn import methods
 from unlearn.methods.method import Inputs, Method, Rehearsing
-from unlearn.methods.student import student_card
+from unlearn.methods.student import fresh_card, student_card
 from unlearn.real_images import RealImages, count_real_images
 from unlearn.run import loggers
 from unlearn.run.folder import CHECKPOINT, LOGS, SETTINGS, RunFolder
@@ -47,10 +47,11 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
     module = methods.find(request.method)
     opened = open_inputs(request, module)
     say(f"forgets {words_for(opened.forget, opened.card)}")
+    request = without_monitor(request, opened, say)
     folder = RunFolder(request.out, request.way_on)
     if not methods.needs_teacher(module):
         begun = as_begun(folder, module, request)
-        filled = module.fill_in(begun, opened.run, partial(floor_of, request, opened), say)
+        filled = module.fill_in(begun, opened.run, partial(floor_of, request, opened), say, opened.forget)
         request = dataclasses.replace(request, settings=filled)
     card = card_of_student(request, module, opened)
     check_networks(request, opened, card)
@@ -107,6 +108,19 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
         say("warning: this student has not forgotten: it was never within --forget-bound on the synthetic hold-out")
 
 
+def without_monitor(request: Request, opened: Opened, say: Callable[[str], None]) -> Request:
+    """The request; for a regressor without the monitor.
+
+    The monitor takes a forget class among the likeliest answers for a class that comes back. A regressor that never saw
+    a range also predicts values inside it, because they lie between those that it saw.
+    """
+    if opened.card.target is None or not request.loop.monitor:
+        return request
+    if request.places and not methods.find(request.method).trains_on_shards(request.settings):
+        say("the monitor does not watch a range: a model that never saw it may predict values inside, too")
+    return dataclasses.replace(request, loop=dataclasses.replace(request.loop, monitor=False))
+
+
 def is_complete(folder: RunFolder, request: Request, say: Callable[[str], None]) -> bool:
     """Whether there is nothing to resume, which is said."""
     if not (request.resume and folder.complete):
@@ -139,7 +153,8 @@ def card_of_student(request: Request, module: Any, opened: Opened) -> ModelCard:
     }
     if methods.needs_teacher(module):
         training["from_teacher"] = module.STARTS_FROM_TEACHER
-    return student_card(opened.card, request.student_arch, request.student_width, training)
+    teacher = opened.card if module.STARTS_FROM_TEACHER else fresh_card(opened.card)
+    return student_card(teacher, request.student_arch, request.student_width, training)
 
 
 def check_networks(request: Request, opened: Opened, card: ModelCard) -> None:
@@ -201,7 +216,8 @@ def start(
     if request.places and not opened.runs:
         named = " and ".join(request.places)
         say(f"--shards {named} is not read: {request.method} learns from no shards here, and has no monitor")
-    if methods.needs_teacher(module) and not monitor and method.steps > 1:
+    classes = opened.card.target is None
+    if classes and methods.needs_teacher(module) and not monitor and method.steps > 1:
         why = "without --shards there is no hold-out" if not request.places else "--no-monitor"
         say(f"{why}: nothing will stop the run if the forget class comes back")
     return method, monitor

@@ -34,6 +34,8 @@ ROOMS = {
             "real_images",
             "data_sets",
             "data",
+            "regression",
+            "regression_text",
             "points",
             "drawn_points",
             "evaluation",

@@ -18,6 +18,7 @@ from unlearn.commands import auditing, exporting, models
 from unlearn.commands.unlearning import COMMANDS, request_of
 from unlearn.evaluation import Evaluation
 from unlearn.evaluation_text import evaluation_page
+from unlearn.regression import RegressionEvaluation
 
 Place = str | PathLike[str]
 Classes = int | str | Sequence[int | str]
@@ -27,7 +28,9 @@ Classes = int | str | Sequence[int | str]
 class Evaluations:
     """How well models do on the same test images. As text it is the page of `unlearn evaluate`."""
 
-    models: Mapping[str, Evaluation]  # by what they are, such as original or student; accuracies in per cent
+    models: (
+        Mapping[str, Evaluation] | Mapping[str, RegressionEvaluation]
+    )  # by what they are, such as original or student; accuracies in per cent
     class_names: Sequence[str]
     forget: Sequence[int]
     name: str  # of the model that was to be evaluated, among `models`

@@ -15,11 +15,16 @@ from synth.basics.progress import Say, counted
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.class_choice import class_words
 from synth.checkpoint.class_matching import numbered, simple
+from synth.checkpoint.file import read_card
+from synth.checkpoint.masses import bins_of
+from synth.checkpoint.target import Target
+from synth.checkpoint.target_options import TargetOptions
 from unlearn import data_sets
 from unlearn.data_sets.reading.data_set import Loaded
 from unlearn.data_sets.reading.decode_images import decode_images
 from unlearn.data_sets.reading.find_images import find_images
 from unlearn.data_sets.reading.found import listed
+from unlearn.data_sets.reading.from_targets import find_targets
 from unlearn.data_sets.reading.pixels import MODES
 from unlearn.real_images import note_real_images
 
@@ -28,24 +33,44 @@ SIDE = 32  # pixels that a folder's images are resized to without a checkpoint a
 
 @dataclass(frozen=True, eq=False)  # a set of images is a key of the audit's caches
 class LabelledImages:
-    """Images uint8 (N, C, H, W) and their classes int64 (N,). `natural`: mirrored images are plausible images."""
+    """Images uint8 (N, C, H, W) and their classes int64 (N,). `natural`: mirrored images are plausible images.
+
+    A regressor's images have `targets` float32 (N,) in the unit of their `target`, and their classes are its bins.
+    """
 
     images: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
     natural: bool
     all_classes: bool = True  # `class_names` has also the classes that have no image
+    targets: Tensor | None = None
+    target: Target | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def select(self, keep: Tensor | slice) -> LabelledImages:
         """The images that a mask, a list of rows or a slice names."""
-        return replace(self, images=self.images[keep], labels=self.labels[keep])
+        targets = None if self.targets is None else self.targets[keep]
+        return replace(self, images=self.images[keep], labels=self.labels[keep], targets=targets)
 
     def without(self, classes: tuple[int, ...]) -> LabelledImages:
         """The images of all other classes."""
         return self.select(~torch.isin(self.labels, torch.tensor(classes, dtype=torch.long)))
+
+
+def target_of(name: str, options: TargetOptions, like: Path | None) -> Target | None:
+    """The target that a training's options ask for. A named data set has its own.
+
+    Raises UsageError where they do not fit the data.
+    """
+    found = data_sets.find(name)
+    if found is not None and (found.target is None) == (options.task == "regression"):
+        kind = "classification" if found.target is None else "regression"
+        raise UsageError(f"{name} is data for {kind}: give --task {kind}, or other --data")
+    if like is not None:
+        return read_card(like).target
+    return options.target(found.target if found else None)
 
 
 def quiet(line: str) -> None:
@@ -54,20 +79,25 @@ def quiet(line: str) -> None:
 
 @dataclass(frozen=True)
 class DataSource:
-    """A data set as the command line names it; see `load_images`. `say` gets a line on what was read and skipped."""
+    """A data set as the command line names it; see `load_images`. `say` gets a line on what was read and skipped.
+
+    `target` is that of a regressor; a checkpoint's own comes before it.
+    """
 
     name: str
     root: Path | None = None
     download: bool = False
     image_size: int | None = None  # None: that of the checkpoint, or 32
     say: Say = quiet
+    target: Target | None = None
 
     def load(self, split: str, card: ModelCard | None = None) -> LabelledImages:
         """The images of the split, in the shape that the checkpoint with this card takes."""
         shape = (3, SIDE, SIDE) if card is None else card.input_shape
         if self.image_size is not None:
             shape = (shape[0], self.image_size, self.image_size)
-        return load_images(self.name, split, self.root, self.download, shape, self.say)
+        target = self.target if card is None else card.target
+        return load_images(self.name, split, self.root, self.download, shape, self.say, target)
 
     def side(self, card: ModelCard) -> int:
         """The side that a path's images are resized to; a named data set has its own, whatever this says."""
@@ -81,6 +111,7 @@ def load_images(
     download: bool = False,
     shape: tuple[int, int, int] = (3, SIDE, SIDE),
     say: Say = quiet,
+    target: Target | None = None,
 ) -> LabelledImages:
     """The `train` or `test` images of a data set. Each call counts its images (`unlearn.real_images`).
 
@@ -92,6 +123,8 @@ def load_images(
         shape: channels, height and width that a path's images are converted to; a named data set has a shape of its
             own.
         say: gets one line on what was read from a path, and what was skipped.
+        target: of a regressor. A path then needs a table of targets. A named data set has a target of its own, and only
+            the bins are taken from this one.
 
     Raises:
         UsageError: there is no such data set, or networks with other images than grey and colour ones.
@@ -99,8 +132,14 @@ def load_images(
     """
     data_set = data_sets.find(name)
     if data_set is not None:
-        images, labels, class_names = checked(name, data_set.load(split, root or Path("data"), download))
-        found = LabelledImages(images, labels, tuple(class_names), data_set.natural)
+        loaded = data_set.load(split, root or Path("data"), download)
+        if data_set.target is not None:
+            found = with_targets(name, loaded, data_set.target, target)
+        else:
+            images, labels, class_names = checked(name, loaded)
+            found = LabelledImages(images, labels, tuple(class_names), data_set.natural)
+    elif target is not None and ("/" in name or Path(name).exists()):
+        found = load_targets(Path(name), split, shape, say, target)
     elif "/" in name or Path(name).exists():
         found = load_path(Path(name), split, shape, say)
     else:
@@ -123,6 +162,34 @@ def load_path(path: Path, split: str, shape: tuple[int, int, int], say: Say) -> 
     skipped = f"; skipped {listed(found.skipped)}" if found.skipped else ""
     say(f"read {counted(len(labels), 'image')} of {there} from {found.place}{done}{skipped}")
     return LabelledImages(images, labels, tuple(found.class_names), natural=True, all_classes=found.all_classes)
+
+
+def load_targets(path: Path, split: str, shape: tuple[int, int, int], say: Say, target: Target) -> LabelledImages:
+    """The images and targets of one split of a folder or CSV file. They are not mirrored: that may change a target."""
+    found = find_targets(path, split, target)
+    images, texts, notes = decode_images(found, shape)
+    values = torch.tensor([float(text) for text in found.class_names])[texts]
+    done = f" ({listed(notes)})" if notes else ""
+    say(f"read {counted(len(values), 'image')} with a target from {found.place}{done}")
+    return of_regressor(images, values, target)
+
+
+def with_targets(name: str, loaded: Loaded, own: Target, asked: Target | None) -> LabelledImages:
+    """A data set's images, with the asked bins of its own target. Raises UsageError if another target is asked for."""
+    images, values, _ = loaded
+    if not torch.isfinite(values).all():
+        raise UserError(f"the data set '{name}' gives targets that are not finite: its load function must not")
+    if asked is None:
+        return of_regressor(images, values, own)
+    if (asked.name, asked.unit) != (own.name, own.unit):
+        raise UsageError(f"{name} has the target {own.words}, not {asked.words}: name the data of that target")
+    return of_regressor(images, values, asked)
+
+
+def of_regressor(images: Tensor, values: Tensor, target: Target) -> LabelledImages:
+    return LabelledImages(
+        images, bins_of(values, target), target.bin_names, natural=False, targets=values, target=target
+    )
 
 
 def checked(name: str, loaded: Loaded) -> Loaded:
@@ -167,6 +234,11 @@ def check_data(
     Raises:
         UsageError: the checkpoint takes images of another shape, or has other classes.
     """
+    if (card.target is None) != (data.target is None):
+        raise UsageError(
+            f"{checkpoint} is a model for {card.kind}, and {data_name} is data for "
+            f"{'classification' if data.target is None else 'regression'}: name the data that it was made for"
+        )
     ours, theirs = card.class_names, data.class_names
     order, how = matched(ours, theirs)
     unknown = sorted(set(theirs).difference(order))

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from synth.basics.errors import UsageError
 from synth.checkpoint.card import ModelCard
-from synth.checkpoint.class_choice import Classes, choose_classes, class_words
+from synth.checkpoint.class_choice import Classes, choose_classes
 from synth.checkpoint.class_matching import numbered
 from synth.checkpoint.classifier import Classifier, predict
 from synth.checkpoint.file import load_checkpoint, read_card
+from synth.checkpoint.range_choice import choose, words_for
 from unlearn.data import DataSource, LabelledImages, check_data, quiet
+from unlearn.regression import RegressionEvaluation, evaluate_regressor
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ def evaluate(
     trusted_architecture: str | None,
     device: str,
     images: LabelledImages | None = None,
-) -> tuple[dict[str, Evaluation], tuple[str, ...], tuple[int, ...]]:
-    """Evaluate each checkpoint on the same test images.
+) -> tuple[dict[str, Evaluation] | dict[str, RegressionEvaluation], tuple[str, ...], tuple[int, ...]]:
+    """Evaluate each checkpoint on the same test images. Regressors get a `RegressionEvaluation`.
 
     Args:
         checkpoints: their paths, by the name that the results have.
@@ -55,7 +57,7 @@ def evaluate(
     models = {name: load_checkpoint(path, trusted_architecture).to(device) for name, path in checkpoints.items()}
     card = next(iter(models.values())).card
     names = None if numbered(card.class_names) else card.class_names
-    forget = choose_classes(asked, names, "forget class") if names else ()  # what is wrong, before any image is read
+    forget = choose(asked, card, "forget class") if names else ()  # what is wrong, before any image is read
     images = images or source.load("test", card)
     if names is None:
         names = images.class_names if len(images.class_names) == card.num_classes else card.class_names
@@ -67,7 +69,11 @@ def evaluate(
         data[name] = check_data(model.card, images, checkpoints[name], source.name, forget, say)
         say = quiet  # of the next ones it would say the same
     class_names = common_class_names({checkpoints[name]: d.class_names for name, d in data.items()})
-    source.say(f"the forget {class_words(forget, class_names)}")
+    shown = next(iter(data.values()))
+    source.say(f"the forget {words_for(forget, shown).removeprefix('the ')}")
+    if shown.target is not None:
+        errors = {name: evaluate_regressor(model, data[name], forget) for name, model in models.items()}
+        return errors, class_names, forget
     return {name: evaluate_model(model, data[name], forget) for name, model in models.items()}, class_names, forget
 
 

@@ -10,18 +10,25 @@ from collections.abc import Mapping, Sequence
 
 from synth.basics.tables import shown, table
 from unlearn.evaluation import Evaluation
+from unlearn.regression import RegressionEvaluation
+from unlearn.regression_text import regression_csv, regression_page
 
-Evaluations = Mapping[str, Evaluation]  # by the model's name
+Evaluations = Mapping[str, Evaluation]
+Either = Mapping[str, Evaluation] | Mapping[str, RegressionEvaluation]  # by the model's name
 FEW = 20  # classes of which the page shows all
 WORST, CONFUSED, FORGOTTEN = 15, 10, 10  # lines of the page with more classes
 LONGEST = 40  # characters of a name on the page with more classes
 
 
-def evaluation_page(evaluations: Evaluations, class_names: Sequence[str], forget: Sequence[int], model: str) -> str:
+def evaluation_page(evaluations: Either, class_names: Sequence[str], forget: Sequence[int], model: str) -> str:
     """Both accuracies of every model; for up to 20 classes also those per class, and the model's confusion matrix.
 
     With more classes it shows the forget classes, the worst of the others, and the pairs that the model confuses most.
+    Regressors have a page of their own (`regression_page`).
     """
+    evaluations, regressors = by_kind(evaluations)
+    if regressors:
+        return regression_page(regressors, model)
     pairs = table(
         ["accuracy %", "retain", "forget"],
         [[name, shown(e.retain), shown(e.forget)] for name, e in evaluations.items()],
@@ -29,6 +36,13 @@ def evaluation_page(evaluations: Evaluations, class_names: Sequence[str], forget
     parts = matrices if len(class_names) <= FEW else extremes
     head = f"{evaluations[model].images:,} real test images"
     return "\n\n".join([head, pairs, *parts(evaluations, class_names, forget, model)])
+
+
+def by_kind(evaluations: Either) -> tuple[Evaluations, Mapping[str, RegressionEvaluation]]:
+    """Those of classifiers, and those of regressors. One of the two is empty."""
+    classifiers = {name: found for name, found in evaluations.items() if isinstance(found, Evaluation)}
+    regressors = {name: found for name, found in evaluations.items() if isinstance(found, RegressionEvaluation)}
+    return classifiers, regressors
 
 
 def matrices(evaluations: Evaluations, class_names: Sequence[str], forget: Sequence[int], model: str) -> list[str]:
@@ -74,7 +88,7 @@ def labelled(class_names: Sequence[str], forget: Sequence[int]) -> list[str]:
     return [name + (" (forget)" if c in forget else "") for c, name in enumerate(class_names)]
 
 
-def evaluation_json(evaluations: Evaluations, class_names: Sequence[str], forget: Sequence[int]) -> str:
+def evaluation_json(evaluations: Either, class_names: Sequence[str], forget: Sequence[int]) -> str:
     """The evaluations by model, with the class names and the forget classes that they refer to."""
     content = {
         "forget": list(forget),
@@ -84,8 +98,14 @@ def evaluation_json(evaluations: Evaluations, class_names: Sequence[str], forget
     return json.dumps(content)
 
 
-def evaluation_csv(evaluations: Evaluations, class_names: Sequence[str], forget: Sequence[int]) -> str:
-    """One row per model, class and answer that the model gave; right answers are there even if they are 0 images."""
+def evaluation_csv(evaluations: Either, class_names: Sequence[str], forget: Sequence[int]) -> str:
+    """One row per model, class and answer that the model gave; right answers are there even if they are 0 images.
+
+    Of regressors it is one row per model and image.
+    """
+    evaluations, regressors = by_kind(evaluations)
+    if regressors:
+        return regression_csv(regressors)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["model", "class", "class_name", "forget", "called", "called_name", "images", "share"])

@@ -20,16 +20,18 @@ from synth.basics.ticks import listening, tick
 from synth.checkpoint.arithmetic import computed
 from synth.checkpoint.augment import shift_and_flip
 from synth.checkpoint.card import ModelCard
-from synth.checkpoint.class_choice import Classes, as_options, choose_classes, class_words
+from synth.checkpoint.class_choice import Classes, as_options
 from synth.checkpoint.classifier import Classifier, check_forward, to_unit
 from synth.checkpoint.file import load_checkpoint, read_card, save_checkpoint
 from synth.checkpoint.public_start import PublicStart, read_public
+from synth.checkpoint.range_choice import choose, words_for
 from synth.checkpoint.wiring import Wiring
 from unlearn.data import DataSource, LabelledImages, check_data, normalisation
 from unlearn.evaluation import evaluate_model
 from unlearn.fine_tuning import one_cycle_adamw, train_mode
 from unlearn.optimise import Log, descend, one_cycle_sgd
 from unlearn.points import leave_out, load_points, put_in
+from unlearn.regression import evaluate_regressor
 from unlearn.step_memory import refuse_large_batch
 
 EPOCHS = 10
@@ -91,7 +93,7 @@ def train(
     without_points: Path | None = None,
 ) -> None:
     """Load the data, train a classifier without the classes `leave_out`, write its checkpoint, and report its test
-    accuracy.
+    accuracy. Of a regressor they are a range of its target, and its errors are reported.
 
     Args:
         architecture: None for that of `start_from`.
@@ -110,17 +112,18 @@ def train(
     start = public_start(start_from, architecture) if start_from else None
     shape = card or (start.model.card if start else None)
     data, test = source.load("train", shape), source.load("test", shape)  # both before the training
-    without = choose_classes(leave_out, card.class_names if card else data.class_names, owner=source.name)
+    without = choose(leave_out, card or data, owner=source.name)
     if card and like:
         data = check_data(card, data, like, source.name, without, say)
         test = check_data(card, test, like, source.name, without)
     if without:
-        say(f"leaves out {class_words(without, data.class_names)}")
+        say(f"leaves out {words_for(without, data)}")
     if len(without) == len(data.class_names):
         raise UsageError("--without names every class: leave at least one class to train on")
     data, points = with_or_without_points(data, with_points, without_points, source.name, say)
-    for split, images in (("training", data), ("test", test)):
-        check_every_class(images, split, without, source.name)
+    if data.target is None:
+        for split, images in (("training", data), ("test", test)):
+            check_every_class(images, split, without, source.name)
     if start:
         refuse_seen(start, without, source.name, like, architecture)
         architecture, width = start.model.card.architecture, start.model.card.width
@@ -153,9 +156,18 @@ def train(
             points=points,
         )
     digest = save_checkpoint(model, out)
+    say(f"wrote {out} (sha256 {digest[:12]}): {result_in_words(model, test, without)}")
+
+
+def result_in_words(model: Classifier, test: LabelledImages, without: tuple[int, ...]) -> str:
+    """Such as `test accuracy 99.10 %, 0.00 % on the classes left out`."""
+    if test.target is not None:
+        errors = evaluate_regressor(model, test, without)
+        left_out = "" if errors.forget is None else f", {errors.forget.mae:.2f} in the range left out"
+        return f"mean absolute error on test images {errors.retain.mae:.2f} {test.target.unit}{left_out}".rstrip()
     result = evaluate_model(model, test, without)
     left_out = "" if result.forget is None else f", {result.forget:.2f} % on the classes left out"
-    say(f"wrote {out} (sha256 {digest[:12]}): test accuracy {result.retain:.2f} %{left_out}")
+    return f"test accuracy {result.retain:.2f} %{left_out}"
 
 
 def with_or_without_points(
@@ -272,6 +284,7 @@ def train_classifier(
         input_shape=(channels, height, side),
         mean=mean,
         std=std,
+        target=None if data.target is None else data.target.standardised,
         training={
             "data": data_name,
             "without": list(without),
@@ -328,8 +341,11 @@ def epochs_of(data: LabelledImages, settings: TrainSettings) -> int:
 
 
 def augmentation(data: LabelledImages, settings: TrainSettings) -> tuple[bool, int]:
-    """Whether images are mirrored, and their largest shift in pixels. The defaults depend on `data.natural`."""
-    flip = data.natural if settings.flip is None else settings.flip
+    """Whether images are mirrored, and their largest shift in pixels. The defaults depend on `data.natural`.
+
+    By default no image of a regressor is mirrored, because its target may depend on the side, as an angle does.
+    """
+    flip = data.natural and data.target is None if settings.flip is None else settings.flip
     if settings.shift is not None:
         return flip, settings.shift
     return flip, NATURAL_SHIFT if data.natural else 0

@@ -12,6 +12,7 @@ from typing import Any
 
 from synth.basics.errors import UsageError
 from synth.basics.foreign_json import parse_object
+from synth.checkpoint.target import Target
 from synth.checkpoint.wiring import Wiring, with_wiring
 
 SHA256 = re.compile("[0-9a-f]{64}")
@@ -26,6 +27,7 @@ def check_classifier(
     input_shape: tuple[int, int, int],
     mean: tuple[float, ...],
     std: tuple[float, ...],
+    target: Target | None = None,
 ) -> None:
     """Raise ValueError for values that no classifier has, and for text that is not safe to print on a terminal."""
     channels, *sides = input_shape
@@ -43,6 +45,8 @@ def check_classifier(
         raise ValueError("mean and std must be finite, std above 0")
     if not 0 < width <= 16:
         raise ValueError(f"width {width} is not within (0, 16]")
+    if target is not None and class_names != target.bin_names:
+        raise ValueError("the classes of a regressor are the bins of its target, by their names")
 
 
 def check_notes(notes: Mapping[str, Any], whose: str) -> None:
@@ -66,13 +70,14 @@ def check_classes(classes: Iterable[int], num_classes: int, what: str, owner: st
             raise UsageError(f"{what} {index} is out of range: {owner} has {num_classes} classes (0-{num_classes - 1})")
 
 
-CARD_VERSION = 2  # version 1 has no wiring
+CARD_VERSION = 3  # version 1 has no wiring, version 2 no target
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
     """What a checkpoint states about its network. `mean` and `std` are per channel, for images in [0, 1].
 
+    A regressor has a `target`, and its classes are the target's bins (`synth.checkpoint.target`).
     `origin` states which file the network was imported from, and in which form (see importing/origin.py).
     """
 
@@ -85,6 +90,7 @@ class ModelCard:
     training: Mapping[str, Any] = field(default_factory=dict)
     wiring: Wiring = field(default_factory=Wiring)
     origin: Mapping[str, Any] = field(default_factory=dict)
+    target: Target | None = None
 
     def __post_init__(self) -> None:
         check_classifier(
@@ -94,6 +100,7 @@ class ModelCard:
             input_shape=self.input_shape,
             mean=self.mean,
             std=self.std,
+            target=self.target,
         )
         check_notes(self.training, "its facts about the training")
 
@@ -101,12 +108,28 @@ class ModelCard:
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    @property
+    def kind(self) -> str:
+        return "classification" if self.target is None else "regression"
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the network returns per image."""
+        if self.target is not None:
+            return self.target.outputs
+        return 1 if self.wiring.one_output else self.num_classes
+
     def to_json(self) -> str:
-        """The card of a plain network has no entry `wiring`, so that its bytes are those of version 1."""
+        """The card of a plain network has no entry `wiring`, so that its bytes are those of version 1. A
+        classifier's card has no entry `target`.
+        """
         raw = with_wiring(dataclasses.asdict(self), self.wiring)
         if not self.origin:
             del raw["origin"]
-        return json.dumps({"version": CARD_VERSION if "wiring" in raw else 1, **raw}, sort_keys=True)
+        if self.target is None:
+            del raw["target"]
+        version = CARD_VERSION if "target" in raw else 2 if "wiring" in raw else 1
+        return json.dumps({"version": version, **raw}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> ModelCard:
@@ -124,4 +147,5 @@ class ModelCard:
             training=dict(raw["training"]),
             wiring=Wiring.from_json(raw.get("wiring", {})),
             origin=dict(raw.get("origin", {})),
+            target=Target.from_json(raw.get("target")),
         )

@@ -15,6 +15,7 @@ from synth.basics.memory_need import FEW, Need, need_of
 from synth.basics.out_of_memory import by_rows, most_rows, surely_fits
 from synth.checkpoint.building import build, names_code
 from synth.checkpoint.card import ModelCard
+from synth.checkpoint.masses import masses_from
 from synth.checkpoint.outputs import logits_from
 from synth.checkpoint.without_memory import WithoutMemory
 
@@ -31,7 +32,10 @@ class Arithmetic:
 
 
 class Classifier(nn.Module):
-    """A network with its card. It takes images in [0, 1], (N, C, H, W), normalises them, and returns logits (N, K)."""
+    """A network with its card. It takes images in [0, 1], (N, C, H, W), normalises them, and returns logits (N, K).
+
+    The classes of a regressor are the bins of its target, and its logits those of the bins' masses.
+    """
 
     mean: Tensor
     std: Tensor
@@ -64,9 +68,11 @@ class Classifier(nn.Module):
         if self.arithmetic.channels_last:
             x_norm = x_norm.contiguous(memory_format=torch.channels_last)
         if not self.arithmetic.bfloat16:
-            return logits_from(self.net(x_norm), self.card.wiring)
-        with torch.autocast(x_norm.device.type, torch.bfloat16):
-            return logits_from(self.net(x_norm), self.card.wiring).float()
+            logits = logits_from(self.net(x_norm), self.card.wiring)
+        else:
+            with torch.autocast(x_norm.device.type, torch.bfloat16):
+                logits = logits_from(self.net(x_norm), self.card.wiring).float()
+        return logits if self.card.target is None else masses_from(logits, self.card.target)
 
     def compute_by(self, arithmetic: Arithmetic) -> Classifier:
         """Set the arithmetic, and put the weights into its layout."""
@@ -107,8 +113,7 @@ class Classifier(nn.Module):
 def build_for(card: ModelCard) -> nn.Module:
     """An untrained network for the card. Raises UsageError if it cannot be built."""
     channels, *size = card.input_shape
-    outputs = 1 if card.wiring.one_output else card.num_classes
-    return build(card.architecture, channels, outputs, (size[0], size[1]), card.width, card.wiring.config)
+    return build(card.architecture, channels, card.outputs, (size[0], size[1]), card.width, card.wiring.config)
 
 
 def seeded(card: ModelCard, seed: int) -> nn.Module:

@@ -42,11 +42,12 @@ def last_layer(model: Classifier) -> nn.Linear | nn.Conv2d:
 
     Raises UserError if there is none.
     """
+    outputs = model.card.num_classes if model.card.target is None else model.card.outputs
     layers = [
         m
         for m in model.modules()
-        if (isinstance(m, nn.Linear) and m.out_features == model.card.num_classes)
-        or (isinstance(m, nn.Conv2d) and m.out_channels == model.card.num_classes)
+        if (isinstance(m, nn.Linear) and m.out_features == outputs)
+        or (isinstance(m, nn.Conv2d) and m.out_channels == outputs)
     ]
     if not layers:
         raise UserError(

@@ -68,7 +68,13 @@ def refuse_blends(ctx: click.Context, param: click.Parameter, value: str | None)
 what_to_generate = stacked(
     option("--teacher", group=WHAT, type=PATH, default="teacher.safetensors", help="the checkpoint to invert"),
     option("--arch", group=WHAT, help="module:function of the checkpoint's architecture, if it is your own code"),
-    option("--per-class", group=WHAT, type=int, required=True, help="images per class"),
+    option(
+        *("--per-class", "--per-bin", "per_class"),
+        group=WHAT,
+        type=int,
+        required=True,
+        help="images per class; of a regressor, images per bin of its target",
+    ),
     option(
         "--classes",
         group=WHAT,

@@ -114,16 +114,17 @@ def shard_of(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) 
         images, notes = passed(
             teacher, labels, lambda wanted: make(teacher, wanted, settings, rng, **networks), recipe.gate
         )
-    with phase("recognition"):
-        votes = recognised_in_some(teacher, images, labels, job.seed)
     counts = counts_of(notes) if recipe.gate else GateCounts()
-    counts = replace(counts, recognised=int(votes.sum()), judged=votes.numel())
+    if teacher.card.target is None:  # a shifted or mirrored image may have another target
+        with phase("recognition"):
+            votes = recognised_in_some(teacher, images, labels, job.seed)
+        counts = replace(counts, recognised=int(votes.sum()), judged=votes.numel())
     conditions: dict[str, Any] = {} if settings == recipe.settings else {"batch_size": settings.batch_size}
     conditions |= arithmetic_note(settings, teacher)
     notes = [note | conditions for note in notes]
     with stage(share, 1):
         parts = labelled_parts(teacher, images, job, recipe.method, mirrors(settings), rng, notes)
-        return JobResult(encode_shard(parts, job.image_format), counts)
+        return JobResult(encode_shard(parts, job.image_format, teacher.card.target), counts)
 
 
 def synthesis_share(settings: Any, views: int) -> float:

@@ -12,7 +12,7 @@ from synth.basics.byte_sizes import format_bytes
 from synth.basics.errors import InterruptedRunError
 from synth.basics.progress import counted, format_seconds
 from synth.basics.way_on import WayOn
-from synth.checkpoint.class_choice import class_words
+from synth.checkpoint.range_choice import words_for
 from synth.executors.choose import NO_RAY, opened
 from synth.executors.executor import Executor
 from synth.making.make import Recipe
@@ -60,7 +60,7 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
             say(f"{store} is complete already: {counted(len(index.entries), 'shard')}, {index.samples:,} images")
             return index
         some = len(asked.plan.classes) < len(card.class_names)
-        which = f": {class_words(asked.plan.classes, card.class_names)}" if some else ""
+        which = f": {words_for(asked.plan.classes, card)}" if some else ""
         say(f"{run_summary(asked.plan)}, about {format_bytes(size)}, on {place.words} ({place.device}){which}")
         say(preset_line(request.method, methods.find(request.method), request.preset, card.image_shape))
         say(what_is_left(index))

@@ -64,6 +64,8 @@ def recognise(store: Store, question: Question) -> Recognition:
         UserError: there is no run, it has no image yet, or a file cannot be read.
     """
     index = read_index(store)
+    if index.card.target is not None:
+        raise UsageError(f"{store} is of a regressor, whose images have no class to recognise: use 'synth preview'")
     teacher = teacher_of(store, index, question)
     networks = [network_of(path, index, question) for path in question.by]
     labels: list[Tensor] = []

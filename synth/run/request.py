@@ -15,9 +15,10 @@ from synth.basics.regular_files import read_regular
 from synth.basics.versions import package_versions
 from synth.checkpoint.building import names_code
 from synth.checkpoint.card import ModelCard
-from synth.checkpoint.class_choice import Classes, choose_classes
+from synth.checkpoint.class_choice import Classes
 from synth.checkpoint.classifier import Classifier, check_forward
 from synth.checkpoint.file import IMPORT_AGAIN, parse_card, parse_checkpoint, read_checkpoint
+from synth.checkpoint.range_choice import choose
 from synth.executors.choose import Machines, refuse_options_without_ray
 from synth.making.gate import QualityGate
 from synth.making.make import Recipe
@@ -133,6 +134,7 @@ def check_request(request: Request) -> CheckedRequest:
     checkpoint = read_checkpoint(request.teacher, request.trusted_architecture)
     teacher = parse_checkpoint(checkpoint, str(request.teacher), request.trusted_architecture)
     plan = plan_for(request, teacher.card)
+    refuse_gate_of_classes(request, teacher.card)
     check_forward(teacher, f"name another --teacher than {request.teacher}, or {IMPORT_AGAIN}")
     settings = settings_for(request, teacher.card)
     methods.find(request.method).check(teacher, settings)
@@ -151,9 +153,19 @@ def check_request(request: Request) -> CheckedRequest:
     )
 
 
+def refuse_gate_of_classes(request: Request, card: ModelCard) -> None:
+    """Raise UsageError if the quality gate asks a regressor for a class on changed images, whose target differs."""
+    gate = request.gate
+    if card.target is not None and gate is not None and (gate.copies or gate.agreement):
+        raise UsageError(
+            "copies and agreement of --quality-gate are for classifiers, because a changed image may have another "
+            "target: use confidence or entropy"
+        )
+
+
 def plan_for(request: Request, card: ModelCard) -> Plan:
     """The plan of the run. Raises UserError if the teacher or the readers of shards do not allow it."""
-    classes = choose_classes(request.classes or range(card.num_classes), card.class_names)
+    classes = choose(request.classes or range(card.num_classes), card)
     if card.input_shape[0] not in PIXEL_MODES:
         raise UserError(f"shards hold grey or colour PNGs, but the teacher takes {card.input_shape[0]} channels")
     try:
@@ -178,7 +190,7 @@ def plan_for(request: Request, card: ModelCard) -> Plan:
 
 
 def layout_of(plan: Plan, card: ModelCard) -> Layout:
-    return Layout(card.input_shape, card.num_classes, plan.views, plan.image_format)
+    return Layout(card.input_shape, card.num_classes, plan.views, plan.image_format, card.target)
 
 
 def check_shard_size(plan: Plan, layout: Layout) -> None:
@@ -276,6 +288,7 @@ def run_card(teacher: Classifier, recipe: Recipe, plan: Plan) -> RunCard:
         method=recipe.method,
         settings=dataclasses.asdict(recipe.settings) | further,
         wiring=teacher.card.wiring,
+        target=teacher.card.target,
         plan=plan,
         device=f"cpu, {recipe.threads} threads" if recipe.device == "cpu" else recipe.device,
         versions=package_versions(),

@@ -16,8 +16,10 @@ from synth.basics.errors import UsageError, UserError
 from synth.basics.grids import GAP, Row, Text, draw_rows, png_bytes, row_height
 from synth.basics.image_files import UnreadableImageError, decode_image
 from synth.basics.progress import counted, format_seconds, progress_line
-from synth.checkpoint.class_choice import Classes, choose_classes, class_words
-from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.class_choice import Classes
+from synth.checkpoint.classifier import Classifier, predict
+from synth.checkpoint.masses import median
+from synth.checkpoint.range_choice import choose, words_for
 from synth.making.copies import recognised
 from synth.run.lock import LOCK
 from synth.run.sizes import whole_size
@@ -44,6 +46,7 @@ def describe(store: Store) -> str:
         f"{store}: {'complete' if index.complete and not gone else 'not complete'}",
         f"  method     {index.card.method}, seed {plan.seed}, teacher {index.card.teacher_sha256[:12]} "
         f"({index.card.architecture})",
+        *([f"  target     {index.card.target.words}, {plan.per_class:,} images per bin"] if index.card.target else []),
         f"  published  {len(index.entries)} of {plan.shards} shards, {index.samples:,} of {plan.images:,} images, "
         f"{size_line(index)}",
     ]
@@ -110,11 +113,12 @@ def rate_line(index: Index, times: Mapping[str, float]) -> str:
 
 
 def draw_grid(store: Store, columns: int, out: Path, classes: Classes = (), teacher: Classifier | None = None) -> str:
-    """Write a PNG with one row per class: the class's name and its first images.
+    """Write a PNG with one row per class: the class's name and its first images. A regressor's rows are the bins of its
+    target, in ascending order.
 
     Classes without images have no row. Before the first shard is published, the PNG shows images in work.
     With the teacher, below each image stands how many of its changed copies (synth/making/copies.py) the teacher calls
-    by the class, and below a class's name the share of all of them.
+    by the class, and below a class's name the share of all of them. A regressor's prediction stands there instead.
 
     Args:
         classes: the classes to draw; all of the run if there are none.
@@ -161,9 +165,13 @@ def draw_work(store: Store, out: Path) -> str:
 def row_of(label: int, images: list[np.ndarray], index: Index, teacher: Classifier | None) -> Row:
     """A class's row of the grid."""
     name = index.card.class_names[label]
-    texts = [Text(4, 4, f"{label}  {name[:14]}" if name != str(label) else name)]
+    numbered = name != str(label) and index.card.target is None
+    texts = [Text(4, 4, f"{label}  {name[:14]}" if numbered else name)]
     if teacher is None:
         return Row(images, texts)
+    if index.card.target is not None:
+        predicted = median(predict(teacher, torch.from_numpy(np.stack(images))), index.card.target)
+        return Row(images, texts, [f"{value:.4g}" for value in predicted.tolist()])
     votes = recognised(teacher, torch.from_numpy(np.stack(images)), torch.full((len(images),), label))
     right = torch.stack(list(votes.values())).sum(0).tolist()
     texts.append(Text(4, 20, f"recognised {sum(right) / (len(right) * len(votes)):.0%}", "dimgray"))
@@ -175,11 +183,11 @@ def classes_of_run(index: Index, asked: Classes) -> tuple[int, ...]:
     there = index.card.plan.classes
     if not asked:
         return there
-    chosen = choose_classes(asked, index.card.class_names, owner="the run's teacher")
+    chosen = choose(asked, index.card, owner="the run's teacher")
     if missing := set(chosen).difference(there):
         raise UsageError(
-            f"the run has no images of {class_words(missing, index.card.class_names)}: it has those of "
-            f"{class_words(there, index.card.class_names)}"
+            f"the run has no images of {words_for(sorted(missing), index.card)}: it has those of "
+            f"{words_for(there, index.card)}"
         )
     return chosen
 

@@ -19,6 +19,7 @@ from synth.basics.disk import sha256_of
 from synth.basics.errors import UserError
 from synth.basics.foreign_json import parse_object
 from synth.checkpoint.card import check_classifier, check_notes, sha256_in
+from synth.checkpoint.target import Target
 from synth.checkpoint.wiring import Wiring, with_wiring
 from synth.shards.plan import Plan, ShardJob
 from synth.shards.read import DamagedShardError, decode_shard
@@ -54,6 +55,7 @@ class RunCard:
     device: str
     versions: Mapping[str, str] = field(default_factory=dict, compare=False)
     wiring: Wiring = field(default_factory=Wiring)
+    target: Target | None = None  # of a regressor, whose classes are its bins
 
     def __post_init__(self) -> None:
         if not self.image_shape or self.image_shape[0] not in PIXEL_MODES:
@@ -65,6 +67,7 @@ class RunCard:
             input_shape=self.image_shape,
             mean=self.mean,
             std=self.std,
+            target=self.target,
         )
         if not all(text.isprintable() and len(text) <= 200 for text in (self.method, self.device)):
             raise ValueError("its method or device is not printable text of at most 200 characters")
@@ -80,10 +83,13 @@ class RunCard:
     @property
     def layout(self) -> Layout:
         """What every sample of the run has in common."""
-        return Layout(self.image_shape, self.num_classes, self.plan.views, self.plan.image_format)
+        return Layout(self.image_shape, self.num_classes, self.plan.views, self.plan.image_format, self.target)
 
     def to_json(self) -> dict[str, Any]:
-        return with_wiring(dataclasses.asdict(self), self.wiring)
+        raw = with_wiring(dataclasses.asdict(self), self.wiring)
+        if self.target is None:
+            del raw["target"]
+        return raw
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> RunCard:
@@ -111,6 +117,7 @@ class RunCard:
             device=str(raw["device"]),
             versions=dict(raw["versions"]),
             wiring=Wiring.from_json(raw.get("wiring", {})),
+            target=Target.from_json(raw.get("target")),
         )
 
 

@@ -5,6 +5,9 @@ A shard is a plain tar. Each image has one 9-digit key, its number in the run, a
 `KEY.logits.npy` (the teacher's logits on the decoded image and on each view, float16 (1 + V, K)) and `KEY.json`
 (method, seed, confidence, entropy in nats). The bytes depend on the samples only. A shard from elsewhere may be
 hostile.
+
+A regressor's images have `KEY.target.npy` in place of `KEY.cls`: the middle of a bin, a float32 in the target's unit.
+Their logits are those of the bins' masses (`synth.checkpoint.masses`).
 """
 
 from __future__ import annotations
@@ -23,13 +26,15 @@ from synth.basics.errors import UserError
 from synth.basics.foreign_json import parse_object
 from synth.basics.image_files import UnreadableImageError
 from synth.basics.settings import require
+from synth.checkpoint.target import Target
 from synth.shards.images import PILLOW_NAMES, decode_file
 from synth.shards.samples import LARGEST_MEMBER, LARGEST_NUMBER, LARGEST_SHARD, Layout, Samples
 from synth.shards.view_recipes import COLUMNS, first_fault
-from synth.shards.write import npy_header
+from synth.shards.write import label_kind, npy_header
 
 LARGEST_RECORD = 65536  # bytes
-MEMBERS = ("cls", "json", "logits.npy", "views.npy")  # and the image
+MEMBERS = ("json", "logits.npy", "views.npy")  # and the image, and its class or target
+NEAR = 1e-3  # of a bin's width: float32 rounds a target
 
 
 class DamagedShardError(UserError):
@@ -43,7 +48,7 @@ def decode_shard(data: bytes, name: str, layout: Layout) -> Samples:
         DamagedShardError: a member, name, type, size or value that the format does not allow. It calls the shard
         `name`.
     """
-    members = read_members(data, name, (*MEMBERS, layout.image_format))
+    members = read_members(data, name, (kind := label_kind(layout.target), *MEMBERS, layout.image_format))
     keys = sorted(members)
     if len(keys) * layout.largest_sample > LARGEST_SHARD:
         raise DamagedShardError(
@@ -60,7 +65,10 @@ def decode_shard(data: bytes, name: str, layout: Layout) -> Samples:
     )
     for row, key in enumerate(keys):
         kinds, where = members[key], f"{name}, image {key}"
-        samples.labels[row] = decode_label(kinds["cls"], where, classes)
+        label = kinds[kind]
+        samples.labels[row] = (
+            decode_label(label, where, classes) if layout.target is None else decode_target(label, where, layout.target)
+        )
         samples.records.append(decode_record(kinds["json"], where))
         samples.logits[row] = decode_npy(kinds["logits.npy"], f"{where}: its logits", "<f2", (1 + views, classes))
         samples.views[row] = decode_npy(kinds["views.npy"], f"{where}: its views", "<i4", (views, COLUMNS))
@@ -151,6 +159,15 @@ def decode_label(content: bytes, where: str, num_classes: int) -> int:
     if not re.fullmatch(rb"[0-9]{1,6}", content) or int(content) >= num_classes:
         raise DamagedShardError(f"{where}: its class {content[:20]!r} is not within 0 and {num_classes - 1}")
     return int(content)
+
+
+def decode_target(content: bytes, where: str, target: Target) -> int:
+    """The bin whose middle the target is."""
+    value = float(decode_npy(content, f"{where}: its target", "<f4", ()))
+    place = (value - target.low) / target.width - 0.5
+    if not (math.isfinite(place) and 0 <= round(place) < target.bins and abs(place - round(place)) < NEAR):
+        raise DamagedShardError(f"{where}: its target {value:g} is the middle of none of the {target.bins} bins")
+    return round(place)
 
 
 def decode_record(content: bytes, where: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from synth.checkpoint.target import Target
 from synth.shards.plan import PNG
 from synth.shards.view_recipes import COLUMNS
 
@@ -27,6 +28,7 @@ class Layout:
     num_classes: int  # K, of the teacher
     views: int = 0  # V
     image_format: str = PNG
+    target: Target | None = None  # of a regressor, whose classes are its bins
 
     @property
     def largest_sample(self) -> int:

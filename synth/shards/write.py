@@ -22,38 +22,42 @@ from synth.basics.phases import phase
 from synth.shards.plan import PNG
 
 if TYPE_CHECKING:
+    from synth.checkpoint.target import Target
     from synth.shards.samples import Samples
 
 RECORD = 20 * tarfile.BLOCKSIZE  # a tar is padded to a multiple of this
 
 
-def encode_shard(parts: Iterable[tuple[Samples, Iterable[bytes]]], image_format: str = PNG) -> bytes:
-    """The tar of the samples of all parts, each with the files of its images (`encode_images`).
+def encode_shard(
+    parts: Iterable[tuple[Samples, Iterable[bytes]]], image_format: str = PNG, target: Target | None = None
+) -> bytes:
+    """The tar of the samples of all parts, each with the files of its images (`encode_images`). `target` is a
+    regressor's.
 
     The same samples give the same bytes, whatever the parts. A thread encodes one part while the caller's iterator
     computes the next.
     """
     with ThreadPoolExecutor(1) as thread:
-        encoded = [thread.submit(members_of, samples, files, image_format) for samples, files in parts]
+        encoded = [thread.submit(members_of, samples, files, image_format, target) for samples, files in parts]
         tar = b"".join(part.result() for part in encoded)
     end = 2 * tarfile.BLOCKSIZE
     return tar + bytes(end + -(len(tar) + end) % RECORD)
 
 
-def members_of(samples: Samples, files: Iterable[bytes], image_format: str) -> bytes:
+def members_of(samples: Samples, files: Iterable[bytes], image_format: str, target: Target | None) -> bytes:
     """The tar members of the samples, without the end of the tar."""
     with phase("encode"):
-        return b"".join(pieces_of(samples, files, image_format))
+        return b"".join(pieces_of(samples, files, image_format, target))
 
 
-def pieces_of(samples: Samples, files: Iterable[bytes], image_format: str) -> list[bytes]:
+def pieces_of(samples: Samples, files: Iterable[bytes], image_format: str, target: Target | None) -> list[bytes]:
     """The headers, contents and paddings of the samples' members, in order."""
     pieces: list[bytes] = []
     for key, label, logits, views, record, file in zip(
         samples.keys, samples.labels.tolist(), samples.logits, samples.views, samples.records, files, strict=True
     ):
         content = {
-            "cls": str(label).encode(),
+            label_kind(target): str(label).encode() if target is None else encode_target(label, target),
             "json": json.dumps(record, sort_keys=True).encode(),
             "logits.npy": encode_npy(logits),
             "views.npy": encode_npy(views),
@@ -62,6 +66,16 @@ def pieces_of(samples: Samples, files: Iterable[bytes], image_format: str) -> li
         for kind in sorted(content):
             pieces += member(f"{key}.{kind}", content[kind])
     return pieces
+
+
+def label_kind(target: Target | None) -> str:
+    """The member that says what an image was made for: its class, or its target."""
+    return "cls" if target is None else "target.npy"
+
+
+def encode_target(label: int, target: Target) -> bytes:
+    """The middle of a bin in the target's unit, a float32 without dimensions."""
+    return encode_npy(np.array(target.centres[label], dtype=np.float32))
 
 
 def member(name: str, content: bytes) -> tuple[bytes, bytes, bytes]:
@@ -87,7 +101,7 @@ HEADER = header_template()
 
 def encode_npy(array: np.ndarray) -> bytes:
     """The array as npy, version 1.0, little-endian."""
-    plain = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    plain = np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
     return npy_header(plain.dtype.str, plain.shape) + plain.tobytes()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import click
 from synth.basics.declared import declared
 from synth.basics.errors import UsageError
 from synth.basics.progress import Say
+from synth.checkpoint.target_options import TargetOptions
 from synth.commands.config import config_option
 from synth.commands.console import ClassText
 from synth.commands.options import Command, option, settings_flags, settings_from_flags
@@ -32,6 +33,7 @@ from unlearn.commands.options import (
     log_to_option,
     seed_option,
     start_option,
+    target_options,
     threads_option,
 )
 
@@ -56,12 +58,14 @@ def checkpoint_to_write(out: Path, overwrite: bool, command: str) -> Iterator[No
 @option("--width", group=WHAT, type=WIDTH, default=1.0, help="scales the channels of our own architectures")
 @start_option
 @option(
-    "--without",
+    *("--without", "--without-range", "without"),
     group=WHAT,
     type=ClassText(),
     multiple=True,
-    help="classes to leave out, by name or number, which makes the retrained reference; may be repeated",
+    help="classes to leave out, by name or number, or a regressor's range, such as 60:90, which makes the retrained "
+    "reference; may be repeated",
 )
+@target_options
 @option(
     "--without-points",
     group=WHAT,
@@ -92,6 +96,8 @@ def checkpoint_to_write(out: Path, overwrite: bool, command: str) -> Iterator[No
 def train(**options: Any) -> None:
     """Train a teacher on real images. With --without it is the reference, which never saw some classes.
 
+    A regressor is --task regression. It learns the data's targets by their likelihood. A folder or CSV file of images
+    then needs a table of targets (docs/ranges.md), and --target-name and --target-range.
     The weights are random at first, or with --start-from those of a checkpoint, such as one that 'unlearn import' made
     of public weights.
     """
@@ -111,6 +117,13 @@ def train_model(
     without: tuple[int | str, ...],
     without_points: Path | None,
     with_points: Path | None,
+    task: str,
+    target_name: str | None,
+    target_unit: str | None,
+    target_range: str | None,
+    bins: int | None,
+    head: str | None,
+    spread: float | None,
     like: Path | None,
     out: Path,
     overwrite: bool,
@@ -126,8 +139,17 @@ def train_model(
         raise UsageError("--arch is missing: name the network to train, or weights to start from with --start-from")
     if start_from is not None and width != 1.0:
         raise UsageError("--width has no effect with --start-from, whose network has a width: leave it out")
+    of_target = TargetOptions(
+        task=task,
+        target_name=target_name,
+        target_unit=target_unit,
+        target_range=target_range,
+        bins=bins,
+        head=head,
+        spread=spread,
+    )
     from synth.basics.device import machine
-    from unlearn.data import DataSource
+    from unlearn.data import DataSource, target_of
     from unlearn.run import loggers
     from unlearn.run.loggers.logged_run import LoggedRun
     from unlearn.training import FINE_TUNING, TrainSettings
@@ -145,7 +167,7 @@ def train_model(
         train_and_save(
             arch,
             width,
-            DataSource(data, data_root, download, image_size, say=remark),
+            DataSource(data, data_root, download, image_size, remark, target_of(data, of_target, like)),
             without,
             out,
             seed,
@@ -171,6 +193,7 @@ def train_model(
 @option("--std", group=WHAT, help="one per channel, or one for all, for images in [0, 1]")
 @option("--entry", group=WHAT, help="the state dict to take if FILE has several, such as ema  [default: the usual one]")
 @option("--prefix", group=WHAT, rare=True, help="the prefix of the keys to take if several networks are in one entry")
+@target_options
 @checkpoint_options
 def import_(**options: Any) -> None:
     """Turn a trained network into a checkpoint: a FILE of weights, or published weights.
@@ -182,6 +205,8 @@ def import_(**options: Any) -> None:
     Your own network is --arch module:function, for a file module.py in this folder or on PYTHONPATH. The function may
     take (num_classes), (classes), (n_classes), (in_channels, num_classes) or nothing, and other parameters with
     defaults; a class works, too. If it loads its weights itself, leave out FILE.
+
+    A regressor is --task regression with --target-name, --target-range and --head, in place of --classes.
 
     \b
     unlearn import model.pt --arch resnet50 --input-shape 3,224,224 --classes-file names.txt \\
@@ -204,12 +229,30 @@ def import_model(
     std: str | None,
     entry: str | None,
     prefix: str | None,
+    task: str,
+    target_name: str | None,
+    target_unit: str | None,
+    target_range: str | None,
+    bins: int | None,
+    head: str | None,
+    spread: float | None,
     out: Path,
     overwrite: bool,
 ) -> None:
     """`unlearn import` with these options. `tell` gets lines for a person."""
     if classes is not None and classes_file is not None:
         raise click.UsageError("--classes and --classes-file exclude each other: give one of them")
+    target = TargetOptions(
+        task=task,
+        target_name=target_name,
+        target_unit=target_unit,
+        target_range=target_range,
+        bins=bins,
+        head=head,
+        spread=spread,
+    ).target()
+    if target is not None and (classes or classes_file):
+        raise UsageError("a regressor has no classes: leave out --classes, or --task regression")
     from synth.checkpoint.importing.card_options import facts_from_options
     from synth.checkpoint.importing.class_names import names_from_file, names_from_option
     from synth.checkpoint.importing.import_checkpoint import ImportRequest, import_checkpoint
@@ -218,18 +261,21 @@ def import_model(
         names = names_from_option(classes) if classes is not None else None
         if classes_file is not None:
             names = names_from_file(classes_file)
+        if target is not None:
+            names = target.bin_names
         request = ImportRequest(
             file=file,
             weights=weights,
             architecture=arch,
             width=width,
-            facts=facts_from_options(input_shape, names, mean, std),
+            facts=replace(facts_from_options(input_shape, names, mean, std), target=target),
             entry=entry,
             prefix=prefix,
         )
         model = import_checkpoint(request, out, tell)
     tell(
-        f"wrote {out} ({model.card.architecture}, {model.card.num_classes} classes, sha256 {(model.digest or '')[:12]})"
+        f"wrote {out} ({model.card.architecture}, {model.card.num_classes} "
+        f"{'classes' if target is None else f'bins of {target.words}'}, sha256 {(model.digest or '')[:12]})"
     )
 
 
@@ -253,7 +299,7 @@ def import_model(
 @device_option
 @threads_option
 def evaluate(as_json: bool, out: Path | None, **options: Any) -> None:
-    """Show MODEL's accuracy on real test images. MODEL is a checkpoint or a run folder.
+    """Show MODEL's accuracy on real test images, or a regressor's errors. MODEL is a checkpoint or a run folder.
 
     A page gives retain and forget accuracy. With up to 20 classes it also gives the accuracy per class and the
     confusion matrix, with more classes the worst classes and the most confused pairs.

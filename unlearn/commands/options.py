@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from synth.checkpoint.architectures import names
+from synth.checkpoint.target import DEFAULT_BINS, HEADS, MOST_BINS
 from synth.commands.console import ClassText
 from synth.commands.options import MACHINE, Decorator, option, stacked
 from unlearn import data_sets
@@ -35,17 +36,51 @@ WIDTH = Within(0, 16, min_open=True)
 
 def forget_option_that(required: bool) -> Decorator:
     return option(
-        "--forget",
+        *("--forget", "--forget-range", "forget"),
         group=WHAT,
         type=ClassText(),
         multiple=True,
         required=required,
-        help="classes to forget, by name or number, such as cat or 3,8; may be repeated",
+        help="classes to forget, by name or number, such as cat or 3,8; of a regressor a range, such as 60:90; may be "
+        "repeated",
     )
 
 
 forget_option = forget_option_that(required=True)
 forget_or_points_option = forget_option_that(required=False)
+target_options = stacked(
+    option(
+        "--task",
+        group=WHAT,
+        type=click.Choice(["classification", "regression"]),
+        default="classification",
+        help="what the network predicts: a class, or a number (docs/ranges.md)",
+    ),
+    option("--target-name", group=WHAT, rare=True, help="what a regressor predicts, such as age"),
+    option("--target-unit", group=WHAT, rare=True, help="its unit, such as years"),
+    option("--target-range", group=WHAT, rare=True, help="its smallest and largest value, such as 0:100"),
+    option(
+        "--bins",
+        group=WHAT,
+        rare=True,
+        type=click.IntRange(2, MOST_BINS),
+        help=f"equal intervals that the range is cut into  [default: {DEFAULT_BINS}]",
+    ),
+    option(
+        "--head",
+        group=WHAT,
+        type=click.Choice(HEADS),
+        help="what a regressor's network returns: a logit per bin, (mean, log variance), or one number  "
+        "[default: bins]",
+    ),
+    option(
+        "--spread",
+        group=WHAT,
+        rare=True,
+        type=Within(min=0, min_open=True),
+        help="the fixed standard deviation of a network that returns one number, in the target's unit",
+    ),
+)
 device_option = option(
     "--device",
     group=MACHINE,

@@ -1,9 +1,10 @@
 """Masking: the logits of the forget classes are set so low that they never win. It forgets nothing; audits compare with
-it.
+it. The mask of a regressor is a clipped output.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
@@ -19,7 +20,17 @@ MASKED = -1e4  # a logit whose softmax is 0 in floating point
 
 @torch.no_grad()
 def mask_logits(model: Classifier, forget: Sequence[int]) -> None:
-    """Mask the forget classes in the model's own last layer. Raises UserError if that layer has no bias."""
+    """Mask the forget classes in the model's own last layer. Raises UserError if that layer has no bias.
+
+    A regressor's output is clipped instead: its card says which range never gets any mass.
+    """
+    target = model.card.target
+    if target is not None:
+        clip = target.range_of(forget)
+        if clip is None:
+            raise UserError("an output can be clipped to leave out one range only: forget one range")
+        model.card = dataclasses.replace(model.card, target=dataclasses.replace(target, clip=clip))
+        return
     layer = last_layer(model)
     if layer.bias is None:
         raise UserError("the teacher's last layer has no bias to mask the forget classes with: use another method")

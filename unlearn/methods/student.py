@@ -9,8 +9,9 @@ from typing import Any
 
 from synth.basics.errors import UsageError
 from synth.checkpoint.card import ModelCard
-from synth.checkpoint.class_choice import Classes, choose_classes
+from synth.checkpoint.class_choice import Classes
 from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.range_choice import choose
 from synth.checkpoint.wiring import Wiring
 from synth.shards.index import RunCard
 from unlearn.methods.method import Inputs
@@ -31,7 +32,13 @@ def teacher_card(run: RunCard) -> ModelCard:
         mean=run.mean,
         std=run.std,
         wiring=run.wiring,
+        target=run.target,
     )
+
+
+def fresh_card(teacher: ModelCard) -> ModelCard:
+    """The teacher's card for a network with random weights. The outputs of an imported regressor may be in any unit."""
+    return dataclasses.replace(teacher, target=teacher.target and teacher.target.standardised)
 
 
 def student_card(
@@ -57,10 +64,11 @@ def student_card(
 
 
 def forget_classes(asked: Classes, teacher: ModelCard) -> tuple[int, ...]:
-    """The numbers of the classes to forget. Raises UsageError if the teacher has no such class, or if no class is left
-    to retain.
+    """The numbers of the classes to forget, or of the bins of a regressor's range.
+
+    Raises UsageError if the teacher has no such class or range, or if nothing is left to retain.
     """
-    forget = choose_classes(asked, teacher.class_names, "forget class")
+    forget = choose(asked, teacher, "forget class")
     if len(forget) == teacher.num_classes:
         raise UsageError("every class is to be forgotten: leave at least one class to retain")
     return forget

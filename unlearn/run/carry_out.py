@@ -13,14 +13,14 @@ from synth.basics.errors import HopelessError, InterruptedRunError, UsageError, 
 from synth.basics.progress import Progress, counted
 from synth.checkpoint.arithmetic import computed
 from synth.checkpoint.card import ModelCard
-from synth.checkpoint.class_choice import class_words
 from synth.checkpoint.classifier import Classifier, check_forward
 from synth.checkpoint.file import IMPORT_AGAIN, refuse_untrusted
 from synth.checkpoint.public_start import PublicStart
+from synth.checkpoint.range_choice import words_for
 from synth.run.lock import Lock, locked, refuse_held
 from unlearn import methods
 from unlearn.methods.method import Inputs, Method, Rehearsing
-from unlearn.methods.student import student_card
+from unlearn.methods.student import fresh_card, student_card
 from unlearn.real_images import RealImages, count_real_images
 from unlearn.run import loggers
 from unlearn.run.folder import CHECKPOINT, LOGS, POINTS, SETTINGS, RunFolder
@@ -51,11 +51,13 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
     opened = open_inputs(request, module)
     points = points_of(request, module, opened, say)
     announce(opened, points, say)
+    request = without_monitor(request, opened, say)
     folder = RunFolder(request.out, request.way_on)
     if not methods.needs_teacher(module):
         begun = as_begun(folder, module, request)
         images, at_hand = opened.runs.images if opened.runs else None, opened.teacher is not None
-        filled = module.fill_in(begun, opened.run, partial(floor_of, request, opened), say, images, at_hand)
+        floor = partial(floor_of, request, opened)
+        filled = module.fill_in(begun, opened.run, floor, say, images, at_hand, opened.forget)
         request = dataclasses.replace(request, settings=filled)
     card = card_of_student(request, module, opened, points)
     check_networks(request, opened, card, say)
@@ -140,7 +142,7 @@ def facts_of_inputs(opened: Opened) -> dict[str, Any]:
 def announce(opened: Opened, points: RunPoints | None, say: Callable[[str], None]) -> None:
     """Say what is to be forgotten."""
     if opened.forget:
-        say(f"forgets {class_words(opened.forget, opened.card.class_names)}")
+        say(f"forgets {words_for(opened.forget, opened.card)}")
     if points:
         say(f"forgets {counted(len(points), 'point')}: samples near them are compared in {points.words}")
 
@@ -154,6 +156,19 @@ def note_points(
     folder.write_json(POINTS, points.listing(dropped))
     say(dropped.words)
     return points.facts(dropped)
+
+
+def without_monitor(request: Request, opened: Opened, say: Callable[[str], None]) -> Request:
+    """The request; for a regressor without the monitor.
+
+    The monitor takes a forget class among the likeliest answers for a class that comes back. A regressor that never saw
+    a range also predicts values inside it, because they lie between those that it saw.
+    """
+    if opened.card.target is None or not request.loop.monitor:
+        return request
+    if request.places and not methods.find(request.method).trains_on_shards(request.settings):
+        say("the monitor does not watch a range: a model that never saw it may predict values inside, too")
+    return dataclasses.replace(request, loop=dataclasses.replace(request.loop, monitor=False))
 
 
 def is_complete(folder: RunFolder, request: Request, say: Callable[[str], None]) -> bool:
@@ -192,7 +207,8 @@ def card_of_student(request: Request, module: Any, opened: Opened, points: RunPo
         training["from_teacher"] = module.STARTS_FROM_TEACHER
     if opened.public:
         training["start_from"] = opened.public.facts()
-    return student_card(opened.card, request.student_arch, request.student_width, training)
+    teacher = opened.card if module.STARTS_FROM_TEACHER else fresh_card(opened.card)
+    return student_card(teacher, request.student_arch, request.student_width, training)
 
 
 def check_networks(request: Request, opened: Opened, card: ModelCard, say: Callable[[str], None]) -> None:
@@ -296,7 +312,8 @@ def start(
     if request.places and not opened.runs:
         named = " and ".join(request.places)
         say(f"--shards {named} is not read: {request.method} learns from no shards here, and has no monitor")
-    if methods.needs_teacher(module) and opened.forget and not monitor and method.steps > 1:
+    watched = opened.forget and opened.card.target is None  # the monitor watches classes
+    if methods.needs_teacher(module) and watched and not monitor and method.steps > 1:
         why = "without --shards there is no hold-out" if not request.places else "--no-monitor"
         say(f"{why}: nothing will stop the run if the forget class comes back")
     return method, monitor

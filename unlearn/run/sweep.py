@@ -24,7 +24,7 @@ from synth.shards.index import read_index
 from synth.shards.store import Folder
 from unlearn import data_sets
 from unlearn.data import DataSource, LabelledImages
-from unlearn.evaluation import evaluate
+from unlearn.evaluation import Evaluation, evaluate
 from unlearn.methods.student import teacher_card
 from unlearn.run import rounds
 from unlearn.run.folder import PROVENANCE, STUDENT, note_judgement, read_provenance
@@ -260,8 +260,14 @@ def plot(name: str, points: Iterable[Point]) -> str:
 
 
 def test_images(source: DataSource, request: Request) -> LabelledImages:
-    """The test images that the students will be judged on. A data set of a path takes its shape from the teacher."""
-    if data_sets.find(source.name):
+    """The test images that the students will be judged on. A data set of a path takes its shape from the teacher.
+
+    Raises UsageError for a regressor's.
+    """
+    found = data_sets.find(source.name)
+    if found:
+        if found.target is not None:
+            raise UsageError(f"a sweep compares accuracies, and {source.name} is data for regression")
         return source.load("test")
     if request.teacher is not None:
         return source.load("test", read_card(request.teacher))
@@ -282,5 +288,6 @@ def judge_on_test_images(
     The run's provenance records from then on that its student was judged on them.
     """
     result = evaluate({"student": student}, source, forget, trusted_architecture, device, images)[0]["student"]
+    assert isinstance(result, Evaluation), "test_images refuses regressors"
     note_judgement(student.parent, {"data": source.name, "split": "test", "images": result.images})
     return result.retain, result.forget

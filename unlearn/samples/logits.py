@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from synth.checkpoint.target import Bins
+
 
 def entropy(logits: Tensor) -> Tensor:
     """H(p) = -Σ p log p of p = softmax(z), in nats, (N, K) to (N,)."""
@@ -13,8 +15,13 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def forget_share(logits: Tensor, forget: tuple[int, ...], temperature: float = 1.0) -> Tensor:
-    """The largest probability of a forget class, in softmax(z) or in softmax(z / τ), (N, K) to (N,)."""
+    """The largest probability of a forget class, in softmax(z) or in softmax(z / τ), (N, K) to (N,).
+
+    The bins of a range are one event: there it is P(a <= y <= b | x), the sum of their masses.
+    """
     shares = [(logits / t).softmax(1)[:, list(forget)] for t in (1.0, temperature)]
+    if isinstance(forget, Bins):
+        shares = [share.sum(1, keepdim=True) for share in shares]
     return torch.cat(shares, dim=1).amax(1)
 
 

@@ -19,6 +19,7 @@ ALIKE = {  # what runs that are joined have in common, by its name in an error
     "teacher_sha256": "teacher",
     "image_shape": "image shape",
     "class_names": "class names",
+    "target": "target",
     "mean": "normalisation",
     "std": "normalisation",
 }

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from synth.basics.errors import UsageError
 from synth.checkpoint.card import ModelCard
+from synth.checkpoint.target import Target
 
 T = TypeVar("T")
 HOW = {
@@ -26,6 +27,7 @@ class Facts:
     input_shape: tuple[int, int, int] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    target: Target | None = None  # of a regressor; its bins are the class names
 
     def over(self, other: Facts) -> Facts:
         """These facts, and the other's where these have none."""
@@ -73,6 +75,7 @@ def card_for(architecture: str, width: float, facts: Facts) -> ModelCard:
             mean=per_channel(mean, shape[0]),
             std=per_channel(std, shape[0]),
             training={"imported": True},
+            target=facts.target,
         )
     except ValueError as error:
         raise UsageError(f"--input-shape, --classes, --mean and --std do not fit together: {error}") from error

@@ -155,7 +155,12 @@ def from_file(file: WeightsFile, card: ModelCard, entry: str | None = None, pref
     found, taken_match = candidates[taken], matches[taken]
     for key in taken_match.keys.values():
         refuse_special(found[key], key, str(file.path))
-    outputs = number_of_outputs(taken_match, found, net, card.num_classes)
+    outputs = number_of_outputs(taken_match, found, net, card.outputs)
+    if card.target is not None and outputs != card.outputs:
+        raise UsageError(
+            f"the weights are of {outputs} outputs, and --head {card.target.head} has {card.outputs}: one number is "
+            "--head number with --spread, mean and log variance are --head gaussian, and a logit per bin is --bins"
+        )
     if outputs == 1 and card.num_classes == 2:
         card = dataclasses.replace(card, wiring=ONE_LOGIT)
         net = build_for(card)

@@ -43,6 +43,8 @@ def probe(net: nn.Module, card: ModelCard) -> tuple[Wiring, list[str]]:
     """
     x_norm = images_for(card)
     returned = forward(net, card, x_norm)
+    if card.target is not None and card.target.head != "bins":
+        return numbers_of(returned, card), []
     place = None if isinstance(returned, Tensor) else place_of_logits(returned, card)
     raw = returned if place is None else at(returned, place)
     said = (
@@ -61,6 +63,22 @@ def probe(net: nn.Module, card: ModelCard) -> tuple[Wiring, list[str]]:
     if place is None and names_code(card.architecture):
         place = place_in_training(net, card, x_norm)
     return replace(card.wiring, outputs=outputs, logits_at=place), said
+
+
+def numbers_of(returned: Any, card: ModelCard) -> Wiring:
+    """The wiring of a regressor that returns its mean, or (mean, log variance). Raises UsageError for another shape."""
+    place = None
+    if not isinstance(returned, Tensor):
+        place = next((place for place, part in parts(returned) if part.numel() == IMAGES * card.outputs), None)
+        returned = returned if place is None else at(returned, place)
+    shape = list(returned.shape) if isinstance(returned, Tensor) else what_was_returned(returned)
+    if shape not in ([IMAGES, card.outputs], [IMAGES, *[1] * (card.outputs == 1)], [IMAGES] * (card.outputs == 1)):
+        wanted = "one number" if card.outputs == 1 else "two numbers, mean and log variance"
+        raise UsageError(
+            f"{card.architecture} returns {shape} for {IMAGES} images, not {wanted} per image: choose the --head "
+            "that it has; one number needs --head number and --spread"
+        )
+    return replace(card.wiring, logits_at=place)
 
 
 def images_for(card: ModelCard) -> Tensor:

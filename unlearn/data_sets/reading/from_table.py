@@ -26,6 +26,12 @@ def find_in_table(table: Path, split: str) -> Found:
     Raises:
         UserError: the file cannot be read, lacks a column or a value, or has no row of the split.
     """
+    entries = [entry(path, text) for path, text in rows_in(table, split, CLASSES)]
+    return Found(place=str(table), entries=entries, class_names=names_in_order(entries), all_classes=False)
+
+
+def rows_in(table: Path, split: str, known: Sequence[str]) -> list[tuple[Path, str]]:
+    """The path of each image of the split, and what stands in the first column with a known name."""
     try:
         text = read_regular(table, LARGEST_TABLE).decode("utf-8-sig")
         header, *rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text))
@@ -34,7 +40,7 @@ def find_in_table(table: Path, split: str) -> Found:
     except (UnicodeDecodeError, csv.Error, ValueError) as error:
         raise UserError(f"{table} is no CSV file in UTF-8 with a header: save it as one") from error
     names = [name.strip().lower() for name in header]
-    path, label = column(names, PATHS, table), column(names, CLASSES, table)
+    path, label = column(names, PATHS, table), column(names, known, table)
     by_split = next((names.index(name) for name in SPLIT if name in names), None)
     rows = [row for row in rows if any(map(str.strip, row))]
     for number, row in enumerate(rows, start=1):
@@ -46,8 +52,7 @@ def find_in_table(table: Path, split: str) -> Found:
             f"{table} has no {split} images: add a column 'split' whose values are train or test"
             + (", or name data with training images" if split == "train" else "")
         )
-    entries = [entry(table.parent / row[path].strip(), row[label].strip()) for row in chosen]
-    return Found(place=str(table), entries=entries, class_names=names_in_order(entries), all_classes=False)
+    return [(table.parent / row[path].strip(), row[label].strip()) for row in chosen]
 
 
 def entry(path: Path, class_name: str) -> Entry:

@@ -132,3 +132,22 @@ def test_students_of_the_same_references_are_audited_in_one_command(
     assert second[2:4] == [str(case.folder / "control-0"), "--teacher"]
     assert str(case.retrained) not in second  # its own teacher
     assert second[second.index("--out") + 1] == str(alone.parent)
+
+
+def test_the_commands_of_the_points_study_are_known(tmp_path: Path) -> None:
+    from reproduce_jobs import Data
+    from reproduce_points import Study, audit_job, distill_job, shards_job, training_jobs
+
+    from synth.commands.main import main as synth_main
+
+    data = Data("mnist", tmp_path, False)
+    sizes: dict[str, Any] = {"count": 100, "epochs": 1, "seeds": 2, "per_class": 5, "preset": "lean", "steps": 10}
+    study = Study(out=tmp_path, data=data, images=500, arch="lenet5", **sizes)
+    jobs = [*training_jobs(study, 0), shards_job(study, 0), distill_job(study, 0), audit_job(study, 0)]
+    programs = {"unlearn": main, "synth": synth_main}
+    for _, command in jobs:
+        program, name, *options = map(str, command)
+        found = programs[program].get_command(click.Context(programs[program]), name)
+        assert found is not None
+        found.make_context(name, options)  # raises UsageError for an option that the command does not have
+    assert [command.count("--reference") for _, command in jobs] == [0, 0, 0, 0, 2]

@@ -5,6 +5,7 @@ They are drawn as the stored views are (`synth.shards.views`), except that some 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
@@ -37,9 +38,9 @@ def fresh_views(images: Tensor, unmixed: float, shift: int, flip: bool, rng: tor
 
 @torch.no_grad()
 def answered(
-    x_unit: Tensor, teacher: Classifier, batch_statistics: bool, passes: Filter | None
+    x_unit: Tensor, teacher: Classifier, batch_statistics: bool, filters: Sequence[Filter]
 ) -> tuple[Tensor, Tensor]:
-    """The views (M, C, H, W) that pass the filter, and the teacher's logits (M, K) on them.
+    """The views (M, C, H, W) that pass the filters, which see the teacher's answers, and its logits (M, K) on them.
 
     Args:
         batch_statistics: the teacher normalises by the statistics of this batch, not by those of its training.
@@ -49,9 +50,11 @@ def answered(
     """
     with by_batch_statistics(teacher) if batch_statistics else nullcontext():
         logits = teacher(x_unit).float()
-    if passes is None:
-        return x_unit, logits
-    kept = passes(View(logits, torch.empty(0)))
+    kept = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
+    for accept in filters:
+        kept &= accept(View(logits, torch.empty(0)))
     if kept.sum() < 2:
-        raise StuckError("the gate drops all fresh views of a batch: give a larger --gate, or leave out --teacher")
+        raise StuckError(
+            "the filters drop all fresh views of a batch: loosen --gate or --entropy, or leave out --teacher"
+        )
     return x_unit[kept], logits[kept]

@@ -37,7 +37,7 @@ def test_ci_fails_if_and_only_if_the_tests_fail(tmp_path: Path, code: int) -> No
     assert (done.stdout, done.returncode) == (f"tested in {tmp_path}\n", code)
 
 
-@pytest.mark.parametrize("script", ["bench-cluster", "reproduce"])
+@pytest.mark.parametrize("script", ["bench-cluster", "bench-distill", "reproduce"])
 def test_a_script_explains_itself(script: str, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(

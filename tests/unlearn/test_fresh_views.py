@@ -27,7 +27,7 @@ from unlearn.methods.fresh_views import answered, fresh_views
 from unlearn.methods.method import Inputs, StuckError
 from unlearn.methods.student import student_card, teacher_card
 from unlearn.run.carry_out import Request, unlearn
-from unlearn.samples.filters import ForgetShareBelow
+from unlearn.samples.filters import EntropyBelow, ForgetShareBelow
 from unlearn.samples.logits import without_forget_classes
 
 QUICK = DistillSettings(steps=4, batch_size=16, shift=0, unmixed=0.5, gate=1.0)
@@ -62,17 +62,17 @@ def test_the_gate_leaves_out_fresh_views(tiny_teacher: Classifier) -> None:
     x_unit = torch.rand(32, 1, 28, 28, generator=seeded())
     share = tiny_teacher(x_unit).softmax(1)[:, 1]
     bound = share.median().item()
-    kept, logits = answered(x_unit, tiny_teacher, False, ForgetShareBelow((1,), bound))
+    kept, logits = answered(x_unit, tiny_teacher, False, [ForgetShareBelow((1,), bound)])
     assert torch.equal(kept, x_unit[share < bound])
     assert torch.equal(logits, tiny_teacher(x_unit)[share < bound])
     with pytest.raises(StuckError, match="the filters drop all fresh views of a batch"):
-        answered(x_unit, tiny_teacher, False, ForgetShareBelow((1,), 1e-9))
+        answered(x_unit, tiny_teacher, False, [ForgetShareBelow((1,), 0.5), EntropyBelow(0.0)])
 
 
 def test_answers_by_batch_statistics_change_no_teacher(tiny_teacher: Classifier) -> None:
     x_unit, layers = torch.rand(32, 1, 28, 28, generator=seeded()), batch_norm_layers(tiny_teacher)
     before = [layer.running_mean.clone() for layer in layers if layer.running_mean is not None]
-    assert not torch.equal(answered(x_unit, tiny_teacher, True, None)[1], tiny_teacher(x_unit))
+    assert not torch.equal(answered(x_unit, tiny_teacher, True, [])[1], tiny_teacher(x_unit))
     with by_batch_statistics(tiny_teacher):
         assert all(layer.training for layer in layers)
     assert not any(layer.training for layer in layers)
@@ -156,6 +156,6 @@ def test_distillation_with_its_teacher_at_hand(
     save_checkpoint(Classifier.untrained(tiny_teacher.card, 1), other)
     with pytest.raises(UsageError, match="was made from another teacher"):
         run("c", settings, other)
-    for idle in ({"unmixed": 0.2}, {"batch_statistics": True}):
+    for idle in ({"unmixed": 0.0}, {"batch_statistics": True}):
         with pytest.raises(UsageError, match="has no effect without --teacher"):
             run("c", replace(settings, **idle), None)

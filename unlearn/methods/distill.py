@@ -143,7 +143,7 @@ IDLE: Idle = (
 GATE = 0.01  # GKT's
 # The floor above which a teacher is soft. LeNet5 on digits has 0.0001 after 3 epochs, and 0.004 if smoothed by 0.1.
 SOFT = 0.002
-BY_GATE = "forget probability"  # the name of the gate's filter
+BY_LABEL, BY_GATE = "forget label", "forget probability"  # the names of filters
 # Settings that `fill_in` decides where they are None.
 FILLED_IN = ("gate", "shift", "steps", "flip", "settle", "unmixed")
 NEEDS_TEACHER = False
@@ -165,7 +165,7 @@ def training_filters(forget: tuple[int, ...], settings: DistillSettings) -> dict
     """
     filters: dict[str, Filter] = {}
     if forget and not settings.post_filter:
-        filters["forget label"] = NoForgetLabel(forget)
+        filters[BY_LABEL] = NoForgetLabel(forget)
         filters[BY_GATE] = ForgetShareBelow(forget, GATE if settings.gate is None else settings.gate)
     if settings.entropy is not None:
         filters["entropy"] = EntropyBelow(settings.entropy)
@@ -343,7 +343,8 @@ def frozen_statistics(inputs: Inputs, settings: DistillSettings) -> bool:
 def refuse_idle_without_teacher(settings: DistillSettings, teacher: Classifier | None) -> None:
     """Raise UsageError for a setting of fresh views if no teacher makes them."""
     for name in ("unmixed", "batch_statistics"):
-        if teacher is None and getattr(settings, name) not in (None, False):
+        value = getattr(settings, name)
+        if teacher is None and value is not None and value is not False:
             raise UsageError(f"--{name.replace('_', '-')} has no effect without --teacher: add that, or leave it out")
 
 
@@ -359,7 +360,7 @@ def distillation_loss(
     """τ² mean_n KL(q_n || softmax(S(x_n) / τ)) on one augmented batch, a scalar in nats.
 
     Without a teacher the views are the stored ones, and q comes from the stored logits. A teacher labels fresh views,
-    and those that do not pass the gate, or are near one of the points, are left out.
+    and those that do not pass the filters, or are near one of the points, are left out.
     """
     assert settings.shift is not None, "fill_in decides it"
     if teacher is None:
@@ -368,8 +369,8 @@ def distillation_loss(
     else:
         assert settings.unmixed is not None, "fill_in decides it"
         views = fresh_views.fresh_views(batch.own, settings.unmixed, settings.shift, bool(settings.flip), rng)
-        passes = training_filters(forget, settings).get(BY_GATE)
-        x_unit, logits = fresh_views.answered(to_unit(views), teacher, settings.batch_statistics, passes, points)
+        filters = [accept for name, accept in training_filters(forget, settings).items() if name != BY_LABEL]
+        x_unit, logits = fresh_views.answered(to_unit(views), teacher, settings.batch_statistics, filters, points)
     targets = targets_for(logits, forget, settings)
     x_unit, targets = mixup(x_unit, targets, settings.mixup, rng)
     return losses.divergence(targets, student(x_unit), settings.temperature)

@@ -5,6 +5,7 @@ They are drawn as the stored views are (`synth.shards.views`), except that some 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
@@ -41,10 +42,12 @@ def answered(
     x_unit: Tensor,
     teacher: Classifier,
     batch_statistics: bool,
-    passes: Filter | None,
+    filters: Sequence[Filter],
     points: NearPoints | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The views (M, C, H, W) that pass the filter and are near no point, and the teacher's logits (M, K) on them.
+    """The views (M, C, H, W) that pass the filters and are near no point, and the teacher's logits (M, K) on them.
+
+    The filters see the teacher's answers.
 
     Args:
         batch_statistics: the teacher normalises by the statistics of this batch, not by those of its training.
@@ -55,10 +58,12 @@ def answered(
     with by_batch_statistics(teacher) if batch_statistics else nullcontext():
         logits = teacher(x_unit).float()
     kept = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
-    if passes is not None:
-        kept = passes(View(logits, torch.empty(0)))
+    for accept in filters:
+        kept &= accept(View(logits, torch.empty(0)))
     if points is not None:
-        kept = kept & ~points.near_in_batch(x_unit, count=False).to(kept.device)
+        kept &= ~points.near_in_batch(x_unit, count=False).to(kept.device)
     if kept.sum() < 2:
-        raise StuckError("the filters drop all fresh views of a batch: give a larger --gate, or leave out --teacher")
+        raise StuckError(
+            "the filters drop all fresh views of a batch: loosen --gate or --entropy, or leave out --teacher"
+        )
     return x_unit[kept], logits[kept]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from unlearn.run.monitor import Monitor
 from unlearn.run.opening import Opened, one_or_all, open_inputs, run_digest
 from unlearn.run.outlook import outlook
 from unlearn.run.request import Request
+from unlearn.run.retained import Retained, retained, warning
 from unlearn.samples.memory import Share
 from unlearn.step_memory import refuse_large_batch
 
@@ -93,20 +94,30 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
         if opened.runs:
             opened.runs.refresh()  # runs that were still being written may be complete by now
         counts = samples.training.counts if samples.training else {}
+        kept = retained(result.student, opened.forget, monitor, samples.training)
         facts = {
             "shards": one_or_all([str(store) for store in opened.runs.stores]) if opened.runs else None,
             "index_sha256": opened.index_sha256,
             "teacher_sha256": opened.teacher_sha256,
             **({"start_from_sha256": opened.public.model.digest} if opened.public else {}),
             "samples": counts,
+            "retained": kept and dataclasses.asdict(kept),
             "device": request.device,
             "real_images_read": real_images.count,
         }
         lock.check()
         path = conclude(folder, result, facts)
     say(f"wrote {path}: the student of step {result.step} ({result.ended}){in_words(counts)}")
+    for line in warnings_of(kept, monitor):
+        say(line)
+
+
+def warnings_of(kept: Retained | None, monitor: Monitor | None) -> Iterator[str]:
+    """What a person should know about the student that a run ended with."""
+    if lost := warning(kept):
+        yield lost
     if monitor and monitor.best is None:
-        say("warning: this student has not forgotten: it was never within --forget-bound on the synthetic hold-out")
+        yield "warning: this student has not forgotten: it was never within --forget-bound on the synthetic hold-out"
 
 
 def is_complete(folder: RunFolder, request: Request, say: Callable[[str], None]) -> bool:

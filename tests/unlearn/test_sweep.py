@@ -122,7 +122,7 @@ def test_a_value_that_does_not_fit_the_other_settings_is_refused_before_the_firs
     ("over", "words"),
     [
         ("seed=0,1", "--seeds 0,1"),
-        ("entropi=1,2", "distill has no setting entropi that is a number: choose gate, entropy, steps"),
+        ("entropi=1,2", "distill has no setting entropi to go over: choose precision, layout, gate, entropy, steps"),
         ("flip=0,1", "distill has no setting flip"),
         ("steps=100,2.5", "steps must be a whole number, not 2.5"),
         ("steps=inf", "steps must be a whole number, not inf"),

@@ -38,7 +38,7 @@ from unlearn.auditing.measures import added_versions, left_out, modules, run_mea
 from unlearn.auditing.pictures import draw_classes
 from unlearn.auditing.recognition import recognition_of_shards
 from unlearn.auditing.record import origin
-from unlearn.auditing.record.record import MODEL, ORIGINAL, RETRAINED, CannotRunError, NotRun
+from unlearn.auditing.record.record import MODEL, ORIGINAL, PUBLIC, RETRAINED, CannotRunError, NotRun
 from unlearn.auditing.record.schema import VERSION, check_record, read_record
 from unlearn.auditing.record.versions import PACKAGE, audit_version
 from unlearn.auditing.subjects import gather, how_to_retrain
@@ -57,6 +57,7 @@ class Request:
     teacher: Path
     forget: Classes
     references: Sequence[Path] = ()
+    public: Path | None = None  # the weights that the student started from
     data: DataSource | None = None
     shards: str | None = None
     out: Path
@@ -155,6 +156,7 @@ def prepare(
         device=request.device,
         seed=request.seed,
         random_models=request.settings.random_models,
+        public=request.public,
     )
     original = lineups[0][ORIGINAL][0]
     say(f"looks for what is left of {class_words(forget, original.card.class_names)}")
@@ -341,6 +343,7 @@ def request_json(request: Request, card: ModelCard) -> dict[str, Any]:
         "student": str(request.student),
         "teacher": str(request.teacher),
         "references": [str(path) for path in request.references],
+        **({"public": str(request.public)} if request.public else {}),
         "shards": request.shards,
         "data": data and {"name": data.name, "root": data.root and str(data.root), "image_size": data.side(card)},
     }
@@ -349,7 +352,9 @@ def request_json(request: Request, card: ModelCard) -> dict[str, Any]:
 def models_json(request: Request, subjects: Mapping[str, Sequence[Classifier]]) -> dict[str, Any]:
     """Path, hash and card of the teacher, the student and the references."""
     pairs = zip(request.references, subjects.get(RETRAINED, ()), strict=True)
+    public = {"public": model_json(request.public, subjects[PUBLIC][0])} if request.public else {}
     return {
+        **public,
         "teacher": model_json(request.teacher, subjects[ORIGINAL][0]),
         "student": model_json(student_file(request.student), subjects[MODEL][0]),
         "references": [model_json(path, model) for path, model in pairs],

@@ -12,7 +12,7 @@ from synth.basics.disk import sha256_of
 from unlearn.auditing.bench import Bench
 from unlearn.auditing.images import Source
 from unlearn.auditing.measures import modules
-from unlearn.auditing.record.record import MODEL, ORIGINAL, RETRAINED
+from unlearn.auditing.record.record import MODEL, ORIGINAL, PUBLIC, RETRAINED
 
 
 def inputs_of(bench: Bench, device: str, versions: Mapping[str, str]) -> dict[str, Any]:
@@ -25,6 +25,7 @@ def inputs_of(bench: Bench, device: str, versions: Mapping[str, str]) -> dict[st
         "device": device,
         "teacher": bench.subjects[ORIGINAL][0].digest,
         "student": bench.subjects[MODEL][0].digest,
+        **({"public": bench.subjects[PUBLIC][0].digest} if PUBLIC in bench.subjects else {}),
         **{f"reference {number}": model.digest for number, model in enumerate(references, 1)},
         "real images": hash_of_images(bench.real),
         "synthetic images": hash_of_images(bench.synthetic),

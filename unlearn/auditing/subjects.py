@@ -1,10 +1,10 @@
-"""The models of an audit, side by side: original, masked logit, this model, retrained, random."""
+"""The models of an audit, side by side: original, masked logit, this model, retrained, public, random."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from synth.basics.errors import UsageError, UserError
@@ -14,7 +14,8 @@ from synth.checkpoint.class_matching import numbered
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import load_checkpoint
 from synth.checkpoint.layers import last_layer
-from unlearn.auditing.record.record import MASKED, MODEL, ORIGINAL, RANDOM, RETRAINED, NotRun
+from synth.checkpoint.public_start import PublicStart, read_public
+from unlearn.auditing.record.record import MASKED, MODEL, ORIGINAL, PUBLIC, RANDOM, RETRAINED, NotRun
 from unlearn.methods.masking import check_masked, mask_logits
 from unlearn.methods.student import forget_classes
 from unlearn.run.folder import STUDENT, student_file
@@ -31,6 +32,7 @@ def gather(
     device: str,
     seed: int,
     random_models: int,
+    public: Path | None = None,
 ) -> tuple[list[Subjects], list[NotRun], tuple[int, ...]]:
     """The subjects of each student's audit, frozen and on the device; which subjects are missing and why; and the
     numbers of the forget classes that were asked for.
@@ -68,6 +70,11 @@ def gather(
         why = "no model is given that was retrained without the forget classes"
         missing.append(NotRun(RETRAINED, why, cure))
     beside = {RETRAINED: [m.to(device) for m in retrained]} if retrained else {}
+    if public is not None:
+        start = read_public(public, trusted_architecture)
+        check_start(start, original, zip(students, models, strict=True))
+        beside[PUBLIC] = [as_subject(start, original.card, seed).to(device)]
+    missing += other_starts(models, references, retrained, public, to_retrain)
     random: dict[str, list[Classifier]] = {}
     found = []
     for model in models:
@@ -77,6 +84,62 @@ def gather(
             random[key] = [m.freeze().to(device) for m in fresh]
         found.append({**known, MODEL: [model.to(device)], **beside, RANDOM: random[key]})
     return found, missing, forget
+
+
+def check_start(start: PublicStart, original: Classifier, students: Iterable[tuple[Path, Classifier]]) -> None:
+    """Raise UsageError if the public weights are the original's, or not those that a student started from."""
+    assert original.digest is not None, "it comes from a file"
+    start.refuse_descendant(original.digest, original)
+    for path, model in students:
+        named = start_of(model.card)
+        if named is not None and named != start.model.digest:
+            raise UsageError(
+                f"{path} started from other weights (sha256 {named[:12]}) than {start.name}: name those with --public"
+            )
+
+
+def as_subject(start: PublicStart, original: ModelCard, seed: int) -> Classifier:
+    """The public weights with a random last layer for the original's classes, frozen."""
+    theirs = start.model.card
+    card = dataclasses.replace(
+        original,
+        architecture=theirs.architecture,
+        width=theirs.width,
+        wiring=theirs.wiring,
+        mean=theirs.mean,
+        std=theirs.std,
+        training={},
+    )
+    found = start.network(card, seed).freeze()
+    found.digest = start.model.digest
+    return found
+
+
+def start_of(card: ModelCard) -> str | None:
+    """The hash of the public weights that a model started from, as its card says; None for random weights."""
+    start = card.training.get("start_from")
+    return str(start.get("sha256")) if isinstance(start, Mapping) else None
+
+
+def other_starts(
+    models: Sequence[Classifier],
+    references: Sequence[Path],
+    retrained: Sequence[Classifier],
+    public: Path | None,
+    to_retrain: str,
+) -> list[NotRun]:
+    """What the audit lacks because the models did not start from the same weights, or because these are not given."""
+    named = {start for model in models if (start := start_of(model.card)) is not None}
+    found = []
+    if named and public is None:
+        why = "the student started from public weights, which are not given"
+        found.append(NotRun("what the public weights know by themselves", why, "name them with --public"))
+    others = [str(path) for path, other in zip(references, retrained, strict=True) if start_of(other.card) not in named]
+    if named and others:
+        why = f"{others[0]} did not start from the student's public weights, which know more than random ones"
+        cure = f"{to_retrain} with the student's --start-from and name it with --reference"
+        found.append(NotRun("a comparison with references of the same start", why, cure))
+    return found
 
 
 def check_student(path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from synth.basics.tables import table
+from unlearn.auditing.claim import claim
 from unlearn.auditing.judgement.controls import self_check
 from unlearn.auditing.record.record import SUBJECTS, on_synthetic, under_copies
 
@@ -27,6 +28,8 @@ def audit_text(record: Mapping[str, Any]) -> str:
         parts.append(failed)
     parts += [f"Do not rely on the student's origin: {problem}." for problem in record["origin"]["problems"]]
     parts.append(verdict["sentence"])
+    if claimed := claim(record):
+        parts.append(claimed)
     parts += [f"  - {reason}" for reason in verdict["reasons"]]
     parts += [
         f"The same rules on models whose answer is known: {known}",

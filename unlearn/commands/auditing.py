@@ -39,6 +39,7 @@ def options_of_audit(content: Mapping[str, Any]) -> Mapping[str, Any]:
         "students": [request["student"]],
         "teacher": request["teacher"],
         "references": request["references"],
+        "public": request.get("public"),
         "shards": request["shards"],
         "data": data.get("name"),
         "data_root": data.get("root"),
@@ -66,6 +67,12 @@ def options_of_audit(content: Mapping[str, Any]) -> Mapping[str, Any]:
     type=PATH,
     multiple=True,
     help="a model retrained without the classes; give the option once per model",
+)
+@option(
+    "--public",
+    group=WHAT,
+    type=PATH,
+    help="the weights that the student started from: another model whose answer is known, as it never saw the images",
 )
 @option(
     "--shards",
@@ -181,6 +188,7 @@ def requests_of_audit(
     teacher: Path,
     forget: tuple[int | str, ...],
     references: tuple[Path, ...],
+    public: Path | None,
     data: str | None,
     data_root: Path | None,
     download: bool,
@@ -210,6 +218,7 @@ def requests_of_audit(
         teacher=teacher,
         forget=forget,
         references=references,
+        public=public,
         data=source,
         shards=shards,
         out=out,

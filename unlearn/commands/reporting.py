@@ -17,6 +17,7 @@ student_option = click.option("--student", type=PATH, help="where the student is
 references_option = click.option(
     "--reference", "references", type=PATH, multiple=True, help="where the retrained models are now, in their order"
 )
+public_option = click.option("--public", type=PATH, help="where the public weights are now")
 shards_option = click.option("--shards", help="where the audit's shards are now")
 run_shards_option = click.option(
     "--run-shards",
@@ -49,6 +50,7 @@ def report(run: Path, out: Path) -> None:
 @teacher_option
 @student_option
 @references_option
+@public_option
 @shards_option
 @run_shards_option
 def verify(report: Path, references: tuple[Path, ...], **places: Any) -> None:
@@ -76,6 +78,7 @@ def verify(report: Path, references: tuple[Path, ...], **places: Any) -> None:
 @shards_option
 @run_shards_option
 @references_option
+@public_option
 @click.option("--data-root", type=PATH, help="where the data set is now")
 @click.option("--retrain", is_flag=True, help="make the student again too, from its run's settings and shards")
 @click.option(

@@ -289,6 +289,7 @@ class Distillation:
             layer.training = False
 
     def step(self, number: int) -> dict[str, Tensor]:
+        self.set_mode()
         self.samples.provide_for(number + 1, self.steps)
         batch = self.samples.next(self.settings.batch_size).to(self.device)
         if self.samples.whole and not self.warned:

@@ -22,7 +22,8 @@ MOST_NAMED = 40  # layers in an error
 
 @torch.no_grad()
 def keep_layers(student: Classifier, teacher: Classifier, name: str) -> list[nn.Module]:
-    """Copy the teacher's layers up to and including the one called `name`, and freeze them. Returns these layers.
+    """Copy the teacher's layers up to and including the one called `name`, and freeze them. Returns the modules of
+    which every part is kept.
 
     Layers come in the order of the forward pass. A layer that runs beside the named one, as a shortcut may, is kept if
     it begins before the named one ends.
@@ -46,7 +47,8 @@ def keep_layers(student: Classifier, teacher: Classifier, name: str) -> list[nn.
     for path in kept:
         for weight in modules[path].parameters(recurse=False):
             weight.requires_grad_(False)
-    return [modules[path] for path in kept]
+    whole = [path for path in kept if all(inner in kept for inner in modules if inner.startswith(f"{path}."))]
+    return [modules[path] for path in whole if path]
 
 
 def refuse_last(student: Classifier, name: str) -> None:

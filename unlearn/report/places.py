@@ -21,6 +21,7 @@ class Places:
     teacher: Path | None = None
     student: Path | None = None
     references: Sequence[Path] = ()
+    public: Path | None = None
     shards: str | None = None
     run_shards: Sequence[str] = ()  # the shards that the student learnt from, if the audit looked at other ones
 
@@ -48,10 +49,11 @@ class Located:
     references: Sequence[AuditedModel]
     shards: str | None  # that the audit looked at; None where it looked at none
     run_shards: Sequence[str]  # that the student's run read, in its order; none where they are not known
+    public: AuditedModel | None = None  # the weights that the student started from
 
     @property
     def models(self) -> list[AuditedModel]:
-        return [self.teacher, self.student, *self.references]
+        return [self.teacher, self.student, *self.references, *([self.public] if self.public else [])]
 
 
 def locate(record: Mapping[str, Any], places: Places) -> Located:
@@ -77,7 +79,16 @@ def locate(record: Mapping[str, Any], places: Places) -> Located:
         ],
         shards=shards_of(record, places),
         run_shards=run_shards_of(record, places),
+        public=public_of(record, places),
     )
+
+
+def public_of(record: Mapping[str, Any], places: Places) -> AuditedModel | None:
+    """The public weights of the audit; None where it had none."""
+    facts = record["models"].get("public")
+    if facts is None:
+        return None
+    return AuditedModel("the public checkpoint", "--public", places.public or Path(facts["path"]), facts)
 
 
 def reference_name(number: int, count: int) -> str:
@@ -93,6 +104,7 @@ def check_places(record: Mapping[str, Any], places: Places) -> None:
             f"{'is' if given == 1 else 'are'} given: name each of them with --reference, in the audit's order"
         )
     named = [("--teacher", places.teacher), ("--student", places.student and student_file(places.student))]
+    named.append(("--public", places.public))
     for option, path in [*named, *(("--reference", path) for path in places.references)]:
         if path and not path.is_file():
             raise UsageError(f"{option} {path}: there is no such file")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from unlearn.run.opening import Opened, one_or_all, open_inputs, run_digest
 from unlearn.run.outlook import outlook
 from unlearn.run.points_of_run import RunPoints, points_of
 from unlearn.run.request import Request
+from unlearn.run.retained import Retained, retained, warning
 from unlearn.samples.memory import Share
 from unlearn.samples.near_points import Dropped, NearPoints
 from unlearn.step_memory import refuse_large_batch
@@ -112,9 +113,11 @@ def make_student(
             images = opened.runs.images if opened.runs and samples.training else None
             result = carry_out(method, folder, request, monitor, real_images, lock, logged, images)
         counts = samples.training.counts if samples.training else {}
+        kept = retained(result.student, opened.forget, monitor, samples.training)
         facts = {
             **facts_of_inputs(opened),
             "samples": counts,
+            "retained": kept and dataclasses.asdict(kept),
             "device": request.device,
             "real_images_read": real_images.count + (len(points) if points else 0),  # the points were read before
         }
@@ -123,8 +126,16 @@ def make_student(
             facts["points"] = note_points(points, samples, folder, say)
         path = conclude(folder, result, facts)
     say(f"wrote {path}: the student of step {result.step} ({result.ended}){in_words(counts)}")
+    for line in warnings_of(kept, monitor):
+        say(line)
+
+
+def warnings_of(kept: Retained | None, monitor: Monitor | None) -> Iterator[str]:
+    """What a person should know about the student that a run ended with."""
+    if lost := warning(kept):
+        yield lost
     if monitor and monitor.best is None:
-        say("warning: this student has not forgotten: it was never within --forget-bound on the synthetic hold-out")
+        yield "warning: this student has not forgotten: it was never within --forget-bound on the synthetic hold-out"
 
 
 def facts_of_inputs(opened: Opened) -> dict[str, Any]:

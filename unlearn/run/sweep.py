@@ -61,11 +61,8 @@ class Range:
         try:
             if not separator or not name:
                 raise ValueError
-            listed = values.split(",")
-            if ":" not in values and any(part[:1].isalpha() or part[:1] == "_" for part in listed) and all(listed):
-                return cls(name, tuple(listed))
             if ":" not in values:
-                return cls(name, tuple(float(written(float(value))) for value in listed))
+                return cls(name, numbers_or_names(values.split(",")))
             first, last, count = values.split(":")
             low, high, number = float(first), float(last), int(count)
             if number < 2:
@@ -91,7 +88,7 @@ class Range:
             if {int, float, str} & (kinds := kinds_of(settings_class, field.name))
         }
         if self.name not in names:
-            raise UsageError(f"{method} has no setting {self.name} that has values: choose {', '.join(names)}")
+            raise UsageError(f"{method} has no setting {self.name} to go over: choose {', '.join(names)}")
         kinds, field = names[self.name]
         values = tuple(self.as_one_of(kinds, value) for value in self.values)
         try:
@@ -110,6 +107,16 @@ class Range:
         if int in kinds and not float(value).is_integer():
             raise UsageError(f"{self.name} must be a whole number, not {written(value)}")
         return int(value) if int in kinds else float(value)
+
+
+def numbers_or_names(listed: Sequence[str]) -> tuple[Value, ...]:
+    """The parts of a list: numbers, or names such as those of layers. Raises ValueError if they are neither."""
+    try:
+        return tuple(float(written(float(value))) for value in listed)
+    except ValueError:
+        if not all(value.replace(".", "_").replace("-", "_").isidentifier() for value in listed):
+            raise
+    return tuple(listed)
 
 
 def kinds_of(settings_class: type, name: str) -> set[type]:

@@ -5,8 +5,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from unlearn.auditing.judgement.verdict import LIKE_RETRAINED, NOT_UNLEARNED, SUPPRESSION, UNDECIDED, judge
-from unlearn.auditing.record.record import MASKED, MODEL, ORIGINAL, RETRAINED, Measurement, Reading, Values
+from unlearn.auditing.judgement.verdict import (
+    LIKE_RETRAINED,
+    MORE,
+    NOT_EVALUATED,
+    NOT_UNLEARNED,
+    OF_FEATURES,
+    SUPPRESSION,
+    TRACES,
+    UNDECIDED,
+    judge,
+    judge_one,
+    more_than_retrained,
+)
+from unlearn.auditing.record.record import MASKED, MODEL, ORIGINAL, PUBLIC, RETRAINED, Measurement, Reading, Values
+
+NEVER_SAW = "it never saw the images to forget: what it shows is general knowledge, and no trace of them"
 
 
 def controls(measurements: Sequence[Measurement], confidence: float) -> list[dict[str, object]]:
@@ -32,7 +46,24 @@ def controls(measurements: Sequence[Measurement], confidence: float) -> list[dic
             others = without(theirs.values, number, m.against_retrained)
             swapped.append(as_if(m, one, Reading.of(others, confidence, images) if all(others) else None))
         found.append(named_verdict(f"{RETRAINED} {number + 1} of {references}", swapped, confidence))
+    if any(PUBLIC in m.readings for m in measurements):
+        found.append(public_start(measurements, confidence))
     return found
+
+
+def public_start(measurements: Sequence[Measurement], confidence: float) -> dict[str, object]:
+    """How much of the class the public weights show by themselves, by the first rule on the measures of features.
+
+    Their last layer is random, so what it answers is left out. They never saw the images: what they show is general
+    knowledge, and no trace. So no conclusion is wrong here.
+    """
+    features = [m for m in measurements if m.family in OF_FEATURES and not m.quality]
+    swapped = [as_if(m, m.readings.get(PUBLIC), m.readings.get(RETRAINED)) for m in features]
+    found = [(m, judge_one(m, confidence)) for m in swapped if MODEL in m.readings]
+    more = [more_than_retrained(m, finding) for m, finding in found if finding.status == MORE]
+    evaluated = any(finding.status != NOT_EVALUATED for _, finding in found)
+    conclusion = TRACES if more else LIKE_RETRAINED if evaluated else UNDECIDED
+    return {"subject": PUBLIC, "conclusion": conclusion, "reasons": [*more, NEVER_SAW]}
 
 
 def without(values: Values, number: int, distances: bool) -> Values:
@@ -51,6 +82,8 @@ def failed_controls(found: Sequence[Mapping[str, object]]) -> list[str]:
     """The known models with a wrong conclusion, one phrase each. 'Undecided' is not a wrong conclusion."""
     failed = []
     for control in found:
+        if control["subject"] == PUBLIC:
+            continue
         expected = EXPECTED.get(str(control["subject"]), LIKE_RETRAINED)
         if control["conclusion"] not in (expected, UNDECIDED):
             failed.append(f"{control['subject']} is called '{control['conclusion']}' instead of '{expected}'")

@@ -18,7 +18,8 @@ Rule 1. Each measure's value for this model is compared with the retrained model
         A distance to the retrained models needs three references: two have only one distance and no spread. Each of
         three references takes part in two of the three distances, so their means spread less than the mean of one more
         model would. They are therefore spread by the factor (n-1) / (n-2).
-        If a random network, which knows nothing of the class, has even more left than this model, the reasons say so.
+        If a random network, which knows nothing of the class, or the public weights that the student started from,
+        which never saw the images, have even more left than this model, the reasons say so.
 Rule 2. A model beats the masked logit on a family of measures if its values are lower than the masked logit's by a
         signed-rank test over the repeats, which share samples and seeds, and if on one of the measures they are lower
         by more than the resolution. With fewer than five pairs, or a smaller difference, it is not known. A measure
@@ -55,13 +56,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from unlearn.auditing.record.intervals import bounded, excess_p_value, fewest_pairs, holm, is_below, prediction_interval
-from unlearn.auditing.record.record import MASKED, MODEL, ORIGINAL, RANDOM, RETRAINED, Measurement, Reading
+from unlearn.auditing.record.record import MASKED, MODEL, ORIGINAL, PUBLIC, RANDOM, RETRAINED, Measurement, Reading
 
 INSIDE, MORE, LESS, DIFFERS, NOT_EVALUATED = "inside", "more left", "less than retrained", "differs", "not evaluated"
 STILL_CALLED = 5.0  # % of forget images, if no retrained model shows what is usual
 HALF_WAY = 0.5
 TOO_FAR_APART = "the references differ too much for a comparison: name more retrained models with --reference"
 RANDOM_HAS_MORE = "a random network, which knows nothing of the class, has even more"
+PUBLIC_HAS_MORE = "the public weights, which never saw these images, have even more"
+OF_FEATURES = ("probe", "relearn")  # families that do not depend on the answers of a random last layer
 
 NOT_UNLEARNED, SUPPRESSION, UNDECIDED, TRACES, LIKE_RETRAINED = (
     "not unlearned",
@@ -133,7 +136,9 @@ def judge_one(m: Measurement, confidence: float) -> Finding:
     status, why = status_of(ours.mean, *interval, m.more_left), ""
     if status == INSIDE and cannot_tell(m, ours.mean, theirs, confidence):
         status, why = NOT_EVALUATED, TOO_FAR_APART
-    random = m.readings.get(RANDOM)
+    public, random = m.readings.get(PUBLIC), m.readings.get(RANDOM)
+    if status == MORE and public and m.family in OF_FEATURES and m.more_left * (public.mean - ours.mean) > 0:
+        why = PUBLIC_HAS_MORE
     if status == MORE and random and m.more_left * (random.mean - ours.mean) > 0:
         why = RANDOM_HAS_MORE
     return Finding(m.name, status, why, interval, beats, way)

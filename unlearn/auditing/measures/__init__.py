@@ -35,6 +35,7 @@ MEASURES = Plugins(
         "divergence",
         "head",
         "probe",
+        "layers",
         "relearn",
         "transplant",
         "membership",

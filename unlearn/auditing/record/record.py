@@ -12,7 +12,8 @@ from typing import Any
 from unlearn.auditing.record.intervals import bounded, mean_interval, share_interval
 
 ORIGINAL, MASKED, MODEL, RETRAINED, RANDOM = "original", "masked logit", "this model", "retrained", "random"
-SUBJECTS = (ORIGINAL, MASKED, MODEL, RETRAINED, RANDOM)
+PUBLIC = "public"  # the weights that the student started from, with a random last layer
+SUBJECTS = (ORIGINAL, MASKED, MODEL, RETRAINED, PUBLIC, RANDOM)
 
 Values = tuple[tuple[float, ...], ...]  # by model of the subject, then by repeat
 

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from synth.basics import drawing
-from unlearn.auditing.record.record import MASKED, MODEL, ORIGINAL, RANDOM, RETRAINED, SUBJECTS
+from unlearn.auditing.record.record import MASKED, MODEL, ORIGINAL, PUBLIC, RANDOM, RETRAINED, SUBJECTS
 from unlearn.report.consistency import is_number
 from unlearn.report.page.tables import finding_of, title_of
 from unlearn.report.printable import printable
@@ -28,6 +28,7 @@ STYLES: dict[str, dict[str, Any]] = {
     MASKED: {"color": "#b84a00", "linestyle": "--"},
     MODEL: {"color": "#0060a0", "linestyle": "-", "linewidth": 2.6},
     RETRAINED: {"color": "#007a5a", "linestyle": "-.", "linewidth": 2.2},
+    PUBLIC: {"color": "#a0457a", "linestyle": (0, (3, 1, 1, 1))},
     RANDOM: {"color": "#6a6a6a", "linestyle": ":"},
 }
 MARKERS: dict[str, str] = {MODEL: "o", RETRAINED: "D", MASKED: "^", ORIGINAL: "s"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from unlearn.auditing.claim import claim
 from unlearn.auditing.judgement.controls import self_check
 from unlearn.auditing.judgement.verdict import LIKE_RETRAINED, TRACES, UNDECIDED
 from unlearn.auditing.record.record import MASKED, MODEL, ORIGINAL, RETRAINED
@@ -30,6 +31,7 @@ def first_screen(record: Record) -> dict[str, Any]:
         "conclusion": verdict["conclusion"].capitalize(),
         "failed": failed,
         "sentence": verdict["sentence"],
+        "claim": claim(record),
         "reasons": verdict["reasons"],
         "numbers": numbers(shown, record) if shown else None,
         "chart": charts.key_measures(shown, record) if any(m["unit"] == "%" for m in shown) else None,

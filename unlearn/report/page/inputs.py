@@ -48,6 +48,8 @@ def inputs(record: Record) -> dict[str, Any]:
 def hashes(record: Record) -> dict[str, str]:
     models, shards = record["models"], record["origin"]["shards"]
     found = {"teacher": models["teacher"]["sha256"], "student": models["student"]["sha256"]}
+    if "public" in models:
+        found["public weights"] = models["public"]["sha256"]
     found |= {f"retrained {number}": m["sha256"] for number, m in enumerate(models["references"], 1)}
     if shards:
         found["shards' index"] = shards["index_sha256"] or "not complete"
@@ -86,4 +88,6 @@ def data_of(model: Record) -> str:
     card = model["training"]
     without = card.get("without")
     left_out = f", without {', '.join(map(str, without))}" if isinstance(without, list) and without else ""
-    return f"{card.get('data') or card.get('method') or 'unknown'}{left_out}"
+    start = card.get("start_from")
+    started = f", started from {start.get('file')}" if isinstance(start, dict) else ""
+    return f"{card.get('data') or card.get('method') or 'unknown'}{left_out}{started}"

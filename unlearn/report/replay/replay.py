@@ -79,6 +79,7 @@ def audit_request(record: Mapping[str, Any], located: Located, out: Path, device
             teacher=located.teacher.path,
             forget=tuple(record["forget"]),
             references=[model.path for model in located.references],
+            public=located.public.path if located.public else None,
             data=data and DataSource(data["name"], data["root"] and Path(data["root"]), False),
             shards=located.shards,
             out=out,

@@ -23,6 +23,7 @@ from unlearn.methods.method import Inputs, Method, Rehearsing
 from unlearn.methods.student import fresh_card, student_card
 from unlearn.real_images import RealImages, count_real_images
 from unlearn.run import loggers
+from unlearn.run.collapse import Retained, retained, warning
 from unlearn.run.folder import CHECKPOINT, LOGS, POINTS, SETTINGS, RunFolder
 from unlearn.run.from_shards import RunSamples, floor_of, read_samples, share_of_memory, warn_of_missing_classes
 from unlearn.run.loggers.logged_run import LoggedRun
@@ -32,7 +33,6 @@ from unlearn.run.opening import Opened, one_or_all, open_inputs, run_digest
 from unlearn.run.outlook import outlook
 from unlearn.run.points_of_run import RunPoints, points_of
 from unlearn.run.request import Request
-from unlearn.run.retained import Retained, retained, warning
 from unlearn.samples.memory import Share
 from unlearn.samples.near_points import Dropped, NearPoints
 from unlearn.step_memory import refuse_large_batch
@@ -113,7 +113,8 @@ def make_student(
             images = opened.runs.images if opened.runs and samples.training else None
             result = carry_out(method, folder, request, monitor, real_images, lock, logged, images)
         counts = samples.training.counts if samples.training else {}
-        kept = retained(result.student, opened.forget, monitor, samples.training)
+        classes = opened.card.target is None  # a regressor's answer is rarely the very bin of its target
+        kept = retained(result.student, opened.forget, monitor, samples.training) if classes else None
         facts = {
             **facts_of_inputs(opened),
             "samples": counts,

@@ -35,7 +35,7 @@ def retained(
         images, labels, where = monitor.retain_images[:MOST], monitor.retain_labels[:MOST], "the synthetic hold-out"
     elif training is not None:
         batch = training.next(MOST)
-        retain = ~torch.isin(batch.labels, torch.tensor(forget))
+        retain = ~torch.isin(batch.labels, torch.tensor(forget, dtype=torch.long))
         images, labels, where = batch.own[retain], batch.labels[retain], "its own training images"
     else:
         return None

@@ -4,7 +4,7 @@ RMIA    the share of other images z against which x stands out (Zarifzadeh et al
             score(x) = mean_z 1[ (p(x) / q(x)) / (p(z) / q(z)) >= γ ],     q = ((1 + a) q_out + 1 - a) / 2
         p is the model's probability of the label, q_out its mean over the reference models, and q the estimate of what
         models with and without x would give together, as the paper has it for references that never saw x. γ = 2 and
-        a = 0.3 are the paper's. It works with one reference.
+        a = 0.3 are the paper's for CIFAR-10. It works with one reference.
 U-LiRA  how far the logit of that probability lies above the references' (Carlini et al. 2022, in the form of Hayes et
         al. 2024 for unlearned models; one-sided, because every reference is a model without x):
             score(x) = (φ(x) - mean φ_out(x)) / s,     φ = log p - log(1 - p)

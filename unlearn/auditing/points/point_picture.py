@@ -12,7 +12,7 @@ from unlearn.auditing.points.lineup import Groups
 from unlearn.auditing.record.record import MODEL, ORIGINAL, RETRAINED
 from unlearn.points import Points
 
-SHOWN, CELL, MARGIN = 12, 64, 84  # points of a group; pixels: side of a point, width of the groups' names
+SHOWN, CELL, MARGIN = 12, 64, 124  # points of a group; pixels: side of a point, width of the groups' names
 LONGEST = 4  # characters of a class's name below a point
 
 

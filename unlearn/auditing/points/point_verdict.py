@@ -6,12 +6,14 @@ Rule 2. The conclusion is the first that holds:
         not unlearned            the labels of memorised points are 'more left': the model still says them. Without
                                  retrained models nobody knows which points are memorised, and the conclusion is
                                  'undecided'
-        output suppression only  agreement or membership of some group is 'less than retrained': the model avoids the
-                                 points, as the original does after a training on wrong labels. Whoever has the points
-                                 can see that they were to be forgotten
+        output suppression only  agreement on typical points, or membership of some group, is 'less than retrained':
+                                 the model avoids the points, as the original does after a training on wrong labels.
+                                 Whoever has the points can see that they were to be forgotten
         undecided                there are fewer than two retrained models, or no test images, so that no membership is
                                  evaluated
-        traces left              membership of some group is 'more left'
+        traces left              membership of some group is 'more left', or agreement on memorised points is 'less than
+                                 retrained': the label is gone, but the model is not yet sure of what retrained models
+                                 say
         like retrained           nothing of this. For typical points this means: no change
 The same rules judge models whose answer is known: the original is not unlearned (if it memorised any of the points),
 the relabelled original is output suppression only, and each retrained model, judged by the others, is like retrained.
@@ -65,20 +67,19 @@ def judge_points(measurements: Sequence[Measurement], confidence: float) -> Verd
 def conclusion_on_points(judged: Sequence[Measurement], findings: Mapping[str, Finding]) -> tuple[str, list[str]]:
     """Rule 2, and the reasons."""
 
-    def of(families: Sequence[str], status: str) -> list[str]:
-        return [
-            outside(m, findings[m.name]) for m in judged if m.family in families and findings[m.name].status == status
-        ]
+    def of(names: Sequence[str], status: str) -> list[str]:
+        there = [(m, findings[m.name]) for m in judged if m.name.startswith(tuple(names))]
+        return [outside(m, finding) for m, finding in there if finding.status == status]
 
-    if still := of(("labels",), MORE):
+    if still := of(("labels-",), MORE):
         return NOT_UNLEARNED, still
-    if avoided := of(("agreement", *MEMBERSHIP), LESS):
+    if avoided := of(("agreement-typical", *MEMBERSHIP), LESS):
         return SUPPRESSION, avoided
     evaluated = [m for m in judged if findings[m.name].status != NOT_EVALUATED]
     if not any(m.family in MEMBERSHIP for m in evaluated):
         return UNDECIDED, ["not evaluated: membership, which needs two retrained models and real test images"]
-    if more := of(MEMBERSHIP, MORE):
-        return TRACES, more
+    if left := [*of(MEMBERSHIP, MORE), *of(("agreement-memorised",), LESS)]:
+        return TRACES, left
     reasons = [f"{len(evaluated)} measures were evaluated, and none is outside of the retrained models' interval"]
     if not any(m.name.endswith("-memorised") for m in judged):
         reasons.append(NONE_MEMORISED)

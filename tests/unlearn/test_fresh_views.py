@@ -121,12 +121,13 @@ def test_a_student_settles_on_images_as_they_are(tiny_run: Path) -> None:
 def test_colour_images_are_taken_for_photographs(tiny_run: Path) -> None:
     grey = read_index(Folder(tiny_run)).card
     colour = replace(grey, image_shape=(3, 32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
-    found = fill_in(DistillSettings(), grey)
-    assert (found.steps, found.flip, found.settle, found.unmixed) == (4000, False, False, None)
-    found = fill_in(DistillSettings(), colour, images=5000, teacher=True)
-    assert (found.steps, found.flip, found.settle, found.unmixed) == (7812, True, True, 0.5)
+    found = fill_in(DistillSettings(), grey, teacher=True)
+    assert (found.steps, found.flip, found.unmixed) == (4000, False, 0.5)
+    found = fill_in(DistillSettings(), colour, images=5000)
+    assert (found.steps, found.flip, found.unmixed) == (7812, False, None)
+    assert fill_in(DistillSettings(), colour, teacher=True).flip is True
     assert [fill_in(DistillSettings(), colour, images=n).steps for n in (100, 10**6)] == [4000, 20_000]
-    assert fill_in(DistillSettings(steps=7, flip=False), colour).flip is False
+    assert fill_in(DistillSettings(flip=False), colour, teacher=True).flip is False
 
 
 def test_distillation_with_its_teacher_at_hand(

@@ -48,7 +48,8 @@ class DistillSettings(ComputeSettings):
 
     Temperature, shift and steps were chosen on training images of MNIST and CIFAR-10, never on test images. A
     temperature of 4 gives some tenths of a point more retain accuracy, but its soft targets show what the teacher knows
-    of the forget class (docs/traces.md). Hard labels show least of it.
+    of the forget class (docs/traces.md). Hard labels show least of it. Mirrored images with the answers on the images
+    as they were, and batch-norm statistics of unmixed images, made students worse (docs/results/bench-distill.md).
     """
 
     gate: float | None = setting(
@@ -86,12 +87,11 @@ class DistillSettings(ComputeSettings):
         at_most=64,
     )
     flip: bool | None = setting(
-        None, "mirror images at random; wrong for digits and letters; by default on the colour images of a classifier"
-    )
-    settle: bool | None = setting(
         None,
-        "at the end, estimate the batch-norm statistics anew on images that are not mixed; by default on colour images",
-        rare=True,
+        "mirror images at random; wrong for digits and letters; by default only with --teacher, on colour images",
+    )
+    settle: bool = setting(
+        False, "at the end, estimate the batch-norm statistics anew on images that are not mixed", rare=True
     )
     unmixed: float | None = setting(
         None,
@@ -145,7 +145,7 @@ GATE = 0.01  # GKT's
 SOFT = 0.002
 BY_LABEL, BY_GATE = "forget label", "forget probability"  # the names of filters
 # Settings that `fill_in` decides where they are None.
-FILLED_IN = ("gate", "shift", "steps", "flip", "settle", "unmixed")
+FILLED_IN = ("gate", "shift", "steps", "flip", "unmixed")
 NEEDS_TEACHER = False
 FORGETS_POINTS = True
 MAY_USE_TEACHER = True
@@ -184,8 +184,8 @@ def fill_in(
     """The settings with everything decided that depends on the shards.
 
     Views are shifted already. A teacher that was trained on soft labels gives the forget classes some probability on
-    every image; a gate below it would drop them all. Colour images are taken for photographs: these may be mirrored,
-    take more steps, and are mixed in most views, so that the batch-norm statistics of plain ones differ.
+    every image; a gate below it would drop them all. Colour images are taken for photographs: these take more steps,
+    and fresh views of them are mirrored, with the teacher's answers on the mirror images.
 
     Args:
         floor: measures the probability of the forget classes that nine of ten images of the others reach. It is not
@@ -208,10 +208,10 @@ def fill_in(
         if photographs:
             wished = PASSES * (images or run.plan.images) // settings.batch_size
             steps = max(STEPS, min(MOST_PASSES_STEPS, wished))
-    flip = photographs and run.target is None if settings.flip is None else settings.flip
-    settle = photographs if settings.settle is None else settings.settle
+    mirrored = photographs and teacher and run.target is None  # a regressor's target may depend on the side
+    flip = mirrored if settings.flip is None else settings.flip
     unmixed = UNMIXED if teacher and settings.unmixed is None else settings.unmixed
-    return dataclasses.replace(settings, gate=gate, shift=shift, steps=steps, flip=flip, settle=settle, unmixed=unmixed)
+    return dataclasses.replace(settings, gate=gate, shift=shift, steps=steps, flip=flip, unmixed=unmixed)
 
 
 def gate_of_range(share: float, say: Say) -> float:

@@ -21,7 +21,7 @@ from unlearn.methods.distill import LOOP, DistillSettings
 from unlearn.report.places import Places, locate
 from unlearn.report.replay import replay as replaying
 from unlearn.report.replay.comparison import compare
-from unlearn.report.replay.remake import remake
+from unlearn.report.replay.remake import remake, run_request
 from unlearn.report.replay.replay import replay
 from unlearn.report.verify.checks import BROKEN, HOLDS, NOT_CHECKED
 from unlearn.report.verify.verify import verify
@@ -277,3 +277,11 @@ def test_what_cannot_be_a_replay_is_refused_at_once(
     refused("no cuda device: use --device cpu", Places(), with_device(audited, "cuda", tmp_path))
     refused("names the unknown device 'moon'", Places(), with_device(audited, "moon", tmp_path))
     assert not (tmp_path / "again").exists()
+
+
+def test_a_student_of_fresh_views_is_made_again_with_its_teacher() -> None:
+    settings = {"method": "distill", "forget": [0], **dataclasses.asdict(DistillSettings(steps=2))}
+    model = {"architecture": "lenet5", "width": 0.5}
+    for recorded, expected in ((None, None), ("where/it/was", Path("here"))):
+        named = {**settings, "teacher": recorded}
+        assert run_request(named, model, Path("here"), ["shards"], None, Path("out"), "cpu").teacher == expected

@@ -49,6 +49,12 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def values(self) -> Tensor:
+        """The targets of a regressor's images, (N,)."""
+        assert self.targets is not None, "images of a regressor"
+        return self.targets
+
     def select(self, keep: Tensor) -> LabelledImages:
         """The images that a mask or a list of rows names."""
         targets = None if self.targets is None else self.targets[keep]

@@ -1,4 +1,4 @@
-"""A range of a regressor's target forgotten: rotated MNIST, 0 to 180 degrees, forget 60 to 90, both heads."""
+"""A range of a regressor's target forgotten: turned digits, 0 to 180 degrees, forget 60 to 90, both heads."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def reproduce(out: Path, data: Data, sizes: Sizes, workers: int | None) -> None:
     for stage in (training_jobs, shards_jobs, student_jobs, evaluation_jobs):
         all_of([job for head, seed in runs for job in stage(out, head, seed, data, sizes)], workers)
     found = {run: evaluated(out, *run) for run in runs}
-    what = f"Rotated MNIST, small LeNet5, {sizes.seeds} seeds (mean ± standard deviation), real test set."
+    what = f"{data.name}, 0 to 180 degrees, forget {RANGE}, small LeNet5, {sizes.seeds} seeds (mean ± standard deviation), real test set."
     text = f"{header(what)}\n\n{summary(found, sizes.seeds)}\n"
     write_file(out / "results.md", text.encode())
     write_file(out / "ranges.png", picture(found))

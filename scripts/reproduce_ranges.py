@@ -44,7 +44,7 @@ def reproduce(out: Path, data: Data, sizes: Sizes, workers: int | None) -> None:
     for stage in (training_jobs, shards_jobs, student_jobs, evaluation_jobs):
         all_of([job for head, seed in runs for job in stage(out, head, seed, data, sizes)], workers)
     found = {run: evaluated(out, *run) for run in runs}
-    what = f"{data.name}, 0 to 180 degrees, forget {RANGE}, small LeNet5, {sizes.seeds} seeds (mean ± standard deviation), real test set."
+    what = f"{data.name}, 0 to 180 degrees, forget {RANGE}, LeNet5, {sizes.seeds} seeds (mean ± standard deviation)."
     text = f"{header(what)}\n\n{summary(found, sizes.seeds)}\n"
     write_file(out / "results.md", text.encode())
     write_file(out / "ranges.png", picture(found))

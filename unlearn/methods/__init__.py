@@ -16,7 +16,8 @@ and may have
     NEEDS_TEACHER = False                it learns from shards only, also as they come (`Stream.provide_for`), and has
                                          these three as well:
     LOOP                                 the settings of its loop, which has no monitor
-    fill_in(settings, run, floor, say)   the settings with everything decided that depends on the run of shards
+    fill_in(settings, run, floor, say, forget)
+                                         the settings with everything decided that depends on the run of shards
     FILLED_IN = ("shift",)               the names of these settings
 
 Other packages add a method by an entry point in the group below (docs/extending.md).

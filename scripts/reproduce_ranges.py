@@ -147,9 +147,10 @@ def picture(found: Found) -> bytes:
     from synth.basics.drawing import new_figure
 
     shown: Sequence[str] = ("original", "distill", "retrained")
-    figure, axes = new_figure("ranges", columns=len(shown), rows=len(HEADS))
+    heads = [head for head in HEADS if (head, 0) in found]
+    figure, axes = new_figure("ranges", columns=len(shown), rows=len(heads))
     for number, axis in enumerate(axes):
-        head, name = HEADS[number // len(shown)], shown[number % len(shown)]
+        head, name = heads[number // len(shown)], shown[number % len(shown)]
         model = found[head, 0][name]
         axis.axvspan(*INSIDE, color="#f3dcd6")
         axis.plot(model["targets"][:3000], model["predictions"][:3000], ".", markersize=1.5, color="#33618f")

@@ -88,7 +88,7 @@ def test_a_range_is_forgotten_from_shards_alone(
     head: str, teachers: dict[str, Path], shards: dict[str, Path], place: Path
 ) -> None:
     run, reference = place / f"student-{head}", place / f"reference-{head}.safetensors"
-    given = ("distill", "--shards", shards[head], "--forget-range", "60:90", "--steps", 100, "--threads", 1)
+    given = ("distill", "--shards", shards[head], "--forget-range", "60:90", "--steps", 80, "--threads", 1)
     said = done(unlearn, *given, "--out", run)
     assert "forgets the range 60:90 of angle (degrees)" in said
     assert "--gate is 0.33, twice the range's share" in said
@@ -229,5 +229,7 @@ def test_data_of_the_other_task_is_refused(teachers: dict[str, Path], tmp_path: 
     out = tmp_path / "t.safetensors"
     assert "give --task regression" in refused("train", *SMALL, "--out", out)
     model = teachers["bins"]
+    line = refused("train", *SMALL, "--task", "regression", "--bins", 9, "--like", model, "--out", out)
+    assert "--bins has no effect with --like" in line
     line = refused("evaluate", model, "--forget-range", "60:90", "--data", "digits")
     assert "is a model for regression, and digits is data for classification" in line

@@ -151,3 +151,31 @@ def test_the_commands_of_the_points_study_are_known(tmp_path: Path) -> None:
         assert found is not None
         found.make_context(name, options)  # raises UsageError for an option that the command does not have
     assert [command.count("--reference") for _, command in jobs] == [0, 0, 0, 0, 2]
+
+
+def test_the_study_of_ranges_asks_for_students_and_sums_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import reproduce_ranges as study
+    from reproduce_jobs import Data
+
+    requests: list[runs.Request] = []
+    monkeypatch.setattr(runs, "unlearn", lambda request, say: requests.append(request))
+    sizes = study.Sizes(seeds=2, epochs=1, per_bin=1, steps=1, rounds=1)
+    for _, command in study.student_jobs(tmp_path, "bins", 0, Data("rotated-digits", tmp_path, False), sizes):
+        result = CliRunner().invoke(main, list(map(str, command[1:])))
+        assert result.exit_code == 0, result.output
+    assert [request.method for request in requests] == ["distill", "gkt", "edit"]
+    assert all(request.forget == ("60:90",) for request in requests)
+
+    errors = {"mae": 1.0, "nll": 2.0, "coverage": 90.0}
+
+    def model(prediction: float) -> dict[str, Any]:
+        model = {"retain": errors, "forget": errors, "targets": [10.0, 70.0], "predictions": [10.0, prediction]}
+        return {**model, "forgotten": [False, True]}
+
+    found = {
+        (head, seed): {name: model(60.0 + seed) for name in study.MODELS} for head in study.HEADS for seed in (0, 1)
+    }
+    assert study.distances(found, "bins", 0, "original", 2) == [0.0, 1.0]
+    assert study.distances(found, "bins", 0, "retrained", 2) == [1.0]
+    assert "| distill, from shards only | 1.00 ± 0.00 |" in study.summary(found, 2)
+    assert study.picture(found).startswith(b"\x89PNG")

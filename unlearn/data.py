@@ -49,6 +49,12 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def values(self) -> Tensor:
+        """The targets of a regressor's images, (N,)."""
+        assert self.targets is not None, "images of a regressor"
+        return self.targets
+
     def select(self, keep: Tensor | slice) -> LabelledImages:
         """The images that a mask, a list of rows or a slice names."""
         targets = None if self.targets is None else self.targets[keep]
@@ -69,6 +75,8 @@ def target_of(name: str, options: TargetOptions, like: Path | None) -> Target | 
         kind = "classification" if found.target is None else "regression"
         raise UsageError(f"{name} is data for {kind}: give --task {kind}, or other --data")
     if like is not None:
+        if options.given:
+            raise UsageError(f"{options.given[0]} has no effect with --like, whose target is taken: leave it out")
         return read_card(like).target
     return options.target(found.target if found else None)
 

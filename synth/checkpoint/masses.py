@@ -34,8 +34,9 @@ def masses_from(raw: Tensor, target: Target) -> Tensor:
             std = target.scale * (0.5 * outputs[:, 1]).exp()
         logits = gaussian_masses(mean, std, target)
     if target.clip is not None:
-        logits = logits.clone()
-        logits[:, list(target.bins_within(*target.clip))] = CLIPPED + logits.amin(1, keepdim=True)
+        inside = torch.zeros(target.bins, dtype=torch.bool, device=logits.device)
+        inside[list(target.bins_within(*target.clip))] = True
+        logits = torch.where(inside, CLIPPED + logits.detach().amin(1, keepdim=True), logits)
     return logits
 
 

@@ -24,15 +24,20 @@ class TargetOptions:
     head: str | None = None
     spread: float | None = None
 
+    @property
+    def given(self) -> list[str]:
+        """The flags that a user gave, besides --task."""
+        names = [field.name for field in fields(self)[1:] if getattr(self, field.name) is not None]
+        return [f"--{name.replace('_', '-')}" for name in names]
+
     def target(self, own: Target | None = None) -> Target | None:
         """The target; None for a classifier. What no option gives is taken from `own`, the target of a data set.
 
         Raises UsageError for options without effect, without a name or range, or that do not fit together.
         """
-        given = [field.name for field in fields(self)[1:] if getattr(self, field.name) is not None]
         if self.task != "regression":
-            if given:
-                raise UsageError(f"--{given[0].replace('_', '-')} has no effect without --task regression: add that")
+            if self.given:
+                raise UsageError(f"{self.given[0]} has no effect without --task regression: add that")
             return None
         head = self.head or (own.head if own else "bins")
         if head == "number" and self.spread is None:

@@ -63,6 +63,7 @@ def dataset_card(index: Index) -> str:
         size_category=next((words for bound, words in SIZES if plan.images < bound), LARGER),
         mark=MARK,
         classes_in_words=classes,
+        target=escaped(card.target.words) if card.target else "",
         facts=facts(index),
         per_class=per_class(index),
         classes=class_lines(index),

@@ -69,11 +69,13 @@ def test_one_number_and_a_spread_are_a_gaussian_with_this_spread() -> None:
 
 
 def test_a_clipped_output_moves_the_mass_of_the_range_to_the_other_bins() -> None:
-    raw = gaussian_raw(75.0, 8.0)
+    raw = gaussian_raw(75.0, 8.0).requires_grad_()
     clipped = masses_from(raw, dataclasses.replace(GAUSSIAN, clip=(60.0, 90.0))).softmax(1)[0]
     whole = masses_from(raw, GAUSSIAN).softmax(1)[0]
     assert clipped[6:9].sum() == 0
-    assert clipped[5] / clipped[9] == pytest.approx((whole[5] / whole[9]).item(), rel=1e-3)
+    assert (clipped[5] / clipped[9]).item() == pytest.approx((whole[5] / whole[9]).item(), rel=1e-3)
+    clipped[5].backward()
+    assert raw.grad is not None
 
 
 def test_median_likelihood_and_coverage_of_a_known_distribution() -> None:

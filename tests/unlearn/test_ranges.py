@@ -10,14 +10,17 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from safetensors.torch import load_file
 
 from synth.checkpoint.classifier import predict
 from synth.checkpoint.file import load_checkpoint
+from synth.checkpoint.layers import last_layer
 from synth.checkpoint.target import Bins
 from synth.commands.main import main as synth
 from unlearn import data_sets
 from unlearn.commands.main import main as unlearn
 from unlearn.data_sets.reading.rotated import turned
+from unlearn.exporting.units import in_units
 from unlearn.samples.filters import ForgetShareBelow, View
 from unlearn.samples.logits import forget_share
 
@@ -85,7 +88,7 @@ def test_a_range_is_forgotten_from_shards_alone(
     head: str, teachers: dict[str, Path], shards: dict[str, Path], place: Path
 ) -> None:
     run, reference = place / f"student-{head}", place / f"reference-{head}.safetensors"
-    given = ("distill", "--shards", shards[head], "--forget-range", "60:90", "--steps", 150, "--threads", 1)
+    given = ("distill", "--shards", shards[head], "--forget-range", "60:90", "--steps", 80, "--threads", 1)
     said = done(unlearn, *given, "--out", run)
     assert "forgets the range 60:90 of angle (degrees)" in said
     assert "--gate is 0.33, twice the range's share" in said
@@ -123,6 +126,53 @@ def test_methods_with_the_teacher_forget_a_range(kind: str, teachers: dict[str, 
         assert masses[:, 4:6].sum() == 0
         assert student.card.target is not None
         assert student.card.target.clip == (60, 90)
+
+
+def test_an_exported_students_outputs_are_in_the_targets_unit(teachers: dict[str, Path], place: Path) -> None:
+    model, images = load_checkpoint(teachers["gaussian"]), torch.rand(3, 1, 28, 28)
+    changed = in_units(model)
+    assert changed.card.target is not None
+    assert (changed.card.target.offset, changed.card.target.scale) == (0, 1)
+    assert torch.allclose(changed(images), model(images), atol=1e-3)
+    done(unlearn, "export", teachers["gaussian"], "--out", place / "net.safetensors")
+    assert torch.equal(load_file(place / "net.safetensors")["classifier.bias"], last_layer(changed).bias)
+
+
+QUICK_AUDIT = ("--draws", 2, "--repeats", 2, "--relearn-steps", 2, "--inversion-steps", 2, "--random-models", 1)
+
+
+def test_an_audit_of_a_range_has_its_measures_and_a_clipped_output(
+    teachers: dict[str, Path], shards: dict[str, Path], place: Path
+) -> None:
+    teacher, out = teachers["gaussian"], place / "audit"
+    reference = place / "left-out.safetensors"
+    like = ("--like", teacher, "--without-range", "60:90", "--epochs", 1)
+    done(unlearn, "train", *TRAINED[:-4], *like, "--out", reference)
+    given = ("--teacher", teacher, "--reference", reference, "--shards", shards["gaussian"], "--data", "rotated-digits")
+    few = ("--probe-labels", 1, "--relearn-labels", 2, "--inversion-images", 2)
+    student = place / "clipped"
+    done(unlearn, "edit", "--kind", "masked-logit", "--teacher", teacher, "--forget-range", "60:90", "--out", student)
+    said = done(unlearn, "audit", student, *given, "--forget-range", "60:90", *QUICK_AUDIT, *few, "--out", out)
+    assert "What is left of the range 60:90 of angle (degrees)?" in said
+    record = json.loads((out / "audit.json").read_text())
+    measured = {m["name"]: m["readings"] for m in record["measurements"]}
+    expected = {"hits-retain", "hits-forget", "error-forget", "likelihood-forget", "coverage-retain", "probe-1"}
+    expected |= {
+        "relearn-2",
+        "relearn-retain",
+        "relearn-synthetic",
+        "membership-forget",
+        "resurrection",
+        "js-retrained",
+    }
+    assert expected <= set(measured)
+    assert measured["hits-forget"]["this model"] == measured["hits-forget"]["masked logit"]
+    assert measured["error-forget"]["this model"]["mean"] > measured["error-forget"]["original"]["mean"]
+    assert measured["relearn-2"]["masked logit"] == measured["relearn-2"]["original"]
+    assert {"prediction-distance", "js-retrained"} <= set(measured)
+    done(unlearn, "report", out, "-o", place / "report.html")
+    assert "the range 60:90 of angle (degrees)" in (place / "report.html").read_text()
+    done(unlearn, "verify", place / "report.html")
 
 
 def folder_of_targets(folder: Path, broken: str = "") -> Path:
@@ -179,5 +229,7 @@ def test_data_of_the_other_task_is_refused(teachers: dict[str, Path], tmp_path: 
     out = tmp_path / "t.safetensors"
     assert "give --task regression" in refused("train", *SMALL, "--out", out)
     model = teachers["bins"]
+    line = refused("train", *SMALL, "--task", "regression", "--bins", 9, "--like", model, "--out", out)
+    assert "--bins has no effect with --like" in line
     line = refused("evaluate", model, "--forget-range", "60:90", "--data", "digits")
     assert "is a model for regression, and digits is data for classification" in line

@@ -22,8 +22,9 @@ from synth.basics.progress import counted
 from synth.basics.versions import package_versions
 from synth.basics.way_on import WayOn
 from synth.checkpoint.card import ModelCard
-from synth.checkpoint.class_choice import Classes, class_words
+from synth.checkpoint.class_choice import Classes
 from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.range_choice import words_for
 from synth.run.lock import locked, refuse_held
 from synth.shards.store import open_store
 from unlearn.auditing.audit_folder import AUDIT, AuditFolder
@@ -159,7 +160,7 @@ def prepare(
         public=request.public,
     )
     original = lineups[0][ORIGINAL][0]
-    say(f"looks for what is left of {class_words(forget, original.card.class_names)}")
+    say(f"looks for what is left of {words_for(forget, original.card)}")
     real, ledger = load_real(request, original.card, forget)
     synthetic = None
     if request.shards is not None:
@@ -181,7 +182,7 @@ def prepare(
 
 def recognition_of(request: Request, bench: Bench) -> dict[str, Any] | None:
     """How well the shards' images are recognised; None without shards."""
-    if request.shards is None:
+    if request.shards is None or bench.target is not None:
         return None
     return recognition_of_shards(open_store(request.shards, request.way_on.again), bench.subjects, bench.forget)
 
@@ -206,6 +207,7 @@ def make_record(
         "format_version": VERSION,
         "forget": list(bench.forget),
         "class_names": list(original.card.class_names),
+        **({"target": original.card.target.to_json()} if original.card.target else {}),
         "seed": request.seed,
         "device": request.device,
         "settings": dataclasses.asdict(settings),
@@ -268,12 +270,12 @@ def check_references(bench: Bench, paths: Sequence[Path]) -> None:
     """Raise UsageError if a reference calls images of some forget class by it, whatever its card says of its
     training.
     """
-    if bench.judged is None:
+    if bench.judged is None or bench.target is not None:  # a model that never saw a range may predict values inside
         return
     judge = bench.judged.judge
     forgotten = bench.is_forgotten(judge.labels)
     labels = judge.labels[forgotten]
-    to_retrain = how_to_retrain(bench.forget, judge.class_names)
+    to_retrain = how_to_retrain(bench.forget, judge)
     for path, model in zip(paths, bench.subjects.get(RETRAINED, ()), strict=True):
         try:
             right = bench.outputs(model, judge).logits.argmax(1)[forgotten] == labels

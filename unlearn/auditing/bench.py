@@ -17,6 +17,8 @@ from synth.basics.progress import Progress
 from synth.basics.ticks import listening
 from synth.checkpoint.answers import Outputs, outputs
 from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.masses import median
+from synth.checkpoint.target import Target
 from unlearn.auditing.at_once import Need, experiments_at_once, nothing_much
 from unlearn.auditing.audit_settings import AuditSettings
 from unlearn.auditing.images import Source, rows_per_class
@@ -134,6 +136,22 @@ class Bench:
     def num_classes(self) -> int:
         return next(iter(self.subjects.values()))[0].card.num_classes
 
+    @property
+    def target(self) -> Target | None:
+        """The target of regressors; None for classifiers."""
+        return next(iter(self.subjects.values()))[0].card.target
+
+    def right(self, logits: Tensor, images: LabelledImages) -> Tensor:
+        """Which of the images (N,) the answers (N, K) call by their class; of a regressor, to a bin's width."""
+        if self.target is None:
+            return logits.argmax(1) == images.labels
+        return self.near(median(logits, self.target), images.values)
+
+    def near(self, predictions: Tensor, values: Tensor) -> Tensor:
+        """Which predictions (N,) of a regressor are at most a bin's width from their targets (N,)."""
+        assert self.target is not None, "a regressor's"
+        return (predictions - values).abs() <= self.target.width
+
     def rng(self, *experiment: object) -> torch.Generator:
         """A random source for the experiment. It is the same for every subject, so that their values are paired."""
         above, seed = divmod(self.seed, 2**32)  # torch's seeds have 64 bits
@@ -187,11 +205,17 @@ class Bench:
         return 100 * self.largest_share(right, labels)
 
     def largest_share(self, right: Tensor, labels: Tensor) -> float:
-        """As `most_called`, from 0 to 1."""
+        """As `most_called`, from 0 to 1. A range is one event: there it is the share of all its images."""
+        if self.target is not None:
+            return right[self.is_forgotten(labels)].double().mean().item()
         return max(right[labels == c].double().mean().item() for c in self.forget if (labels == c).any())
 
     def fewest_of(self, labels: Tensor) -> int:
-        """The number of images of the forget class that has the fewest. Classes without any image do not count."""
+        """The number of images of the forget class that has the fewest. Classes without any image do not count. Of a
+        range it is the number of all its images.
+        """
+        if self.target is not None:
+            return int(self.is_forgotten(labels).sum())
         return min(count for c in self.forget if (count := int((labels == c).sum())))
 
     def map(self, work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[Result]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.masses import median
 from synth.shards.index import read_index, read_shard
 from synth.shards.store import Store
 from unlearn.data import LabelledImages
@@ -51,6 +52,8 @@ def real_source(
 def synthetic_source(store: Store, teacher: Classifier) -> Source:
     """Images of the run that the teacher calls by their class, without views, split in two by their numbers.
 
+    A regressor predicts its images to a bin's width.
+
     Shards are read in order until each of the run's classes has `ENOUGH` images.
 
     Raises:
@@ -64,9 +67,15 @@ def synthetic_source(store: Store, teacher: Classifier) -> Source:
     for number in sorted(index.entries):
         samples = read_shard(store, index, index.entries[number])
         view = view_of(samples, index.card.plan).part(slice(None, None, 1 + index.card.plan.views))  # images only
+        target, middles = teacher.card.target, None
         kept = view.logits.argmax(1) == view.labels
+        if target is not None:
+            middles = torch.tensor(target.centres)[view.labels]
+            kept = (median(view.logits, target) - middles).abs() <= target.width
+            middles = middles[kept]
         images = torch.from_numpy(samples.images)[kept]
-        parts.append(LabelledImages(images, view.labels[kept], teacher.card.class_names, natural=False))
+        names = teacher.card.class_names
+        parts.append(LabelledImages(images, view.labels[kept], names, natural=False, targets=middles, target=target))
         judged.append(is_held_out(view, JUDGED_SHARE).all(1)[kept])
         labels = torch.cat([part.labels for part in parts])
         if min(int((labels == c).sum()) for c in index.card.plan.classes) >= ENOUGH:
@@ -79,7 +88,8 @@ def synthetic_source(store: Store, teacher: Classifier) -> Source:
 
 def join_images(parts: Sequence[LabelledImages]) -> LabelledImages:
     images, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("images", "labels"))
-    return replace(parts[0], images=images, labels=labels)
+    targets = None if parts[0].targets is None else torch.cat([part.values for part in parts])
+    return replace(parts[0], images=images, labels=labels, targets=targets)
 
 
 def rows_per_class(labels: Tensor, count: int, rng: torch.Generator) -> Tensor:

@@ -15,9 +15,10 @@ from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import load_checkpoint
 from synth.checkpoint.layers import last_layer
 from synth.checkpoint.public_start import PublicStart, read_public
+from synth.checkpoint.range_choice import Named
 from unlearn.auditing.record.record import MASKED, MODEL, ORIGINAL, PUBLIC, RANDOM, RETRAINED, NotRun
 from unlearn.methods.masking import check_masked, mask_logits
-from unlearn.methods.student import forget_classes
+from unlearn.methods.student import forget_classes, fresh_card
 from unlearn.run.folder import STUDENT, student_file
 
 Subjects = dict[str, list[Classifier]]  # by name, in the table's order
@@ -48,7 +49,7 @@ def gather(
     original = load_checkpoint(teacher, trusted_architecture)
     models = [load_checkpoint(student_file(student), trusted_architecture) for student in students]
     forget = forget_classes(asked, original.card)
-    to_retrain = how_to_retrain(forget, original.card.class_names)
+    to_retrain = how_to_retrain(forget, original.card)
     retrained = [load_reference(path, to_retrain, trusted_architecture) for path in references]
     for path, other in zip((*students, *references), (*models, *retrained), strict=True):
         check_alike(original, other, teacher, path)
@@ -78,7 +79,7 @@ def gather(
     random: dict[str, list[Classifier]] = {}
     found = []
     for model in models:
-        shape = dataclasses.replace(model.card, training={})
+        shape = fresh_card(dataclasses.replace(model.card, training={}))
         if (key := shape.to_json()) not in random:
             fresh = (Classifier.untrained(shape, seed + number) for number in range(random_models))
             random[key] = [m.freeze().to(device) for m in fresh]
@@ -159,8 +160,12 @@ def load_reference(path: Path, to_retrain: str, trusted_architecture: str | None
     return load_checkpoint(path, trusted_architecture)
 
 
-def how_to_retrain(forget: Sequence[int], class_names: Sequence[str]) -> str:
+def how_to_retrain(forget: Sequence[int], card: Named) -> str:
     """The cure for a reference that is missing or wrong."""
+    if card.target is not None:
+        low, high = card.target.range_of(forget) or (card.target.low, card.target.high)
+        return f"train one without the range ('unlearn train --without-range {low:g}:{high:g} ...')"
+    class_names = card.class_names
     return f"train one without the classes ('unlearn train {as_options('--without', forget, class_names)} ...')"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from synth.basics.tables import table
 from unlearn.auditing.claim import claim
 from unlearn.auditing.judgement.controls import self_check
-from unlearn.auditing.record.record import SUBJECTS, on_synthetic, under_copies
+from unlearn.auditing.record.record import SUBJECTS, forgotten_in_words, on_synthetic, under_copies
 
 
 def audit_text(record: Mapping[str, Any]) -> str:
@@ -21,9 +21,8 @@ def audit_text(record: Mapping[str, Any]) -> str:
         name = m["name"] + (" *" if m["source"] == "synthetic" else "")
         rows.append([name, *(cell(m, subject) for subject in subjects), status_words(m, findings)])
     failed = self_check(record["controls"])
-    forget = ", ".join(record["class_names"][c] for c in record["forget"])
     known = "; ".join(f"{c['subject']}: {c['conclusion']}" for c in record["controls"])
-    parts = [f"What is left of class {forget}? {verdict['conclusion'].upper()}"]
+    parts = [f"What is left of {forgotten_in_words(record)}? {verdict['conclusion'].upper()}"]
     if failed:
         parts.append(failed)
     parts += [f"Do not rely on the student's origin: {problem}." for problem in record["origin"]["problems"]]

@@ -18,6 +18,7 @@ from unlearn.exporting.huggingface import CARD, huggingface_files
 from unlearn.exporting.like import export_like
 from unlearn.exporting.plain import pickled_weights, plain_weights
 from unlearn.exporting.programs import exported_program, onnx_program
+from unlearn.exporting.units import in_units
 from unlearn.report.file import read_report
 
 WAY_ON = WayOn(command="unlearn export", again=START_AGAIN, resumes=False)
@@ -52,7 +53,7 @@ def export(request: ExportRequest, say: Callable[[str], None]) -> None:
     """
     form = form_of(request)
     refuse_existing_export(request, form)
-    student = load_checkpoint(request.student, request.trusted_architecture)
+    student = in_units(load_checkpoint(request.student, request.trusted_architecture))
     create_folder(request.out.parent)
     if form == "folder":
         files = huggingface_files(student, audit_of(student, request))

@@ -18,9 +18,10 @@ and may have
     NEEDS_TEACHER = False                it learns from shards only, also as they come (`Stream.provide_for`), and has
                                          these three as well:
     LOOP                                 the settings of its loop, which has no monitor
-    fill_in(settings, run, floor, say, images, teacher)
+    fill_in(settings, run, floor, say, images, teacher, forget)
                                          the settings with everything decided that depends on the runs of shards, which
-                                         have this number of images, and on whether the teacher is at hand
+                                         have this number of images, on whether the teacher is at hand, and on the
+                                         classes or the range to forget
     FILLED_IN = ("shift",)               the names of these settings
     MAY_USE_TEACHER = True               and it does something with the teacher's checkpoint if that is given
     PRESET_OF_START = "fine-tuning"      its students may start from public weights (`Inputs.public`), with this preset

@@ -297,7 +297,8 @@ def forget_accuracies(judged: Sequence[Measurement]) -> list[Measurement]:
 def retain_accuracy(measurements: Sequence[Measurement]) -> Measurement | None:
     """The retain accuracy, on real images if it was measured on them."""
     by_name = {m.name: m for m in measurements}
-    return by_name.get("accuracy-retain-real") or by_name.get("accuracy-retain")
+    names = ("accuracy-retain-real", "accuracy-retain", "hits-retain")
+    return next((by_name[name] for name in names if name in by_name), None)
 
 
 def still_called(judged: Sequence[Measurement], findings: Mapping[str, Finding]) -> list[str]:

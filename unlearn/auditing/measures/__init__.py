@@ -6,6 +6,8 @@ A measure is a module. Its docstring is the definition that the report prints. I
                                                   input is missing
     DETAILS: dict[str, dict[str, schema]]         by family and by a pattern of the measurement's name: the JSON schema
                                                   of the measurement's details
+    TASKS: tuple[str, ...]                        optional: what the models do, if not both "classification" and
+                                                  "regression"
     FROM_REAL, FROM_REAL_FORGET: tuple[str, ...]  optional: what is left out without real images, and without real
                                                   images of the forget classes
 
@@ -38,6 +40,7 @@ MEASURES = Plugins(
         "layers",
         "relearn",
         "transplant",
+        "range_errors",
         "membership",
         "resurrection",
     ),
@@ -71,6 +74,12 @@ def left_out(attribute: str) -> str:
     return ", ".join(phrase for module in modules().values() for phrase in getattr(module, attribute, ()))
 
 
+def for_task(module: Any, bench: Bench) -> bool:
+    """Whether the measure is one for these models."""
+    task = "classification" if bench.target is None else "regression"
+    return task in getattr(module, "TASKS", (task,))
+
+
 def run_measures(
     bench: Bench, say: Callable[[str], None] = lambda line: None
 ) -> tuple[list[Measurement], list[NotRun], dict[str, float]]:
@@ -83,6 +92,8 @@ def run_measures(
     missing: list[NotRun] = []
     seconds: dict[str, float] = {}
     for name, module in modules().items():
+        if not for_task(module, bench):
+            continue
         started = time.monotonic()
         try:
             measured = module.measure(bench)

@@ -32,6 +32,7 @@ DETAILS = {
     "accuracy": {"accuracy-retain": NOTHING, "accuracy-forget": CONFUSION, "accuracy-forget-worst": SHARES},
     "divergence": {"confusion-distance": NOTHING},
 }
+TASKS = ("classification",)
 FROM_REAL_FORGET = ("forget accuracy",)
 
 

@@ -16,6 +16,7 @@ from unlearn.auditing.bench import Bench
 from unlearn.auditing.record.details import NOTHING
 from unlearn.auditing.record.record import Measurement, Reading
 
+TASKS = ("classification",)
 DETAILS = {"head": {"head-norm": NOTHING, "head-bias": NOTHING}}
 
 

@@ -7,13 +7,16 @@ over its steps, which are spaced roughly as logarithms. Beside the value stand t
 reaches 95 % of the original's accuracy, and its ratio to the retrained model's step, the Anamnesis Index (Chundawat et
 al. 2023, GKT; ideal 1). A curve that ends below the target is marked as censored. The last layer's rows of the forget
 classes are drawn anew first, the same for all models. Otherwise a masked logit would look as if it could not relearn at
-all. The rows stay as they are when a model is trained on retain images only (Hu et al. 2025).
+all. The rows stay as they are when a model is trained on retain images only (Hu et al. 2025). Of a regressor the
+accuracy is the share of the range's images that are predicted to a bin's width, n counts images per bin, and a clipped
+output is not clipped any more.
 Cost: subjects x repeats x (label counts + 2) runs of `relearn_steps` steps; most of an audit's time.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -119,7 +122,7 @@ def relearn(
     settings, forget = bench.settings, bench.forget
     copied, device = copy.deepcopy(model).requires_grad_(True), model.mean.device
     if fresh_rows:
-        draw_rows_anew(copied, forget, rng)
+        remove_mask(copied, forget, rng)
     optimiser = torch.optim.Adam(copied.parameters(), lr=settings.relearn_lr)
     images, labels = samples.images.to(device), samples.labels.to(device)
     batch = min(settings.relearn_batch, len(samples))
@@ -129,7 +132,7 @@ def relearn(
             copied.eval()
             logits = predict(copied, judge.images)
             check_answers(logits)
-            accuracy.append(bench.most_called(logits.argmax(1) == judge.labels, judge.labels))
+            accuracy.append(bench.most_called(bench.right(logits, judge), judge.labels))
             # Only batch norm trains: dropout would draw from a random source that the threads share.
             for layer in batch_norm_layers(copied):
                 layer.train()
@@ -143,6 +146,17 @@ def relearn(
         optimiser.step()
         tick(step + 1, settings.relearn_steps)
     return Curve(grid, tuple(accuracy))
+
+
+def remove_mask(model: Classifier, forget: tuple[int, ...], rng: torch.Generator) -> None:
+    """Draw the forget rows of the last layer anew, and clip no output. A Gaussian head has no rows of its own for a
+    range.
+    """
+    target = model.card.target
+    if target is not None:
+        model.card = dataclasses.replace(model.card, target=dataclasses.replace(target, clip=None))
+    if target is None or target.head == "bins":
+        draw_rows_anew(model, forget, rng)
 
 
 @torch.no_grad()
@@ -242,7 +256,7 @@ def variant(
 
 def target_for(bench: Bench, judge: LabelledImages) -> float:
     """`relearn_share` of the original's forget accuracy, in %: of the class that it calls most often, as in a curve."""
-    original = predict(bench.subjects[ORIGINAL][0], judge.images).argmax(1) == judge.labels
+    original = bench.right(predict(bench.subjects[ORIGINAL][0], judge.images), judge)
     return bench.settings.relearn_share * 100 * bench.largest_share(original, judge.labels)
 
 

@@ -3,7 +3,8 @@
 Definition: synth's own DeepInversion inverts the audited model, for forget and retain classes in one batch, because its
 batch-norm statistics describe all classes together. The value is the share of the images drawn for the forget class
 that the *original* calls by that class; with several forget classes, the highest share. The same share for the retain
-classes shows whether the inversion works on this model at all. The pictures are kept.
+classes shows whether the inversion works on this model at all. The pictures are kept. Of a regressor the classes are
+the bins of its target, and the original's prediction counts if it is at most a bin's width off.
 Source: Yin et al. 2020 (DeepInversion); model inversion serves here as a test of unlearning.
 Cost: subjects x repeats inversions of `inversion_steps` steps.
 """
@@ -20,6 +21,7 @@ from synth.basics.errors import UserError
 from synth.checkpoint.batch_norm import batch_norm_layers
 from synth.checkpoint.classifier import Classifier, predict
 from synth.checkpoint.fitting import fitting
+from synth.checkpoint.masses import median
 from synth.methods.deepinversion import DeepInversionSettings, brief, synthesise
 from unlearn.auditing.at_once import of_each_kind, of_training
 from unlearn.auditing.bench import Bench
@@ -41,7 +43,7 @@ def measure(bench: Bench) -> list[Measurement]:
 
     def experiment(model: Classifier, repeat: int) -> tuple[tuple[float, float], Tensor]:
         images = invert_model(model, labels, bench, repeat, batch)
-        right = predict(original, images).argmax(1) == labels
+        right = named_right(bench, original, images, labels)
         shares = bench.most_called(right, labels), percent_named(right[~forgotten])
         return shares, images if repeat == 0 else images[:0]
 
@@ -77,6 +79,14 @@ def measure(bench: Bench) -> list[Measurement]:
         measurement("resurrection", title, 0, resolution, inverted),
         measurement("resurrection-retain", of_retain, 1, SHOWS_CLASS, kept),
     ]
+
+
+def named_right(bench: Bench, original: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+    """Which images the original calls by their class; of a regressor, predicts to a bin's width."""
+    logits = predict(original, images)
+    if bench.target is None:
+        return logits.argmax(1) == labels
+    return bench.near(median(logits, bench.target), torch.tensor(bench.target.centres)[labels])
 
 
 def labels_for(bench: Bench) -> Tensor:

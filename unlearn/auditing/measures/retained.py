@@ -14,6 +14,7 @@ from unlearn.auditing.bench import Bench
 from unlearn.auditing.measures.accuracy import CONFUSION, accuracy, confusions_on
 from unlearn.auditing.record.record import Measurement
 
+TASKS = ("classification",)
 DETAILS = {"accuracy": {"accuracy-retain-real": CONFUSION}}
 FROM_REAL = ("retain accuracy",)
 

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synth.checkpoint.layers import last_layer
+from synth.checkpoint.masses import masses_from
 from unlearn.auditing.bench import Bench
 from unlearn.auditing.record.details import SHARES
 from unlearn.auditing.record.record import ORIGINAL, Measurement, Reading
@@ -40,8 +41,12 @@ def measure(bench: Bench) -> list[Measurement]:
     images = bench.fewest_of(labels)
     direct, stitched = {}, {}
 
+    judged = source.judge.select(forgotten)
+
     def called(features_ND: Tensor) -> float:
-        return bench.most_called(apply_head(head, features_ND).argmax(1) == labels, labels)
+        answers = apply_head(head, features_ND)
+        logits = answers if bench.target is None else masses_from(answers, bench.target)
+        return bench.most_called(bench.right(logits, judged), labels)
 
     def measurement(name: str, title: str, more_left: int, least: float, readings: dict[str, Reading]) -> Measurement:
         return Measurement(
@@ -62,8 +67,8 @@ def measure(bench: Bench) -> list[Measurement]:
         if all(f.shape[1] == target_ND.shape[1] for f in features):
             direct[subject] = bench.reading([[called(f)] for f in features], images)
         moved = [
-            stitch(bench.outputs(model, source.fit).features[retained], target_ND, judged)
-            for model, judged in zip(models, features, strict=True)
+            stitch(bench.outputs(model, source.fit).features[retained], target_ND, judged_MD)
+            for model, judged_MD in zip(models, features, strict=True)
         ]
         stitched[subject] = bench.reading([[called(f)] for f in moved], images)
     title = "the original's last layer through a map fitted on retain images"

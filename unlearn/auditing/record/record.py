@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
+from synth.checkpoint.target import Target
 from unlearn.auditing.record.intervals import bounded, mean_interval, share_interval
 
 ORIGINAL, MASKED, MODEL, RETRAINED, RANDOM = "original", "masked logit", "this model", "retrained", "random"
@@ -134,6 +135,17 @@ class NotRun:
     name: str
     why: str
     cure: str
+
+
+def forgotten_in_words(record: Mapping[str, Any]) -> str:
+    """`class 3`, `classes 3, 8`, or of a regressor `the range 60:90 of angle (degrees)`."""
+    target = Target.from_json(record.get("target"))
+    found = target.range_of(record["forget"]) if target else None
+    if target and found:
+        unit = f" ({target.unit})" if target.unit else ""
+        return f"the range {found[0]:g}:{found[1]:g} of {target.name}{unit}"
+    names = [record["class_names"][c] for c in record["forget"]]
+    return f"{'class' if len(names) == 1 else 'classes'} {', '.join(names)}"
 
 
 def under_copies(recognition: Mapping[str, Any]) -> float:

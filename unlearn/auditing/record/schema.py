@@ -15,6 +15,7 @@ from typing import Any
 from synth.basics.errors import UserError
 from synth.basics.foreign_json import parse_object
 from synth.basics.regular_files import read_regular
+from synth.checkpoint.target import Target
 
 VERSION = 2
 POINTS_FORMAT = "data-free-unlearning audit of points"  # of the records of `unlearn.auditing.points`
@@ -69,6 +70,14 @@ def check_record(record: Any, name: str = "the audit") -> None:
         place = "/".join(map(str, error.absolute_path)) or "the top"
         raise UserError(
             f"{name} is not an audit record (at {place}: {error.message[:200]}): make it again with 'unlearn audit'"
+        ) from error
+    try:
+        target = Target.from_json(record.get("target"))
+        if target is not None and list(target.bin_names) != record["class_names"]:
+            raise ValueError("its classes are not the bins")
+    except ValueError as error:
+        raise UserError(
+            f"{name} is not an audit record (at target: {error}): make it again with 'unlearn audit'"
         ) from error
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unlearn.auditing.judgement.verdict import INSIDE, MORE, NOT_EVALUATED
-from unlearn.auditing.record.record import MODEL
+from unlearn.auditing.record.record import MODEL, forgotten_in_words
 
 Record = Mapping[str, Any]
 COLOURS = {INSIDE: "inside", MORE: "more", NOT_EVALUATED: "unknown"}  # of a status, as CSS classes
@@ -62,9 +62,8 @@ def flat(values: Record, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def classes_of(record: Record) -> str:
-    """`class 3`, or `classes 3, 8`."""
-    names = [record["class_names"][c] for c in record["forget"]]
-    return f"{'class' if len(names) == 1 else 'classes'} {', '.join(names)}"
+    """`class 3`, `classes 3, 8`, or the range of a regressor."""
+    return forgotten_in_words(record)
 
 
 def title_of(measurement: Record) -> str:

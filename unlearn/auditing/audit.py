@@ -175,6 +175,7 @@ def prepare(
         synthetic=synthetic,
         workers=workers_of(request),
         say=say,
+        target=original.card.target,
     )
     check_references(first, request.references)
     return [first.beside(subjects) for subjects in lineups], ledger, missing

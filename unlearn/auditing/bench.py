@@ -54,6 +54,7 @@ class Bench:
         workers: threads that experiments run on; no result depends on their number.
         say: is called with a line on the progress of a long experiment.
         cache: results of another bench of the same audit, for the models that both have.
+        target: of regressors; None for classifiers.
     """
 
     def __init__(
@@ -68,11 +69,12 @@ class Bench:
         workers: int = 1,
         say: Callable[[str], None] = lambda line: None,
         cache: Cache | None = None,
+        target: Target | None = None,
     ) -> None:
         self.subjects, self.forget, self.settings, self.seed = subjects, forget, settings, seed
         self.real, self.synthetic = real, synthetic
         self.workers, self.say = workers, say
-        self.cache = cache or Cache()
+        self.cache, self.target = cache or Cache(), target
         self.pictures: dict[str, tuple[Tensor, Tensor]] = {}  # uint8 images and their classes, by subject
         # Gets an experiment's name, its results so far, and whether these are all.
         self.keep: Callable[[str, Results, bool], None] = lambda name, results, finished: None
@@ -89,6 +91,7 @@ class Bench:
             workers=self.workers,
             say=self.say,
             cache=self.cache,
+            target=self.target,
         )
         bench.keep = self.keep
         return bench
@@ -135,11 +138,6 @@ class Bench:
     @property
     def num_classes(self) -> int:
         return next(iter(self.subjects.values()))[0].card.num_classes
-
-    @property
-    def target(self) -> Target | None:
-        """The target of regressors; None for classifiers."""
-        return next(iter(self.subjects.values()))[0].card.target
 
     def right(self, logits: Tensor, images: LabelledImages) -> Tensor:
         """Which of the images (N,) the answers (N, K) call by their class; of a regressor, to a bin's width."""

@@ -33,7 +33,6 @@ DETAILS = {
     "divergence": {"prediction-distance": NOTHING},
 }
 TASKS = ("regression",)
-FROM_REAL_FORGET = ("errors on a range",)
 SMALLEST_ERROR = 0.25  # of a bin's width: what a distribution over bins can show
 Mean = Callable[[Classifier, "Value"], float]
 Value = Callable[[Tensor, Tensor], Tensor]  # of logits (N, K) and targets (N,), one value per image (N,)

@@ -27,11 +27,11 @@ from unlearn.run.folder import CHECKPOINT, LOGS, SETTINGS, RunFolder
 from unlearn.run.from_shards import RunSamples, floor_of, read_samples, share_of_memory, warn_of_missing_classes
 from unlearn.run.loggers.logged_run import LoggedRun
 from unlearn.run.loop import Outcome, run_method
+from unlearn.run.lost_classes import Retained, retained, warning
 from unlearn.run.monitor import Monitor
 from unlearn.run.opening import Opened, one_or_all, open_inputs, run_digest
 from unlearn.run.outlook import outlook
 from unlearn.run.request import Request
-from unlearn.run.retained import Retained, retained, warning
 from unlearn.samples.memory import Share
 from unlearn.step_memory import refuse_large_batch
 

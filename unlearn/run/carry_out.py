@@ -23,11 +23,11 @@ from unlearn.methods.method import Inputs, Method, Rehearsing
 from unlearn.methods.student import fresh_card, student_card
 from unlearn.real_images import RealImages, count_real_images
 from unlearn.run import loggers
-from unlearn.run.collapse import Retained, retained, warning
 from unlearn.run.folder import CHECKPOINT, LOGS, POINTS, SETTINGS, RunFolder
 from unlearn.run.from_shards import RunSamples, floor_of, read_samples, share_of_memory, warn_of_missing_classes
 from unlearn.run.loggers.logged_run import LoggedRun
 from unlearn.run.loop import Outcome, run_method
+from unlearn.run.lost_classes import Retained, retained, warning
 from unlearn.run.monitor import Monitor
 from unlearn.run.opening import Opened, one_or_all, open_inputs, run_digest
 from unlearn.run.outlook import outlook

@@ -14,8 +14,8 @@ from unlearn.methods import losses
 from unlearn.methods.distill import LOOP, DistillSettings
 from unlearn.methods.edit import BaselineSettings
 from unlearn.run.carry_out import Request, unlearn
-from unlearn.run.collapse import Retained, retained, warning
 from unlearn.run.folder import PROVENANCE
+from unlearn.run.lost_classes import Retained, retained, warning
 from unlearn.settings import LoopSettings
 
 

@@ -38,7 +38,7 @@ from unlearn.settings import Idle, LoopSettings
 STEPS = 4000  # for digits
 PASSES = 200  # over the images, for photographs
 MOST_PASSES_STEPS = 20_000
-UNMIXED = 0.5
+UNMIXED = 0.0  # of training images, half of them unmixed loses 3 points (docs/results/bench-distill.md)
 SETTLE_BATCHES = 40  # forward passes over which batch-norm statistics are averaged at the end
 
 

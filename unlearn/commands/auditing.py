@@ -151,7 +151,7 @@ def requests_of_points(
     device: str,
     **others: Any,
 ) -> list[Any]:
-    """One request to `unlearn.auditing.points` per student. It takes seconds, and works on the CPU."""
+    """One request to `unlearn.auditing.points` per student. It works on the CPU."""
     for name in ("forget", "shards", "resume"):
         if others.pop(name, None):
             raise UsageError(f"--{name} has no effect with --forget-points: leave it out")

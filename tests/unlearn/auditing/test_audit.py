@@ -197,7 +197,7 @@ def test_real_images_of_the_other_classes_are_used_after_those_of_the_class_are_
     assert found["accuracy-retain-real"]["readings"]["retrained"]["mean"] > 80
     assert {line["split"]: line["images"] for line in record["ledger"]} == {"train": 9 * SMALL.pool, "test": 405}
     reasons = {n["name"]: n["why"] for n in record["not_run"]}
-    left_out = "on real images: forget accuracy, linear probe, relearning, transplant"
+    left_out = "on real images: forget accuracy, linear probe, layer-wise linear probe, relearning, transplant"
     assert reasons[left_out] == "the real test images of digits have no image of the forget classes"
     assert record["verdict"]["conclusion"] != verdict.UNDECIDED, record["verdict"]
     write_report(tmp_path / "audit", tmp_path / "report.html")

@@ -48,7 +48,10 @@ def test_the_first_screen_shows_the_key_measures(audited: Path) -> None:
 
 
 def test_what_needs_real_images_is_listed_by_the_measures() -> None:
-    assert measures.left_out("FROM_REAL_FORGET") == "forget accuracy, linear probe, relearning, transplant"
+    assert (
+        measures.left_out("FROM_REAL_FORGET")
+        == "forget accuracy, linear probe, layer-wise linear probe, relearning, transplant"
+    )
     assert measures.left_out("FROM_REAL") == "retain accuracy, what comes back from retain images"
 
 

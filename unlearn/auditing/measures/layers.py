@@ -101,7 +101,7 @@ def outputs_of(model: Classifier, layers: list[str], images: Tensor) -> list[Ten
             seen[path] = (flat.mean((2, 3)) if flat.dim() == 4 else flat.mean(1) if flat.dim() == 3 else flat).cpu()
 
     def features(rows: Tensor) -> Tensor:
-        model(to_unit(rows.to(model.mean.device)))
+        check_answers(model(to_unit(rows.to(model.mean.device))))
         return torch.cat([seen[path] for path in layers], dim=1)
 
     handles = [

@@ -67,7 +67,7 @@ def one_line(code: int, out: str, err: str) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        ("", 2, "Missing option '--per-class' (see 'synth generate --help')"),
+        ("", 2, "Missing option '--per-class' / '--per-bin' (see 'synth generate --help')"),
         ("--per-class 0", 2, "--per-class must be 1 or more, not 0"),
         ("--per-class many", 2, "'many' is not a valid integer"),
         ("--per-class 1000000000", 2, "a run holds at most 1,000,000,000"),

@@ -295,7 +295,8 @@ def test_ctrl_c_keeps_what_is_published_and_resume_gives_the_same_bytes(
     assert preset.startswith("preset tuned for small images")
     assert announced.startswith("240 images of 4 classes in 12 shards")
     assert time_left == "the time is known after the first steps"
-    progress = [line for line in lines if not line.startswith("the workers publish")]
+    # On a slow machine a shard may be late, and then another worker makes it as well.
+    progress = [line for line in lines if not line.startswith(("the workers publish", "shard "))]
     assert all("of 240 images" in line for line in progress)
     assert error == (
         f"error: interrupted: the shards published in {path} are valid; go on with the same command and --resume"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,18 @@ def test_only_images_of_the_retain_classes_count(tiny_run: Path, tiny_teacher: C
     assert warning(found) is None
     assert warning(Retained(29.04, 200, "the synthetic hold-out")) is not None
     assert retained(tiny_teacher, (3,), None, None) is None
+
+
+def test_images_of_which_the_teacher_is_unsure_do_not_count(tiny_run: Path, tiny_teacher: Classifier) -> None:
+    stream = stream_of(tiny_run)
+    batch = stream.next(500)
+    unclear = torch.arange(len(batch)) % 2 == 0  # as images of few steps: the teacher does not call them by their class
+    logits = torch.where(unclear[:, None], torch.zeros_like(batch.logits), 10 * batch.logits)
+    labels = torch.where(unclear, (batch.labels + 1) % 10, batch.labels)
+    stream.next = lambda count: replace(batch, logits=logits, labels=labels)  # type: ignore[method-assign]
+    found = retained(tiny_teacher, (3,), None, stream)
+    assert found is not None
+    assert found.percent > 90
 
 
 def test_every_image_keeps_what_the_teacher_says_beside_the_class(

@@ -12,12 +12,13 @@ from unlearn.samples.stream import Stream
 
 COLLAPSED = 75.0  # % of the images on which the student at least agrees with the teacher, if it is sound
 MOST = 500  # images
+SURE = 0.9  # the teacher's confidence; a healthy student agrees on nearly all such images, however unclear the others
 
 
 @dataclass(frozen=True)
 class Retained:
-    """Synthetic images of the retain classes that the student calls by their class, in per cent. The teacher, which the
-    images were made from, calls nearly all of them so.
+    """Synthetic images of the retain classes, of which the teacher is sure, that the student calls as the teacher does,
+    in per cent.
     """
 
     percent: float
@@ -28,21 +29,23 @@ class Retained:
 def retained(
     student: Classifier, forget: tuple[int, ...], monitor: Monitor | None, training: Stream | None
 ) -> Retained | None:
-    """Measured on the monitor's hold-out; without a monitor on images that the student learnt from, as they are. None
-    if the run had no images of the retain classes.
+    """Measured on the monitor's hold-out; without a monitor on views that the student learnt from. None if there are no
+    such images.
     """
     if monitor is not None:
-        images, labels, where = monitor.retain_images[:MOST], monitor.retain_labels[:MOST], "the synthetic hold-out"
+        images, called, where = monitor.retain_images[:MOST], monitor.retain_labels[:MOST], "the synthetic hold-out"
     elif training is not None:
         batch = training.next(MOST)
-        retain = ~torch.isin(batch.labels, torch.tensor(forget, dtype=torch.long))
-        images, labels, where = batch.own[retain], batch.labels[retain], "its own training images"
+        confidence, called = batch.logits.softmax(1).max(1)
+        forgotten = torch.tensor(forget, dtype=torch.long)
+        rows = (confidence >= SURE) & ~torch.isin(batch.labels, forgotten) & ~torch.isin(called, forgotten)
+        images, called, where = batch.views[rows], called[rows], "its own training images"
     else:
         return None
-    if not len(labels):
+    if not len(called):
         return None
-    right = predict(student, images).argmax(1) == labels
-    return Retained(100 * right.double().mean().item(), len(labels), where)
+    right = predict(student, images).argmax(1) == called
+    return Retained(100 * right.double().mean().item(), len(called), where)
 
 
 def warning(found: Retained | None) -> str | None:
@@ -51,6 +54,6 @@ def warning(found: Retained | None) -> str | None:
         return None
     return (
         f"warning: this student has lost the other classes as well: of {found.where} it calls {found.percent:.1f} % of "
-        f"{found.images:,} images of the retain classes by their class, and the teacher called nearly all so; train "
+        f"{found.images:,} images of the retain classes, of which the teacher is sure, as the teacher does; train "
         "longer, or with another learning rate, or use more or clearer images"
     )

@@ -28,8 +28,8 @@ from synth.checkpoint.range_choice import choose, words_for
 from synth.checkpoint.wiring import Wiring
 from unlearn.data import DataSource, LabelledImages, check_data, normalisation
 from unlearn.evaluation import evaluate_model
-from unlearn.fine_tuning import one_cycle_adamw, train_mode
-from unlearn.optimise import Log, descend, one_cycle_sgd
+from unlearn.fine_tuning import train_mode
+from unlearn.optimise import ONE_CYCLE, Log, descend
 from unlearn.points import leave_out, load_points, put_in
 from unlearn.regression import evaluate_regressor
 from unlearn.step_memory import refuse_large_batch
@@ -132,7 +132,7 @@ def train(
         say(f"starts from the weights of {start.name}")
     assert architecture is not None, "the command line requires it without a start"
 
-    epochs = epochs_of(data, settings)
+    settings = dataclasses.replace(settings, epochs=(epochs := epochs_of(data, settings)))
     kept = len(data.without(without))
     say(
         f"trains {architecture} for {counted(epochs, 'epoch')} of {kept // settings.batch_size:,} steps, on "
@@ -255,8 +255,8 @@ def train_classifier(
     """A classifier, frozen, trained on the images whose class is not in `without`. It has an output for every class all
     the same.
 
-    With a start it takes over weights and normalisation. The last layer is new, except if the classes are the same and
-    none is left out.
+    The settings name the epochs (`epochs_of`). With a start the network takes over weights and normalisation. The last
+    layer is new, except if the classes are the same and none is left out.
 
     Args:
         points: what the card says of single images that were put in or left out.
@@ -266,7 +266,6 @@ def train_classifier(
             does not hold a step.
         UserError: the training diverged.
     """
-    settings = dataclasses.replace(settings, epochs=epochs_of(data, settings))
     kept = data.without(without)
     if len(kept) < settings.batch_size:
         raise UsageError(
@@ -317,9 +316,10 @@ def fit(model: Classifier, data: LabelledImages, settings: TrainSettings, rng: t
     device = model.mean.device
     flip, shift = augmentation(data, settings)
     images, labels = data.images.to(device), data.labels.to(device)
-    batches, epochs = len(data) // settings.batch_size, epochs_of(data, settings)
-    one_cycle = one_cycle_adamw if settings.optimiser == "adamw" else one_cycle_sgd
-    optimiser, schedule = one_cycle(model, settings.lr, settings.weight_decay, epochs * batches)
+    assert settings.epochs is not None, "epochs_of decides it"
+    batches, epochs = len(data) // settings.batch_size, settings.epochs
+    steps = epochs * batches
+    optimiser, schedule = ONE_CYCLE[settings.optimiser](model, settings.lr, settings.weight_decay, steps)
     for epoch in range(epochs):
         order = torch.randperm(len(data), generator=rng).to(device)
         total = torch.zeros((), device=device)
@@ -328,7 +328,7 @@ def fit(model: Classifier, data: LabelledImages, settings: TrainSettings, rng: t
             loss = F.cross_entropy(model(x_unit), labels[rows])
             descend(loss, optimiser, schedule)
             total += loss.detach()
-            tick(epoch * batches + number + 1, epochs * batches)
+            tick(epoch * batches + number + 1, steps)
         mean_loss = total.item() / batches
         if math.isnan(mean_loss):
             raise UserError(f"the training diverged in epoch {epoch + 1} (its loss is not a number): lower --lr")
@@ -343,11 +343,8 @@ def epochs_of(data: LabelledImages, settings: TrainSettings) -> int:
 
 
 def augmentation(data: LabelledImages, settings: TrainSettings) -> tuple[bool, int]:
-    """Whether images are mirrored, and their largest shift in pixels. The defaults depend on `data.natural`.
-
-    By default no image of a regressor is mirrored, because its target may depend on the side, as an angle does.
-    """
-    flip = data.natural and data.target is None if settings.flip is None else settings.flip
+    """Whether images are mirrored, and their largest shift in pixels. The defaults depend on `data.natural`."""
+    flip = data.natural if settings.flip is None else settings.flip
     if settings.shift is not None:
         return flip, settings.shift
     return flip, NATURAL_SHIFT if data.natural else 0

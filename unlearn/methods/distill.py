@@ -21,12 +21,12 @@ from synth.checkpoint.batch_norm import estimating_anew
 from synth.checkpoint.classifier import Classifier, to_unit
 from synth.checkpoint.target import Bins
 from synth.shards.index import RunCard
-from unlearn.fine_tuning import one_cycle_adamw, train_mode
+from unlearn.fine_tuning import train_mode
 from unlearn.methods import fresh_views, losses
 from unlearn.methods.early_layers import keep_layers
 from unlearn.methods.method import Inputs, Part
 from unlearn.methods.mixing import mixup
-from unlearn.optimise import descend, one_cycle_sgd
+from unlearn.optimise import ONE_CYCLE, descend
 from unlearn.samples.batch import Batch
 from unlearn.samples.filters import EntropyBelow, Filter, ForgetShareBelow, NoForgetLabel
 from unlearn.samples.floor import forget_floor, in_words
@@ -270,7 +270,7 @@ class Distillation:
         self.kept = kept_layers(self.student, inputs, settings)
         self.freeze_batch_norm = frozen_statistics(inputs, settings)
         self.set_mode()
-        one_cycle = one_cycle_adamw if settings.optimiser == "adamw" else one_cycle_sgd
+        one_cycle = ONE_CYCLE[settings.optimiser]
         self.optimiser, self.schedule = one_cycle(self.student, settings.lr, settings.weight_decay, self.steps)
         self.rng = torch.Generator().manual_seed(inputs.seed)
         self.warned = False

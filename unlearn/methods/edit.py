@@ -22,12 +22,12 @@ from synth.basics.settings import MOST_IN_BATCH, MOST_STEPS, ComputeSettings, se
 from synth.checkpoint.augment import shift_and_flip
 from synth.checkpoint.classifier import to_unit
 from synth.checkpoint.layers import last_layer
-from unlearn.fine_tuning import one_cycle_adamw, train_mode
+from unlearn.fine_tuning import train_mode
 from unlearn.methods import losses
 from unlearn.methods.masking import mask_logits, refuse_unmaskable
 from unlearn.methods.method import Inputs, Part
 from unlearn.methods.student import copy_of
-from unlearn.optimise import descend
+from unlearn.optimise import descend, one_cycle_adamw
 from unlearn.samples.batch import Batch
 from unlearn.samples.filters import Filter, NoForgetLabel
 from unlearn.samples.logits import without_forget_classes

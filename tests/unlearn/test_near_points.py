@@ -78,7 +78,7 @@ def test_an_image_is_near_by_the_distance_in_each_space_and_counts_for_the_neare
     images[7, 0, :2] += 40
     near = NearPoints(points, PointSettings(), tiny_teacher)
     epsilons = {"pixels": 3.0, "features": 2.0}
-    found, counts = near.near(images, epsilons)
+    found, counts = near.near(near.spaces_of(images), epsilons)
     expected, by_key = [], {}
     for image in images:
         hits = []
@@ -105,8 +105,9 @@ def test_epsilon_is_a_share_of_the_median_distance_between_neighbours() -> None:
     assert between_neighbours(vectors[:1]) == float("inf")
     images = (vectors[:3, :, None, None] / 4).repeat(1, 1, 2, 2)
     near = NearPoints(images, PointSettings(points_share=0.5))
-    assert near.epsilons(images) == {"pixels": pytest.approx(0.25)}  # half of 4 pixels that differ by 1/4
-    assert NearPoints(images, PointSettings(points_epsilon=7.0)).epsilons(images) == {"pixels": 7.0}
+    assert near.epsilons(near.spaces_of(images)) == {"pixels": pytest.approx(0.25)}  # half of 4 x 1/4
+    given = NearPoints(images, PointSettings(points_epsilon=7.0))
+    assert given.epsilons(given.spaces_of(images)) == {"pixels": 7.0}
 
 
 @pytest.mark.parametrize("window", [None, 2])

@@ -17,7 +17,6 @@ from torch import Tensor
 from synth.shards.plan import Plan
 from synth.shards.samples import Samples
 from synth.shards.view_recipes import PARTNER
-from unlearn.samples.composed import composed, recipes_of
 from unlearn.samples.logits import entropy, forget_share
 
 GOLDEN_RATIO = 0.6180339887498949
@@ -48,11 +47,6 @@ class View:
             values[rows] for values in (self.logits, self.labels, self.partners, self.sources, self.rows)
         )
         return View(logits, labels, partners, sources, self.classes, self.shard, own)
-
-    def pixels(self, which: Tensor) -> Tensor:
-        """The pixels of some of the samples, uint8 (M, C, H, W): images as they are, and views as they are composed."""
-        assert self.shard is not None, "only samples of a shard have pixels"
-        return composed(self.shard, recipes_of(self.shard), self.rows[which])
 
 
 Filter = Callable[[View], Tensor]

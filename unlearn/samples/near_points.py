@@ -22,6 +22,7 @@ from torch import Tensor
 
 from synth.checkpoint.answers import outputs
 from synth.checkpoint.classifier import Classifier, to_unit
+from unlearn.samples.composed import composed, recipes_of
 from unlearn.samples.filters import View
 from unlearn.samples.point_settings import PointSettings
 
@@ -56,24 +57,23 @@ class NearPoints:
                 found[FEATURES] = outputs(self.teacher, images).features
         return found
 
-    def epsilons(self, images: Tensor) -> dict[str, float]:
-        """ε of each space: what is given, or a share of the distance between neighbours among these images."""
+    def epsilons(self, vectors: Mapping[str, Tensor]) -> dict[str, float]:
+        """ε of each space: what is given, or a share of the distance between neighbours among these vectors (N, D)."""
         given = {PIXELS: self.settings.points_epsilon, FEATURES: self.settings.points_feature_epsilon}
-        open_spaces = [space for space in self.spaces if given[space] is None]
-        found = {space: value for space, value in given.items() if value is not None and space in self.spaces}
-        if open_spaces:
-            vectors = self.spaces_of(images[:NEIGHBOURS])
-            found |= {space: self.settings.points_share * between_neighbours(vectors[space]) for space in open_spaces}
-        return found
+        share = self.settings.points_share
+        return {
+            space: share * between_neighbours(vectors[space][:NEIGHBOURS]) if (own := given[space]) is None else own
+            for space in self.spaces
+        }
 
-    def near(self, images: Tensor, epsilons: Mapping[str, float]) -> tuple[Tensor, Counter[str]]:
-        """The mask (N,) of the images that are near some point, and their number by `key`.
+    def near(self, vectors: Mapping[str, Tensor], epsilons: Mapping[str, float]) -> tuple[Tensor, Counter[str]]:
+        """The mask (N,) of the images with these vectors that are near some point, and their number by `key`.
 
         An image is counted once: in the first space in which it is near a point, for the nearest point.
         """
-        found, counts = torch.zeros(len(images), dtype=torch.bool), Counter[str]()
-        for space, vectors in self.spaces_of(images).items():
-            distances, nearest = torch.cdist(vectors, self.points[space]).min(1)
+        found, counts = torch.zeros(len(vectors[PIXELS]), dtype=torch.bool), Counter[str]()
+        for space, values in vectors.items():
+            distances, nearest = torch.cdist(values, self.points[space]).min(1)
             new = (distances <= epsilons[space]) & ~found
             counts.update(key(space, int(point)) for point in nearest[new])
             found |= new
@@ -85,7 +85,8 @@ class NearPoints:
         Args:
             count: add them to `counts`.
         """
-        found, counts = self.near(x_unit, self.epsilons(x_unit))
+        vectors = self.spaces_of(x_unit)
+        found, counts = self.near(vectors, self.epsilons(vectors))
         if count:
             self.counts.update(counts)
         return found
@@ -121,10 +122,12 @@ class FarFromPoints:
 
     def tally(self, view: View, passed: Tensor) -> tuple[Tensor, dict[str, int]]:
         assert view.shard is not None, "only samples of a shard have pixels"
-        epsilons = self.points.epsilons(torch.from_numpy(view.shard.images[:NEIGHBOURS]))
+        epsilons = self.points.epsilons(self.points.spaces_of(torch.from_numpy(view.shard.images[:NEIGHBOURS])))
+        recipes = recipes_of(view.shard)
         far, counts = passed.clone(), Counter[str]()
         for rows in passed.nonzero()[:, 0].split(AT_ONCE):
-            near, few = self.points.near(view.pixels(rows), epsilons)
+            pixels = composed(view.shard, recipes, view.rows[rows])
+            near, few = self.points.near(self.points.spaces_of(pixels), epsilons)
             far[rows[near]] = False
             counts.update(few)
         return far, dict(counts)

@@ -73,6 +73,11 @@ def median(logits: Tensor, target: Target) -> Tensor:
     return quantile(logits, target, 0.5)
 
 
+def near(predictions: Tensor, values: Tensor, target: Target) -> Tensor:
+    """Which predictions (N,) are at most a bin's width from their targets (N,): a regressor's right answers."""
+    return (predictions - values).abs() <= target.width
+
+
 def bins_of(values: Tensor, target: Target) -> Tensor:
     """The number of the bin that each target (N,) lies in, int64."""
     return ((values.double() - target.low) / target.width).floor().long().clamp(0, target.bins - 1)

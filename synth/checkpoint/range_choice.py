@@ -54,8 +54,4 @@ def words_for(numbers: Sequence[int], card: Named) -> str:
     """The classes in words (`class_words`); of a regressor the range, such as `the range 60:90 of angle`."""
     if card.target is None:
         return class_words(numbers, card.class_names)
-    found = card.target.range_of(numbers)
-    if found is None:
-        return class_words(numbers, card.class_names).replace("class", "bin", 1)
-    unit = f" ({card.target.unit})" if card.target.unit else ""
-    return f"the range {found[0]:g}:{found[1]:g} of {card.target.name}{unit}"
+    return card.target.words_for(numbers) or class_words(numbers, card.class_names).replace("class", "bin", 1)

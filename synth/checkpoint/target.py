@@ -140,6 +140,14 @@ class Target:
             return None
         return self.edges[chosen[0]], self.edges[chosen[-1] + 1]
 
+    def words_for(self, bins: Sequence[int]) -> str | None:
+        """Consecutive bins as `the range 60:90 of angle (degrees)`; None if the bins are not consecutive."""
+        found = self.range_of(bins)
+        if found is None:
+            return None
+        unit = f" ({self.unit})" if self.unit else ""
+        return f"the range {found[0]:g}:{found[1]:g} of {self.name}{unit}"
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 

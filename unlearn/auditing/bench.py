@@ -17,7 +17,7 @@ from synth.basics.progress import Progress
 from synth.basics.ticks import listening
 from synth.checkpoint.answers import Outputs, outputs
 from synth.checkpoint.classifier import Classifier
-from synth.checkpoint.masses import median
+from synth.checkpoint.masses import median, near
 from synth.checkpoint.target import Target
 from unlearn.auditing.at_once import Need, experiments_at_once, nothing_much
 from unlearn.auditing.audit_settings import AuditSettings
@@ -143,12 +143,7 @@ class Bench:
         """Which of the images (N,) the answers (N, K) call by their class; of a regressor, to a bin's width."""
         if self.target is None:
             return logits.argmax(1) == images.labels
-        return self.near(median(logits, self.target), images.values)
-
-    def near(self, predictions: Tensor, values: Tensor) -> Tensor:
-        """Which predictions (N,) of a regressor are at most a bin's width from their targets (N,)."""
-        assert self.target is not None, "a regressor's"
-        return (predictions - values).abs() <= self.target.width
+        return near(median(logits, self.target), images.values, self.target)
 
     def rng(self, *experiment: object) -> torch.Generator:
         """A random source for the experiment. It is the same for every subject, so that their values are paired."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier
-from synth.checkpoint.masses import median
+from synth.checkpoint.masses import median, near
 from synth.shards.index import read_index, read_shard
 from synth.shards.store import Store
 from unlearn.data import LabelledImages
@@ -71,7 +71,7 @@ def synthetic_source(store: Store, teacher: Classifier) -> Source:
         kept = view.logits.argmax(1) == view.labels
         if target is not None:
             middles = torch.tensor(target.centres)[view.labels]
-            kept = (median(view.logits, target) - middles).abs() <= target.width
+            kept = near(median(view.logits, target), middles, target)
             middles = middles[kept]
         images = torch.from_numpy(samples.images)[kept]
         names = teacher.card.class_names

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from synth.basics.out_of_memory import by_rows
 from synth.checkpoint.classifier import Classifier, rows_at_once, to_unit
 from unlearn.auditing.bench import Bench, check_answers
-from unlearn.auditing.measures.probe import probe
+from unlearn.auditing.measures.probe import probed
 from unlearn.auditing.record.details import IMAGES, details
 from unlearn.auditing.record.record import ORIGINAL, Measurement
 from unlearn.methods.early_layers import order_of_calls
@@ -46,8 +46,7 @@ def measure(bench: Bench) -> list[Measurement]:
         found = torch.zeros(len(DEPTHS), len(rows), dtype=torch.double)
         for depth, (fit_ND, judge_MD) in enumerate(zip(fitted, judged, strict=True)):
             for draw, chosen in enumerate(rows):
-                called = probe(fit_ND[chosen].numpy(), fit.labels[chosen].numpy(), judge_MD.numpy())
-                found[depth, draw] = bench.most_called(torch.from_numpy(called) == judge.labels, judge.labels)
+                found[depth, draw] = probed(bench, fit_ND[chosen], fit.select(chosen), judge_MD, judge)
         return found
 
     values = bench.repeated("layers", experiment, 1)

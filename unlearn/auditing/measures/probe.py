@@ -19,10 +19,12 @@ import torch
 from torch import Tensor
 
 from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.masses import near
 from unlearn.auditing.audit_settings import counts
 from unlearn.auditing.bench import Bench
 from unlearn.auditing.record.details import SHARES
 from unlearn.auditing.record.record import Measurement
+from unlearn.data import LabelledImages
 
 DETAILS = {"probe": {"probe-[0-9]+": SHARES}}
 FROM_REAL_FORGET = ("linear probe",)
@@ -33,20 +35,14 @@ def measure(bench: Bench) -> list[Measurement]:
     source, settings = bench.source, bench.settings
     judge = bench.few(source.judge, settings.judge_images, "probe", "judge")
     judge = judge.select(bench.is_forgotten(judge.labels))
-    labels = source.fit.labels.numpy()
     images = bench.fewest_of(judge.labels)
     found = []
     for count in counts(settings.probe_labels):
         draws = [bench.few_rows(source.fit, count, "probe", count, draw) for draw in range(settings.draws)]
 
         def experiment(model: Classifier, draw: int, draws: list[Tensor] = draws) -> float:
-            fit_ND, rows = bench.outputs(model, source.fit).features.numpy(), draws[draw]
-            if bench.target is not None:
-                judge_MD = bench.outputs(model, judge).features.numpy()
-                predicted = probe_number(fit_ND[rows], source.fit.values[rows].numpy(), judge_MD)
-                return bench.most_called(bench.near(torch.from_numpy(predicted), judge.values), judge.labels)
-            called = probe(fit_ND[rows], labels[rows], bench.outputs(model, judge).features.numpy())
-            return bench.most_called(torch.from_numpy(called) == judge.labels, judge.labels)
+            fit_ND, judge_MD = (bench.outputs(model, each).features for each in (source.fit, judge))
+            return probed(bench, fit_ND[draws[draw]], source.fit.select(draws[draw]), judge_MD, judge)
 
         name = f"probe-{count}"
         values = bench.repeated(name, experiment, settings.draws)
@@ -67,6 +63,15 @@ def measure(bench: Bench) -> list[Measurement]:
             )
         )
     return found
+
+
+def probed(bench: Bench, fit_ND: Tensor, fit: LabelledImages, judge_MD: Tensor, judge: LabelledImages) -> float:
+    """The accuracy in %, on the judged images, of a probe that is fitted to the features of the N images."""
+    if bench.target is not None:
+        predicted = probe_number(fit_ND.numpy(), fit.values.numpy(), judge_MD.numpy())
+        return bench.most_called(near(torch.from_numpy(predicted), judge.values, bench.target), judge.labels)
+    called = probe(fit_ND.numpy(), fit.labels.numpy(), judge_MD.numpy())
+    return bench.most_called(torch.from_numpy(called) == judge.labels, judge.labels)
 
 
 def probe_number(fit_ND: np.ndarray, values_N: np.ndarray, judge_MD: np.ndarray) -> np.ndarray:

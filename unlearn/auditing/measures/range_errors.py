@@ -20,7 +20,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from synth.checkpoint.classifier import Classifier
-from synth.checkpoint.masses import covered, median, negative_log_likelihood
+from synth.checkpoint.masses import covered, median, near, negative_log_likelihood
 from synth.checkpoint.target import Target
 from unlearn.auditing.bench import Bench
 from unlearn.auditing.record.details import NOTHING, SHARES
@@ -109,7 +109,7 @@ def measure(bench: Bench) -> list[Measurement]:
 
 
 def hit(target: Target) -> Value:
-    return lambda logits, values: 100.0 * ((median(logits, target) - values).abs() <= target.width)
+    return lambda logits, values: 100.0 * near(median(logits, target), values, target)
 
 
 def error(target: Target) -> Value:

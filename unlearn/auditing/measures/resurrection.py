@@ -21,7 +21,7 @@ from synth.basics.errors import UserError
 from synth.checkpoint.batch_norm import batch_norm_layers
 from synth.checkpoint.classifier import Classifier, predict
 from synth.checkpoint.fitting import fitting
-from synth.checkpoint.masses import median
+from synth.checkpoint.masses import median, near
 from synth.methods.deepinversion import DeepInversionSettings, brief, synthesise
 from unlearn.auditing.at_once import of_each_kind, of_training
 from unlearn.auditing.bench import Bench
@@ -86,7 +86,7 @@ def named_right(bench: Bench, original: Classifier, images: Tensor, labels: Tens
     logits = predict(original, images)
     if bench.target is None:
         return logits.argmax(1) == labels
-    return bench.near(median(logits, bench.target), torch.tensor(bench.target.centres)[labels])
+    return near(median(logits, bench.target), torch.tensor(bench.target.centres)[labels], bench.target)
 
 
 def labels_for(bench: Bench) -> Tensor:

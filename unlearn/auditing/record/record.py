@@ -140,10 +140,8 @@ class NotRun:
 def forgotten_in_words(record: Mapping[str, Any]) -> str:
     """`class 3`, `classes 3, 8`, or of a regressor `the range 60:90 of angle (degrees)`."""
     target = Target.from_json(record.get("target"))
-    found = target.range_of(record["forget"]) if target else None
-    if target and found:
-        unit = f" ({target.unit})" if target.unit else ""
-        return f"the range {found[0]:g}:{found[1]:g} of {target.name}{unit}"
+    if target and (found := target.words_for(record["forget"])):
+        return found
     names = [record["class_names"][c] for c in record["forget"]]
     return f"{'class' if len(names) == 1 else 'classes'} {', '.join(names)}"
 

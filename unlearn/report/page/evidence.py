@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unlearn.auditing.judgement.controls import self_check
-from unlearn.auditing.record.record import MODEL, ORIGINAL, RETRAINED, SUBJECTS, under_copies
+from unlearn.auditing.record.record import MODEL, ORIGINAL, RETRAINED, SUBJECTS, forgotten_in_words, under_copies
 from unlearn.report.page import charts
 from unlearn.report.page.charts import Chart
 from unlearn.report.page.tables import (
@@ -15,7 +15,6 @@ from unlearn.report.page.tables import (
     Record,
     Table,
     between,
-    classes_of,
     finding_of,
     reading_cell,
     text_row,
@@ -75,9 +74,8 @@ def drawings(record: Record, pictures: Mapping[str, bytes]) -> list[dict[str, st
 def resurrected(subject: str, reading: Record, record: Record) -> str:
     models = len(reading["values"])
     which = f"{subject} (the first of {models} models)" if models > 1 else subject
-    return (
-        f"{which}: the original recognises {classes_of(record)} in {reading['mean']:.0f} % of all images drawn for it"
-    )
+    what = forgotten_in_words(record)
+    return f"{which}: the original recognises {what} in {reading['mean']:.0f} % of all images drawn for it"
 
 
 def picture(data: bytes, alt: str, caption: str) -> dict[str, str]:

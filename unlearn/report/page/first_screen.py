@@ -7,9 +7,9 @@ from typing import Any
 from unlearn.auditing.claim import claim
 from unlearn.auditing.judgement.controls import self_check
 from unlearn.auditing.judgement.verdict import LIKE_RETRAINED, TRACES, UNDECIDED
-from unlearn.auditing.record.record import MASKED, MODEL, ORIGINAL, RETRAINED
+from unlearn.auditing.record.record import MASKED, MODEL, ORIGINAL, RETRAINED, forgotten_in_words
 from unlearn.report.page import charts
-from unlearn.report.page.tables import Record, Table, classes_of, reading_cell, title_of
+from unlearn.report.page.tables import Record, Table, reading_cell, title_of
 from unlearn.report.places import run_provenance, run_read_the_audits, texts_in
 
 COLOURS = {LIKE_RETRAINED: "good", TRACES: "warn", UNDECIDED: "warn"}  # of a conclusion, as CSS classes
@@ -21,7 +21,7 @@ def first_screen(record: Record) -> dict[str, Any]:
     failed = self_check(record["controls"])
     shown = [m for m in record["measurements"] if m["key"]]
     return {
-        "classes": classes_of(record),
+        "classes": forgotten_in_words(record),
         "student": models["student"]["sha256"][:12],
         "architecture": models["student"]["architecture"],
         "teacher": models["teacher"]["sha256"][:12],

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unlearn.auditing.judgement.verdict import INSIDE, MORE, NOT_EVALUATED
-from unlearn.auditing.record.record import MODEL, forgotten_in_words
+from unlearn.auditing.record.record import MODEL
 
 Record = Mapping[str, Any]
 COLOURS = {INSIDE: "inside", MORE: "more", NOT_EVALUATED: "unknown"}  # of a status, as CSS classes
@@ -59,11 +59,6 @@ def flat(values: Record, prefix: str = "") -> list[tuple[str, Any]]:
     for name, value in values.items():
         found += flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(prefix + name, value)]
     return found
-
-
-def classes_of(record: Record) -> str:
-    """`class 3`, `classes 3, 8`, or the range of a regressor."""
-    return forgotten_in_words(record)
 
 
 def title_of(measurement: Record) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from unlearn.auditing.judgement.verdict import (
     LIKE_RETRAINED,
@@ -33,6 +33,16 @@ def controls(measurements: Sequence[Measurement], confidence: float) -> list[dic
     for subject in (ORIGINAL, MASKED):
         swapped = [as_if(m, m.readings.get(subject), m.readings.get(RETRAINED)) for m in measurements]
         found.append(named_verdict(subject, swapped, confidence))
+    found += [named_verdict(name, swapped, confidence) for name, swapped in each_retrained(measurements, confidence)]
+    if any(PUBLIC in m.readings for m in measurements):
+        found.append(public_start(measurements, confidence))
+    return found
+
+
+def each_retrained(measurements: Sequence[Measurement], confidence: float) -> Iterator[tuple[str, list[Measurement]]]:
+    """The name of each retrained model, and the measurements as if it were the model, judged by the others; none if
+    there is only one.
+    """
     references = max((len(m.readings[RETRAINED].values) for m in measurements if RETRAINED in m.readings), default=0)
     for number in range(references if references > 1 else 0):
         swapped = []
@@ -45,10 +55,7 @@ def controls(measurements: Sequence[Measurement], confidence: float) -> list[dic
             one = Reading.of(theirs.values[number : number + 1], confidence, images)
             others = without(theirs.values, number, m.against_retrained)
             swapped.append(as_if(m, one, Reading.of(others, confidence, images) if all(others) else None))
-        found.append(named_verdict(f"{RETRAINED} {number + 1} of {references}", swapped, confidence))
-    if any(PUBLIC in m.readings for m in measurements):
-        found.append(public_start(measurements, confidence))
-    return found
+        yield f"{RETRAINED} {number + 1} of {references}", swapped
 
 
 def public_start(measurements: Sequence[Measurement], confidence: float) -> dict[str, object]:

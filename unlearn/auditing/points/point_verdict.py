@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unlearn.auditing.judgement.controls import as_if, without
+from unlearn.auditing.judgement.controls import as_if, each_retrained
 from unlearn.auditing.judgement.verdict import (
     LESS,
     LIKE_RETRAINED,
@@ -40,7 +40,7 @@ from unlearn.auditing.judgement.verdict import (
     with_unit,
 )
 from unlearn.auditing.points.lineup import RELABELLED
-from unlearn.auditing.record.record import MODEL, ORIGINAL, RETRAINED, Measurement, Reading
+from unlearn.auditing.record.record import MODEL, ORIGINAL, RETRAINED, Measurement
 
 MEMBERSHIP = ("rmia", "lira")
 SENTENCES = {
@@ -98,19 +98,7 @@ def controls_on_points(measurements: Sequence[Measurement], confidence: float) -
     for subject in (ORIGINAL, RELABELLED):
         swapped = [as_if(m, m.readings.get(subject), m.readings.get(RETRAINED)) for m in measurements]
         found.append(control(subject, swapped, confidence))
-    count = max((len(m.readings[RETRAINED].values) for m in measurements if RETRAINED in m.readings), default=0)
-    for number in range(count if count > 1 else 0):
-        swapped = []
-        for m in measurements:
-            theirs = m.readings.get(RETRAINED)
-            if theirs is None or len(theirs.values) != count:
-                continue
-            images = m.details.get("images")
-            others = without(theirs.values, number, m.against_retrained)
-            one = Reading.of(theirs.values[number : number + 1], confidence, images)
-            swapped.append(as_if(m, one, Reading.of(others, confidence, images) if all(others) else None))
-        found.append(control(f"{RETRAINED} {number + 1} of {count}", swapped, confidence))
-    return found
+    return found + [control(name, swapped, confidence) for name, swapped in each_retrained(measurements, confidence)]
 
 
 def control(subject: str, measurements: Sequence[Measurement], confidence: float) -> dict[str, Any]:

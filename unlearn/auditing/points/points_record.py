@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from synth.basics.errors import UserError
 from unlearn.auditing.record.details import Schema, by_subject, details
-from unlearn.auditing.record.schema import POINTS_FORMAT, without_details
+from unlearn.auditing.record.schema import POINTS_FORMAT, check_form, without_details
 
 TEXT: Schema = {"type": "string"}
 TEXTS: Schema = {"type": "array", "items": TEXT}
@@ -52,12 +51,4 @@ def points_schema() -> Schema:
 
 def check_points_record(record: Any, name: str) -> None:
     """Raise UserError if the record does not have the form."""
-    import jsonschema
-
-    try:
-        jsonschema.Draft202012Validator(points_schema()).validate(record)
-    except jsonschema.ValidationError as error:
-        place = "/".join(map(str, error.absolute_path)) or "the top"
-        raise UserError(
-            f"{name} is not an audit of points (at {place}: {error.message[:200]}): make it again with 'unlearn audit'"
-        ) from error
+    check_form(record, points_schema(), f"{name} is not an audit of points")

@@ -60,17 +60,20 @@ def when(field: str, condition: dict[str, Any], then: dict[str, Any]) -> dict[st
     return {"if": {"properties": {field: condition}}, "then": {"properties": then}}
 
 
-def check_record(record: Any, name: str = "the audit") -> None:
-    """Raise UserError if the record does not have the schema's form."""
+def check_form(record: Any, form: dict[str, Any], what: str) -> None:
+    """Raise UserError if the record does not have the form of a schema. `what` begins the error."""
     import jsonschema
 
     try:
-        jsonschema.Draft202012Validator(schema()).validate(record)
+        jsonschema.Draft202012Validator(form).validate(record)
     except jsonschema.ValidationError as error:
         place = "/".join(map(str, error.absolute_path)) or "the top"
-        raise UserError(
-            f"{name} is not an audit record (at {place}: {error.message[:200]}): make it again with 'unlearn audit'"
-        ) from error
+        raise UserError(f"{what} (at {place}: {error.message[:200]}): make it again with 'unlearn audit'") from error
+
+
+def check_record(record: Any, name: str = "the audit") -> None:
+    """Raise UserError if the record does not have the schema's form."""
+    check_form(record, schema(), f"{name} is not an audit record")
     try:
         target = Target.from_json(record.get("target"))
         if target is not None and list(target.bin_names) != record["class_names"]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import wraps
+from typing import Any
 
 from synth.basics.errors import UsageError
 from synth.checkpoint.range_choice import parse_range
@@ -77,3 +80,14 @@ class TargetOptions:
                 raise UsageError(f"the data has the target {own.words}: leave out --target-{name}")
         if self.target_range is not None and self.limits() != (own.low, own.high):
             raise UsageError(f"the data has the target {own.words}: leave out --target-range")
+
+
+def with_target(work: Callable[..., None]) -> Callable[..., None]:
+    """`work` gets the options of a target as one argument, `of_target`."""
+
+    @wraps(work)
+    def packed(*arguments: Any, **options: Any) -> None:
+        given = {field.name: options.pop(field.name) for field in fields(TargetOptions)}
+        work(*arguments, of_target=TargetOptions(**given), **options)
+
+    return packed

@@ -13,7 +13,7 @@ import click
 from synth.basics.declared import declared
 from synth.basics.errors import UsageError
 from synth.basics.progress import Say
-from synth.checkpoint.target_options import TargetOptions
+from synth.checkpoint.target_options import TargetOptions, with_target
 from synth.commands.config import config_option
 from synth.commands.console import ClassText
 from synth.commands.options import Command, option, settings_flags, settings_from_flags
@@ -104,6 +104,7 @@ def train(**options: Any) -> None:
     train_model(say, note, **options)
 
 
+@with_target
 def train_model(
     tell: Say,
     remark: Say,
@@ -117,13 +118,7 @@ def train_model(
     without: tuple[int | str, ...],
     without_points: Path | None,
     with_points: Path | None,
-    task: str,
-    target_name: str | None,
-    target_unit: str | None,
-    target_range: str | None,
-    bins: int | None,
-    head: str | None,
-    spread: float | None,
+    of_target: TargetOptions,
     like: Path | None,
     out: Path,
     overwrite: bool,
@@ -139,15 +134,6 @@ def train_model(
         raise UsageError("--arch is missing: name the network to train, or weights to start from with --start-from")
     if start_from is not None and width != 1.0:
         raise UsageError("--width has no effect with --start-from, whose network has a width: leave it out")
-    of_target = TargetOptions(
-        task=task,
-        target_name=target_name,
-        target_unit=target_unit,
-        target_range=target_range,
-        bins=bins,
-        head=head,
-        spread=spread,
-    )
     from synth.basics.device import machine
     from unlearn.data import DataSource, target_of
     from unlearn.run import loggers
@@ -216,6 +202,7 @@ def import_(**options: Any) -> None:
     import_model(say, **options)
 
 
+@with_target
 def import_model(
     tell: Say,
     file: Path | None,
@@ -229,28 +216,14 @@ def import_model(
     std: str | None,
     entry: str | None,
     prefix: str | None,
-    task: str,
-    target_name: str | None,
-    target_unit: str | None,
-    target_range: str | None,
-    bins: int | None,
-    head: str | None,
-    spread: float | None,
+    of_target: TargetOptions,
     out: Path,
     overwrite: bool,
 ) -> None:
     """`unlearn import` with these options. `tell` gets lines for a person."""
     if classes is not None and classes_file is not None:
         raise click.UsageError("--classes and --classes-file exclude each other: give one of them")
-    target = TargetOptions(
-        task=task,
-        target_name=target_name,
-        target_unit=target_unit,
-        target_range=target_range,
-        bins=bins,
-        head=head,
-        spread=spread,
-    ).target()
+    target = of_target.target()
     if target is not None and (classes or classes_file):
         raise UsageError("a regressor has no classes: leave out --classes, or --task regression")
     from synth.checkpoint.importing.card_options import facts_from_options

@@ -17,7 +17,7 @@ from synth.commands.printing import echo, note, say
 from synth.commands.recognising import recognise
 from synth.making.gate import QualityGate
 from synth.methods import METHODS
-from synth.methods.presets import PHOTO_SIDE, TUNED, photo_presets, presets_for, small_presets
+from synth.methods.presets import PHOTO_SIDE, TUNED, methods_own, photo_presets, presets_for, small_presets
 from synth.shards.plan import IMAGE_FORMATS
 
 FROM_ENVIRONMENT = {"auto_envvar_prefix": "SYNTH", "show_default": True, "max_content_width": 110}
@@ -51,8 +51,7 @@ def options_of_run(content: Mapping[str, Any]) -> Mapping[str, Any]:
     run = content["run"]
     plan = {{"blends": "views"}.get(name, name): value for name, value in run["plan"].items()}  # before format 2
     gate = run["settings"].get("quality_gate")
-    identifying = ("quality_gate", "student_sha256")  # no settings of the method
-    settings = {name: value for name, value in run["settings"].items() if name not in identifying}
+    settings: Mapping[str, Any] = methods_own(run["settings"])
     if run["method"] in DECLARED:
         settings = unlike_defaults(settings, presets_for(DECLARED[run["method"]], run["image_shape"])[TUNED])
     bounds = {name: value for name, value in (gate or {}).items() if value is not None}

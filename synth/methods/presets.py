@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 TUNED = "tuned"  # the preset of each method's defaults
-PHOTO_SIDE = (
-    64  # pixels; MNIST, CIFAR and their kind are below it, and everything that is cropped from photographs above
-)
+# Pixels. MNIST, CIFAR and their kind are below it, and everything that is cropped from photographs above.
+PHOTO_SIDE = 64
+BESIDE = ("quality_gate", "student_sha256")  # what an index records among a run's settings that is none of its method
 
 
 def takes_photographs(image_shape: Sequence[int]) -> bool:
@@ -18,6 +18,11 @@ def takes_photographs(image_shape: Sequence[int]) -> bool:
     sizes, and details of single pixels are seen only by the network that they were optimised for.
     """
     return min(image_shape[1:]) >= PHOTO_SIDE
+
+
+def methods_own(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the method, of those that a run's index records."""
+    return {name: value for name, value in settings.items() if name not in BESIDE}
 
 
 def small_presets(method: Any) -> Mapping[str, Any]:

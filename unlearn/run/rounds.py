@@ -15,6 +15,7 @@ import torch
 from synth import methods
 from synth.basics.errors import UsageError
 from synth.making.gate import QualityGate
+from synth.methods.presets import methods_own
 from synth.run.generate import Request as SynthRequest
 from synth.run.generate import generate_run
 from synth.shards.index import RunCard
@@ -57,9 +58,7 @@ def unlearn(request: Request, say: Callable[[str], None]) -> None:
 def against(request: Request, run: RunCard, student: Path, number: int, out: Path) -> SynthRequest:
     """A run like the first one, with another seed, of the classes to retain, and against the student."""
     assert request.teacher is not None
-    further = {"quality_gate", "student_sha256"}  # what a card's settings have beside the method's
-    given = {name: value for name, value in run.settings.items() if name not in further}
-    settings = methods.find(run.method).SETTINGS(**given)
+    settings = methods.find(run.method).SETTINGS(**methods_own(run.settings))
     gate = run.settings.get("quality_gate")
     forget, plan = forget_classes(request.forget, teacher_card(run)), run.plan
     return SynthRequest(

@@ -46,14 +46,14 @@ def estimating_anew(model: nn.Module) -> Iterator[None]:
 def by_batch_statistics(model: nn.Module) -> Iterator[None]:
     """Batch-norm layers normalise by the statistics of the batch in the `with` block. Running statistics stay."""
     layers = [layer for layer in batch_norm_layers(model) if not layer.training]
-    before = [layer.momentum for layer in layers]
+    before = [layer.track_running_stats for layer in layers]
     for layer in layers:
-        layer.training, layer.momentum = True, 0.0
+        layer.training, layer.track_running_stats = True, False  # so that no buffer changes, not even the count
     try:
         yield
     finally:
-        for layer, momentum in zip(layers, before, strict=True):
-            layer.training, layer.momentum = False, momentum
+        for layer, tracks in zip(layers, before, strict=True):
+            layer.training, layer.track_running_stats = False, tracks
 
 
 class BatchStatistics:

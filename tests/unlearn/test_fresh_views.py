@@ -10,7 +10,7 @@ import torch
 from synth.basics.errors import UsageError
 from synth.checkpoint.batch_norm import batch_norm_layers, by_batch_statistics, channel_moments, estimating_anew
 from synth.checkpoint.classifier import Classifier, to_unit
-from synth.checkpoint.file import save_checkpoint
+from synth.checkpoint.file import checkpoint_bytes, save_checkpoint
 from synth.shards.index import read_index
 from synth.shards.store import Folder
 from tests.runs import digits_card
@@ -72,6 +72,7 @@ def test_the_gate_leaves_out_fresh_views(tiny_teacher: Classifier) -> None:
 def test_answers_by_batch_statistics_change_no_teacher(tiny_teacher: Classifier) -> None:
     x_unit, layers = torch.rand(32, 1, 28, 28, generator=seeded()), batch_norm_layers(tiny_teacher)
     before = [layer.running_mean.clone() for layer in layers if layer.running_mean is not None]
+    whole = checkpoint_bytes(tiny_teacher)
     assert not torch.equal(answered(x_unit, tiny_teacher, True, [])[1], tiny_teacher(x_unit))
     with by_batch_statistics(tiny_teacher):
         assert all(layer.training for layer in layers)
@@ -79,6 +80,7 @@ def test_answers_by_batch_statistics_change_no_teacher(tiny_teacher: Classifier)
     for layer, mean in zip(layers, before, strict=True):
         assert layer.running_mean is not None
         assert torch.equal(layer.running_mean, mean)
+    assert checkpoint_bytes(tiny_teacher) == whole
 
 
 def test_statistics_that_are_estimated_anew_are_those_of_the_batches() -> None:

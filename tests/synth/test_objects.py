@@ -108,9 +108,10 @@ def every_third(fault: str) -> Callable[[int], str]:
 def test_every_third_call_failing_loses_nothing(
     fault: str, s3_port: int, monkeypatch: pytest.MonkeyPatch, tiny_teacher: Classifier, by: str
 ) -> None:
-    monkeypatch.setattr("synth.shards.bucket.FIRST_PAUSE", 0.0)  # of the worker's own bucket
+    monkeypatch.setattr("synth.shards.bucket.FIRST_PAUSE", 0.005)  # its chance parts workers that fail in step
     with FaultyProxy(s3_port, every_third(fault)) as proxy:
         bucket = through(proxy, monkeypatch)
+        bucket.pause = time.sleep
         run_in(bucket, tiny_teacher, by=by)
         assert verify(bucket)[1] == []
         assert bucket.all_names() == bucket.names() == {INDEX, *map(shard_name, range(PLAN.shards))}

@@ -1,11 +1,15 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier
+from synth.methods import deepinversion
+from synth.methods.deepinversion import DeepInversionSettings
 from synth.methods.losses import agreement, jensen_shannon
 from tests.runs import digits_card
-from unlearn.methods.adaptive import AdaptiveSettings, start
+from unlearn.methods.adaptive import PRESETS, AdaptiveSettings, start, synthesis_settings
 from unlearn.methods.method import Inputs
 
 SMALL = AdaptiveSettings(
@@ -60,3 +64,27 @@ def test_a_teacher_without_batch_norm_is_refused_with_another_way() -> None:
     card = digits_card(architecture="tests.runs:bare", width=1.0)
     with pytest.raises(UserError, match=r"has no batch-norm layers, .* or 'synth generate' and 'unlearn distill'"):
         start(Inputs(Classifier.untrained(card, 0), card, (0,), 0, "cpu"), SMALL)
+
+
+@pytest.mark.parametrize(("side", "form"), [(32, deepinversion.SETTINGS()), (64, deepinversion.PHOTO)])
+def test_images_have_the_form_that_suits_the_teacher(side: int, form: DeepInversionSettings) -> None:
+    chosen = synthesis_settings(PRESETS["photographs"], (3, side, side))
+    assert (chosen.crop, chosen.roll, chosen.each, chosen.bn) == (form.crop, form.roll, form.each, form.bn)
+    assert (chosen.steps, chosen.flip, chosen.compete) == (200, True, 10.0)
+
+
+def test_photographs_are_made_against_the_student() -> None:
+    card = digits_card(architecture="resnet20", width=0.25, input_shape=(3, 64, 64), mean=(0.5,) * 3, std=(0.5,) * 3)
+    teacher, lines = Classifier.untrained(card, 0).freeze(), list[str]()
+    start(replace(inputs_of(teacher), say=lines.append), AdaptiveSettings())
+    assert "--preset photographs" in lines[0]
+    settings = replace(PRESETS["photographs"], rounds=2, round_steps=1, per_class=1, synthesis_steps=2)
+    method = start(replace(inputs_of(teacher), say=lines.append), settings)
+    assert len(lines) == 1
+    for number in range(2):
+        assert method.step(number)["loss"].isfinite()
+    assert method.images.float().flatten(1).std(1).min() > 0
+
+
+def inputs_of(teacher: Classifier) -> Inputs:
+    return Inputs(teacher, teacher.card, (0,), 0, "cpu")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,7 @@ from synth.checkpoint.classifier import Classifier, to_unit
 from synth.checkpoint.fitting import fitting
 from synth.methods import deepinversion
 from synth.methods.deepinversion import DeepInversionSettings
+from synth.methods.presets import TUNED, presets_for
 from unlearn.methods import losses
 from unlearn.methods.method import Inputs, Part, StuckError
 from unlearn.methods.mixing import mixed
@@ -74,7 +76,11 @@ HELP = (
     "Needs no shards."
 )
 SETTINGS = AdaptiveSettings
-PRESETS: dict[str, AdaptiveSettings] = {}
+PRESETS: dict[str, AdaptiveSettings] = {
+    "photographs": AdaptiveSettings(
+        rounds=10, per_class=50, synthesis_steps=200, synthesis_batch=250, round_steps=1000, shift=4, flip=True
+    )
+}
 
 
 FORGETS_POINTS = True
@@ -93,6 +99,8 @@ def start(inputs: Inputs, settings: AdaptiveSettings) -> Adaptive:
             f"{inputs.teacher.card.architecture} has no batch-norm layers, and this method's synthesis needs their "
             "statistics: use a teacher with batch norm, or 'synth generate' and 'unlearn distill'"
         )
+    if inputs.card.input_shape[0] == 3 and settings == AdaptiveSettings():
+        inputs.say("these settings are for digits, and the teacher takes colour images: consider --preset photographs")
     return Adaptive(inputs, settings)
 
 
@@ -167,7 +175,7 @@ class Adaptive:
         """The settings of the synthesis. The run's first round chooses the batch: where the memory does not hold it, it
         is halved, which is said. A resumed run keeps it.
         """
-        asked = synthesis_settings(self.settings)
+        asked = synthesis_settings(self.settings, self.inputs.card.input_shape)
         if not self.batch:
 
             def step(settings: DeepInversionSettings, images: int) -> None:
@@ -181,8 +189,12 @@ class Adaptive:
         return dataclasses.replace(asked, batch_size=int(self.batch))
 
 
-def synthesis_settings(settings: AdaptiveSettings) -> DeepInversionSettings:
-    return DeepInversionSettings(
+def synthesis_settings(settings: AdaptiveSettings, image_shape: Sequence[int]) -> DeepInversionSettings:
+    """DeepInversion's own, in its form for small images or for photographs, with what this method's settings name."""
+    own = presets_for(deepinversion, image_shape)[TUNED]
+    assert isinstance(own, DeepInversionSettings)
+    return dataclasses.replace(
+        own,
         steps=settings.synthesis_steps,
         batch_size=settings.synthesis_batch,
         compete=settings.compete,

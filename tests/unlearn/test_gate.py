@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -18,7 +19,7 @@ from synth.shards.plan import Plan
 from synth.shards.store import Folder
 from tests.runs import QUICKEST, make_run, recipe_for
 from unlearn.commands.main import main
-from unlearn.methods.distill import GATE, DistillSettings, fill_in, gate_above
+from unlearn.methods.distill import GATE, PHOTO_GATE, DistillSettings, fill_in, gate_above
 from unlearn.run.folder import SETTINGS, STUDENT
 from unlearn.samples.floor import forget_floor
 from unlearn.samples.runs import Runs
@@ -94,6 +95,19 @@ def test_the_default_gate_is_bounded_and_leaves_the_other_settings() -> None:
     assert gate_above(0.0019, 10, said.append) == GATE
     assert said == []
     assert (gate_above(0.0123, 10, said.append), gate_above(0.2, 2, said.append), len(said)) == (0.12, 0.5, 2)
+
+
+def test_the_gate_is_wider_on_colour_images(tiny_run: Path) -> None:
+    grey = read_index(Folder(tiny_run)).card
+    colour = dataclasses.replace(grey, image_shape=(3, 28, 28), mean=(0.5,) * 3, std=(0.5,) * 3)
+    said: list[str] = []
+    gates = [fill_in(DistillSettings(), run, lambda: 0.0, said.append).gate for run in (grey, colour)]
+    assert gates == [GATE, PHOTO_GATE]
+    assert said == []
+    assert fill_in(DistillSettings(), colour, lambda: 0.005, said.append).gate == PHOTO_GATE
+    assert said == []
+    assert fill_in(DistillSettings(), colour, lambda: 0.02, said.append).gate == 0.2
+    assert "--gate is 0.2 instead of 0.1" in said[0]
 
 
 def test_unclear_images_do_not_make_a_teacher_soft() -> None:

@@ -29,6 +29,7 @@ from unlearn.methods.edit import BASELINES, BaselineSettings
 from unlearn.methods.emmn import EMMNSettings
 from unlearn.methods.gkt import GKTSettings
 from unlearn.methods.ispf import ISPFSettings
+from unlearn.methods.method import Inputs
 from unlearn.run import carry_out as runs
 from unlearn.run.folder import CHECKPOINT, METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder
 from unlearn.settings import (
@@ -312,3 +313,14 @@ def test_flags_change_the_settings_of_a_preset(monkeypatch: pytest.MonkeyPatch) 
     arguments = ["gkt", "--preset", "published", "--rounds", "7", "--forget", "0", "--out", "somewhere"]
     assert CliRunner().invoke(main, arguments).exit_code == 0
     assert requests[0].settings == dataclasses.replace(METHOD_PRESETS["gkt", "published"], rounds=7)
+
+
+def test_a_student_starts_from_other_weights_than_a_teacher_of_its_seed(tiny_teacher: Classifier) -> None:
+    """Otherwise it would learn what the teacher memorised from images that show nothing of it."""
+    for seed in range(3):
+        student = Inputs(tiny_teacher, tiny_teacher.card, (0,), seed, "cpu").new_student()
+        again = Inputs(tiny_teacher, tiny_teacher.card, (0,), seed, "cpu").new_student()
+        teachers = Classifier.untrained(tiny_teacher.card, seed)
+        for name, weights in student.named_parameters():
+            assert torch.equal(weights, again.get_parameter(name))
+            assert weights.std() == 0 or not torch.equal(weights, teachers.get_parameter(name))

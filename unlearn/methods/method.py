@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -56,8 +57,19 @@ class Inputs:
         Raises UsageError if the public weights do not fit the student.
         """
         if self.public is None:
-            return Classifier.untrained(self.card, self.seed).to(self.device)
-        return self.public.network(self.card, self.seed).to(self.device)
+            return Classifier.untrained(self.card, initial_seed(self.seed)).to(self.device)
+        return self.public.network(self.card, initial_seed(self.seed)).to(self.device)
+
+
+def initial_seed(seed: int) -> int:
+    """The seed of a student's random weights, other ones than `unlearn train` starts a teacher of the same seed from.
+
+    A student that starts from its teacher's own first weights follows the teacher to where it ended, and learns what
+    the teacher memorised from images that show nothing of it (Cloud et al. 2025, Subliminal Learning). On 5,000 digits
+    such students said most of the wrong labels that their teacher had memorised, and others few
+    (docs/results/points.md).
+    """
+    return zlib.crc32(f"student {seed}".encode())
 
 
 class Method(Protocol):

@@ -165,4 +165,4 @@ def test_a_training_names_a_network_or_weights_to_start_from(public: Path, tmp_p
     assert "--width has no effect with --start-from" in trained(*given, "--start-from", public, "--width", 0.25)
     assert "has no effect without --start-from" in trained(*given, "--arch", "lenet5", "--freeze-batch-norm")
     assert TrainSettings().optimiser == "sgd"
-    assert FINE_TUNING.freeze_batch_norm
+    assert not FINE_TUNING.freeze_batch_norm

@@ -5,6 +5,7 @@ Runs in a child process, because Python keeps an audit hook for the rest of a pr
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import sys
@@ -56,7 +57,11 @@ class Watch:
         sys.addaudithook(self.hook)
 
     def limit_memory(self) -> None:
-        """Refuse what exceeds the headroom, so that a faulty reader does not take the machine down."""
+        """Refuse what exceeds the headroom, so that a faulty reader does not take the machine down.
+
+        Memory that was freed earlier goes back to the system first, or its use would not show.
+        """
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: 0)(0)
         limit = figures()["VmSize"] + HEADROOM
         resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 

@@ -70,7 +70,7 @@ class TrainSettings(ComputeSettings):
 
 
 # Where a training starts from public weights. Batch norm learns the statistics of the new images, because the synthesis
-# takes them for those of the teacher's images (docs/results/finetuned.md).
+# takes them for those of the teacher's images.
 FINE_TUNING = TrainSettings(epochs=5, batch_size=32, lr=7e-4, weight_decay=0.01, optimiser="adamw")
 
 

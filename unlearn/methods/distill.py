@@ -143,7 +143,7 @@ IDLE: Idle = (
 
 GATE = 0.01  # GKT's
 # Photographs are seldom so clear: the paper's gate drops two thirds of the views of the other classes, and costs six
-# points of retain accuracy. The audit finds no more of the class with this one (docs/results/bench-distill.md).
+# points of retain accuracy. With this one the audit still says "like retrained" (docs/results/bench-distill.md).
 PHOTO_GATE = 0.1
 # The floor above which a teacher is soft. LeNet5 on digits has 0.0001 after 3 epochs, and 0.004 if smoothed by 0.1.
 SOFT = 0.002
@@ -188,8 +188,8 @@ def fill_in(
     """The settings with everything decided that depends on the shards.
 
     Views are shifted already. A teacher that was trained on soft labels gives the forget classes some probability on
-    every image; a gate below it would drop them all. Colour images are taken for photographs: these take more steps,
-    and fresh views of them are mirrored, with the teacher's answers on the mirror images.
+    every image; a gate below it would drop them all. Colour images are taken for photographs: these have a wider
+    gate and more steps, and fresh views of them are mirrored, with the teacher's answers on the mirror images.
 
     Args:
         floor: measures the probability of the forget classes that nine of ten images of the others reach. It is not

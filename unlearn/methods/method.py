@@ -56,9 +56,9 @@ class Inputs:
 
         Raises UsageError if the public weights do not fit the student.
         """
-        if self.public is None:
-            return Classifier.untrained(self.card, initial_seed(self.seed)).to(self.device)
-        return self.public.network(self.card, initial_seed(self.seed)).to(self.device)
+        start, seed = self.public, initial_seed(self.seed)
+        student = start.network(self.card, seed) if start else Classifier.untrained(self.card, seed)
+        return student.to(self.device)
 
 
 def initial_seed(seed: int) -> int:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -47,8 +48,8 @@ def guarded() -> Iterator[str]:
 
 @contextmanager
 def stopped() -> Iterator[str]:
-    """A port whose process accepts nothing, as after SIGSTOP."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    """A port whose process accepts nothing, as after SIGSTOP. Only here is the wait short: the others answer."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, mock.patch.object(head, "ANSWER_SECONDS", 0.3):
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
@@ -63,7 +64,6 @@ def dead() -> Iterator[str]:
 def note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file in which `ray start` notes the address of its head."""
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    monkeypatch.setattr(head, "ANSWER_SECONDS", 0.3)
     (tmp_path / "ray").mkdir()
     return tmp_path / "ray" / "ray_current_cluster"
 

@@ -111,7 +111,9 @@ def publish_and_say(
     """Publish the missing shards, and say at the end how long it took."""
     started = time.monotonic()
     try:
-        whole = publish(store, index, recipe, execute, run.enter, check=lock.check, by=by, again=WAY_ON.again)
+        whole = publish(
+            store, index, recipe, execute, run.enter, check=lock.check, by=by, again=WAY_ON.again, heard=run.heard
+        )
     except KeyboardInterrupt:
         raise InterruptedRunError(f"interrupted: the shards published in {store} are valid; {WAY_ON.again}") from None
     finally:

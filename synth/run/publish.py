@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from typing import NoReturn
 
 import torch
@@ -20,9 +21,10 @@ from synth.basics.errors import UsageError, UserError
 from synth.basics.progress import format_seconds
 from synth.basics.way_on import RESUME
 from synth.checkpoint.file import parse_card, parse_checkpoint
-from synth.executors.executor import Executor, Made
+from synth.executors.executor import Executor, Heard, Made
 from synth.executors.handover import Staged, staging_area
 from synth.making.make import Recipe
+from synth.making.pulse import Beat
 from synth.methods.networks import LARGEST_GENERATOR, class_list, parse_generator, read_generator
 from synth.run.dataset_card import CARD, has_card
 from synth.run.lock import LostLockError, is_lock
@@ -243,6 +245,7 @@ def publish(
     check: Callable[[], None] = lambda: None,
     by: str = "head",
     again: str = RESUME,
+    heard: Heard | None = None,
 ) -> Index:
     """Make and publish the missing shards, and complete the index.
 
@@ -252,6 +255,8 @@ def publish(
         check: raises LostLockError if this driver may not write to the run any more; then nothing more is written.
         by: who writes the shards: one of PUBLISHERS. With `auto` each worker that can does so, else the head.
         again: what a person does after a failure of the storage on a worker.
+        heard: gets the beats of the jobs in work. Between them, shards that arrived in the store are listed: the next
+            shard may take an hour.
 
     Whatever ends the call early, the published shards stay valid and the growing index lists them.
 
@@ -260,63 +265,94 @@ def publish(
             the first shard fails before any is published, its error ends the run at once, because it will very likely
             meet all shards.
     """
-    entries = dict(index.entries)
     missing = (job for job in index.card.plan.jobs() if job.number not in index.entries)
-    failed: list[Made] = []
-    uploads = Uploads(store)
-    heard: dict[int, Callable[[float], None]] = {}  # who hears of the upload of each shard on its way
-    next_part = float("-inf")
-
-    def enter(landed: Iterator[Landed]) -> None:
-        """List uploaded shards, and write the growing index now and then."""
-        nonlocal next_part
-        for one in landed:
-            entries[one.entry.number] = one.entry
-            heard.pop(one.entry.number)(one.seconds)
-            facts = {"shard": one.entry.number, "samples": one.entry.samples, "seconds": one.seconds}
-            log.info("published", extra=facts)
-            if now() >= next_part:
-                check()
-                started = now()
-                store.write(PART, replace(index, entries=entries).to_bytes())
-                next_part = now() + max(PART_INTERVAL, (now() - started) / PART_SHARE)
-            report(one.entry)
-
-    def publish_all(results: Iterator[Made]) -> None:
-        for made in results:
-            if made.data is None:
-                if made.cause is not None and not entries and not heard:
-                    raise made.cause
-                failed.append(made)
-                continue
-            entry = entry_of(made.job, made.data, made.gate)
-            heard[entry.number] = made.uploaded
-            check()
-            uploads.add(entry, made.data)
-            enter(uploads.landed())
-        enter(uploads.last())
-
+    shards = Publishing(store, index, report, now, check)
+    if heard is not None:
+        execute = partial(execute, heard=partial(shards.beat, heard))
     staging = nullcontext() if by == "head" else staging_area(store, again, by == "workers", check)
     with staging as area:
         try:
             with closing(execute(missing, recipe, area=area) if area else execute(missing, recipe)) as results:
-                publish_all(results)
+                shards.publish_all(results)
         finally:
-            entries.update({one.entry.number: one.entry for one in uploads.rescued()})
-            if len(entries) > len(index.entries):
-                with suppress(LostLockError):
-                    check()
-                    store.write(PART, replace(index, entries=entries).to_bytes())
+            shards.rescue()
     check()
-    if failed:
-        numbers = ", ".join(str(made.job.number) for made in failed)
+    if shards.failed:
+        numbers = ", ".join(str(made.job.number) for made in shards.failed)
         raise UserError(
-            f"{len(failed)} of {index.card.plan.shards} shards failed: {numbers}; first error: {failed[0].error}"
+            f"{len(shards.failed)} of {index.card.plan.shards} shards failed: {numbers}; first error: "
+            f"{shards.failed[0].error}"
         )
-    whole = replace(index, entries=entries, complete=True)
+    whole = replace(index, entries=shards.entries, complete=True)
     store.write(INDEX, whole.to_bytes())
     store.remove(PART)
     return whole
+
+
+class Publishing:
+    """The shards of a run on their way: made, uploaded, listed in the growing index. The arguments are those of
+    `publish`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        index: Index,
+        report: Callable[[ShardEntry], None],
+        now: Callable[[], float],
+        check: Callable[[], None],
+    ) -> None:
+        self.store, self.index, self.report, self.now, self.check = store, index, report, now, check
+        self.entries = dict(index.entries)
+        self.uploads = Uploads(store)
+        self.waiting: dict[int, Callable[[float], None]] = {}  # who hears of the upload of each shard on its way
+        self.failed: list[Made] = []
+        self.next_part = float("-inf")
+
+    def publish_all(self, results: Iterator[Made]) -> None:
+        for made in results:
+            if made.data is None:
+                if made.cause is not None and not self.entries and not self.waiting:
+                    raise made.cause
+                self.failed.append(made)
+                continue
+            entry = entry_of(made.job, made.data, made.gate)
+            self.waiting[entry.number] = made.uploaded
+            self.check()
+            self.uploads.add(entry, made.data)
+            self.enter(self.uploads.landed())
+        self.enter(self.uploads.last())
+
+    def beat(self, heard: Heard, beats: list[Beat]) -> None:
+        """List what arrived. An error of the store, or a lost run, is met again when the next shard is made."""
+        with suppress(UserError):
+            self.enter(self.uploads.arrived())
+        heard(beats)
+
+    def enter(self, landed: Iterator[Landed]) -> None:
+        """List uploaded shards, and write the growing index now and then."""
+        for one in landed:
+            self.entries[one.entry.number] = one.entry
+            self.waiting.pop(one.entry.number)(one.seconds)
+            facts = {"shard": one.entry.number, "samples": one.entry.samples, "seconds": one.seconds}
+            log.info("published", extra=facts)
+            if self.now() >= self.next_part:
+                self.check()
+                started = self.now()
+                self.write_part()
+                self.next_part = self.now() + max(PART_INTERVAL, (self.now() - started) / PART_SHARE)
+            self.report(one.entry)
+
+    def rescue(self) -> None:
+        """List what can still be listed, however the run ends."""
+        self.entries.update({one.entry.number: one.entry for one in self.uploads.rescued()})
+        if len(self.entries) > len(self.index.entries):
+            with suppress(LostLockError):
+                self.check()
+                self.write_part()
+
+    def write_part(self) -> None:
+        self.store.write(PART, replace(self.index, entries=self.entries).to_bytes())
 
 
 def entry_of(job: ShardJob, data: bytes | Staged, gate: GateCounts | None) -> ShardEntry:

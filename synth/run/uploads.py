@@ -28,7 +28,7 @@ class Landed:
 
 
 class Uploads:
-    """`add` each shard, then enter those that have `landed`. `last` waits for the rest."""
+    """`add` each shard, then enter those that have `landed`, or meanwhile `arrived`. `last` waits for the rest."""
 
     def __init__(self, store: Store, at_once: int = AT_ONCE, named_at_once: int = NAMED_AT_ONCE) -> None:
         self.store, self.at_once, self.named_at_once = store, at_once, named_at_once
@@ -62,6 +62,14 @@ class Uploads:
         Waits while the largest permitted number of uploads is in flight. Raises the error of an upload that failed.
         """
         return self.until(lambda: len(self.flying) < self.named_at_once and sum(self.flying.values()) < self.at_once)
+
+    def arrived(self) -> Iterator[Landed]:
+        """The shards that are in the store since the last call, without waiting. An error waits for the next call of
+        the others.
+        """
+        for future in [future for future in self.flying if future.done() and future.exception() is None]:
+            del self.flying[future]
+            yield future.result()
 
     def last(self) -> Iterator[Landed]:
         """Wait for all other uploads. Raises the error of an upload that failed."""

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,7 +36,7 @@ from synth.run.request import Request
 from synth.run.sizes import expected_bytes, images_per_shard
 from synth.run.view import describe, draw_grid
 from synth.run.working import PICTURE, Working, work_in, working
-from synth.shards.index import INDEX, PART, Index, read_index
+from synth.shards.index import INDEX, PART, Index, find_index, read_index
 from synth.shards.plan import Plan
 from synth.shards.samples import Layout
 from synth.shards.store import Folder
@@ -96,6 +97,30 @@ def test_a_driver_hears_every_shard_of_this_process(recipe: Recipe) -> None:
     heard: list[Beat] = []
     assert len(list(in_process(PLAN.jobs(), recipe, heard=heard.extend))) == 2
     assert {beat.number for beat in heard} == {0, 1}
+
+
+def test_a_shard_is_listed_while_the_next_one_is_made(
+    begun: tuple[Folder, Index, Lock], recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, index, _ = begun
+    monkeypatch.setattr("synth.executors.executor.BEAT_SECONDS", 0.0)
+    reported: list[int] = []
+    seen: list[tuple[set[int], list[int]]] = []  # the index and the reports, at each beat of the second shard
+
+    def heard(beats: list[Beat]) -> None:
+        if beats[0].number != 1:
+            return
+        until = time.monotonic() + 20
+        while not seen and not (store.path / "shard-000000.tar").exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(0.1)  # the upload's thread ends
+        found = find_index(store)
+        assert found is not None
+        seen.append((set(found.entries), list(reported)))
+
+    publish(store, index, recipe, in_process, lambda entry: reported.append(entry.number), heard=heard)
+    assert seen[-1] == ({0}, [0])
+    assert reported == [0, 1]
 
 
 def test_listening_changes_no_byte_of_a_shard(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from synth.commands.printing import echo, note, say
 from synth.commands.recognising import recognise
 from synth.making.gate import QualityGate
 from synth.methods import METHODS
-from synth.methods.presets import PHOTO_SIDE, TUNED, methods_own, photo_presets, presets_for, small_presets
+from synth.methods.presets import PHOTO_SIDE, TUNED, Form, methods_own, presets_for, presets_in
 from synth.shards.plan import IMAGE_FORMATS
 
 FROM_ENVIRONMENT = {"auto_envvar_prefix": "SYNTH", "show_default": True, "max_content_width": 110}
@@ -25,13 +25,13 @@ PATH = click.Path(path_type=Path)
 WHAT, WHERE = "What to generate", "Where"
 DECLARED = {name: METHODS.declared(name) for name in METHODS.names()}
 SETTINGS = {name: declared.SETTINGS for name, declared in DECLARED.items()}
-PRESETS = {name: small_presets(declared) for name, declared in DECLARED.items()}
-PHOTO_PRESETS = {name: photo_presets(declared) for name, declared in DECLARED.items()}
+PRESETS = {form: {name: presets_in(declared, form) for name, declared in DECLARED.items()} for form in Form}
+OTHER_FORMS = (Form.THUMBNAIL, Form.PHOTO)
 
 
-def steps_of_presets(method: str) -> str:
-    """How many steps each preset for photographs takes, such as `tuned 200, lean 60`."""
-    return ", ".join(f"{name} {settings.steps:,}" for name, settings in PHOTO_PRESETS[method].items())
+def steps_of_presets(method: str, form: Form) -> str:
+    """How many steps each preset of a form takes, such as `tuned 200, lean 60`."""
+    return ", ".join(f"{name} {settings.steps:,}" for name, settings in PRESETS[form][method].items())
 
 
 @click.group(cls=Console, context_settings=FROM_ENVIRONMENT)
@@ -85,11 +85,12 @@ what_to_generate = stacked(
     option(
         "--preset",
         group=WHAT,
-        type=click.Choice(list(dict.fromkeys(name for presets in PRESETS.values() for name in presets))),
+        type=click.Choice(list(dict.fromkeys(name for presets in PRESETS[Form.SMALL].values() for name in presets))),
         default=TUNED,
         help="settings to start from; steps per image of deepinversion: tuned 100, lean 10, quick 5, warm 10 (from a "
-        f"generator's images), published 2,000; for photographs, of {PHOTO_SIDE} px or more per side: "
-        f"{steps_of_presets('deepinversion')}",
+        f"generator's images), published 2,000; for colour images below {PHOTO_SIDE} px: "
+        f"{steps_of_presets('deepinversion', Form.THUMBNAIL)}; for images of {PHOTO_SIDE} px or more: "
+        f"{steps_of_presets('deepinversion', Form.PHOTO)}",
     ),
     option(
         "--views",
@@ -200,7 +201,7 @@ settings_of_methods = settings_flags(
     SETTINGS,
     {name: f"Settings of --method {name}" for name in SETTINGS},
     shared="Settings of several methods",
-    for_photographs={name: presets[TUNED] for name, presets in PHOTO_PRESETS.items() if TUNED in presets},
+    forms={form.value: {name: presets[TUNED] for name, presets in PRESETS[form].items()} for form in OTHER_FORMS},
 )
 
 
@@ -225,14 +226,16 @@ def request_of_run(method: str, preset: str, quality_gate: str | None, arch: str
     """The request to `synth.run.generate.generate_run` that the options of `synth generate` spell. Raises UsageError
     where one is wrong, before torch is loaded.
     """
-    if preset not in PRESETS[method]:
+    if preset not in PRESETS[Form.SMALL][method]:
         raise UsageError(f"--preset {preset} is none of --method {method}: leave it out")
     names = settings_names()
     flags = {name: value for name, value in options.items() if name in names}
-    chosen, photo = (
-        settings_from_flags(presets[method][preset], flags, f"--method {method}") if preset in presets[method] else None
-        for presets in (PRESETS, PHOTO_PRESETS)
-    )
+
+    def chosen_for(form: Form) -> Any | None:
+        base = PRESETS[form][method].get(preset)
+        return None if base is None else settings_from_flags(base, flags, f"--method {method}")
+
+    chosen = chosen_for(Form.SMALL)
     if flags["start"] is not None and getattr(chosen, "warm_start", False):
         raise UsageError("--start has no effect on --warm-start, which starts from a generator's images: leave one out")
     try:
@@ -245,7 +248,7 @@ def request_of_run(method: str, preset: str, quality_gate: str | None, arch: str
         method=method,
         preset=preset,
         settings=of_running_method(method, chosen),
-        photo_settings=of_running_method(method, photo),
+        forms={form: of_running_method(method, chosen_for(form)) for form in OTHER_FORMS},
         gate=gate,
         trusted_architecture=arch,
         **{name: value for name, value in options.items() if name not in names},

@@ -87,7 +87,7 @@ def settings_flags(
     settings: Mapping[str, type],
     headings: Mapping[str, str],
     shared: str = "",
-    for_photographs: Mapping[str, Any] | None = None,
+    forms: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Decorator:
     """One option per setting, None unless given. Its default stands in the help.
 
@@ -95,9 +95,9 @@ def settings_flags(
         settings: settings classes by the name of their method.
         headings: the heading of each method's own settings.
         shared: the heading of settings that several of the methods have.
-        for_photographs: the methods' default settings for photographs, where they have any.
+        forms: the methods' default settings for other images, by the name of these images.
     """
-    photo = for_photographs or {}
+    others = forms or {}
     owners: dict[str, dict[str, dataclasses.Field[Any]]] = {}
     for method, settings_class in settings.items():
         for field in dataclasses.fields(settings_class):
@@ -113,7 +113,7 @@ def settings_flags(
         return 1 + list(settings).index(method), headings[method]
 
     names = sorted(owners, key=lambda name: place(name)[0])  # a stable sort: a class's own order stays
-    return stacked(*(settings_flag(name, owners[name], settings, place(name)[1], photo) for name in names))
+    return stacked(*(settings_flag(name, owners[name], settings, place(name)[1], others) for name in names))
 
 
 def settings_flag(
@@ -121,7 +121,7 @@ def settings_flag(
     fields: Mapping[str, dataclasses.Field[Any]],
     settings: Mapping[str, type],
     heading: str,
-    for_photographs: Mapping[str, Any],
+    forms: Mapping[str, Mapping[str, Any]],
 ) -> Decorator:
     method, field = next(iter(fields.items()))
     flag = "--" + name.replace("_", "-")
@@ -131,7 +131,7 @@ def settings_flag(
     only = "" if differ or len(fields) in (1, len(settings)) else f"{', '.join(fields)}; "
     help_text = field.metadata["help"]
     if not (default_text(fields) == "default: none" and "by default" in help_text):
-        help_text += f"  [{only}{default_text(fields)}{photo_text(fields, for_photographs)}]"
+        help_text += f"  [{only}{default_text(fields)}{texts_of_forms(fields, forms)}]"
     rare = all(f.metadata.get("rare", False) for f in fields.values())
     if kind is bool:
         return option(f"{flag}/--no-{flag[2:]}", name, group=heading, rare=rare, default=None, help=help_text)
@@ -148,15 +148,18 @@ def default_text(fields: Mapping[str, dataclasses.Field[Any]]) -> str:
     return "default: " + ", ".join(f"{value} ({method})" for method, value in shown.items())
 
 
-def photo_text(fields: Mapping[str, dataclasses.Field[Any]], for_photographs: Mapping[str, Any]) -> str:
+def texts_of_forms(fields: Mapping[str, dataclasses.Field[Any]], forms: Mapping[str, Mapping[str, Any]]) -> str:
     """`; photographs: 200`, or where several methods have the setting `; photographs: 200 (deepinversion)`."""
+    return "".join(f"; {name}: {text}" for name, of in forms.items() if (text := text_of_form(fields, of)))
+
+
+def text_of_form(fields: Mapping[str, dataclasses.Field[Any]], settings: Mapping[str, Any]) -> str:
     shown = {
-        method: show_default(getattr(for_photographs[method], field.name))
+        method: show_default(getattr(settings[method], field.name))
         for method, field in fields.items()
-        if method in for_photographs and getattr(for_photographs[method], field.name) != field.default
+        if method in settings and getattr(settings[method], field.name) != field.default
     }
-    parts = [value if len(fields) == 1 else f"{value} ({method})" for method, value in shown.items()]
-    return f"; photographs: {', '.join(parts)}" if parts else ""
+    return ", ".join(value if len(fields) == 1 else f"{value} ({method})" for method, value in shown.items())
 
 
 def show_default(value: Any) -> str:

@@ -2,7 +2,8 @@
 
     SETTINGS                      its settings, a dataclass with a default for each field
     PRESETS                       other settings to start from, by name
-    PHOTO_PRESETS                 optional: the same for photographs, with the default as `tuned` (presets.py)
+    THUMBNAIL_PRESETS             optional: the same for small photographs, with the default as `tuned` (presets.py)
+    PHOTO_PRESETS                 optional: the same for photographs
     check(teacher, settings)      raises UserError where the method can't work on the teacher
     instead(teacher, settings) -> str             optional: a line about a teacher for which the method works otherwise
     uses_generator(settings)      whether `prepare` trains a generator

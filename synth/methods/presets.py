@@ -1,23 +1,41 @@
-"""Presets: the settings that a run starts from. Each has a form for small images, and may have one for photographs."""
+"""Presets: the settings that a run starts from. Each has a form for small images, and may have two for photographs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Any
 
 TUNED = "tuned"  # the preset of each method's defaults
-# Pixels. MNIST, CIFAR and their kind are below it, and everything that is cropped from photographs above.
-PHOTO_SIDE = 64
+# Pixels of the shorter side. CIFAR and its kind are between the two, and everything that is cropped from photographs
+# is above.
+THUMBNAIL_SIDE, PHOTO_SIDE = 32, 64
 BESIDE = ("quality_gate", "student_sha256")  # what an index records among a run's settings that is none of its method
 
 
-def takes_photographs(image_shape: Sequence[int]) -> bool:
-    """Whether images (C, H, W) are treated as photographs: both sides have 64 pixels or more.
+class Form(Enum):
+    """What a teacher's images are taken for. The value is what a person reads."""
 
-    Below this size an image has one scale, and settings for strokes of a few pixels fit. Above it, objects come in many
+    SMALL = "small images"
+    THUMBNAIL = "small photographs"
+    PHOTO = "photographs"
+
+
+# The name in a method's file of the presets of each form beside the first.
+DECLARED_AS = {Form.THUMBNAIL: "THUMBNAIL_PRESETS", Form.PHOTO: "PHOTO_PRESETS"}
+SIDES = {Form.THUMBNAIL: f"in colour, {THUMBNAIL_SIDE} px or more", Form.PHOTO: f"{PHOTO_SIDE} px or more"}
+
+
+def form_of(image_shape: Sequence[int]) -> Form:
+    """What images (C, H, W) are taken for.
+
+    Strokes of a few pixels have one scale, and settings of their own fit them. Objects in photographs come in many
     sizes, and details of single pixels are seen only by the network that they were optimised for.
     """
-    return min(image_shape[1:]) >= PHOTO_SIDE
+    side = min(image_shape[1:])
+    if side >= PHOTO_SIDE:
+        return Form.PHOTO
+    return Form.THUMBNAIL if image_shape[0] == 3 and side >= THUMBNAIL_SIDE else Form.SMALL
 
 
 def methods_own(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,30 +43,29 @@ def methods_own(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in BESIDE}
 
 
-def small_presets(method: Any) -> Mapping[str, Any]:
-    """The presets of a method's file for small images, by name."""
+def presets_in(method: Any, form: Form) -> Mapping[str, Any]:
+    """The presets of a method's file in one form, by name; those for small images if the file declares no other."""
+    if has_form(method, form):
+        presets: Mapping[str, Any] = getattr(method, DECLARED_AS[form])
+        return presets
     return {TUNED: method.SETTINGS(), **method.PRESETS}
 
 
-def photo_presets(method: Any) -> Mapping[str, Any]:
-    """The presets of a method's file for photographs, by name. A method that declares none has one form of each."""
-    return method.PHOTO_PRESETS if has_photo_form(method) else small_presets(method)
-
-
-def has_photo_form(method: Any) -> bool:
-    return hasattr(method, "PHOTO_PRESETS")
+def has_form(method: Any, form: Form) -> bool:
+    return form in DECLARED_AS and hasattr(method, DECLARED_AS[form])
 
 
 def presets_for(method: Any, image_shape: Sequence[int]) -> Mapping[str, Any]:
     """The presets of a method's file for a teacher that takes images (C, H, W)."""
-    return photo_presets(method) if takes_photographs(image_shape) else small_presets(method)
+    return presets_in(method, form_of(image_shape))
 
 
 def preset_line(name: str, method: Any, preset: str, image_shape: Sequence[int]) -> str:
     """Which form of a preset a run starts from, and why, for a person. `name` is the method's."""
     because = f"the teacher takes images of {'x'.join(map(str, image_shape))}"
-    if not takes_photographs(image_shape):
-        return f"preset {preset} for small images, because {because}"
-    if has_photo_form(method):
-        return f"preset {preset} for photographs, because {because} ({PHOTO_SIDE} px or more)"
-    return f"warning: {because}, but --method {name} has no preset for photographs: look at the images first"
+    form = form_of(image_shape)
+    if has_form(method, form):
+        return f"preset {preset} for {form.value}, because {because} ({SIDES[form]})"
+    if form is Form.PHOTO:
+        return f"warning: {because}, but --method {name} has no preset for photographs: look at the images first"
+    return f"preset {preset} for {Form.SMALL.value}, because {because}"

@@ -1,7 +1,7 @@
 """How often networks name the images of a run by their class: other networks, and the teacher on copies of the images.
 
-An image that only its own teacher knows teaches a student nothing. A network that took no part in the synthesis judges
-that without any data.
+The teacher is sure of what was made for it, even of noise. A network that took no part in the synthesis judges without
+any data whether an image shows its class.
 """
 
 from __future__ import annotations

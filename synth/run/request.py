@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from synth.executors.choose import Machines, refuse_options_without_ray
 from synth.making.gate import QualityGate
 from synth.making.make import Recipe
 from synth.methods.networks import LARGEST_GENERATOR, read_generator
-from synth.methods.presets import PHOTO_SIDE, TUNED, photo_presets, takes_photographs
+from synth.methods.presets import SIDES, TUNED, Form, form_of, presets_in
 from synth.run.sizes import USUAL_SHARD, images_per_shard, most_images
 from synth.shards.images import usual_format
 from synth.shards.index import RunCard
@@ -62,7 +63,9 @@ class Request:
     student: Path | None = None
     gate: QualityGate | None = None
     preset: str = TUNED  # that the settings started from
-    photo_settings: Any | None = None  # for photographs; None if the preset has no form for them
+    # For teachers of other images than small ones. None if the preset has no such form; a form that is not there has
+    # the settings above.
+    forms: Mapping[Form, Any | None] = field(default_factory=dict)
 
     @property
     def machines(self) -> Machines:
@@ -206,15 +209,15 @@ def check_shard_size(plan: Plan, layout: Layout) -> None:
 
 def settings_for(request: Request, card: ModelCard) -> Any:
     """The settings for the images that the teacher takes. Raises UsageError if the preset has no form for them."""
-    if not takes_photographs(card.input_shape):
-        return request.settings
-    if request.photo_settings is None:
-        others = ", ".join(photo_presets(methods.find(request.method)))
+    form = form_of(card.input_shape)
+    settings = request.forms.get(form, request.settings)
+    if settings is None:
+        others = ", ".join(presets_in(methods.find(request.method), form))
         raise UsageError(
-            f"--preset {request.preset} of --method {request.method} makes noise of photographs, which this teacher "
-            f"takes ({PHOTO_SIDE} px or more per side): choose --preset {others}"
+            f"--preset {request.preset} of --method {request.method} makes noise of {form.value}, which this teacher "
+            f"takes ({SIDES[form]}): choose --preset {others}"
         )
-    return request.photo_settings
+    return settings
 
 
 def refuse_files_without_effect(request: Request, settings: Any) -> None:

@@ -45,7 +45,8 @@ def test_settings_stand_under_their_method_and_shared_ones_name_each_default() -
     assert "--smoothing" in own or "--smoothing" in shared
     assert re.search(r"--tv-l2 ", own.partition("Settings of --method fast:")[0])
     assert re.search(r"--meta-steps ", own.partition("Settings of --method fast:")[2])
-    assert "[default: 100 (deepinversion), 5 (fast); photographs: 200 (deepinversion)]" in " ".join(shared.split())
+    forms = "small photographs: 30 (deepinversion); photographs: 200 (deepinversion)"
+    assert f"[default: 100 (deepinversion), 5 (fast); {forms}]" in " ".join(shared.split())
 
 
 def test_commands_stand_in_the_order_of_the_work() -> None:

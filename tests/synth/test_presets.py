@@ -12,15 +12,18 @@ from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import save_checkpoint
 from synth.methods import METHODS, deepinversion
-from synth.methods.deepinversion import PHOTO_PRESETS, DeepInversionSettings, phases
-from synth.methods.presets import TUNED, photo_presets, preset_line, presets_for, small_presets, takes_photographs
+from synth.methods.deepinversion import PHOTO_PRESETS, THUMBNAIL_PRESETS, DeepInversionSettings, phases
+from synth.methods.presets import TUNED, Form, form_of, preset_line, presets_for, presets_in
 from synth.run import generate as generate_module
 from synth.run.request import Request, check_request
 from synth.shards.index import INDEX
 from tests.synth.conftest import Run
 
-SMALL_SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 63, 200)]
-PHOTO_SHAPES = [(3, 64, 64), (1, 224, 224), (3, 224, 300)]
+SHAPES = {
+    Form.SMALL: [(1, 8, 8), (1, 28, 28), (1, 63, 200), (3, 31, 200)],
+    Form.THUMBNAIL: [(3, 32, 32), (3, 63, 200)],
+    Form.PHOTO: [(3, 64, 64), (1, 224, 224), (3, 224, 300)],
+}
 
 
 def card(shape: tuple[int, int, int], architecture: str = "allcnn") -> ModelCard:
@@ -50,15 +53,15 @@ def settings_of(run: Run, monkeypatch: pytest.MonkeyPatch) -> Any:
     return settings
 
 
-def test_photographs_have_64_pixels_or_more_on_both_sides() -> None:
-    assert not any(takes_photographs(shape) for shape in SMALL_SHAPES)
-    assert all(takes_photographs(shape) for shape in PHOTO_SHAPES)
+@pytest.mark.parametrize("form", Form)
+def test_the_shorter_side_and_the_colour_decide_what_images_are_taken_for(form: Form) -> None:
+    assert {form_of(shape) for shape in SHAPES[form]} == {form}
 
 
 @pytest.mark.parametrize("name", METHODS.names())
-def test_both_forms_of_a_methods_presets_are_its_own_settings_and_include_the_default(name: str) -> None:
+def test_all_forms_of_a_methods_presets_are_its_own_settings_and_include_the_default(name: str) -> None:
     method = METHODS.find(name)
-    for presets in (small_presets(method), photo_presets(method)):
+    for presets in (presets_in(method, form) for form in Form):
         assert TUNED in presets
         assert all(isinstance(settings, method.SETTINGS) for settings in presets.values())
     assert presets_for(method, (1, 28, 28))[TUNED] == method.SETTINGS()
@@ -67,6 +70,14 @@ def test_both_forms_of_a_methods_presets_are_its_own_settings_and_include_the_de
 def test_a_teacher_of_small_images_gets_the_small_form(settings_of: Any, tiny_teacher_path: Path) -> None:
     assert settings_of(tiny_teacher_path) == DeepInversionSettings()
     assert settings_of(tiny_teacher_path, "--preset=lean") == deepinversion.LEAN
+
+
+@pytest.mark.parametrize("preset", THUMBNAIL_PRESETS)
+def test_a_teacher_of_small_photographs_gets_their_form(settings_of: Any, tmp_path: Path, preset: str) -> None:
+    path = tmp_path / "small.safetensors"
+    save_checkpoint(Classifier.untrained(card((3, 32, 32)), 0), path)
+    assert settings_of(path, "--preset", preset) == THUMBNAIL_PRESETS[preset]
+    assert settings_of(path, "--preset", preset, "--steps=7").steps == 7
 
 
 @pytest.mark.parametrize("preset", PHOTO_PRESETS)
@@ -111,6 +122,7 @@ def test_a_run_of_photographs_says_its_form_and_is_made_again_from_its_index(
         ("deepinversion", (1, 28, 28), "preset lean for small images, because the teacher takes images of 1x28x28"),
         ("deepinversion", (3, 64, 64), "preset lean for photographs, because"),
         ("fast", (3, 64, 64), "warning: the teacher takes images of 3x64x64, but --method fast has no preset"),
+        ("deepinversion", (3, 32, 32), "preset lean for small photographs, because"),
         ("fast", (3, 32, 32), "preset lean for small images"),
     ],
 )

@@ -66,7 +66,6 @@ def against(request: Request, run: RunCard, student: Path, number: int, out: Pat
         trusted_architecture=request.trusted_architecture,
         method=run.method,
         settings=settings,
-        photo_settings=settings,
         preset="of the first round",
         gate=QualityGate(**gate) if gate else None,
         classes=tuple(c for c in plan.classes if c not in forget),

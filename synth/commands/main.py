@@ -17,7 +17,7 @@ from synth.commands.printing import echo, note, say
 from synth.commands.recognising import recognise
 from synth.making.gate import QualityGate
 from synth.methods import METHODS
-from synth.methods.presets import PHOTO_SIDE, TUNED, Form, methods_own, presets_for, presets_in
+from synth.methods.presets import DECLARED_AS, PHOTO_SIDE, TUNED, Form, methods_own, presets_for, presets_in
 from synth.shards.plan import IMAGE_FORMATS
 
 FROM_ENVIRONMENT = {"auto_envvar_prefix": "SYNTH", "show_default": True, "max_content_width": 110}
@@ -26,7 +26,6 @@ WHAT, WHERE = "What to generate", "Where"
 DECLARED = {name: METHODS.declared(name) for name in METHODS.names()}
 SETTINGS = {name: declared.SETTINGS for name, declared in DECLARED.items()}
 PRESETS = {form: {name: presets_in(declared, form) for name, declared in DECLARED.items()} for form in Form}
-OTHER_FORMS = (Form.THUMBNAIL, Form.PHOTO)
 
 
 def steps_of_presets(method: str, form: Form) -> str:
@@ -201,7 +200,10 @@ settings_of_methods = settings_flags(
     SETTINGS,
     {name: f"Settings of --method {name}" for name in SETTINGS},
     shared="Settings of several methods",
-    forms={form.value: {name: presets[TUNED] for name, presets in PRESETS[form].items()} for form in OTHER_FORMS},
+    forms={
+        form.value: {name: presets[TUNED] for name, presets in PRESETS[form].items() if TUNED in presets}
+        for form in DECLARED_AS
+    },
 )
 
 
@@ -248,7 +250,7 @@ def request_of_run(method: str, preset: str, quality_gate: str | None, arch: str
         method=method,
         preset=preset,
         settings=of_running_method(method, chosen),
-        forms={form: of_running_method(method, chosen_for(form)) for form in OTHER_FORMS},
+        forms={form: of_running_method(method, chosen_for(form)) for form in DECLARED_AS},
         gate=gate,
         trusted_architecture=arch,
         **{name: value for name, value in options.items() if name not in names},

@@ -89,4 +89,4 @@ class Uploads:
     def rescued(self) -> list[Landed]:
         """After an error, wait for the uploads in flight, and return those that succeed."""
         self.threads.shutdown(wait=True)
-        return [future.result() for future in self.flying if future.exception() is None]
+        return list(self.arrived())

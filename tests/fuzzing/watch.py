@@ -57,11 +57,8 @@ class Watch:
         sys.addaudithook(self.hook)
 
     def limit_memory(self) -> None:
-        """Refuse what exceeds the headroom, so that a faulty reader does not take the machine down.
-
-        Memory that was freed earlier goes back to the system first, or its use would not show.
-        """
-        getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: 0)(0)
+        """Refuse what exceeds the headroom, so that a faulty reader does not take the machine down."""
+        give_back_memory()
         limit = figures()["VmSize"] + HEADROOM
         resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 
@@ -83,6 +80,7 @@ class Watch:
 
     def see(self, read: Callable[[], object], usual: float) -> Seen:
         """Call the reader, and judge how it ended. `usual` are the seconds that it takes for a valid file."""
+        give_back_memory()
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins again
         before = figures()
         started, self.touched, self.watching = time.process_time(), [], True
@@ -104,6 +102,11 @@ class Watch:
         elif not fault and seconds > SECONDS + usual:
             fault, detail = SLOW, f"{seconds:.2f} s"
         return Seen(refused, fault, detail, seconds, memory)
+
+
+def give_back_memory() -> None:
+    """Give the system what was freed earlier, or an input that uses it again would not show."""
+    getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: 0)(0)
 
 
 def name_of(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """Every reader of files from elsewhere reads a mutated file, or refuses it in one line. `scripts/fuzz` runs it long."""
 
+import ctypes
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ from tests.fuzzing import watch
 from tests.fuzzing.campaign import Campaign
 from tests.fuzzing.readers import Reader, readers
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 SHARE = 700  # inputs in the suite, of the 100,000 that scripts/fuzz reads
 
 
@@ -46,6 +48,14 @@ def remove_outside(place: Path) -> None:
     (place.parents[1] / "victim").unlink(missing_ok=True)
 
 
+def use_again(place: Path) -> None:
+    """Take memory that the allocator keeps for the next time, as it does with freed memory between two used blocks."""
+    library = ctypes.CDLL(None)
+    for threshold in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+        getattr(library, "mallopt", lambda name, value: 0)(threshold, 2**30)
+    len(b"1" * 2**27)
+
+
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a traceback": (lambda place: {}["name"], "KeyError in"),
     "code that runs": (lambda place: os.system("true"), "touched something outside its folder"),
@@ -54,6 +64,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a file removed elsewhere": (remove_outside, "touched something outside its folder"),
     "memory": (lambda place: len(b"1" * 2**27), "more than 1 GB"),
     "memory that is not used": (lambda place: len(bytearray(2**27)), "more than 1 GB"),
+    "memory that is used again": (use_again, "more than 1 GB"),
     "time": (lambda place: sum(range(10**7)), "more than a second"),
     "a process that dies": (lambda place: os.kill(os.getpid(), signal.SIGKILL), "the process died"),
 }

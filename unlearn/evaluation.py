@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from synth.basics.errors import UsageError
+from synth.checkpoint.arithmetic import measured
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.class_choice import Classes, choose_classes
 from synth.checkpoint.class_matching import numbered
@@ -54,7 +55,7 @@ def evaluate(
         UsageError: a checkpoint does not fit the data, checkpoints have their classes in different orders, or `asked`
             names a class that does not exist or leaves none to retain.
     """
-    models = {name: load_checkpoint(path, trusted_architecture).to(device) for name, path in checkpoints.items()}
+    models = {name: measured(load_checkpoint(path, trusted_architecture), device) for name, path in checkpoints.items()}
     card = next(iter(models.values())).card
     names = None if numbered(card.class_names) else card.class_names
     forget = choose(asked, card, "forget class") if names else ()  # what is wrong, before any image is read

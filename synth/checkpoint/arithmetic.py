@@ -61,6 +61,12 @@ def choose(settings: ComputeSettings, model: Classifier) -> Arithmetic:
     return Arithmetic(bfloat16, channels_last)
 
 
+def measured(model: Classifier, device: str = "cpu") -> Classifier:
+    """The model on the device, for measurements: in float32, in the layout that `auto` chooses."""
+    model.to(device)
+    return model.compute_by(choose(ComputeSettings(precision="float32"), model))
+
+
 def arithmetic_note(settings: ComputeSettings, model: Classifier) -> dict[str, str]:
     """Metadata that records the chosen arithmetic, as `auto` may differ between machines; empty for plain float32."""
     chosen = choose(settings, model)

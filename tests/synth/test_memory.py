@@ -164,7 +164,8 @@ def test_large_images_are_labelled_in_parts_that_do_not_depend_on_the_memory(
         return rows_at_once(tiny_teacher, torch.empty(2000, 3, side, side, device="meta"), most)
 
     allow(10**15, monkeypatch)
-    assert (rows(28), rows(32), rows(28, 500), rows(224), rows(384), rows(2000)) == (1000, 1000, 500, 41, 16, 16)
+    assert (rows(28), rows(32), rows(28, 500), rows(224), rows(384), rows(2000)) == (1000, 1000, 500, 16, 16, 16)
+    assert (rows(63), rows(64), rows(96)) == (528, 64, 28)
 
 
 def test_answers_are_computed_on_fewer_images_where_the_memory_holds_no_more(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import load_checkpoint
 from tests.runs import digits_card
 from unlearn.methods.distill import LOOP, DistillSettings
-from unlearn.methods.early_layers import keep_layers, layers_until
+from unlearn.methods.early_layers import keep_layers, layer_at, layers_until
 from unlearn.run.carry_out import Request, unlearn
 from unlearn.run.folder import STUDENT
 from unlearn.run.sweep import Range, plot, sweep
@@ -85,6 +86,10 @@ def test_layers_are_kept_in_the_order_of_the_forward_pass() -> None:
             {"keep_layers": "classifier"},
             r"keeps every layer before the last one, .* name an earlier layer, of features.0",
         ),
+        ({"keep_layers": "0%"}, r"--keep-layers 0% keeps none or all of the layers: name a share between, such as 60%"),
+        ({"keep_layers": "100%"}, r"--keep-layers 100% keeps none or all"),
+        ({"keep_layers": "99%"}, r"--keep-layers classifier keeps|keeps every layer before the last one"),
+        ({"keep_layers": "60 %"}, r"has no layer '60 %'.* or a share such as 60%"),
         ({"keep_layers": "features.14"}, r"keeps every layer before the last one"),
         ({"keep_layers": "features.0", "freeze_batch_norm": True}, r"has no effect without --start-from"),
     ],
@@ -105,6 +110,20 @@ def test_keeping_layers_needs_the_teacher_and_its_architecture(
         unlearn(request(tiny_run, None, tmp_path / "run"), lambda line: None)
     with pytest.raises(UsageError, match="copies layers of the teacher, a lenet5, but the student is a resnet20"):
         unlearn(request(tiny_run, tiny_teacher_path, tmp_path / "run", student_arch="resnet20"), lambda line: None)
+
+
+def test_a_share_names_the_layer_that_ends_there(tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    asked = request(
+        tiny_run, tiny_teacher_path, tmp_path / "run", settings=dataclasses.replace(SETTINGS, keep_layers="40%")
+    )
+    unlearn(asked, said.append)
+    assert "--keep-layers 40% keeps the teacher's layers up to features.5" in said
+    model = load_checkpoint(tiny_teacher_path)
+    assert layer_at(model, "features.1") == "features.1"
+    ends = [layers_until(model, layer_at(model, f"{share}%")) for share in range(5, 70, 5)]
+    assert all(set(before) <= set(after) for before, after in itertools.pairwise(ends))
+    assert len(ends[0]) < len(ends[-1])
 
 
 def test_a_sweep_goes_over_the_depth(tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path) -> None:

@@ -8,6 +8,10 @@ from typing import Any
 from synth.basics.settings import shortened
 
 
+def layers(kept: str) -> str:
+    return f"first layers, {kept} of them" if kept.endswith("%") else f"layers up to '{kept}'"
+
+
 def claim(record: Mapping[str, Any]) -> str:
     """One or two sentences on the student's start, from its own card; empty if its weights were random at first."""
     training = record["models"]["student"]["training"]
@@ -21,7 +25,7 @@ def claim(record: Mapping[str, Any]) -> str:
         )
     if kept:
         found.append(
-            f"The student holds the original's layers up to '{shortened(kept)}', which saw the class, and did not "
+            f"The student holds the original's {layers(shortened(kept))}, which saw the class, and did not "
             "change them. It claims only that the later layers never learnt from the class."
         )
     if isinstance(start, Mapping):

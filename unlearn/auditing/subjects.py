@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from synth.basics.errors import UsageError, UserError
+from synth.checkpoint.arithmetic import measured
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.class_choice import Classes, as_options
 from synth.checkpoint.class_matching import numbered
@@ -58,7 +59,7 @@ def gather(
         check_apart(references, retrained, original, model)
     for path, other in zip(references, retrained, strict=True):
         check_retrained(path, other.card, forget, to_retrain)
-    known, missing = {ORIGINAL: [original.to(device)]}, []
+    known, missing = {ORIGINAL: [measured(original, device)]}, []
     try:
         masked = copy.deepcopy(original)
         mask_logits(masked, forget)
@@ -70,11 +71,11 @@ def gather(
         cure = f"{to_retrain} and name it with --reference"
         why = "no model is given that was retrained without the forget classes"
         missing.append(NotRun(RETRAINED, why, cure))
-    beside = {RETRAINED: [m.to(device) for m in retrained]} if retrained else {}
+    beside = {RETRAINED: [measured(m, device) for m in retrained]} if retrained else {}
     if public is not None:
         start = read_public(public, trusted_architecture)
         check_start(start, original, zip(students, models, strict=True))
-        beside[PUBLIC] = [as_subject(start, original.card, seed).to(device)]
+        beside[PUBLIC] = [measured(as_subject(start, original.card, seed), device)]
     missing += other_starts(models, references, retrained, public, to_retrain)
     random: dict[str, list[Classifier]] = {}
     found = []
@@ -82,8 +83,8 @@ def gather(
         shape = fresh_card(dataclasses.replace(model.card, training={}))
         if (key := shape.to_json()) not in random:
             fresh = (Classifier.untrained(shape, seed + number) for number in range(random_models))
-            random[key] = [m.freeze().to(device) for m in fresh]
-        found.append({**known, MODEL: [model.to(device)], **beside, RANDOM: random[key]})
+            random[key] = [measured(m.freeze(), device) for m in fresh]
+        found.append({**known, MODEL: [measured(model, device)], **beside, RANDOM: random[key]})
     return found, missing, forget
 
 

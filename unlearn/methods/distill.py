@@ -23,7 +23,7 @@ from synth.checkpoint.target import Bins
 from synth.shards.index import RunCard
 from unlearn.fine_tuning import train_mode
 from unlearn.methods import fresh_views, losses
-from unlearn.methods.early_layers import keep_layers
+from unlearn.methods.early_layers import keep_layers, layer_at
 from unlearn.methods.method import Inputs, Part
 from unlearn.methods.mixing import mixup
 from unlearn.optimise import ONE_CYCLE, descend
@@ -105,7 +105,9 @@ class DistillSettings(ComputeSettings):
         False, "with --teacher, it labels by the batch-norm statistics of the batch, not by its own", rare=True
     )
     keep_layers: str = setting(
-        "", "keep the teacher's layers up to this one, and train only those after it (EU-k); needs --teacher"
+        "",
+        "keep the teacher's layers up to this one, or a share of them, such as 60%, and train only those after it "
+        "(EU-k); needs --teacher",
     )
     optimiser: str = setting("sgd", "how the weights are moved", choices=("sgd", "adamw"), rare=True)
     freeze_batch_norm: bool | None = setting(
@@ -337,7 +339,10 @@ def kept_layers(student: Classifier, inputs: Inputs, settings: DistillSettings) 
         return []
     if inputs.loaded_teacher is None:
         raise UsageError("--keep-layers copies layers of the teacher: name its checkpoint with --teacher")
-    return keep_layers(student, inputs.loaded_teacher, settings.keep_layers)
+    name = layer_at(student, settings.keep_layers)
+    if name != settings.keep_layers:
+        inputs.say(f"--keep-layers {settings.keep_layers} keeps the teacher's layers up to {name}")
+    return keep_layers(student, inputs.loaded_teacher, name)
 
 
 def frozen_statistics(inputs: Inputs, settings: DistillSettings) -> bool:

@@ -7,6 +7,7 @@ without the class. What the early layers know of the class stays in the student.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -49,6 +50,19 @@ def keep_layers(student: Classifier, teacher: Classifier, name: str) -> list[nn.
             weight.requires_grad_(False)
     whole = [path for path in kept if all(inner in kept for inner in modules if inner.startswith(f"{path}."))]
     return [modules[path] for path in whole if path]
+
+
+def layer_at(model: Classifier, name: str) -> str:
+    """The layer that a share such as 60% names: the one that ends nearest to this share of the forward pass, counted in
+    calls of modules. Any other name is returned unchanged. Raises UsageError unless 0 < share < 100.
+    """
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3})?%", name):
+        return name
+    share = float(name[:-1]) / 100
+    if not 0 < share < 1:
+        raise UsageError(f"--keep-layers {name} keeps none or all of the layers: name a share between, such as 60%")
+    _, ended = order_of_calls(model)
+    return min(choices(model), key=lambda path: abs(ended[path] - share * max(ended.values())))
 
 
 def refuse_last(student: Classifier, name: str) -> None:
@@ -118,7 +132,14 @@ def watching_calls(net: nn.Module, begun: dict[str, int], ended: dict[str, int])
 
 
 def named(model: Classifier) -> str:
-    """The layers that may be kept, in the order of the forward pass: the whole stages first where there are many."""
+    """The layers that may be kept, in words."""
+    chosen = choices(model)
+    more = len(chosen) - MOST_NAMED
+    return ", ".join(chosen[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "") + ", or a share such as 60%"
+
+
+def choices(model: Classifier) -> list[str]:
+    """The layers that may be kept, in the order of the forward pass: only the outer ones where there are many."""
     _, ended = order_of_calls(model)
     heads = {key.rpartition(".")[0] for key in head_keys(model)}
     weighted = [
@@ -128,7 +149,6 @@ def named(model: Classifier) -> str:
     ]
     for depth in range(max((path.count(".") for path in weighted), default=0), -1, -1):
         chosen = [path for path in weighted if path.count(".") <= depth]
-        if len(chosen) <= MOST_NAMED or depth == 0:
-            more = len(chosen) - MOST_NAMED
-            return ", ".join(chosen[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-    return ""
+        if len(chosen) <= MOST_NAMED:
+            break
+    return chosen

@@ -98,4 +98,5 @@ def test_the_claim_names_the_layers_that_were_kept() -> None:
 
     assert of() == of(settings={"keep_layers": ""}) == ""
     assert "holds the original's layers up to 'layer3', which saw the class" in of(settings={"keep_layers": "layer3"})
+    assert "holds the original's first layers, 60% of them, which saw" in of(settings={"keep_layers": "60%"})
     assert "cannot claim that it never saw the class" in of(from_teacher=True)

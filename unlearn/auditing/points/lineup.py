@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from synth.basics.errors import UsageError
+from synth.checkpoint.arithmetic import measured
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier, predict, to_unit
 from synth.checkpoint.file import load_checkpoint
@@ -65,7 +66,7 @@ def line_up(
         **({RETRAINED: retrained} if retrained else {}),
         RANDOM: [Classifier.untrained(shape, seed)],
     }
-    return {name: [each.freeze() for each in models] for name, models in found.items()}, doubts
+    return {name: [measured(each.freeze()) for each in models] for name, models in found.items()}, doubts
 
 
 def check_reference(path: Path, card: ModelCard, points: Points) -> str | None:

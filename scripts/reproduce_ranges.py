@@ -21,7 +21,8 @@ INSIDE = (60.0, 90.0)
 MODELS = {
     "original": "original",
     "retrained": "retrained",
-    "distill": "distill, from shards only",
+    "distill": "distill, fresh views",
+    "early-layers": "distill, the original's first layers (60 %), post-filter",
     "gkt": "GKT, gate P(60 <= y <= 90) < 0.01",
     "masked-logit": "clipped output",
 }
@@ -53,11 +54,12 @@ def reproduce(out: Path, data: Data, sizes: Sizes, workers: int | None) -> None:
 
 def training_jobs(out: Path, head: str, seed: int, data: Data, sizes: Sizes) -> list[Job]:
     common: list[object] = ["unlearn", "train", "--task", "regression", "--head", head, "--arch", "lenet5"]
-    common += ["--epochs", sizes.epochs, "--lr", 0.05, "--seed", seed, "--threads", 1, *data.options]
+    common += ["--epochs", sizes.epochs, "--lr", 0.05, "--threads", 1, *data.options]
     teacher, reference = (out / f"{head}-{seed}-{kind}.safetensors" for kind in ("teacher", "retrained"))
+    apart = seed + sizes.seeds  # with the teacher's seed a reference would begin with the teacher's weights
     return [
-        (teacher, [*common, "--out", teacher]),
-        (reference, [*common, "--without-range", RANGE, "--out", reference]),
+        (teacher, [*common, "--seed", seed, "--out", teacher]),
+        (reference, [*common, "--seed", apart, "--without-range", RANGE, "--out", reference]),
     ]
 
 
@@ -71,8 +73,11 @@ def shards_jobs(out: Path, head: str, seed: int, data: Data, sizes: Sizes) -> li
 def student_jobs(out: Path, head: str, seed: int, data: Data, sizes: Sizes) -> list[Job]:
     teacher = ["--teacher", out / f"{head}-{seed}-teacher.safetensors"]
     gkt = ["gkt", *teacher, "--channels", 16, "--batch-size", 128, "--rounds", sizes.rounds]
+    distill = ["distill", "--shards", out / f"{head}-{seed}-shards", *teacher, "--steps", sizes.steps]
+    distill += ["--unmixed", 0.5]
     commands: dict[str, list[object]] = {
-        "distill": ["distill", "--shards", out / f"{head}-{seed}-shards", "--steps", sizes.steps],
+        "distill": distill,
+        "early-layers": [*distill, "--keep-layers", "60%", "--post-filter"],
         "gkt": gkt,
         "masked-logit": ["edit", "--kind", "masked-logit", *teacher],
     }
@@ -146,7 +151,7 @@ def picture(found: Found) -> bytes:
     """A PNG: predictions against targets of the first seed, before, after, and of the retrained model."""
     from synth.basics.drawing import new_figure
 
-    shown: Sequence[str] = ("original", "distill", "retrained")
+    shown: Sequence[str] = ("original", "early-layers", "retrained")
     heads = [head for head in HEADS if (head, 0) in found]
     figure, axes = new_figure("ranges", columns=len(shown), rows=len(heads))
     for number, axis in enumerate(axes):

@@ -163,7 +163,7 @@ def test_the_study_of_ranges_asks_for_students_and_sums_up(monkeypatch: pytest.M
     for _, command in study.student_jobs(tmp_path, "bins", 0, Data("rotated-digits", tmp_path, False), sizes):
         result = CliRunner().invoke(main, list(map(str, command[1:])))
         assert result.exit_code == 0, result.output
-    assert [request.method for request in requests] == ["distill", "gkt", "edit"]
+    assert [request.method for request in requests] == ["distill", "distill", "gkt", "edit"]
     assert all(request.forget == ("60:90",) for request in requests)
 
     errors = {"mae": 1.0, "nll": 2.0, "coverage": 90.0}
@@ -177,5 +177,5 @@ def test_the_study_of_ranges_asks_for_students_and_sums_up(monkeypatch: pytest.M
     }
     assert study.distances(found, "bins", 0, "original", 2) == [0.0, 1.0]
     assert study.distances(found, "bins", 0, "retrained", 2) == [1.0]
-    assert "| distill, from shards only | 1.00 ± 0.00 |" in study.summary(found, 2)
+    assert "| distill, fresh views | 1.00 ± 0.00 |" in study.summary(found, 2)
     assert study.picture(found).startswith(b"\x89PNG")

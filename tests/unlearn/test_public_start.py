@@ -72,7 +72,10 @@ def test_the_command_line_takes_the_settings_of_fine_tuning(public: Path) -> Non
     flags: dict[str, Any] = {"start_from": public, "steps": 7, "follow": False}
     chosen = dataclasses.asdict(checked_settings("distill", flags)[0])
     assert chosen == dataclasses.asdict(dataclasses.replace(PRESETS["fine-tuning"], steps=7))
-    assert checked_settings("distill", {**flags, "start_from": None})[0].optimiser == "sgd"
+    for others in ({}, {"keep_layers": "60%"}):  # layers that are new are trained as those of a student from nothing
+        new = checked_settings("distill", {**flags, **others, "start_from": None})[0]
+        assert (new.optimiser, new.flip, new.batch_size) == ("sgd", None, 128)
+    assert checked_settings("distill", {**flags, "keep_layers": "60%"})[0].optimiser == "adamw"
 
 
 @pytest.mark.parametrize("how", ["itself", "by its card", "by its weights"])

@@ -230,7 +230,7 @@ def checked_settings(name: str, options: Mapping[str, Any]) -> tuple[Any, LoopSe
     """The settings of the method and of its loop. Raises UsageError where one is wrong or has no effect."""
     method = METHODS.declared(name)
     preset = options.get("preset")
-    if preset is None and (options.get("start_from") or options.get("keep_layers")):
+    if preset is None and options.get("start_from"):
         preset = starting_preset(method)
     start = method.PRESETS[preset] if preset else method.SETTINGS()
     own, of_loop = fields_of(start), fields_of(LoopSettings)

@@ -133,7 +133,7 @@ SETTINGS = DistillSettings
 PRESETS: dict[str, DistillSettings] = {
     "fine-tuning": DistillSettings(steps=500, batch_size=32, lr=7e-4, weight_decay=0.01, optimiser="adamw", flip=True)
 }
-PRESET_OF_START = "fine-tuning"  # where --start-from or --keep-layers is given
+PRESET_OF_START = "fine-tuning"  # where --start-from is given
 IDLE: Idle = (
     (
         ("gate",),

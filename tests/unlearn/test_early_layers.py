@@ -127,12 +127,12 @@ def test_a_share_names_the_layer_that_ends_there(tiny_teacher_path: Path, tiny_r
 
 
 def test_a_sweep_goes_over_the_depth(tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path) -> None:
-    over = Range.parse("keep-layers=features.0,features.5").check("distill", DistillSettings)
+    over = Range.parse("keep-layers=features.0,40%").check("distill", DistillSettings)
     base = request(
         tiny_run, tiny_teacher_path, tmp_path, settings=dataclasses.replace(SETTINGS, keep_layers="", steps=1)
     )
     rows = sweep(over, (0,), base, tmp_path / "sweep", lambda student: (50.0, 1.0), lambda line: None)
-    assert [row.value for row in rows] == ["features.0", "features.5"]
-    assert (tmp_path / "sweep" / "keep-layers-features.5" / "seed-0" / STUDENT).exists()
+    assert [row.value for row in rows] == ["features.0", "40%"]
+    assert (tmp_path / "sweep" / "keep-layers-40%" / "seed-0" / STUDENT).exists()
     drawn = plot("keep-layers", [(row.value, row.retain, row.forget) for row in rows])
     assert "features.0" in drawn

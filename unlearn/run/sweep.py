@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import re
 import statistics
 import typing
 from collections.abc import Callable, Iterable, Sequence
@@ -53,7 +54,7 @@ class Range:
     @classmethod
     def parse(cls, text: str) -> Range:
         """`entropy=0.2:2.0:10` is ten values from 0.2 to 2.0, both included; `steps=100,200,400` is a list, and so is
-        `keep-layers=layer1,layer2`.
+        `keep-layers=layer1,60%`.
 
         Raises UsageError if the text is neither.
         """
@@ -110,11 +111,13 @@ class Range:
 
 
 def numbers_or_names(listed: Sequence[str]) -> tuple[Value, ...]:
-    """The parts of a list: numbers, or names such as those of layers. Raises ValueError if they are neither."""
+    """The parts of a list: numbers, or names such as those of layers, or shares such as 60%. Raises ValueError if they
+    are none of these.
+    """
     try:
         return tuple(float(written(float(value))) for value in listed)
     except ValueError:
-        if not all(value.replace(".", "_").replace("-", "_").isidentifier() for value in listed):
+        if not all(re.fullmatch(r"[0-9.]+%|[^\W0-9][\w.-]*", value) for value in listed):
             raise
     return tuple(listed)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -62,7 +62,7 @@ def layer_at(model: Classifier, name: str) -> str:
     if not 0 < share < 1:
         raise UsageError(f"--keep-layers {name} keeps none or all of the layers: name a share between, such as 60%")
     _, ended = order_of_calls(model)
-    return min(choices(model), key=lambda path: abs(ended[path] - share * max(ended.values())))
+    return min(choices(model, ended), key=lambda path: abs(ended[path] - share * max(ended.values())))
 
 
 def refuse_last(student: Classifier, name: str) -> None:
@@ -133,14 +133,14 @@ def watching_calls(net: nn.Module, begun: dict[str, int], ended: dict[str, int])
 
 def named(model: Classifier) -> str:
     """The layers that may be kept, in words."""
-    chosen = choices(model)
+    _, ended = order_of_calls(model)
+    chosen = choices(model, ended)
     more = len(chosen) - MOST_NAMED
     return ", ".join(chosen[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "") + ", or a share such as 60%"
 
 
-def choices(model: Classifier) -> list[str]:
-    """The layers that may be kept, in the order of the forward pass: only the outer ones where there are many."""
-    _, ended = order_of_calls(model)
+def choices(model: Classifier, ended: Mapping[str, int]) -> list[str]:
+    """The layers that may be kept, in the order in which they `ended`: only the outer ones where there are many."""
     heads = {key.rpartition(".")[0] for key in head_keys(model)}
     weighted = [
         path

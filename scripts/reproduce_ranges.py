@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from reproduce_audit import audit_table
 from reproduce_jobs import Data, Job, all_of, header, spread
 
 from synth.basics.disk import write_file
@@ -37,16 +38,34 @@ class Sizes:
     per_bin: int  # images for distill
     steps: int  # of distill's student
     rounds: int  # of GKT
+    rows: tuple[str, ...]  # of MODELS
+
+    @property
+    def students(self) -> list[str]:
+        return [name for name in self.rows if name not in ("original", "retrained")]
 
 
-def reproduce(out: Path, data: Data, sizes: Sizes, workers: int | None) -> None:
+def rows(asked: Sequence[str]) -> tuple[str, ...]:
+    """The models of the study, or of its students only those asked for. Raises click.UsageError for an unknown one."""
+    for name in asked:
+        if name not in MODELS:
+            raise click.UsageError(f"--rows {name} is none of {', '.join(MODELS)}")
+    return tuple(name for name in MODELS if not asked or name in asked or name in ("original", "retrained"))
+
+
+def reproduce(out: Path, data: Data, sizes: Sizes, audit: str | None, workers: int | None) -> None:
+    """`audit` names the student that is audited beside the retrained models of all seeds."""
     out.mkdir(parents=True, exist_ok=True)
     runs = [(head, seed) for seed in range(sizes.seeds) for head in HEADS]
     for stage in (training_jobs, shards_jobs, student_jobs, evaluation_jobs):
         all_of([job for head, seed in runs for job in stage(out, head, seed, data, sizes)], workers)
-    found = {run: evaluated(out, *run) for run in runs}
+    found = {run: evaluated(out, *run, sizes.rows) for run in runs}
     what = f"{data.name}, 0 to 180 degrees, forget {RANGE}, LeNet5, {sizes.seeds} seeds (mean ± standard deviation)."
-    text = f"{header(what)}\n\n{summary(found, sizes.seeds)}\n"
+    text = f"{header(what)}\n\n{summary(found, sizes)}\n"
+    if audit:
+        all_of([audit_job(out, head, seed, audit, data, sizes) for head, seed in runs], workers)
+        records = {head: audits(out, head, audit, sizes) for head in HEADS}
+        text += "".join(f"\n**Audit, head: {head}**\n\n{audit_table({audit: records[head]})}\n" for head in HEADS)
     write_file(out / "results.md", text.encode())
     write_file(out / "ranges.png", picture(found))
     click.echo(text)
@@ -82,16 +101,16 @@ def student_jobs(out: Path, head: str, seed: int, data: Data, sizes: Sizes) -> l
         "masked-logit": ["edit", "--kind", "masked-logit", *teacher],
     }
     jobs: list[Job] = []
-    for name, command in commands.items():
+    for name in sizes.students:
         folder = out / f"{head}-{seed}-{name}"
         options = ["--forget-range", RANGE, "--seed", seed, "--threads", 1, "--overwrite", "--out", folder]
-        jobs.append((folder / "provenance.json", ["unlearn", *command, *options]))
+        jobs.append((folder / "provenance.json", ["unlearn", *commands[name], *options]))
     return jobs
 
 
 def evaluation_jobs(out: Path, head: str, seed: int, data: Data, sizes: Sizes) -> list[Job]:
     """Every model on the real test set, which is read only now."""
-    paths = {name: out / f"{head}-{seed}-{name}" for name in MODELS}
+    paths = {name: out / f"{head}-{seed}-{name}" for name in sizes.rows}
     paths |= {"original": out / f"{head}-{seed}-teacher.safetensors"}
     paths |= {"retrained": out / f"{head}-{seed}-retrained.safetensors"}
     jobs: list[Job] = []
@@ -101,18 +120,33 @@ def evaluation_jobs(out: Path, head: str, seed: int, data: Data, sizes: Sizes) -
     return jobs
 
 
-def evaluated(out: Path, head: str, seed: int) -> dict[str, dict[str, Any]]:
+def audit_job(out: Path, head: str, seed: int, student: str, data: Data, sizes: Sizes) -> Job:
+    teacher, shards = out / f"{head}-{seed}-teacher.safetensors", out / f"{head}-{seed}-shards"
+    command: list[object] = ["unlearn", "audit", out / f"{head}-{seed}-{student}", "--teacher", teacher]
+    for other in range(sizes.seeds):
+        command += ["--reference", out / f"{head}-{other}-retrained.safetensors"]
+    command += ["--forget-range", RANGE, "--shards", shards, *data.options, "--threads", 1, "--seed", seed]
+    folder = out / f"{head}-{seed}-{student}-audit"
+    return folder / "audit.json", [*command, "--overwrite", "--out", folder]
+
+
+def audits(out: Path, head: str, student: str, sizes: Sizes) -> list[dict[str, Any]]:
+    folders = [out / f"{head}-{seed}-{student}-audit" for seed in range(sizes.seeds)]
+    return [json.loads((folder / "audit.json").read_text()) for folder in folders]
+
+
+def evaluated(out: Path, head: str, seed: int, rows: Sequence[str]) -> dict[str, dict[str, Any]]:
     """What `unlearn evaluate` found, by model."""
-    read = {name: json.loads((out / f"{head}-{seed}-{name}.json").read_text()) for name in MODELS}
+    read = {name: json.loads((out / f"{head}-{seed}-{name}.json").read_text()) for name in rows}
     return {name: next(iter(content["models"].values())) for name, content in read.items()}
 
 
 Found = Mapping[tuple[str, int], Mapping[str, Mapping[str, Any]]]
 
 
-def summary(found: Found, seeds: int) -> str:
+def summary(found: Found, sizes: Sizes) -> str:
     """A table per head: errors, likelihoods and coverage on both ranges, and the distance to the retrained models."""
-    parts = []
+    parts, seeds = [], sizes.seeds
     for head in HEADS:
         lines = [
             f"**Head: {head}**",
@@ -121,11 +155,11 @@ def summary(found: Found, seeds: int) -> str:
             "W to retrained |",
             "|---|---|---|---|---|---|---|---|",
         ]
-        for name, title in MODELS.items():
+        for name in sizes.rows:
             rows = [found[head, seed][name] for seed in range(seeds)]
             cells = [spread([row[part][value] for row in rows]) for value in VALUES for part in ("retain", "forget")]
             far = [w for seed in range(seeds) for w in distances(found, head, seed, name, seeds)]
-            lines.append(f"| {title} | {' | '.join(cells)} | {spread(far) if far else '-'} |")
+            lines.append(f"| {MODELS[name]} | {' | '.join(cells)} | {spread(far) if far else '-'} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
@@ -151,7 +185,7 @@ def picture(found: Found) -> bytes:
     """A PNG: predictions against targets of the first seed, before, after, and of the retrained model."""
     from synth.basics.drawing import new_figure
 
-    shown: Sequence[str] = ("original", "early-layers", "retrained")
+    shown = [name for name in ("original", "early-layers", "retrained") if name in found["bins", 0]]
     heads = [head for head in HEADS if (head, 0) in found]
     figure, axes = new_figure("ranges", columns=len(shown), rows=len(heads))
     for number, axis in enumerate(axes):

@@ -1,5 +1,6 @@
 """The table's script: its commands are sound, and it separates what the monitor chose from what the test set shows."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ def test_the_study_of_ranges_asks_for_students_and_sums_up(monkeypatch: pytest.M
 
     requests: list[runs.Request] = []
     monkeypatch.setattr(runs, "unlearn", lambda request, say: requests.append(request))
-    sizes = study.Sizes(seeds=2, epochs=1, per_bin=1, steps=1, rounds=1)
+    sizes = study.Sizes(seeds=2, epochs=1, per_bin=1, steps=1, rounds=1, rows=study.rows([]))
     for _, command in study.student_jobs(tmp_path, "bins", 0, Data("rotated-digits", tmp_path, False), sizes):
         result = CliRunner().invoke(main, list(map(str, command[1:])))
         assert result.exit_code == 0, result.output
@@ -177,5 +178,17 @@ def test_the_study_of_ranges_asks_for_students_and_sums_up(monkeypatch: pytest.M
     }
     assert study.distances(found, "bins", 0, "original", 2) == [0.0, 1.0]
     assert study.distances(found, "bins", 0, "retrained", 2) == [1.0]
-    assert "| distill, fresh views | 1.00 ± 0.00 |" in study.summary(found, 2)
+    assert "| distill, fresh views | 1.00 ± 0.00 |" in study.summary(found, sizes)
     assert study.picture(found).startswith(b"\x89PNG")
+
+    few = dataclasses.replace(sizes, rows=study.rows(["early-layers"]))
+    assert few.rows == ("original", "retrained", "early-layers")
+    assert few.students == ["early-layers"]
+    assert "fresh views" not in study.summary(found, few)
+    with pytest.raises(click.UsageError, match="unknwon is none of"):
+        study.rows(["unknwon"])
+    _, command = study.audit_job(tmp_path, "bins", 0, "early-layers", Data("rotated-digits", tmp_path, False), few)
+    found_command = main.get_command(click.Context(main), "audit")
+    assert found_command is not None
+    assert command.count("--reference") == 2
+    found_command.make_context("audit", list(map(str, command[2:])))

@@ -13,7 +13,7 @@ import torch
 
 from synth.basics.settings import ComputeSettings
 from synth.checkpoint.classifier import Arithmetic, Classifier
-from synth.checkpoint.depthwise import strided_depthwise_in_float32
+from synth.checkpoint.depthwise import depthwise_in_float32
 from synth.checkpoint.pooling import quick_pools
 
 LARGE_FLOP = 30e6  # per image and forward pass; for smaller networks a CPU gains nothing from bfloat16 or channels-last
@@ -26,7 +26,7 @@ def computed(model: Classifier, settings: ComputeSettings) -> Iterator[None]:
     model.compute_by(chosen)
     slow = chosen.bfloat16 and model.mean.device.type == "cpu"
     try:
-        with strided_depthwise_in_float32(model.net) if slow else nullcontext():
+        with depthwise_in_float32(model.net) if slow else nullcontext():
             yield
     finally:
         model.compute_by(before)

@@ -1,4 +1,4 @@
-"""Depthwise convolutions with a stride, whose gradient in bfloat16 is slow on CPUs."""
+"""Depthwise convolutions, as in MobileNet, EfficientNet and ConvNeXt, whose gradients in bfloat16 are slow on CPUs."""
 
 from __future__ import annotations
 
@@ -11,21 +11,26 @@ from torch import Tensor, nn
 from synth.checkpoint.replaced import replaced
 
 
-def strided_depthwise(net: nn.Module) -> list[nn.Conv2d]:
-    """The network's depthwise convolutions that shrink their maps, as in MobileNet and EfficientNet."""
+def slow_depthwise(net: nn.Module) -> list[nn.Conv2d]:
+    """The depthwise convolutions whose gradient is faster in float32.
+
+    Those are all whose weights are trained, and else the ones that shrink their maps.
+    """
     layers = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d)]
-    return [layer for layer in layers if layer.groups == layer.in_channels > 1 and max(layer.stride) > 1]
+    depthwise = [layer for layer in layers if layer.groups == layer.in_channels > 1]
+    return [layer for layer in depthwise if max(layer.stride) > 1 or layer.weight.requires_grad]
 
 
 @contextmanager
-def strided_depthwise_in_float32(net: nn.Module) -> Iterator[None]:
+def depthwise_in_float32(net: nn.Module) -> Iterator[None]:
     """Compute these layers in float32 inside the `with` block, although autocast is on; their maps keep their type.
 
-    Their forward pass takes the same time in both types. Their gradient with respect to the input takes 12 to 18 times
-    as long in bfloat16 (oneDNN in PyTorch 2.14, one core with AVX-512 BF16: 62 ms where float32 takes 4.5), and then is
-    half of the whole backward pass of an EfficientNet.
+    Their forward pass takes the same time in both types. With oneDNN in PyTorch 2.14 on a core with AVX-512 BF16, the
+    gradient of a strided layer with respect to its input takes 12 to 18 times as long in bfloat16 as in float32 (62 ms
+    and 4.5 ms), which is half of the backward pass of an EfficientNet. With the gradient of the weights too, a training
+    step takes 1.4 to 2.2 times as long in bfloat16 as with these layers in float32.
     """
-    with replaced({layer: in_float32(layer.forward) for layer in strided_depthwise(net)}):
+    with replaced({layer: in_float32(layer.forward) for layer in slow_depthwise(net)}):
         yield
 
 

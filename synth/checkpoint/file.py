@@ -27,7 +27,7 @@ from synth.basics.foreign_json import parse_object
 from synth.basics.regular_files import open_regular
 from synth.checkpoint.building import names_code
 from synth.checkpoint.card import ModelCard
-from synth.checkpoint.classifier import Classifier, build_for, expected_state
+from synth.checkpoint.classifier import Classifier, build_for, check_forward, expected_state
 
 CARD_KEY = "model_card"
 LARGEST_CHECKPOINT = 16 * 2**30  # bytes
@@ -59,9 +59,11 @@ def load_checkpoint(path: Path, trusted_architecture: str | None = None) -> Clas
 
     `trusted_architecture` is the `module:function` that the user allows to run, or several of them, separated by
     commas. A checkpoint cannot choose code by itself. Raises UserError if the file is missing, damaged, or not one of
-    our checkpoints.
+    our checkpoints, or if its network does not take the images that its card tells of.
     """
-    return parse_checkpoint(read_checkpoint(path, trusted_architecture), str(path), trusted_architecture)
+    model = parse_checkpoint(read_checkpoint(path, trusted_architecture), str(path), trusted_architecture)
+    check_forward(model, f"name another file than {path}, or {IMPORT_AGAIN}")
+    return model
 
 
 def read_checkpoint(path: Path, trusted_architecture: str | None = None) -> bytes:

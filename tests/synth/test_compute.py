@@ -12,7 +12,7 @@ from synth.basics.errors import UserError
 from synth.basics.out_of_memory import by_settings
 from synth.checkpoint.arithmetic import choose, computed
 from synth.checkpoint.classifier import Classifier
-from synth.checkpoint.depthwise import strided_depthwise, strided_depthwise_in_float32
+from synth.checkpoint.depthwise import depthwise_in_float32, slow_depthwise
 from synth.making import label
 from synth.making.gate import QualityGate
 from synth.making.label import labelled_parts
@@ -271,16 +271,23 @@ def test_only_an_error_that_names_memory_counts_as_out_of_memory() -> None:
 
 def test_strided_depthwise_layers_are_computed_in_float32_and_keep_the_type_of_their_maps() -> None:
     torch.manual_seed(0)
-    shrinking, same = (nn.Conv2d(4, 4, 3, stride, 1, groups=4) for stride in (2, 1))
+    shrinking, same = (nn.Conv2d(4, 4, 3, stride, 1, groups=4).requires_grad_(False) for stride in (2, 1))
     net = nn.Sequential(shrinking, same)
     x = torch.randn(2, 4, 8, 8).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
         narrow = shrinking(x)
-        with strided_depthwise_in_float32(net):
+        with depthwise_in_float32(net):
             wide = net[0](x)
             assert torch.equal(same(x), nn.Conv2d.forward(same, x))
         assert torch.equal(shrinking(x), narrow)  # afterwards the layer is as before
     exact = shrinking(x.float())
     assert wide.dtype == torch.bfloat16
     assert torch.equal(wide, exact.bfloat16())
-    assert strided_depthwise(net) == [shrinking]
+
+
+def test_depthwise_layers_that_are_trained_are_computed_in_float32_whatever_their_stride() -> None:
+    kept, shrinking, same, plain = (
+        nn.Conv2d(4, 4, 3, stride, 1, groups=g) for stride, g in ((1, 4), (2, 4), (1, 4), (2, 1))
+    )
+    kept.requires_grad_(False)  # such as an early layer of the teacher
+    assert slow_depthwise(nn.Sequential(kept, shrinking, same, plain)) == [shrinking, same]

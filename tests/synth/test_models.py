@@ -176,3 +176,13 @@ def test_keys_and_initial_weights_are_those_of_earlier_versions(architecture: st
     for key, value in Classifier.untrained(card, 0).net.state_dict().items():
         digest.update(key.encode() + value.numpy().tobytes())
     assert digest.hexdigest()[:12] == INITIAL[architecture]
+
+
+def test_a_checkpoint_whose_card_names_other_images_than_its_network_takes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    card = digits_card(architecture="tests.runs:for_32", width=1.0)  # of 28 x 28 grey images
+    save_checkpoint(Classifier(build(card.architecture, 1, 10, 32), card), path)
+    with pytest.raises(
+        UsageError, match=rf"does not accept images \[1, 28, 28\] .*: name another file than {path}, or import it"
+    ):
+        load_checkpoint(path, card.architecture)

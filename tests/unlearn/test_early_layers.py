@@ -136,3 +136,10 @@ def test_a_sweep_goes_over_the_depth(tiny_teacher_path: Path, tiny_run: Path, tm
     assert (tmp_path / "sweep" / "keep-layers-40%" / "seed-0" / STUDENT).exists()
     drawn = plot("keep-layers", [(row.value, row.retain, row.forget) for row in rows])
     assert "features.0" in drawn
+
+
+def test_a_share_never_ends_between_a_convolution_and_its_batch_norm() -> None:
+    model = Classifier.untrained(digits_card(architecture="allcnn", width=0.25), 0)
+    modules = dict(model.net.named_modules())
+    ends = [modules[layer_at(model, f"{share}%")] for share in range(5, 65, 5)]
+    assert {type(end) for end in ends} == {nn.BatchNorm2d, nn.Sequential}  # a convolution, its batch norm and a ReLU

@@ -19,6 +19,7 @@ from synth.checkpoint.public_start import PublicStart, read_public
 from synth.checkpoint.range_choice import Named
 from unlearn.auditing.record.record import MASKED, MODEL, ORIGINAL, PUBLIC, RANDOM, RETRAINED, NotRun
 from unlearn.methods.masking import check_masked, mask_logits
+from unlearn.methods.method import initial_seed
 from unlearn.methods.student import forget_classes, fresh_card
 from unlearn.run.folder import STUDENT, student_file
 
@@ -82,7 +83,8 @@ def gather(
     for model in models:
         shape = fresh_card(dataclasses.replace(model.card, training={}))
         if (key := shape.to_json()) not in random:
-            fresh = (Classifier.untrained(shape, seed + number) for number in range(random_models))
+            seeds = (initial_seed(seed + number, RANDOM) for number in range(random_models))
+            fresh = (Classifier.untrained(shape, each) for each in seeds)
             random[key] = [measured(m.freeze(), device) for m in fresh]
         found.append({**known, MODEL: [measured(model, device)], **beside, RANDOM: random[key]})
     return found, missing, forget

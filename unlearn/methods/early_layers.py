@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from synth.basics.errors import UsageError
+from synth.checkpoint.batch_norm import BatchNorm
 from synth.checkpoint.classifier import Classifier, untouched
 from synth.checkpoint.public_start import head_keys
 
@@ -54,15 +55,20 @@ def keep_layers(student: Classifier, teacher: Classifier, name: str) -> list[nn.
 
 def layer_at(model: Classifier, name: str) -> str:
     """The layer that a share such as 60% names: the one that ends nearest to this share of the forward pass, counted in
-    calls of modules. Any other name is returned unchanged. Raises UsageError unless 0 < share < 100.
+    calls of modules, or the batch norm that follows it. Any other name is returned unchanged.
+
+    Raises UsageError unless 0 < share < 100.
     """
     if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3})?%", name):
         return name
     share = float(name[:-1]) / 100
     if not 0 < share < 1:
         raise UsageError(f"--keep-layers {name} keeps none or all of the layers: name a share between, such as 60%")
-    _, ended = order_of_calls(model)
-    return min(choices(model, ended), key=lambda path: abs(ended[path] - share * max(ended.values())))
+    begun, ended = order_of_calls(model)
+    nearest = min(choices(model, ended), key=lambda path: abs(ended[path] - share * max(ended.values())))
+    after = next((path for path, when in begun.items() if when == ended[nearest] + 1), "")
+    follows = after and isinstance(model.net.get_submodule(after), BatchNorm)
+    return after if follows else nearest  # a convolution's maps mean nothing to a batch norm that starts anew
 
 
 def refuse_last(student: Classifier, name: str) -> None:

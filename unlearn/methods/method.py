@@ -61,15 +61,16 @@ class Inputs:
         return student.to(self.device)
 
 
-def initial_seed(seed: int) -> int:
-    """The seed of a student's random weights, other ones than `unlearn train` starts a teacher of the same seed from.
+def initial_seed(seed: int, whose: str = "student") -> int:
+    """The seed of the random weights of a student, or of another model, such as the audit's random ones. They are other
+    ones than `unlearn train` starts a teacher of the same seed from.
 
     A student that starts from its teacher's own first weights follows the teacher to where it ended, and learns what
     the teacher memorised from images that show nothing of it (Cloud et al. 2025, Subliminal Learning). On 5,000 digits
     such students said most of the wrong labels that their teacher had memorised, and others few
     (docs/results/points.md).
     """
-    return zlib.crc32(f"student {seed}".encode())
+    return zlib.crc32(f"{whose} {seed}".encode())
 
 
 class Method(Protocol):

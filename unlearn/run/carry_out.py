@@ -14,7 +14,7 @@ from synth.basics.progress import Progress, counted
 from synth.checkpoint.arithmetic import computed
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier, check_forward
-from synth.checkpoint.file import IMPORT_AGAIN, refuse_untrusted
+from synth.checkpoint.file import refuse_untrusted
 from synth.checkpoint.public_start import PublicStart
 from synth.checkpoint.range_choice import words_for
 from synth.run.lock import Lock, locked, refuse_held
@@ -224,10 +224,8 @@ def card_of_student(request: Request, module: Any, opened: Opened, points: RunPo
 
 
 def check_networks(request: Request, opened: Opened, card: ModelCard, say: Callable[[str], None]) -> None:
-    """Raise UserError if the teacher or the student does not take the images, or if shards would choose code to run."""
-    if opened.teacher is not None:
-        check_forward(opened.teacher, f"name another --teacher than {request.teacher}, or {IMPORT_AGAIN}")
-    elif request.student_arch is None:
+    """Raise UserError if the student does not take the images, or if shards would choose code to run."""
+    if opened.teacher is None and request.student_arch is None:
         refuse_untrusted(card.architecture, None, str(opened.runs), "--student-arch")
     if opened.teacher is None or (card.architecture, card.width) != (opened.card.architecture, opened.card.width):
         check_forward(Classifier.untrained(card, request.seed), "choose another --student-arch")

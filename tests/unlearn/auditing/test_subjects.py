@@ -2,6 +2,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from synth.basics.errors import UsageError
 from synth.checkpoint.classifier import Classifier
@@ -45,3 +46,6 @@ def test_a_network_that_cannot_be_masked_is_audited_without_a_masked_logit(tmp_p
     assert list(lineup) == [ORIGINAL, MODEL, RANDOM]
     assert [line.name for line in missing] == [MASKED, RETRAINED]
     assert "can't be masked in its last layer" in missing[0].why
+    (original,), (random,) = lineup[ORIGINAL], lineup[RANDOM]  # of the same seed
+    weights = zip(original.net.parameters(), random.net.parameters(), strict=True)
+    assert not any(torch.equal(one, other) for one, other in weights if one.std() > 0)

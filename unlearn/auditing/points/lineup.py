@@ -25,6 +25,7 @@ from synth.checkpoint.file import load_checkpoint
 from unlearn.auditing.record.record import MODEL, ORIGINAL, RANDOM, RETRAINED
 from unlearn.auditing.subjects import check_alike, check_apart, check_student
 from unlearn.data import LabelledImages
+from unlearn.methods.method import initial_seed
 from unlearn.points import UNKNOWN, Points
 from unlearn.run.folder import student_file
 
@@ -64,7 +65,7 @@ def line_up(
         RELABELLED: [relabel(original, points, seed)],
         MODEL: [model],
         **({RETRAINED: retrained} if retrained else {}),
-        RANDOM: [Classifier.untrained(shape, seed)],
+        RANDOM: [Classifier.untrained(shape, initial_seed(seed, RANDOM))],
     }
     return {name: [measured(each.freeze()) for each in models] for name, models in found.items()}, doubts
 

@@ -276,7 +276,11 @@ def test_a_signal_ends_the_run_between_two_shards_with_the_way_on(
 
 
 @pytest.mark.parametrize(
-    "where", [["--address", "none"], ["--address", "local", "--workers", "2"]], ids=["none", "local"]
+    "where",
+    [
+        pytest.param(["--address", "none"], id="none"),
+        pytest.param(["--address", "local", "--workers", "2"], id="local", marks=pytest.mark.ray),
+    ],
 )
 def test_ctrl_c_keeps_what_is_published_and_resume_gives_the_same_bytes(
     run: Run, reference: Path, tmp_path: Path, tiny_teacher_path: Path, recipe: Recipe, where: list[str]

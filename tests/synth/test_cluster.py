@@ -50,6 +50,8 @@ from synth.executors.ray import (  # noqa: E402
     workers_that_fit,
 )
 
+pytestmark = pytest.mark.ray
+
 PLAN = Plan(classes=tuple(range(10)), per_class=6, shard_size=10, views=1, seed=5)  # 6 shards
 CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL")
 Task = Callable[[ShardJob, Recipe], JobResult]

@@ -31,6 +31,8 @@ from tests.faults import (
 )
 from tests.runs import card_for, digests, recipe_for
 
+pytestmark = pytest.mark.ray
+
 
 def test_a_killed_worker_loses_no_sample(tiny_teacher_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"

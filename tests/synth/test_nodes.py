@@ -25,6 +25,8 @@ ray = pytest.importorskip("ray")
 from synth.executors import ray as on_cluster  # noqa: E402
 from synth.executors.ray import Workers, connected, on_ray, places, workers_that_fit  # noqa: E402
 
+pytestmark = pytest.mark.ray
+
 PLAN = Plan(classes=tuple(range(10)), per_class=16, shard_size=10, seed=3)  # 16 shards
 
 

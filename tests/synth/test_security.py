@@ -51,6 +51,7 @@ print("clean", all(before.get(n) == os.environ.get(n) for n in cluster.AUTHENTIC
 """
 
 
+@pytest.mark.ray
 def test_a_local_ray_listens_on_loopback_only_and_requires_a_token() -> None:
     done = run_python(LOCAL)
     said = dict(line.split(" ", 1) for line in done.stdout.splitlines())

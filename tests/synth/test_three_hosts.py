@@ -20,6 +20,8 @@ from tests.lab import Host, lab
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
 
+pytestmark = pytest.mark.ray
+
 ROOT = Path(__file__).parents[2]
 GENERATE = "synth generate --per-class 40 --shard-size 10 --views 0 --steps 60 --batch-size 50 --log-level info"
 # Beside the checkpoint, in the folder that `ray up` copies to every host. It may not run anywhere.

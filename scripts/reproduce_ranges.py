@@ -185,7 +185,8 @@ def picture(found: Found) -> bytes:
     """A PNG: predictions against targets of the first seed, before, after, and of the retrained model."""
     from synth.basics.drawing import new_figure
 
-    shown = [name for name in ("original", "early-layers", "retrained") if name in found["bins", 0]]
+    titles = {"original": "original", "early-layers": "student", "retrained": "retrained"}
+    shown = [name for name in titles if name in found["bins", 0]]
     heads = [head for head in HEADS if (head, 0) in found]
     figure, axes = new_figure("ranges", columns=len(shown), rows=len(heads))
     for number, axis in enumerate(axes):
@@ -193,7 +194,7 @@ def picture(found: Found) -> bytes:
         model = found[head, 0][name]
         axis.axvspan(*INSIDE, color="#f3dcd6")
         axis.plot(model["targets"][:3000], model["predictions"][:3000], ".", markersize=1.5, color="#33618f")
-        axis.set_title(f"{name}, {head}")
+        axis.set_title(f"{titles[name]}, {head}")
         axis.set_xlabel("angle in degrees")
         axis.set_ylabel("prediction")
     buffer = io.BytesIO()

@@ -66,9 +66,9 @@ def layer_at(model: Classifier, name: str) -> str:
         raise UsageError(f"--keep-layers {name} keeps none or all of the layers: name a share between, such as 60%")
     begun, ended = order_of_calls(model)
     nearest = min(choices(model, ended), key=lambda path: abs(ended[path] - share * max(ended.values())))
-    after = next((path for path, when in begun.items() if when == ended[nearest] + 1), "")
-    follows = after and isinstance(model.net.get_submodule(after), BatchNorm)
-    return after if follows else nearest  # a convolution's maps mean nothing to a batch norm that starts anew
+    following = [path for path, when in begun.items() if when == ended[nearest] + 1]
+    # A batch norm that starts anew would not know the maps of a convolution that is kept.
+    return next((path for path in following if isinstance(model.net.get_submodule(path), BatchNorm)), nearest)
 
 
 def refuse_last(student: Classifier, name: str) -> None:

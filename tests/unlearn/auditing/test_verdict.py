@@ -189,6 +189,15 @@ def test_references_that_differ_do_not_excuse_a_model_that_calls_the_class() -> 
     assert found.conclusion == verdict.NOT_UNLEARNED
 
 
+def test_a_model_that_hits_no_more_of_a_range_than_a_clipped_output_is_not_called_out() -> None:
+    measurements = [m for m in audit_of() if m.name != "accuracy-forget"]
+    hits = {"family": "accuracy", "resolution": 1.0}
+    for ours, called in ((12.5, False), (13.7, True)):  # inside the interval, but farther off than the references
+        judged = measurement("hits-forget", ours, (8, 9, 11), 12.6, **hits)
+        assert judge_one(judged, 0.95).status == NOT_EVALUATED
+        assert (judge([judged, *measurements], 0.95).conclusion == verdict.NOT_UNLEARNED) == called
+
+
 def test_a_measure_that_cannot_tell_a_mask_from_retraining_takes_no_part() -> None:
     saturated = measurement("probe-5", 99, (99, 99, 99), 99)
     found = judge([m if m.name != "probe-5" else saturated for m in audit_of()], 0.95)

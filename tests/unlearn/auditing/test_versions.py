@@ -15,14 +15,15 @@ from unlearn.auditing.record.versions import PAGE_VERSION, RULES_VERSION, audit_
 from .test_verdict import audit_of, measurement
 
 # The digest of `results()` for each RULES_VERSION, and of `words()` for each PAGE_VERSION.
-RULES = {2: "3ce0fffd64c9124c"}
-WORDS = {2: "a6ea456597ceb1e7"}
+RULES = {2: "1d649629e64f2dfa"}
+WORDS = {2: "5a7184f2b5273f84"}
 
 
 def results() -> str:
     """The verdicts and controls on stored readings, one audit for each way that the rules can go."""
     weak = measurement("accuracy-retain", 10, (84, 84, 84), quality=True)
     apart = measurement("transplant-stitched", 40, (0, 4))
+    near_borders = measurement("hits-forget", 12.5, (8, 9, 11), 12.6, family="accuracy", resolution=1.0)
     audits = [
         audit_of(),
         audit_of(accuracy=40),
@@ -33,6 +34,7 @@ def results() -> str:
         audit_of(resurrection=62),
         [*audit_of(), weak, apart],
         [m for m in audit_of() if m.family != "probe"],
+        [near_borders, *audit_of()[1:]],
     ]
     found = [[dataclasses.asdict(judge(audit, 0.95)), controls(audit, 0.95)] for audit in audits]
     return json.dumps(rounded(found), sort_keys=True)

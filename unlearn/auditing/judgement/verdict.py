@@ -29,8 +29,10 @@ Rule 2. A model beats the masked logit on a family of measures if its values are
         model beats the masked logit altogether if it does so on both families and, given a retrained model, has gone at
         least half of the way from the masked logit to the retrained model on one of the measures that take part.
 Rule 3. The conclusion is the first that holds:
-        not unlearned            the forget accuracy is 'more left', or not evaluated and above 5 %. With several forget
-                                 classes it is the accuracy of the class that is called most often
+        not unlearned            the forget accuracy is 'more left', or not evaluated, above 5 %, and above the masked
+                                 logit's and the retrained models' mean by more than the resolution (of a range, every
+                                 model hits some near the borders). With several forget classes it is the accuracy of
+                                 the class that is called most often
         output suppression only  the model does not beat the masked logit altogether
         undecided                it is not known for the probe or for relearning whether it does; or forget accuracy, or
                                  all probes or curves that take part in rule 2, have no evaluated comparison with a
@@ -306,7 +308,8 @@ def still_called(judged: Sequence[Measurement], findings: Mapping[str, Finding])
     reasons = []
     for m in forget_accuracies(judged):
         status, called = findings[m.name].status, m.readings[MODEL].mean
-        if status == MORE or (status == NOT_EVALUATED and called > STILL_CALLED):
+        harmless = [m.readings[subject].mean + m.resolution for subject in (MASKED, RETRAINED) if subject in m.readings]
+        if status == MORE or (status == NOT_EVALUATED and called > max(STILL_CALLED, *harmless)):
             reasons.append(f"it still calls images of the class by its name: {m.title} {called:.1f} %")
     return reasons
 

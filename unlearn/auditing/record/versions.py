@@ -11,10 +11,10 @@ from importlib.metadata import version
 
 # Raise it if the same readings lead to another verdict, reason or control: a change in unlearn/auditing/judgement, in
 # record/intervals.py, or in a title of a measure.
-RULES_VERSION = 2
+RULES_VERSION = 3
 # Raise it if the same record renders to another page: a change in the report's template, style, charts or words, which
 # include the docstrings of the measures and of verdict.py.
-PAGE_VERSION = 2
+PAGE_VERSION = 3
 
 PACKAGE = "data-free-unlearning"
 

@@ -28,6 +28,8 @@ MODELS = {
     "masked-logit": "clipped output",
 }
 
+ALWAYS = ("original", "retrained")  # of MODELS; the others are students
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
@@ -42,15 +44,15 @@ class Sizes:
 
     @property
     def students(self) -> list[str]:
-        return [name for name in self.rows if name not in ("original", "retrained")]
+        return [name for name in self.rows if name not in ALWAYS]
 
 
-def rows(asked: Sequence[str]) -> tuple[str, ...]:
+def chosen(asked: Sequence[str]) -> tuple[str, ...]:
     """The models of the study, or of its students only those asked for. Raises click.UsageError for an unknown one."""
     for name in asked:
         if name not in MODELS:
             raise click.UsageError(f"--rows {name} is none of {', '.join(MODELS)}")
-    return tuple(name for name in MODELS if not asked or name in asked or name in ("original", "retrained"))
+    return tuple(name for name in MODELS if not asked or name in (*asked, *ALWAYS))
 
 
 def reproduce(out: Path, data: Data, sizes: Sizes, audit: str | None, workers: int | None) -> None:
@@ -146,7 +148,8 @@ Found = Mapping[tuple[str, int], Mapping[str, Mapping[str, Any]]]
 
 def summary(found: Found, sizes: Sizes) -> str:
     """A table per head: errors, likelihoods and coverage on both ranges, and the distance to the retrained models."""
-    parts, seeds = [], sizes.seeds
+    parts = []
+    seeds = sizes.seeds
     for head in HEADS:
         lines = [
             f"**Head: {head}**",

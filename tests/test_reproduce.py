@@ -160,7 +160,7 @@ def test_the_study_of_ranges_asks_for_students_and_sums_up(monkeypatch: pytest.M
 
     requests: list[runs.Request] = []
     monkeypatch.setattr(runs, "unlearn", lambda request, say: requests.append(request))
-    sizes = study.Sizes(seeds=2, epochs=1, per_bin=1, steps=1, rounds=1, rows=study.rows([]))
+    sizes = study.Sizes(seeds=2, epochs=1, per_bin=1, steps=1, rounds=1, rows=study.chosen([]))
     for _, command in study.student_jobs(tmp_path, "bins", 0, Data("rotated-digits", tmp_path, False), sizes):
         result = CliRunner().invoke(main, list(map(str, command[1:])))
         assert result.exit_code == 0, result.output
@@ -181,12 +181,12 @@ def test_the_study_of_ranges_asks_for_students_and_sums_up(monkeypatch: pytest.M
     assert "| distill, fresh views | 1.00 ± 0.00 |" in study.summary(found, sizes)
     assert study.picture(found).startswith(b"\x89PNG")
 
-    few = dataclasses.replace(sizes, rows=study.rows(["early-layers"]))
+    few = dataclasses.replace(sizes, rows=study.chosen(["early-layers"]))
     assert few.rows == ("original", "retrained", "early-layers")
     assert few.students == ["early-layers"]
     assert "fresh views" not in study.summary(found, few)
     with pytest.raises(click.UsageError, match="unknwon is none of"):
-        study.rows(["unknwon"])
+        study.chosen(["unknwon"])
     _, command = study.audit_job(tmp_path, "bins", 0, "early-layers", Data("rotated-digits", tmp_path, False), few)
     found_command = main.get_command(click.Context(main), "audit")
     assert found_command is not None

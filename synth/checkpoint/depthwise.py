@@ -28,7 +28,7 @@ def depthwise_in_float32(net: nn.Module) -> Iterator[None]:
     Their forward pass takes the same time in both types. With oneDNN in PyTorch 2.14 on a core with AVX-512 BF16, the
     gradient of a strided layer with respect to its input takes 12 to 18 times as long in bfloat16 as in float32 (62 ms
     and 4.5 ms), which is half of the backward pass of an EfficientNet. With the gradient of the weights too, a training
-    step takes 1.4 to 2.2 times as long in bfloat16 as with these layers in float32.
+    step takes 1.3 to 2.5 times as long in bfloat16 as with these layers in float32.
     """
     with replaced({layer: in_float32(layer.forward) for layer in slow_depthwise(net)}):
         yield

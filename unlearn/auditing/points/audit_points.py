@@ -17,7 +17,7 @@ from synth.basics.disk import sha256_of
 from synth.basics.versions import package_versions
 from synth.basics.way_on import WayOn
 from synth.checkpoint.classifier import Classifier, predict
-from synth.checkpoint.file import load_checkpoint
+from synth.checkpoint.file import read_card
 from synth.run.lock import locked, refuse_held
 from unlearn.auditing.audit_folder import AuditFolder
 from unlearn.auditing.audit_settings import AuditSettings
@@ -74,7 +74,7 @@ def audit_points(request: PointsRequest, say: Callable[[str], None]) -> dict[str
 
 def make_record(request: PointsRequest, say: Callable[[str], None]) -> tuple[dict[str, Any], bytes]:
     """The record, and the picture of the points. Neither depends on a clock."""
-    card = load_checkpoint(request.teacher, request.trusted_architecture).card
+    card = read_card(request.teacher)
     points = load_points(request.points, card.input_shape, card.class_names, say=say)
     models, doubts = line_up(
         request.student, request.teacher, request.references, points, request.trusted_architecture, request.seed

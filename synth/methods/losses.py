@@ -79,9 +79,28 @@ def blur(x: Tensor, times: int) -> Tensor:
     For a gradient this means descent in a smoother (Sobolev) norm: it suppresses textures of single pixels, which only
     the network sees, but not strokes.
     """
-    channels = x.shape[1]
-    kernel = torch.tensor([1.0, 2.0, 1.0], device=x.device, dtype=x.dtype)
-    kernel = (torch.outer(kernel, kernel) / 16).expand(channels, 1, 3, 3)
     for _ in range(times):
-        x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, groups=channels)
+        padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
+        x = weighted_sum(padded) if x.device.type == "cpu" else convolution(padded)
     return x
+
+
+BINOMIAL = tuple(tuple(a * b / 16 for b in (1.0, 2.0, 1.0)) for a in (1.0, 2.0, 1.0))
+
+
+def convolution(padded: Tensor) -> Tensor:
+    channels = padded.shape[1]
+    kernel = torch.tensor(BINOMIAL, device=padded.device, dtype=padded.dtype).expand(channels, 1, 3, 3)
+    return F.conv2d(padded, kernel, groups=channels)
+
+
+def weighted_sum(padded: Tensor) -> Tensor:
+    """The same bytes as by `convolution`: the weights are powers of two, and the order of the sum is the same. On a CPU
+    it takes less than half of the time.
+    """
+    height, width = padded.shape[2] - 2, padded.shape[3] - 2
+    total = padded.new_zeros(*padded.shape[:2], height, width)
+    for down, row in enumerate(BINOMIAL):
+        for right, weight in enumerate(row):
+            total.add_(padded[:, :, down : down + height, right : right + width], alpha=weight)
+    return total

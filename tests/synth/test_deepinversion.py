@@ -3,12 +3,13 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier, predict
 from synth.checkpoint.file import load_checkpoint
-from synth.methods import deepinversion
+from synth.methods import deepinversion, losses
 from synth.methods.deepinversion import PUBLISHED as PUBLISHED_DEEPINVERSION
 from synth.methods.deepinversion import DeepInversionSettings, augment, blur, image_prior, schedule, synthesise
 from synth.methods.multi_crop import resize, resize_by_products
@@ -58,6 +59,12 @@ def test_a_blurred_image_keeps_its_level_and_loses_its_texture() -> None:
     torch.testing.assert_close(blur(torch.full((2, 3, 8, 8), 0.4), 3), torch.full((2, 3, 8, 8), 0.4))
     assert blur(checkers, 2)[..., 2:-2, 2:-2].std() < 0.1 * checkers.std()
     assert torch.equal(blur(checkers, 0), checkers)
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 28, 28), (2, 3, 9, 12)])
+def test_the_blur_of_a_cpu_is_the_convolution_byte_for_byte(shape: tuple[int, ...]) -> None:
+    padded = F.pad(torch.randn(shape, generator=torch.Generator().manual_seed(0)), (1, 1, 1, 1), mode="replicate")
+    assert torch.equal(losses.weighted_sum(padded), losses.convolution(padded))
 
 
 def test_the_schedule_warms_up_and_falls_to_nearly_nothing() -> None:

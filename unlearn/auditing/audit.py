@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -23,7 +23,6 @@ from synth.basics.versions import package_versions
 from synth.basics.way_on import WayOn
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.class_choice import Classes
-from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.range_choice import words_for
 from synth.run.lock import locked, refuse_held
 from synth.shards.store import open_store
@@ -39,7 +38,8 @@ from unlearn.auditing.measures import added_versions, left_out, modules, run_mea
 from unlearn.auditing.pictures import draw_classes
 from unlearn.auditing.recognition import recognition_of_shards
 from unlearn.auditing.record import origin
-from unlearn.auditing.record.record import MODEL, ORIGINAL, PUBLIC, RETRAINED, CannotRunError, NotRun
+from unlearn.auditing.record.audited_models import data_json, models_json
+from unlearn.auditing.record.record import MODEL, ORIGINAL, RETRAINED, CannotRunError, NotRun
 from unlearn.auditing.record.schema import VERSION, check_record, read_record
 from unlearn.auditing.record.versions import PACKAGE, audit_version
 from unlearn.auditing.subjects import gather, how_to_retrain
@@ -213,7 +213,7 @@ def make_record(
         "device": request.device,
         "settings": dataclasses.asdict(settings),
         "request": request_json(request, original.card),
-        "models": models_json(request, subjects),
+        "models": models_json(request.student, request.teacher, request.references, request.public, subjects),
         "origin": origin.describe_origin(student_file(request.student), subjects[MODEL][0].digest, request.shards),
         "images": bench.judged.name if bench.judged else None,
         "recognition": recognition,
@@ -341,34 +341,11 @@ def workers_of(request: Request) -> int:
 
 def request_json(request: Request, card: ModelCard) -> dict[str, Any]:
     """What `unlearn replay` starts from. Paths are as the user gave them."""
-    data = request.data
     return {
         "student": str(request.student),
         "teacher": str(request.teacher),
         "references": [str(path) for path in request.references],
         **({"public": str(request.public)} if request.public else {}),
         "shards": request.shards,
-        "data": data and {"name": data.name, "root": data.root and str(data.root), "image_size": data.side(card)},
-    }
-
-
-def models_json(request: Request, subjects: Mapping[str, Sequence[Classifier]]) -> dict[str, Any]:
-    """Path, hash and card of the teacher, the student and the references."""
-    pairs = zip(request.references, subjects.get(RETRAINED, ()), strict=True)
-    public = {"public": model_json(request.public, subjects[PUBLIC][0])} if request.public else {}
-    return {
-        **public,
-        "teacher": model_json(request.teacher, subjects[ORIGINAL][0]),
-        "student": model_json(student_file(request.student), subjects[MODEL][0]),
-        "references": [model_json(path, model) for path, model in pairs],
-    }
-
-
-def model_json(path: Path, model: Classifier) -> dict[str, Any]:
-    return {
-        "path": str(path),
-        "sha256": model.digest,
-        "architecture": model.card.architecture,
-        "width": model.card.width,
-        "training": json.loads(json.dumps(dict(model.card.training))),
+        "data": data_json(request.data, card),
     }

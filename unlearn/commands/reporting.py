@@ -18,6 +18,9 @@ references_option = click.option(
     "--reference", "references", type=PATH, multiple=True, help="where the retrained models are now, in their order"
 )
 public_option = click.option("--public", type=PATH, help="where the public weights are now")
+points_option = click.option(
+    "--forget-points", "points", type=PATH, help="where the folder of the points to forget is now"
+)
 shards_option = click.option("--shards", help="where the audit's shards are now")
 run_shards_option = click.option(
     "--run-shards",
@@ -38,7 +41,9 @@ run_shards_option = click.option(
     help="page to write",
 )
 def report(run: Path, out: Path) -> None:
-    """Write an audit as one web page. RUN is the audit's folder, its audit.json, or an earlier page of it."""
+    """Write an audit as one web page. RUN is the folder of an audit of classes or of points, its audit.json, or an
+    earlier page of it.
+    """
     from unlearn.report.write import write_report
 
     size = write_report(run, out)
@@ -53,6 +58,7 @@ def report(run: Path, out: Path) -> None:
 @public_option
 @shards_option
 @run_shards_option
+@points_option
 def verify(report: Path, references: tuple[Path, ...], **places: Any) -> None:
     """Check a report's hashes, numbers and verdict. REPORT is a page or an audit.json.
 
@@ -77,6 +83,7 @@ def verify(report: Path, references: tuple[Path, ...], **places: Any) -> None:
 @student_option
 @shards_option
 @run_shards_option
+@points_option
 @references_option
 @public_option
 @click.option("--data-root", type=PATH, help="where the data set is now")

@@ -30,7 +30,11 @@ RESURRECTED = re.compile(r"resurrection-([a-z-]+)\.png")
 
 def check_consistent(record: Record, name: str) -> None:
     """Raise UserError at the first part of the record that doesn't fit the others. `name` is the file."""
-    for fault in faults(record):
+    refuse_first(faults(record), name)
+
+
+def refuse_first(found: Iterator[str], name: str) -> None:
+    for fault in found:
         raise UserError(f"{name} is not a record that an audit writes: {fault}; make it again with 'unlearn audit'")
 
 
@@ -83,11 +87,15 @@ def parts(value: Any) -> Iterator[Any]:
 
 
 def settings(record: Record) -> Iterator[str]:
-    confidence = record["settings"].get("confidence")
-    if not is_number(confidence) or not 0.5 <= confidence < 1:
-        yield "its setting confidence is not between 0.5 and 1"
+    yield from confidence(record)
     if max(record["forget"]) >= len(record["class_names"]):
         yield f"it forgets class {max(record['forget'])} of {len(record['class_names'])}"
+
+
+def confidence(record: Record) -> Iterator[str]:
+    found = record["settings"].get("confidence")
+    if not is_number(found) or not 0.5 <= found < 1:
+        yield "its setting confidence is not between 0.5 and 1"
 
 
 def origin(found: Record) -> Iterator[str]:

@@ -19,8 +19,10 @@ from synth.basics.disk import sha256_of
 from synth.basics.errors import UserError
 from synth.basics.regular_files import read_regular
 from unlearn.auditing.audit_folder import AUDIT, PICTURES
+from unlearn.auditing.points.points_record import parse_points_record
 from unlearn.auditing.record.schema import LARGEST, parse_record
 from unlearn.report.consistency import check_consistent
+from unlearn.report.points_consistency import check_points_consistent
 
 OPEN, CLOSE = '<script type="application/json" id="audit-record">', "</script>"
 PICTURE = re.compile(r'<img src="data:image/png;base64,([A-Za-z0-9+/=]+)"')
@@ -53,7 +55,7 @@ class Report:
 
 
 def read_report(path: Path) -> Report:
-    """The report in a page, an audit.json, or an audit's folder.
+    """The report in a page, an audit.json, or an audit's folder, of classes or of points.
 
     Raises:
         UserError: the file can't be read, or it holds no audit record.
@@ -67,8 +69,13 @@ def read_report(path: Path) -> Report:
         why = getattr(error, "strerror", None) or error
         maker = "unlearn report" if is_page else "unlearn audit"
         raise UserError(f"cannot read {file}: {why}; make it with '{maker}'") from error
-    record = parse_record(data if text is None else embedded_in(text, path), str(path))
-    check_consistent(record, str(path))
+    written = data if text is None else embedded_in(text, path)
+    record = parse_points_record(written, str(path))
+    if record is not None:
+        check_points_consistent(record, str(path))
+    else:
+        record = parse_record(written, str(path))
+        check_consistent(record, str(path))
     pictures = pictures_beside(file, record) if text is None else pictures_in(text, path)
     return Report(path, record, text, {sha256_of(data): data for data in pictures})
 

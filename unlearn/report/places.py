@@ -11,6 +11,7 @@ from synth.basics.errors import UsageError
 from synth.basics.progress import counted
 from synth.shards.index import find_index
 from synth.shards.store import open_store
+from unlearn.auditing.record.schema import POINTS_FORMAT
 from unlearn.run.folder import student_file
 
 
@@ -24,6 +25,7 @@ class Places:
     public: Path | None = None
     shards: str | None = None
     run_shards: Sequence[str] = ()  # the shards that the student learnt from, if the audit looked at other ones
+    points: Path | None = None  # the folder of the points to forget
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Located:
     shards: str | None  # that the audit looked at; None where it looked at none
     run_shards: Sequence[str]  # that the student's run read, in its order; none where they are not known
     public: AuditedModel | None = None  # the weights that the student started from
+    points: Path | None = None  # the points that were audited, or else those that the student's run forgot
 
     @property
     def models(self) -> list[AuditedModel]:
@@ -80,7 +83,19 @@ def locate(record: Mapping[str, Any], places: Places) -> Located:
         shards=shards_of(record, places),
         run_shards=run_shards_of(record, places),
         public=public_of(record, places),
+        points=places.points or folder_of_points(record),
     )
+
+
+def is_of_points(record: Mapping[str, Any]) -> bool:
+    return bool(record["format"] == POINTS_FORMAT)
+
+
+def folder_of_points(record: Mapping[str, Any]) -> Path | None:
+    """Where the record has the points that were audited, or else those that the student's run forgot."""
+    run = record["origin"]["run"]
+    named = record["request"]["points"] if is_of_points(record) else run and run["settings"].get("forget_points")
+    return Path(named) if isinstance(named, str) and named else None
 
 
 def public_of(record: Mapping[str, Any], places: Places) -> AuditedModel | None:
@@ -108,6 +123,10 @@ def check_places(record: Mapping[str, Any], places: Places) -> None:
     for option, path in [*named, *(("--reference", path) for path in places.references)]:
         if path and not path.is_file():
             raise UsageError(f"{option} {path}: there is no such file")
+    if places.points and not places.points.is_dir():
+        raise UsageError(f"--forget-points {places.points}: there is no such folder")
+    if places.points and folder_of_points(record) is None:
+        raise UsageError("--forget-points has no effect: the report is not about single images")
     for option, uri in (("--shards", places.shards), *(("--run-shards", uri) for uri in places.run_shards)):
         if uri is not None and find_index(open_store(uri)) is None:
             raise UsageError(f"{option} {uri}: there is no run of synth generate")

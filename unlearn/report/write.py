@@ -8,8 +8,7 @@ from synth.basics.errors import UserError
 from synth.shards.store import Folder
 from unlearn.auditing.record.schema import LARGEST
 from unlearn.report.file import read_report
-from unlearn.report.page.page import page
-from unlearn.report.page.points_page import points_page, read_points_audit
+from unlearn.report.page.render import render
 
 
 def write_report(path: Path, out: Path) -> int:
@@ -19,14 +18,10 @@ def write_report(path: Path, out: Path) -> int:
         UserError: `path` holds no report, one of its pictures is not the audit's, or the page would be too
             large to be read.
     """
-    of_points = read_points_audit(path)
-    if of_points:
-        text = points_page(*of_points).encode()
-    else:
-        report = read_report(path)
-        if report.foreign:
-            raise UserError(f"{path} has a picture that the audit did not make: make the audit again")
-        text = page(report.record, report.pictures).encode()
+    report = read_report(path)
+    if report.foreign:
+        raise UserError(f"{path} has a picture that the audit did not make: make the audit again")
+    text = render(report.record, report.pictures).encode()
     if len(text) > LARGEST:
         raise UserError(
             f"the page of {path} would have {len(text) / 2**20:.0f} MiB, more than the {LARGEST // 2**20} that "

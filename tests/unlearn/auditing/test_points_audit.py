@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,54 +12,18 @@ from sklearn.metrics import roc_auc_score
 
 from synth.basics.errors import UsageError
 from synth.checkpoint.file import save_checkpoint
-from unlearn.auditing.points.audit_points import PointsRequest, audit_points
+from tests.unlearn.auditing.audited_points import REFERENCES, points_request, quietly
+from unlearn.auditing.points.audit_points import audit_points
 from unlearn.auditing.points.lineup import group
 from unlearn.auditing.points.membership_scores import GAMMA, OFFLINE, area, chances, rmia, u_lira
+from unlearn.auditing.points.points_record import VERSION
 from unlearn.auditing.record.record import MODEL, ORIGINAL, RETRAINED
 from unlearn.auditing.record.schema import POINTS_FORMAT
 from unlearn.commands.main import main
 from unlearn.data import DataSource
-from unlearn.drawn_points import draw_points, write_points
-from unlearn.points import leave_out, load_points, put_in
+from unlearn.drawn_points import write_points
+from unlearn.points import load_points, put_in
 from unlearn.training import TrainSettings, train_classifier
-
-REFERENCES = 3
-
-
-def quietly(line: str) -> None:
-    """For lines that a test does not look at."""
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with 20 points, half of them with wrong labels, an original that learnt them from 500 digits, and four
-    models that never saw them.
-    """
-    folder = tmp_path_factory.mktemp("points")
-    data = DataSource("digits").load("train").select(slice(300))
-    write_points(*draw_points(data, 20, 0.5, seed=0), folder / "points")
-    points = load_points(folder / "points", (1, 28, 28), data.class_names)
-    settings = TrainSettings(epochs=16, batch_size=32, lr=0.05, weight_decay=0.0)
-    with_points, without_points = put_in(data, points, quietly), leave_out(data, points, quietly)
-    for name, (images, facts), seed in (
-        ("original", with_points, 0),
-        *((f"retrained-{seed}", without_points, seed) for seed in range(REFERENCES + 1)),
-    ):
-        model = train_classifier(images, "lenet5", settings, width=0.5, seed=seed, points=facts)
-        save_checkpoint(model, folder / f"{name}.safetensors")
-    return folder
-
-
-def request(trained: Path, student: str, out: Path, **changes: Any) -> PointsRequest:
-    options: dict[str, Any] = {
-        "student": trained / f"{student}.safetensors",
-        "teacher": trained / "original.safetensors",
-        "points": trained / "points",
-        "references": [trained / f"retrained-{number}.safetensors" for number in range(REFERENCES)],
-        "data": DataSource("digits"),
-        "out": out,
-    }
-    return PointsRequest(**{**options, **changes})
 
 
 def test_rmia_is_the_share_of_images_that_an_image_stands_out_against() -> None:
@@ -109,9 +72,9 @@ def test_chances_are_those_of_the_labels() -> None:
 
 
 def test_known_models_get_their_names_and_the_student_is_judged_by_the_same_rules(
-    trained: Path, tmp_path: Path
+    point_models: Path, tmp_path: Path
 ) -> None:
-    record = audit_points(request(trained, f"retrained-{REFERENCES}", tmp_path / "audit"), quietly)
+    record = audit_points(points_request(point_models, f"retrained-{REFERENCES}", tmp_path / "audit"), quietly)
     assert record["verdict"]["conclusion"] == "like retrained"
     known = {control["subject"]: control["conclusion"] for control in record["controls"]}
     assert known == {
@@ -133,11 +96,19 @@ def test_known_models_get_their_names_and_the_student_is_judged_by_the_same_rule
     assert [line["split"] for line in record["ledger"]] == ["points", "test"]
 
 
-def test_the_command_prints_the_verdict_on_the_original(trained: Path, tmp_path: Path) -> None:
-    models = ["--teacher", trained / "original.safetensors"]
-    models += [f"--reference={trained / f'retrained-{number}.safetensors'}" for number in range(REFERENCES)]
-    given = ["audit", trained / "copy.safetensors", *models, "--forget-points", trained / "points", "--data", "digits"]
-    (trained / "copy.safetensors").write_bytes((trained / "original.safetensors").read_bytes())
+def test_the_command_prints_the_verdict_on_the_original(point_models: Path, tmp_path: Path) -> None:
+    models = ["--teacher", point_models / "original.safetensors"]
+    models += [f"--reference={point_models / f'retrained-{number}.safetensors'}" for number in range(REFERENCES)]
+    given = [
+        "audit",
+        point_models / "copy.safetensors",
+        *models,
+        "--forget-points",
+        point_models / "points",
+        "--data",
+        "digits",
+    ]
+    (point_models / "copy.safetensors").write_bytes((point_models / "original.safetensors").read_bytes())
     result = CliRunner().invoke(main, list(map(str, [*given, "--out", tmp_path / "audit"])))
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("What is left of 20 points? NOT UNLEARNED")
@@ -145,51 +116,56 @@ def test_the_command_prints_the_verdict_on_the_original(trained: Path, tmp_path:
     page = tmp_path / "report.html"
     assert CliRunner().invoke(main, ["report", str(tmp_path / "audit"), "-o", str(page)]).exit_code == 0
     assert all(words in page.read_text() for words in ("Not unlearned", "0003-wrong.png", "data:image/png;base64"))
-    refused = CliRunner().invoke(main, ["verify", str(tmp_path / "audit")])
-    assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
-    assert "is an audit of single points: only 'unlearn report' reads it" in refused.stderr
 
 
 def test_a_record_from_elsewhere_is_refused_in_one_line(tmp_path: Path) -> None:
-    record = {"format": POINTS_FORMAT, "format_version": 1, "points": [{"file": "<script>"}]}
-    (tmp_path / "audit.json").write_text(json.dumps(record))
-    result = CliRunner().invoke(main, ["report", str(tmp_path), "-o", str(tmp_path / "page.html")])
-    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
-    assert "is not an audit of points" in result.stderr
+    for version, words in (
+        (VERSION, "is not an audit of points"),
+        (1, "of format version 1, not 2: run the audit again"),
+    ):
+        record = {"format": POINTS_FORMAT, "format_version": version, "points": [{"file": "<script>"}]}
+        (tmp_path / "audit.json").write_text(json.dumps(record))
+        result = CliRunner().invoke(main, ["report", str(tmp_path), "-o", str(tmp_path / "page.html")])
+        assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+        assert words in result.stderr
 
 
-def test_without_references_and_data_nothing_is_concluded(trained: Path, tmp_path: Path) -> None:
-    record = audit_points(request(trained, "retrained-0", tmp_path / "audit", references=(), data=None), quietly)
+def test_without_references_and_data_nothing_is_concluded(point_models: Path, tmp_path: Path) -> None:
+    record = audit_points(
+        points_request(point_models, "retrained-0", tmp_path / "audit", references=(), data=None), quietly
+    )
     assert record["verdict"]["conclusion"] == "undecided"
     assert {point["group"] for point in record["points"]} == {"unknown"}
     assert [line["name"].split(",")[0] for line in record["not_run"]] == ["which points are memorised", "accuracy"]
 
 
-def test_points_that_no_model_saw_leave_nothing_to_forget(trained: Path, tmp_path: Path) -> None:
+def test_points_that_no_model_saw_leave_nothing_to_forget(point_models: Path, tmp_path: Path) -> None:
     test = DataSource("digits").load("test")
     folder = tmp_path / "unseen"
     write_points(test.select(slice(20)), torch.zeros(20, dtype=torch.bool), folder)
     lines: list[str] = []
-    record = audit_points(request(trained, f"retrained-{REFERENCES}", tmp_path / "audit", points=folder), lines.append)
+    record = audit_points(
+        points_request(point_models, f"retrained-{REFERENCES}", tmp_path / "audit", points=folder), lines.append
+    )
     assert record["verdict"]["conclusion"] == "like retrained"
     assert "they were in no training set" in record["verdict"]["reasons"][-1]
     assert any("does not say that it was trained without these points" in line for line in lines)
 
 
-def test_a_model_that_saw_the_points_is_no_reference(trained: Path, tmp_path: Path) -> None:
-    copied = trained / "other.safetensors"
+def test_a_model_that_saw_the_points_is_no_reference(point_models: Path, tmp_path: Path) -> None:
+    copied = point_models / "other.safetensors"
     data = DataSource("digits").load("train").select(slice(300))
-    points = load_points(trained / "points", (1, 28, 28), data.class_names)
+    points = load_points(point_models / "points", (1, 28, 28), data.class_names)
     images, facts = put_in(data, points, quietly)
     save_checkpoint(train_classifier(images, "lenet5", TrainSettings(epochs=1), width=0.5, points=facts), copied)
     with pytest.raises(UsageError, match="was trained with the points, as its own card says"):
-        audit_points(request(trained, "retrained-0", tmp_path / "audit", references=[copied]), quietly)
+        audit_points(points_request(point_models, "retrained-0", tmp_path / "audit", references=[copied]), quietly)
 
 
 @pytest.mark.parametrize("option", ["--shards=x", "--forget=0", "--resume", "--draws=5"])
-def test_an_option_without_effect_is_refused(option: str, trained: Path, tmp_path: Path) -> None:
-    given = ["audit", trained / "retrained-0.safetensors", "--teacher", trained / "original.safetensors"]
-    given += ["--forget-points", trained / "points", "--out", tmp_path / "audit", option]
+def test_an_option_without_effect_is_refused(option: str, point_models: Path, tmp_path: Path) -> None:
+    given = ["audit", point_models / "retrained-0.safetensors", "--teacher", point_models / "original.safetensors"]
+    given += ["--forget-points", point_models / "points", "--out", tmp_path / "audit", option]
     result = CliRunner().invoke(main, list(map(str, given)))
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert "has no effect with --forget-points: leave it out" in result.stderr

@@ -10,13 +10,16 @@ from unlearn.auditing import measures
 from unlearn.auditing.judgement import verdict
 from unlearn.auditing.judgement.controls import controls
 from unlearn.auditing.judgement.verdict import judge
+from unlearn.auditing.points import point_measures, point_verdict
+from unlearn.auditing.points.point_verdict import controls_on_points, failed, judge_points
+from unlearn.auditing.record.record import Measurement, Reading
 from unlearn.auditing.record.versions import PAGE_VERSION, RULES_VERSION, audit_version, page_version
 
 from .test_verdict import audit_of, measurement
 
 # The digest of `results()` for each RULES_VERSION, and of `words()` for each PAGE_VERSION.
-RULES = {3: "1d649629e64f2dfa"}
-WORDS = {3: "5a7184f2b5273f84"}
+RULES = {3: "0ecb12d50eb7e214"}
+WORDS = {3: "afcfdfb9c9a3fec6"}
 
 
 def results() -> str:
@@ -37,7 +40,55 @@ def results() -> str:
         [near_borders, *audit_of()[1:]],
     ]
     found = [[dataclasses.asdict(judge(audit, 0.95)), controls(audit, 0.95)] for audit in audits]
+    for audit in audits_of_points():
+        known = controls_on_points(audit, 0.95)
+        found.append([dataclasses.asdict(judge_points(audit, 0.95)), known, failed(known, 5)])
     return json.dumps(rounded(found), sort_keys=True)
+
+
+def audits_of_points() -> list[list[Measurement]]:
+    """One audit of points for each conclusion: labels, agreement and membership of memorised and typical points."""
+
+    def of(name: str, ours: float, retrained: tuple[float, ...], original: float, relabelled: float) -> Measurement:
+        values = {
+            "original": [original],
+            "relabelled": [relabelled],
+            "this model": [ours],
+            "retrained": list(retrained),
+        }
+        readings = {subject: Reading.of([[value] for value in each], 0.95) for subject, each in values.items()}
+        unit = "points" if name.startswith("agreement") else "%"
+        return Measurement(
+            name=name,
+            family=name.partition("-")[0],
+            title=name,
+            unit=unit,
+            more_left=1,
+            resolution=5.0,
+            source="real",
+            readings=readings,
+            quality=name == "labels-typical",
+        )
+
+    def audit(labels: float = 2, agreement: float = 0, typical: float = 0, rmia: float = 50) -> list[Measurement]:
+        return [
+            of("labels-memorised", labels, (1, 2, 3), 100, 0),
+            of("labels-typical", 98, (98, 97, 98), 100, 0),
+            of("agreement-memorised", agreement, (0, 1, -1), -90, -90),
+            of("agreement-typical", typical, (0, 1, -1), 1, -95),
+            of("rmia-typical", 51, (49, 50, 51), 52, 20),
+            of("rmia-memorised", rmia, (49, 50, 51), 100, 10),
+        ]
+
+    return [
+        audit(),
+        audit(labels=60),
+        audit(typical=-40),
+        audit(rmia=80),
+        audit(agreement=-30),
+        audit()[:3],
+        [m for m in audit() if not m.name.endswith("-memorised")],
+    ]
 
 
 def rounded(value: object) -> object:
@@ -52,7 +103,8 @@ def rounded(value: object) -> object:
 def words() -> str:
     """The docstrings that the report prints: the rules, and the definitions of the measures."""
     ours = [measures.modules()[name] for name in measures.MEASURES.own]
-    return "\n".join(inspect.cleandoc(module.__doc__ or "") for module in (verdict, *ours))
+    of_points = (point_verdict, point_measures)
+    return "\n".join(inspect.cleandoc(module.__doc__ or "") for module in (verdict, *ours, *of_points))
 
 
 def digest(text: str) -> str:

@@ -259,7 +259,7 @@ def test_a_bug_is_a_traceback_and_not_the_fault_of_the_report(report: Path, monk
     def bug(*_: object) -> None:
         raise TypeError("a bug of ours")
 
-    for name in ("conclusions.judge", "values.share_interval", "verify.page"):
+    for name in ("conclusions.judge", "values.share_interval", "verify.render"):
         with monkeypatch.context() as patch:
             patch.setattr(f"unlearn.report.verify.{name}", bug)
             with pytest.raises(TypeError, match="a bug of ours"):

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from synth.basics.disk import sha256_of
 from synth.basics.versions import package_versions
 from synth.basics.way_on import WayOn
+from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier, predict
 from synth.checkpoint.file import read_card
 from synth.run.lock import locked, refuse_held
@@ -26,15 +28,19 @@ from unlearn.auditing.points.lineup import Beside, Groups, group, labels_of, lin
 from unlearn.auditing.points.point_measures import ask, measure_points, retain_accuracy
 from unlearn.auditing.points.point_picture import draw_points_called
 from unlearn.auditing.points.point_verdict import controls_on_points, failed, judge_points
-from unlearn.auditing.points.points_record import check_points_record
+from unlearn.auditing.points.points_record import VERSION, check_points_record
+from unlearn.auditing.record.audited_models import data_json, models_json
+from unlearn.auditing.record.origin import describe_origin
 from unlearn.auditing.record.record import MODEL, ORIGINAL, RETRAINED
 from unlearn.auditing.record.schema import POINTS_FORMAT
+from unlearn.auditing.record.versions import PACKAGE, audit_version
 from unlearn.data import DataSource, LabelledImages, check_data
 from unlearn.points import UNKNOWN, Points, load_points
 from unlearn.run.folder import student_file
 
 WAY_ON = WayOn(command="unlearn audit", anew="start again with --overwrite")
 PICTURE = "points.png"
+INPUTS = ("points_sha256", "models", "request", "seed", "settings")  # the parts that every value depends on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +57,7 @@ class PointsRequest:
     trusted_architecture: str | None = None
     seed: int = 0
     overwrite: bool = False
+    way_on: WayOn = WAY_ON  # of the command that a person started
 
 
 def audit_points(request: PointsRequest, say: Callable[[str], None]) -> dict[str, Any]:
@@ -59,14 +66,14 @@ def audit_points(request: PointsRequest, say: Callable[[str], None]) -> dict[str
     Raises:
         UsageError, UserError: the request does not fit its models, points, images or folder.
     """
-    folder = AuditFolder(request.out, WAY_ON)
+    folder = AuditFolder(request.out, request.way_on)
     refuse_held(folder.store)
     folder.check(overwrite=request.overwrite)
     started = time.monotonic()
     record, picture = make_record(request, say)
     check_points_record(record, "the audit")
-    with locked(folder.store, WAY_ON, say) as lock:
-        folder.begin(lock, record["inputs"], overwrite=request.overwrite)
+    with locked(folder.store, request.way_on, say) as lock:
+        folder.begin(lock, {name: record[name] for name in INPUTS}, overwrite=request.overwrite)
         seconds = {"all": round(time.monotonic() - started, 3)}
         folder.write(record, {PICTURE: picture}, {"seconds": seconds})
     return record
@@ -94,7 +101,7 @@ def make_record(request: PointsRequest, say: Callable[[str], None]) -> tuple[dic
     verdict = judge_points(measurements, confidence)
     known = controls_on_points(measurements, confidence)
     memorised = int(groups.memorised.sum()) if groups else 0
-    ledger = [entry(request.points.name, "points", "judging every measure", torch.arange(len(points)))]
+    ledger = [entry("the points to forget", "points", "judging every measure", torch.arange(len(points)))]
     if request.data and test is not None:
         ledger.append(
             entry(request.data.name, "test", "accuracy, and images beside the points", torch.arange(len(test)))
@@ -102,11 +109,17 @@ def make_record(request: PointsRequest, say: Callable[[str], None]) -> tuple[dic
     picture = draw_points_called(points, labels, called, groups)
     record = {
         "format": POINTS_FORMAT,
-        "format_version": 1,
+        "format_version": VERSION,
         "points": points_json(points, labels, called, groups),
+        "points_sha256": points.sha256,
+        "image_shape": list(card.input_shape),
         "class_names": list(card.class_names),
         "seed": request.seed,
-        "inputs": inputs_json(request, models, points),
+        "device": "cpu",
+        "settings": dataclasses.asdict(request.settings),
+        "request": request_json(request, card),
+        "models": models_json(request.student, request.teacher, request.references, None, models),
+        "origin": describe_origin(student_file(request.student), models[MODEL][0].digest, None),
         "doubts": doubts,
         "measurements": [m.to_json() for m in measurements],
         "not_run": not_run(request, groups),
@@ -115,7 +128,7 @@ def make_record(request: PointsRequest, say: Callable[[str], None]) -> tuple[dic
         "failed_controls": failed(known, memorised),
         "ledger": ledger,
         "pictures": {PICTURE: sha256_of(picture)},
-        "versions": package_versions(),
+        "versions": {**package_versions(), "scipy": version("scipy"), PACKAGE: audit_version()},
     }
     return json.loads(json.dumps(record)), picture
 
@@ -155,22 +168,14 @@ def points_json(
     ]
 
 
-def inputs_json(request: PointsRequest, models: dict[str, list[Classifier]], points: Points) -> dict[str, Any]:
-    """What every value depends on."""
-    named = [
-        ("teacher", request.teacher, models[ORIGINAL][0]),
-        ("student", student_file(request.student), models[MODEL][0]),
-    ]
-    named += [
-        (f"reference {number}", path, model)
-        for number, (path, model) in enumerate(zip(request.references, models.get(RETRAINED, ()), strict=True), 1)
-    ]
+def request_json(request: PointsRequest, card: ModelCard) -> dict[str, Any]:
+    """What `unlearn replay` starts from. Paths are as the user gave them."""
     return {
-        "points": {"folder": str(request.points), "sha256": points.sha256, "images": len(points)},
-        "models": {name: {"path": str(path), "sha256": model.digest} for name, path, model in named},
-        "data": request.data and request.data.name,
-        "seed": request.seed,
-        "settings": dataclasses.asdict(request.settings),
+        "student": str(request.student),
+        "teacher": str(request.teacher),
+        "references": [str(path) for path in request.references],
+        "points": str(request.points),
+        "data": data_json(request.data, card),
     }
 
 

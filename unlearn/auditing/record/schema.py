@@ -96,7 +96,7 @@ def parse_record(data: bytes, name: str) -> dict[str, Any]:
     except (ValueError, KeyError) as error:
         raise UserError(f"{name} is not an audit record: make it with 'unlearn audit'") from error
     if record.get("format") == POINTS_FORMAT:
-        raise UserError(f"{name} is an audit of single points: only 'unlearn report' reads it, in the audit's folder")
+        raise UserError(f"{name} is an audit of single points, not of classes: name an audit of classes")
     if isinstance(version, int) and version > VERSION:
         raise UserError(f"{name} has format version {version}, newer than {VERSION}: update this package")
     if isinstance(version, int) and version < VERSION:

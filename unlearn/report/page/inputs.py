@@ -51,6 +51,8 @@ def hashes(record: Record) -> dict[str, str]:
     if "public" in models:
         found["public weights"] = models["public"]["sha256"]
     found |= {f"retrained {number}": m["sha256"] for number, m in enumerate(models["references"], 1)}
+    if "points_sha256" in record:
+        found["pixels of the points"] = record["points_sha256"]
     if shards:
         found["shards' index"] = shards["index_sha256"] or "not complete"
         found |= {"shards' teacher": shards["teacher_sha256"], **shards["shards"]}
@@ -90,4 +92,6 @@ def data_of(model: Record) -> str:
     left_out = f", without {', '.join(map(str, without))}" if isinstance(without, list) and without else ""
     start = card.get("start_from")
     started = f", started from {start.get('file')}" if isinstance(start, dict) else ""
-    return f"{card.get('data') or card.get('method') or 'unknown'}{left_out}{started}"
+    points = card.get("points")
+    single = f", {points.get('how')} {points.get('images')} points" if isinstance(points, dict) else ""
+    return f"{card.get('data') or card.get('method') or 'unknown'}{left_out}{single}{started}"

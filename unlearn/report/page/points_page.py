@@ -1,51 +1,27 @@
-"""The page of an audit of points: a function of its record and its picture only."""
+"""The page of an audit of points: a function of its record and its pictures only."""
 
 from __future__ import annotations
 
 import base64
 from collections import Counter
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
-from synth.basics.disk import sha256_of
-from synth.basics.errors import UserError
-from synth.basics.foreign_json import parse_object
-from synth.basics.regular_files import read_regular
-from unlearn.auditing.audit_folder import AUDIT, PICTURES
+from markupsafe import Markup
+
 from unlearn.auditing.points import point_measures, point_verdict
 from unlearn.auditing.points.lineup import LINEUP
-from unlearn.auditing.points.points_record import check_points_record
 from unlearn.auditing.record.record import MODEL, ORIGINAL, RETRAINED
-from unlearn.auditing.record.schema import LARGEST, POINTS_FORMAT
+from unlearn.auditing.record.versions import page_version
+from unlearn.report.file import embed
 from unlearn.report.page.first_screen import COLOURS
+from unlearn.report.page.inputs import inputs
 from unlearn.report.page.page import environment
-from unlearn.report.page.tables import Record, Table, facts, finding_of, reading_cell, text_row, title_of
+from unlearn.report.page.tables import Record, Table, finding_of, reading_cell, text_row, title_of
 
 MOST_POINTS = 1000  # rows of the page's table
 
 
-def read_points_audit(path: Path) -> tuple[dict[str, Any], bytes | None] | None:
-    """The record and the picture of an audit of points; None for another file. Raises UserError if it is damaged."""
-    file = path / AUDIT if path.is_dir() else path
-    try:
-        record = parse_object(read_regular(file, LARGEST))
-    except (OSError, ValueError):
-        return None  # the reader of other audits says why
-    if record.get("format") != POINTS_FORMAT:
-        return None
-    check_points_record(record, str(path))
-    for name, digest in record["pictures"].items():
-        try:
-            picture = read_regular(file.parent / PICTURES / name, LARGEST)
-        except OSError:
-            return record, None
-        if sha256_of(picture) != digest:
-            raise UserError(f"{path} has a picture that the audit did not make: make the audit again")
-        return record, picture
-    return record, None
-
-
-def points_page(record: Record, picture: bytes | None) -> str:
+def points_page(record: Record, pictures: Mapping[str, bytes]) -> str:
     """The whole file. The policy in its head lets no request leave, whatever a record says."""
     groups = Counter(point["group"] for point in record["points"])
     view = {
@@ -58,12 +34,14 @@ def points_page(record: Record, picture: bytes | None) -> str:
         "doubts": record["doubts"],
         "measures": measures(record),
         "known": known(record),
-        "picture": picture and base64.b64encode(picture).decode(),
+        "pictures": [base64.b64encode(data).decode() for _, data in sorted(pictures.items())],
         "points": points_table(record),
         "not_run": record["not_run"],
-        "inputs": facts("What every value depends on", record["inputs"]),
+        "inputs": inputs(record),
         "rules": point_verdict.__doc__,
         "definitions": point_measures.__doc__,
+        "version": page_version(),
+        "embedded_record": Markup(embed(record)),
     }
     return environment().get_template("points_page.html.j2").render(view)
 

@@ -15,11 +15,8 @@ from unlearn.report.printable import printable
 def announcement(record: Mapping[str, Any], request: Request, retrain: bool) -> Iterator[str]:
     """A line for the student's run if it is made again, and two for the audit."""
     settings = request.settings
-    if retrain and record["origin"]["run"]:
-        run = record["origin"]["run"]["settings"]
-        lengths = [f"{name} {run[name]}" for name in sorted(run) if name.endswith(("steps", "rounds", "batch_size"))]
-        what = f"{run.get('method')} ({', '.join(lengths)})" if lengths else f"{run.get('method')}"
-        yield printable(f"first the student is made again by {what}")
+    if retrain:
+        yield from run_again(record)
     models = [counted(settings.random_models, "random model")]
     if request.references:
         models.insert(0, counted(len(request.references), "retrained model"))
@@ -32,6 +29,24 @@ def announcement(record: Mapping[str, Any], request: Request, retrain: bool) -> 
         f"a resurrection of {settings.inversion_steps:,} steps per model and repeat; {settings.repeats:,} repeats of "
         f"these, {settings.draws:,} draws of the quick measures{unlike_defaults(settings)}"
     )
+
+
+def announcement_on_points(record: Mapping[str, Any], retrain: bool) -> Iterator[str]:
+    """A line for the student's run if it is made again, and one for the audit of points."""
+    if retrain:
+        yield from run_again(record)
+    retrained = counted(len(record["models"]["references"]), "retrained model")
+    yield f"asks the student, the teacher and {retrained} about {counted(len(record['points']), 'point')}, on cpu"
+
+
+def run_again(record: Mapping[str, Any]) -> Iterator[str]:
+    """A line for the student's run, if the record has one."""
+    if not record["origin"]["run"]:
+        return
+    run = record["origin"]["run"]["settings"]
+    lengths = [f"{name} {run[name]}" for name in sorted(run) if name.endswith(("steps", "rounds", "batch_size"))]
+    what = f"{run.get('method')} ({', '.join(lengths)})" if lengths else f"{run.get('method')}"
+    yield printable(f"first the student is made again by {what}")
 
 
 def unlike_defaults(settings: AuditSettings) -> str:

@@ -21,6 +21,9 @@ IN_WORDS = {
     "histograms": "the histograms",
     "pictures": "the pictures",
     "recognition": "the recognition of the shards' images",
+    "points_sha256": "the pixels of the points",
+    "points": "what the models call the points",
+    "doubts": "what is doubtful about the references",
 }
 FACTS = (
     "family",
@@ -105,11 +108,13 @@ def other_facts(
     old: Record, new: Record, models: list[tuple[AuditedModel, AuditedModel]], retrained: bool
 ) -> Iterator[str]:
     """Facts that are the same on every machine, and differ between the records."""
-    for name in ("class_names", "forget", "seed", "settings", "ledger"):
-        if old[name] != new[name]:
+    for name in ("class_names", "forget", "seed", "settings", "ledger", "points_sha256", "doubts"):
+        if old.get(name) != new.get(name):  # an audit of points has no classes to forget, and other audits no points
             yield IN_WORDS[name]
-    if not on_synthetic(old) and old["images"] != new["images"]:  # the name of synthetic images has their place in it
+    if not on_synthetic(old) and old.get("images") != new.get("images"):  # synthetic ones have their place in the name
         yield "the images that it was judged on"
+    if labelled(old) != labelled(new):
+        yield "the files of the points, or their labels"
     if {n["name"] for n in old["not_run"]} != {n["name"] for n in new["not_run"]}:
         yield "what could not be run"
     for before, after in models:
@@ -121,9 +126,14 @@ def other_facts(
         yield "the run's settings, metrics and provenance"
 
 
+def labelled(record: Record) -> list[tuple[str, str]]:
+    """The points by file and label; none in an audit of classes."""
+    return [(point["file"], point["label"]) for point in record.get("points", ())]
+
+
 def other_results(old: Record, new: Record) -> Iterator[str]:
     """Results that follow from the same values on the same kind of machine, and differ between the records."""
-    for name in ("histograms", "pictures", "recognition"):
+    for name in ("histograms", "pictures", "recognition", "points"):
         if name in old and old[name] != new[name]:  # older records lack the recognition
             yield IN_WORDS[name]
     before, after = ({m["name"]: m["details"] for m in record["measurements"]} for record in (old, new))

@@ -10,8 +10,9 @@ from typing import Any
 from synth.basics.errors import UserError
 from synth.basics.regular_files import hash_and_start
 from synth.basics.way_on import WayOn
-from synth.checkpoint.file import LARGEST_CHECKPOINT, refuse_untrusted
+from synth.checkpoint.file import LARGEST_CHECKPOINT, read_card, refuse_untrusted
 from unlearn.methods import METHODS, needs_teacher
+from unlearn.points import load_points
 from unlearn.report.places import run_indexes_of
 from unlearn.report.printable import printable
 from unlearn.report.replay.device import device_of
@@ -20,6 +21,7 @@ from unlearn.report.verify.checks import Check
 from unlearn.run import carry_out as runs
 from unlearn.run.folder import STUDENT
 from unlearn.run.request import Request
+from unlearn.samples.point_settings import PointSettings
 from unlearn.settings import LoopSettings
 
 
@@ -32,8 +34,12 @@ def remake(
     say: Callable[[str], None],
     device: str | None = None,
     started_by: WayOn | None = None,
+    points: Path | None = None,
 ) -> tuple[Path, bool]:
     """Make the student again in the folder `out`, on the run's device or on `device`.
+
+    Args:
+        points: the folder of the points that the run forgot, if it forgot any.
 
     Returns:
         the new student, and whether it is the audited one byte for byte: it is on one kind of machine, with as many
@@ -49,13 +55,13 @@ def remake(
         raise UserError("the report has no run that made the student: replay it without --retrain")
     settings = run["settings"]
     if "forget_points" in settings:
-        raise UserError("the run forgot single points, which no report holds: replay it without --retrain")
+        check_run_points(settings, teacher, points)
     device = device_of(device or settings.get("device") or run["provenance"].get("device") or "cpu")
     check_run_shards(record, shards)
     model = record["models"]["student"]
     for named in (model["architecture"], settings.get("student_arch")):
         refuse_untrusted(str(named), arch, "the report")
-    request = run_request(settings, model, teacher, shards, arch, out, device)
+    request = run_request(settings, model, teacher, shards, arch, out, device, points)
     runs.unlearn(dataclasses.replace(request, started_by=started_by), say)
     student = out / STUDENT
     return student, hash_and_start(student, LARGEST_CHECKPOINT)[0] == model["sha256"]
@@ -69,6 +75,7 @@ def run_request(
     arch: str | None,
     out: Path,
     device: str,
+    points: Path | None = None,
 ) -> Request:
     """The request of the run. `settings` are the run's, and `model` are the record's facts about its student."""
     method = settings.get("method")
@@ -91,6 +98,8 @@ def run_request(
             start_from=Path(str(settings["start_from"])) if settings.get("start_from") else None,
             shards=shards,
             forget=numbers_of_classes(settings.get("forget", [])),
+            forget_points=points if "forget_points" in settings else None,
+            points=taken(PointSettings, settings),
             out=out,
             seed=settings.get("seed", 0),
             window=settings.get("window"),
@@ -109,6 +118,19 @@ def numbers_of_classes(raw: Any) -> tuple[int, ...]:
     if not isinstance(raw, list) or not all(type(number) is int for number in raw):
         raise TypeError("forget is not a list of class numbers")
     return tuple(raw)
+
+
+def check_run_points(settings: Mapping[str, Any], teacher: Path, folder: Path | None) -> None:
+    """Raise UserError where the folder does not hold the points that the run forgot: they would make another student.
+
+    Args:
+        settings: the run's.
+    """
+    if folder is None or not folder.is_dir():
+        raise UserError(f"the points that the run forgot are not in {folder}: name their place with --forget-points")
+    card = read_card(teacher)
+    if load_points(folder, card.input_shape, card.class_names).sha256 != settings.get("points_sha256"):
+        raise UserError(f"the points in {folder} are not those that the run forgot: name those with --forget-points")
 
 
 def check_run_shards(record: Mapping[str, Any], shards: Sequence[str]) -> None:

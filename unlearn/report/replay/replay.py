@@ -15,13 +15,16 @@ from synth.shards.index import find_index
 from synth.shards.store import open_store
 from unlearn.auditing.audit import Request, audit
 from unlearn.auditing.audit_settings import AuditSettings
+from unlearn.auditing.points.audit_points import PointsRequest, audit_points
 from unlearn.data import DataSource
 from unlearn.report.file import read_report
-from unlearn.report.places import AuditedModel, Located, Places, locate
-from unlearn.report.replay.announcement import announcement
+from unlearn.report.places import AuditedModel, Located, Places, is_of_points, locate
+from unlearn.report.replay.announcement import announcement, announcement_on_points
 from unlearn.report.replay.comparison import Comparison, compare
 from unlearn.report.replay.device import device_of
 from unlearn.report.replay.remake import remake
+from unlearn.report.verify.checks import HOLDS
+from unlearn.report.verify.point_values import points_folder
 
 AGAIN = "start the replay again, with --out in another folder"
 WAY_ON = WayOn(command="unlearn replay", again=AGAIN, anew=AGAIN, replaces=False, resumes=False)
@@ -44,25 +47,34 @@ def replay(
     With `retrain` the student is made again first, in `out`/student, and the new one is audited.
 
     Raises:
-        UserError: the file holds no report, or its models, shards, device or settings are not there.
+        UserError: the file holds no report, or its models, shards, points, device or settings are not there.
     """
     record = read_report(report).record
     located, same = locate(record, places), None
     for model in located.models:
         if not (retrain and model is located.student):
             check_same(model)
-    check_shards(located.shards)
-    request = audit_request(record, located, out / "audit", device_of(device or record["device"]))
-    request = replace(request, trusted_architecture=arch, workers=workers)
+    request: Request | PointsRequest
+    if is_of_points(record):
+        check_points(record, located.points)
+        request, lines = points_request(record, located, out / "audit"), announcement_on_points(record, retrain)
+    else:
+        check_shards(located.shards)
+        request = audit_request(record, located, out / "audit", device_of(device or record["device"]))
+        request, lines = replace(request, workers=workers), announcement(record, request, retrain)
+    request = replace(request, trusted_architecture=arch)
     if data_root and request.data:
         request = replace(request, data=replace(request.data, root=data_root))
-    for line in announcement(record, request, retrain):
+    for line in lines:
         say(line)
     if retrain:
         teacher, learnt_from = located.teacher.path, located.run_shards
-        student, same = remake(record, out / "student", teacher, learnt_from, arch, say, device, WAY_ON)
+        student, same = remake(
+            record, out / "student", teacher, learnt_from, arch, say, device, WAY_ON, points=located.points
+        )
         request = replace(request, student=student)
-    return replace(compare(record, audit(request, say), retrain), same_student=same)
+    new = audit_points(request, say) if isinstance(request, PointsRequest) else audit(request, say)
+    return replace(compare(record, new, retrain), same_student=same)
 
 
 def audit_request(record: Mapping[str, Any], located: Located, out: Path, device: str) -> Request:
@@ -72,7 +84,6 @@ def audit_request(record: Mapping[str, Any], located: Located, out: Path, device
     Raises:
         UserError: this version can't read the audit's settings.
     """
-    data = record["request"]["data"]
     try:
         return Request(
             student=located.student.path,
@@ -80,7 +91,7 @@ def audit_request(record: Mapping[str, Any], located: Located, out: Path, device
             forget=tuple(record["forget"]),
             references=[model.path for model in located.references],
             public=located.public.path if located.public else None,
-            data=data and DataSource(data["name"], data["root"] and Path(data["root"]), False),
+            data=data_source(record),
             shards=located.shards,
             out=out,
             settings=AuditSettings(**record["settings"]),
@@ -89,9 +100,37 @@ def audit_request(record: Mapping[str, Any], located: Located, out: Path, device
             way_on=WAY_ON,
         )
     except (TypeError, ValueError) as error:
-        raise UserError(
-            f"the report's settings are not this version's ({error}): replay it with the version that it names"
-        ) from error
+        raise other_version(error) from error
+
+
+def points_request(record: Mapping[str, Any], located: Located, out: Path) -> PointsRequest:
+    """As `audit_request`, of an audit of points."""
+    assert located.points is not None, "check_points"
+    try:
+        return PointsRequest(
+            student=located.student.path,
+            teacher=located.teacher.path,
+            points=located.points,
+            references=[model.path for model in located.references],
+            data=data_source(record),
+            out=out,
+            settings=AuditSettings(**record["settings"]),
+            seed=record["seed"],
+            way_on=WAY_ON,
+        )
+    except (TypeError, ValueError) as error:
+        raise other_version(error) from error
+
+
+def data_source(record: Mapping[str, Any]) -> DataSource | None:
+    data = record["request"]["data"]
+    return data and DataSource(data["name"], data["root"] and Path(data["root"]), False)
+
+
+def other_version(error: Exception) -> UserError:
+    return UserError(
+        f"the report's settings are not this version's ({error}): replay it with the version that it names"
+    )
 
 
 def check_same(model: AuditedModel) -> None:
@@ -113,3 +152,10 @@ def check_same(model: AuditedModel) -> None:
 def check_shards(uri: str | None) -> None:
     if uri is not None and find_index(open_store(uri)) is None:
         raise UserError(f"the shards are not in {uri}: name their place now with --shards")
+
+
+def check_points(record: Mapping[str, Any], folder: Path | None) -> None:
+    """Raise UserError where the folder does not hold the points that were audited."""
+    for check in points_folder(record, folder):
+        if check.state != HOLDS:
+            raise UserError(f"{check.what}: {check.why}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from unlearn.auditing.judgement.controls import controls
-from unlearn.auditing.judgement.verdict import judge
+from unlearn.auditing.judgement.verdict import Verdict, judge
+from unlearn.auditing.points.point_verdict import controls_on_points, failed, judge_points
 from unlearn.auditing.record.record import Measurement
 from unlearn.auditing.record.versions import PACKAGE, audit_version
 from unlearn.report.printable import printable
@@ -17,10 +18,29 @@ from unlearn.report.verify.values import close
 
 
 def conclusions(record: Mapping[str, Any]) -> Iterator[Check]:
-    measurements = [Measurement.from_json(m) for m in record["measurements"]]
-    confidence = record["settings"]["confidence"]
-    verdict = json.loads(json.dumps(asdict(judge(measurements, confidence))))
-    known = json.loads(json.dumps(controls(measurements, confidence)))
+    """Of an audit of classes."""
+    measurements, confidence = measured(record)
+    yield from followed(record, judge(measurements, confidence), controls(measurements, confidence))
+
+
+def conclusions_on_points(record: Mapping[str, Any]) -> Iterator[Check]:
+    """Of an audit of points. Its record has also the known models with a wrong conclusion."""
+    measurements, confidence = measured(record)
+    known = controls_on_points(measurements, confidence)
+    yield from followed(record, judge_points(measurements, confidence), known)
+    memorised = sum(point["group"] == "memorised" for point in record["points"])
+    wrong = compared("the audit's check of itself follows", failed(known, memorised), record["failed_controls"])
+    yield by_these_rules(wrong, record)
+
+
+def measured(record: Mapping[str, Any]) -> tuple[list[Measurement], float]:
+    """The measurements of a record, and the confidence of its intervals."""
+    return [Measurement.from_json(m) for m in record["measurements"]], record["settings"]["confidence"]
+
+
+def followed(record: Mapping[str, Any], judged: Verdict, on_known: Sequence[Mapping[str, Any]]) -> Iterator[Check]:
+    """Whether the record's verdicts are those that the rules give now."""
+    verdict, known = json.loads(json.dumps([asdict(judged), on_known]))
     written = record["verdict"]
     statuses = [{f["name"]: f["status"] for f in v["findings"]} for v in (verdict, written)]
     names = [[(c["subject"], c["conclusion"]) for c in found] for found in (known, record["controls"])]

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from unlearn.report.file import Report, read_report
-from unlearn.report.page.page import page, page_version, writer_of
-from unlearn.report.places import Places, locate
+from unlearn.report.page.page import page_version, writer_of
+from unlearn.report.page.render import render
+from unlearn.report.places import Places, is_of_points, locate
 from unlearn.report.printable import printable
 from unlearn.report.verify.chain import chain
 from unlearn.report.verify.checks import BROKEN, HOLDS, NOT_CHECKED, Check
-from unlearn.report.verify.conclusions import conclusions
+from unlearn.report.verify.conclusions import conclusions, conclusions_on_points
+from unlearn.report.verify.point_values import point_values, points_folder
 from unlearn.report.verify.values import values
 
 
@@ -27,10 +29,12 @@ def verify(path: Path, places: Places) -> list[Check]:
     """
     report = read_report(path)
     located = locate(report.record, places)
+    of_points = is_of_points(report.record)
     return [
-        *values(report.record),
-        *conclusions(report.record),
+        *(point_values(report.record) if of_points else values(report.record)),
+        *(conclusions_on_points(report.record) if of_points else conclusions(report.record)),
         *chain(report.record, located),
+        *(points_folder(report.record, located.points) if of_points else ()),
         pictures(report),
         *visible(report),
     ]
@@ -59,7 +63,7 @@ def visible(report: Report) -> Iterator[Check]:
         cure = f"render it again with 'unlearn report {report.path} -o NEW.html', and read that"
         yield Check(what, NOT_CHECKED, f"{why}: {cure}")
         return
-    again = page(report.record, report.pictures)
+    again = render(report.record, report.pictures)
     yield Check(what, HOLDS) if again == report.text else Check(what, BROKEN, first_difference_in(report.text, again))
 
 

@@ -92,6 +92,7 @@ def test_layers_are_kept_in_the_order_of_the_forward_pass() -> None:
         ({"keep_layers": "60 %"}, r"has no layer '60 %'.* or a share such as 60%"),
         ({"keep_layers": "features.14"}, r"keeps every layer before the last one"),
         ({"keep_layers": "features.0", "freeze_batch_norm": True}, r"has no effect without --start-from"),
+        ({"keep_layers": "", "feature_noise": 0.5}, r"--feature-noise has no effect without --keep-layers"),
     ],
 )
 def test_a_layer_that_is_not_there_or_is_the_last_one_is_refused(

@@ -24,6 +24,8 @@ from synth.shards.index import RunCard
 from unlearn.fine_tuning import train_mode
 from unlearn.methods import fresh_views, losses
 from unlearn.methods.early_layers import keep_layers, layer_at
+from unlearn.methods.feature_noise import FeatureNoise
+from unlearn.methods.fresh_views import NO_NOISE
 from unlearn.methods.method import Inputs, Part
 from unlearn.methods.mixing import mixup
 from unlearn.optimise import ONE_CYCLE, descend
@@ -109,6 +111,13 @@ class DistillSettings(ComputeSettings):
         "keep the teacher's layers up to this one, or a share of them, such as 60%, and train only those after it "
         "(EU-k); needs --teacher",
     )
+    feature_noise: float = setting(
+        0.0,
+        "with --keep-layers, spread of random gains on the channels of the last kept layer, the same for teacher and "
+        "student; 0 is off",
+        at_least=0,
+        at_most=2,
+    )
     optimiser: str = setting("sgd", "how the weights are moved", choices=("sgd", "adamw"), rare=True)
     freeze_batch_norm: bool | None = setting(
         None,
@@ -119,6 +128,9 @@ class DistillSettings(ComputeSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(not self.hard_labels or self.temperature == 1, "hard labels have no temperature: leave one of them out")
+        require(
+            not (self.feature_noise and self.mixup), "feature noise and mixup exclude each other: leave one of them out"
+        )
         require(
             not (self.hard_labels and self.post_filter), "hard labels and post-filter exclude each other: choose one"
         )
@@ -276,6 +288,7 @@ class Distillation:
         refuse_idle_without_teacher(settings, self.teacher)
         self.student = inputs.new_student()
         self.kept = kept_layers(self.student, inputs, settings)
+        self.noise = feature_noise(self.student, settings)
         self.freeze_batch_norm = frozen_statistics(inputs, settings)
         self.set_mode()
         one_cycle = ONE_CYCLE[settings.optimiser]
@@ -302,7 +315,9 @@ class Distillation:
         batch = self.samples.next(self.settings.batch_size).to(self.device)
         if self.samples.whole and not self.warned:
             self.warn_of_losses()
-        loss = distillation_loss(self.student, batch, self.forget, self.settings, self.rng, self.teacher, self.points)
+        loss = distillation_loss(
+            self.student, batch, self.forget, self.settings, self.rng, self.teacher, self.points, self.noise
+        )
         descend(loss, self.optimiser, self.schedule)
         if self.settings.settle and number + 1 == self.steps:
             self.settle()
@@ -345,6 +360,15 @@ def kept_layers(student: Classifier, inputs: Inputs, settings: DistillSettings) 
     return keep_layers(student, inputs.loaded_teacher, name)
 
 
+def feature_noise(student: Classifier, settings: DistillSettings) -> FeatureNoise | None:
+    """The noise where the kept layers end; None if it is off. Raises UsageError if none are kept."""
+    if not settings.feature_noise:
+        return None
+    if not settings.keep_layers:
+        raise UsageError("--feature-noise has no effect without --keep-layers, where it is added: name layers to keep")
+    return FeatureNoise(student, layer_at(student, settings.keep_layers), settings.feature_noise)
+
+
 def frozen_statistics(inputs: Inputs, settings: DistillSettings) -> bool:
     """Whether batch norm keeps its statistics. Raises UsageError if it has none to keep."""
     if settings.freeze_batch_norm and inputs.public is None:
@@ -368,24 +392,32 @@ def distillation_loss(
     rng: torch.Generator,
     teacher: Classifier | None = None,
     points: NearPoints | None = None,
+    noise: FeatureNoise | None = None,
 ) -> Tensor:
     """τ² mean_n KL(q_n || softmax(S(x_n) / τ)) on one augmented batch, a scalar in nats.
 
     Without a teacher the views are the stored ones, and q comes from the stored logits. A teacher labels fresh views,
-    and those that do not pass the filters, or are near one of the points, are left out.
+    and those that do not pass the filters, or are near one of the points, are left out. Teacher and student see the
+    same noise in their features.
     """
     assert settings.shift is not None, "fill_in decides it"
     if teacher is None:
         x_unit = shift_and_flip(to_unit(batch.views), settings.shift, bool(settings.flip), rng)
-        logits = batch.logits
+        logits, seen = batch.logits, NO_NOISE
     else:
         assert settings.unmixed is not None, "fill_in decides it"
         views = fresh_views.fresh_views(batch.own, settings.unmixed, settings.shift, bool(settings.flip), rng)
         filters = [accept for name, accept in training_filters(forget, settings).items() if name != BY_LABEL]
-        x_unit, logits = fresh_views.answered(to_unit(views), teacher, settings.batch_statistics, filters, points)
+        x_unit, gains = to_unit(views), noise.draw(len(views), rng) if noise else None
+        heard = NO_NOISE if noise is None or gains is None else noise.on(teacher, gains)
+        logits, kept = fresh_views.answered(x_unit, teacher, settings.batch_statistics, filters, points, heard)
+        x_unit, logits = x_unit[kept], logits[kept]
+        seen = NO_NOISE if noise is None or gains is None else noise.on(student, gains[kept.cpu()])
     targets = targets_for(logits, forget, settings)
     x_unit, targets = mixup(x_unit, targets, settings.mixup, rng)
-    return losses.divergence(targets, student(x_unit), settings.temperature)
+    with seen:
+        answers = student(x_unit)
+    return losses.divergence(targets, answers, settings.temperature)
 
 
 def targets_for(logits: Tensor, forget: tuple[int, ...], settings: DistillSettings) -> Tensor:

@@ -6,7 +6,7 @@ They are drawn as the stored views are (`synth.shards.views`), except that some 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from synth.shards.views import compose, draw_views
 from unlearn.methods.method import StuckError
 from unlearn.samples.filters import Filter, View
 from unlearn.samples.near_points import NearPoints
+
+NO_NOISE: AbstractContextManager[None] = nullcontext()
 
 
 def fresh_views(images: Tensor, unmixed: float, shift: int, flip: bool, rng: torch.Generator) -> Tensor:
@@ -44,18 +46,21 @@ def answered(
     batch_statistics: bool,
     filters: Sequence[Filter],
     points: NearPoints | None = None,
+    noise: AbstractContextManager[None] = NO_NOISE,
 ) -> tuple[Tensor, Tensor]:
-    """The views (M, C, H, W) that pass the filters and are near no point, and the teacher's logits (M, K) on them.
+    """The teacher's logits (N, K) on the views (N, C, H, W), and which views pass the filters and are near no point,
+    (N,).
 
     The filters see the teacher's answers.
 
     Args:
         batch_statistics: the teacher normalises by the statistics of this batch, not by those of its training.
+        noise: is on while the teacher answers.
 
     Raises:
         StuckError: fewer than two views pass.
     """
-    with by_batch_statistics(teacher) if batch_statistics else nullcontext():
+    with by_batch_statistics(teacher) if batch_statistics else nullcontext(), noise:
         logits = teacher(x_unit).float()
     kept = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
     for accept in filters:
@@ -66,4 +71,4 @@ def answered(
         raise StuckError(
             "the filters drop all fresh views of a batch: loosen --gate or --entropy, or leave out --teacher"
         )
-    return x_unit[kept], logits[kept]
+    return logits, kept

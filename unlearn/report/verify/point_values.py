@@ -69,7 +69,7 @@ def points_folder(record: Record, folder: Path | None) -> Iterator[Check]:
         same = "the run forgot the points that were audited"
         yield compared(same, run["settings"]["points_sha256"], record["points_sha256"])
     if folder is None or not folder.is_dir():
-        why = f"there is no folder {folder}: name their place now with --forget-points, or leave them disposed of"
+        why = f"there is no folder {folder}: name their place now with --forget-points, if there is one still"
         yield Check(what, NOT_CHECKED, why)
         return
     channels, height, width = record["image_shape"]

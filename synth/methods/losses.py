@@ -96,7 +96,7 @@ def convolution(padded: Tensor) -> Tensor:
 
 def weighted_sum(padded: Tensor) -> Tensor:
     """The same bytes as by `convolution`: the weights are powers of two, and the order of the sum is the same. On a CPU
-    it takes less than half of the time.
+    it takes half of the time or less.
     """
     height, width = padded.shape[2] - 2, padded.shape[3] - 2
     total = padded.new_zeros(*padded.shape[:2], height, width)

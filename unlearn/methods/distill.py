@@ -408,11 +408,14 @@ def distillation_loss(
         assert settings.unmixed is not None, "fill_in decides it"
         views = fresh_views.fresh_views(batch.own, settings.unmixed, settings.shift, bool(settings.flip), rng)
         filters = [accept for name, accept in training_filters(forget, settings).items() if name != BY_LABEL]
-        x_unit, gains = to_unit(views), noise.draw(len(views), rng) if noise else None
-        heard = NO_NOISE if noise is None or gains is None else noise.on(teacher, gains)
+        x_unit, seen, heard = to_unit(views), NO_NOISE, NO_NOISE
+        if noise:
+            gains = noise.draw(len(views), rng)
+            heard = noise.on(teacher, gains)
         logits, kept = fresh_views.answered(x_unit, teacher, settings.batch_statistics, filters, points, heard)
         x_unit, logits = x_unit[kept], logits[kept]
-        seen = NO_NOISE if noise is None or gains is None else noise.on(student, gains[kept.cpu()])
+        if noise:
+            seen = noise.on(student, gains[kept.cpu()])
     targets = targets_for(logits, forget, settings)
     x_unit, targets = mixup(x_unit, targets, settings.mixup, rng)
     with seen:

@@ -146,8 +146,8 @@ def unlearn(method: str, forget: Classes, out: Place, *, say: Say = print, **opt
 
     if method not in COMMANDS:
         raise UsageError(f"there is no method {method}: it is one of {', '.join(COMMANDS)}")
+    from synth.checkpoint.file import student_file
     from unlearn.run import rounds
-    from unlearn.run.folder import student_file
 
     values = parameters(COMMANDS[method], {"forget": forget, "out": out, **options})
     rounds.unlearn(request_of(method, values), say)

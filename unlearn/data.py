@@ -263,7 +263,7 @@ def check_data(
     if unknown:
         raise UsageError(
             f"{checkpoint} has no class '{unknown[0]}', which {data_name} has: name the data that the checkpoint "
-            f"was made for, or import it again with --classes {shortened(theirs)} if its outputs are in that order"
+            f"was made for, or import it again with {names_option(theirs)} if its outputs are in that order"
         )
     if ours == theirs:
         return data
@@ -315,6 +315,13 @@ def reordered(data: LabelledImages, order: Sequence[str], class_names: Sequence[
     """The images with new labels: the position of each class's name in `order`."""
     positions = torch.tensor([list(order).index(name) for name in data.class_names])
     return replace(data, labels=positions[data.labels], class_names=tuple(class_names), all_classes=True)
+
+
+def names_option(class_names: Sequence[str]) -> str:
+    """The option of `unlearn import` that gives these names. One with a comma or a space has to come from a file."""
+    if all(name.isalnum() for name in class_names):
+        return f"--classes {shortened(class_names)}"
+    return "--classes-file, a file with the names of its folders, one per line,"
 
 
 def shortened(class_names: Sequence[str], limit: int = 10) -> str:

@@ -19,6 +19,7 @@ from synth.basics.settings import MOST_IN_BATCH, MOST_STEPS, ComputeSettings, se
 from synth.basics.ticks import listening, tick
 from synth.checkpoint.arithmetic import computed
 from synth.checkpoint.augment import shift_and_flip
+from synth.checkpoint.building import refuse_unknown
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.class_choice import Classes, as_options
 from synth.checkpoint.classifier import Classifier, check_forward, to_unit
@@ -110,6 +111,8 @@ def train(
             weights of `start_from` do not fit, or know classes of these data that are left out.
         UserError: data is missing or the training diverges.
     """
+    if architecture:
+        refuse_unknown(architecture)
     card = read_card(like) if like else None
     start = public_start(start_from, architecture) if start_from else None
     shape = card or (start.model.card if start else None)
@@ -136,6 +139,7 @@ def train(
 
     settings = dataclasses.replace(settings, epochs=(epochs := epochs_of(data, settings)))
     kept = len(data.without(without))
+    refuse_few(kept, settings, without)
     say(
         f"trains {architecture} for {counted(epochs, 'epoch')} of {kept // settings.batch_size:,} steps, on "
         f"{counted(kept, 'image')}; the time is known after the first steps"
@@ -269,11 +273,7 @@ def train_classifier(
         UserError: the training diverged.
     """
     kept = data.without(without)
-    if len(kept) < settings.batch_size:
-        raise UsageError(
-            f"only {len(kept)} training images are left, fewer than one batch of {settings.batch_size}: "
-            "lower --batch-size, or leave out fewer classes"
-        )
+    refuse_few(len(kept), settings, without)
     if start:
         mean, std, wiring = start.model.card.mean, start.model.card.std, start.model.card.wiring
     else:
@@ -311,6 +311,16 @@ def train_classifier(
         refuse_large_batch(model, settings.batch_size)
         fit(model, kept, settings, torch.Generator().manual_seed(seed), log)
     return model.freeze()
+
+
+def refuse_few(images: int, settings: TrainSettings, without: tuple[int, ...]) -> None:
+    """Raise UsageError if there are fewer training images than one batch."""
+    if images < settings.batch_size:
+        fewer = ", or leave out fewer classes" if without else ""
+        raise UsageError(
+            f"there {'is' if images == 1 else 'are'} only {counted(images, 'training image')}, fewer than one batch of "
+            f"{settings.batch_size}: lower --batch-size{fewer}"
+        )
 
 
 def fit(model: Classifier, data: LabelledImages, settings: TrainSettings, rng: torch.Generator, log: Log) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from synth.basics.errors import UserError
+from synth.basics.errors import UsageError, UserError
 from synth.basics.regular_files import KINDS
 
 # How file systems without hard links answer: exFAT, SMB, and many that are mounted through FUSE.
@@ -125,6 +125,28 @@ def refuse_to_replace(path: Path) -> None:
         raise UserError(f"{path}: it is a folder: name a file")
     if kind != stat.S_IFREG:
         raise UserError(f"{path} is {KINDS.get(kind, 'something else')}, not a file: name a file to write")
+
+
+def prepare_output(path: Path, begins: bytes, kind: str) -> None:
+    """Make the folder of a file that a command is going to write, and look at what it would replace.
+
+    Args:
+        begins: how every such file begins.
+        kind: what the file is, in words, such as "a PNG image".
+
+    Raises:
+        UsageError: there is a file that begins otherwise. It may be a checkpoint, or an index of shards.
+        UserError: the folder cannot be made.
+    """
+    create_folder(path.parent)
+    refuse_to_replace(path)
+    with one_line_os_errors(path, writing=True):
+        if not path.exists():
+            return
+        with path.open("rb") as file:
+            start = file.read(len(begins))
+    if start and start != begins:
+        raise UsageError(f"{path} is there already and is not {kind}: name another file, or remove this one first")
 
 
 def flush_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from synth.basics.fonts import drawable, fitting
 
+PNG = b"\x89PNG\r\n\x1a\n"  # how such a file begins
 GAP = 2  # pixels between images
 WORD = 12  # pixels of height for the words below images
 

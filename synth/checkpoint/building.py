@@ -45,7 +45,7 @@ def build(
     if architecture in names():
         return ARCHITECTURES.find(architecture).build(in_channels, num_classes, size[0], width)
     if width != 1.0:
-        raise UsageError(f"--width scales {', '.join(names())} only, not {architecture}")
+        raise UsageError(f"{architecture} has one width only, unlike {', '.join(names())}: leave the width out")
     if names_code(architecture):
         return users_own(architecture, in_channels, num_classes)
     library, _, name = architecture.partition(":")
@@ -69,17 +69,31 @@ def timm_name(name: str) -> list[str]:
     return [f"timm:{name}"] if timm.is_model(name) else []
 
 
+def refuse_unknown(architecture: str) -> None:
+    """Raise UsageError if no library has the name. Those of the user's own code are not looked at."""
+    from torchvision import models
+
+    library, _, name = architecture.partition(":")
+    if library == "timm":
+        from synth.checkpoint.timm_models import check_name, timm_library
+
+        check_name(timm_library(), name)
+    if ":" in architecture or architecture in names() or architecture in models.list_models(module=models):
+        return
+    others = get_close_matches(architecture, [*names(), *models.list_models(module=models)], n=2)
+    close = [*timm_name(architecture), *others]
+    hint = f"; the nearest are {', '.join(close)}" if close else ""
+    raise UsageError(
+        f"unknown architecture '{architecture[:100]}': choose one of {', '.join(names())}, "
+        f"a torchvision classification model (resnet18, ...), timm:NAME, or your own as module:function{hint}"
+    )
+
+
 def build_torchvision(name: str, in_channels: int, num_classes: int, size: tuple[int, int]) -> nn.Module:
     """A classification model of torchvision. Raises UsageError where there is none, or for other images."""
     from torchvision import models
 
-    if name not in models.list_models(module=models):
-        close = [*timm_name(name), *get_close_matches(name, [*names(), *models.list_models(module=models)], n=2)]
-        hint = f"; the nearest are {', '.join(close)}" if close else ""
-        raise UsageError(
-            f"unknown architecture '{name[:100]}': choose one of {', '.join(names())}, "
-            f"a torchvision classification model (resnet18, ...), timm:NAME, or your own as module:function{hint}"
-        )
+    refuse_unknown(name)
     if in_channels != 3:
         raise UsageError(
             f"torchvision's {name} takes images with 3 channels, not {in_channels}: "

@@ -30,6 +30,7 @@ from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier, build_for, check_forward, expected_state
 
 CARD_KEY = "model_card"
+STUDENT, SETTINGS = "student.safetensors", "settings.json"  # in the folder of a run of `unlearn`
 LARGEST_CHECKPOINT = 16 * 2**30  # bytes
 LARGEST_HEADER = 16 * 2**20  # bytes
 LARGEST_NUMBER = 8  # bytes, of a float64
@@ -76,6 +77,22 @@ def read_checkpoint(path: Path, trusted_architecture: str | None = None) -> byte
         return start + file.read(size - len(start))
 
 
+def student_file(path: Path) -> Path:
+    """The checkpoint that a user names directly or by its run's folder. Raises UserError for a folder without one."""
+    if not path.is_dir():
+        return path
+    if (path / STUDENT).exists():
+        return path / STUDENT
+    if (path / SETTINGS).exists():
+        raise UserError(
+            f"the run in {path} has no {STUDENT} yet: finish it with its own command and --resume, or start it again "
+            "with --overwrite"
+        )
+    inside = sorted(folder.parent.name for folder in path.glob(f"*/{STUDENT}"))
+    cure = f"a run in it, such as {path / inside[0]}" if inside else "a checkpoint, or the folder of a run of 'unlearn'"
+    raise UserError(f"the folder {path} holds no {STUDENT}: name {cure}")
+
+
 def read_card(path: Path) -> ModelCard:
     """The model card of the file, read without the weights. Raises UserError if there is none."""
     with opened(path) as (_, start, size):
@@ -101,9 +118,7 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, bytes, int]]:
             f"or bring your own with 'unlearn import model.pt --out {path} ...'"
         ) from None
     except IsADirectoryError:
-        raise UserError(
-            f"{path} is a folder: name the checkpoint in it, such as {path / 'student.safetensors'}"
-        ) from None
+        raise UserError(f"{path} is a folder: name the checkpoint in it, such as {path / STUDENT}") from None
     except OSError as error:
         raise UserError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
 

@@ -44,7 +44,9 @@ def choose(asked: Classes, card: Named, what: str = "class", owner: str = "the t
         return choose_classes(asked, card.class_names, what, owner)
     others = [text for text in asked if isinstance(text, int) or parse_range(text) is None]
     for text in others:
-        if isinstance(text, str) and ":" in text and not text.startswith(PREFIXES):
+        if not isinstance(text, str) or text.startswith(PREFIXES):
+            continue
+        if ":" in text or not any(map(str.isdigit, text)):
             raise UsageError(f"'{text}' is no range: write two numbers, such as 60:90")
     bins = {number for found in ranges for number in card.target.bins_within(*found)}
     return Bins(sorted(bins.union(choose_classes(others, card.class_names, what, owner))))

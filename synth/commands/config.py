@@ -32,7 +32,10 @@ def config_option(written: str, options_of: Options = lambda content: content) -
         unknown = sorted(name for name in values if name not in known)
         if unknown:
             flag = unknown[0].replace("_", "-")
-            raise UsageError(f"{path} has the setting {unknown[0]}, but {ctx.command_path} has no option --{flag}")
+            raise UsageError(
+                f"{path} has the setting {unknown[0]}, but {ctx.command_path} has no option --{flag}: name a file that "
+                "this command wrote"
+            )
         fitting = {name: as_often_as_taken(value, known[name]) for name, value in values.items()}
         ctx.default_map = {**(ctx.default_map or {}), **fitting}
 
@@ -57,9 +60,9 @@ def as_given(path: Path, options_of: Options) -> dict[str, Any]:
         values = options_of(content)
         return {name: written(value) for name, value in values.items() if value is not None}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
+        why = f" ({error})" if isinstance(error, ValueError) else ""
         raise UsageError(
-            f"--config {path} does not hold the settings of a command ({str(error)[:80]}): name a file that a command "
-            "wrote"
+            f"--config {path} does not hold the settings of this command{why}: name a file that this command wrote"
         ) from error
 
 
@@ -106,5 +109,5 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise UsageError(f"--config {path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise UsageError(
-            f"--config {path} is not a JSON file of settings ({str(error)[:80]}): name a file that a command wrote"
+            f"--config {path} is not a JSON file of settings: name a file that this command wrote"
         ) from error

@@ -165,7 +165,7 @@ def text_of_form(fields: Mapping[str, dataclasses.Field[Any]], settings: Mapping
 def show_default(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    return "none" if value is None else str(value)
+    return "none" if value in (None, "") else str(value)
 
 
 def settings_from_flags(base: Any, flags: Mapping[str, Any], method: str) -> Any:

@@ -53,11 +53,13 @@ def recognise(json_file: Path | None, **options: Any) -> None:
     Another network judges best, because the synthesis never saw it. The teacher itself recognises what was made for it,
     so it names changed copies of the images.
     """
+    from synth.basics.disk import prepare_output, write_file
+
+    if json_file is not None:
+        prepare_output(json_file, b'{\n "run":', "written by 'synth recognise'")
     found = recognition_of(**options)
     echo(str(found))
     if json_file is not None:
-        from synth.basics.disk import write_file
-
         write_file(json_file, (json.dumps(found.to_json(), indent=1) + "\n").encode())
         note(f"wrote {json_file}")
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synth.basics.errors import UserError
+from synth.basics.errors import UsageError, UserError
 from synth.basics.out_of_memory import by_rows
 from synth.basics.tables import table
 from synth.checkpoint.classifier import Classifier, rows_at_once, to_unit
@@ -39,8 +39,8 @@ def measure(store: Store, teacher: Classifier, most: int = 10_000) -> list[Class
     """The diversity of each class, from the first `most` images of a run.
 
     Raises:
-        UserError: the run has no image yet, or was made from another teacher; or the teacher has no linear layer, whose
-            inputs are the features.
+        UsageError: the run was made from another teacher.
+        UserError: the run has no image yet; or the teacher has no linear layer, whose inputs are the features.
     """
     if last_linear(teacher.net) is None:
         raise UserError(
@@ -49,7 +49,7 @@ def measure(store: Store, teacher: Classifier, most: int = 10_000) -> list[Class
         )
     index = read_index(store)
     if index.card.teacher_sha256 != teacher.digest:
-        raise UserError(f"{store} was made from another teacher: name the run's own teacher with --teacher")
+        raise UsageError(f"{store} was made from another teacher: name the run's own teacher with --teacher")
     images, labels = first_images(store, index, most)
     if not len(images):
         raise UserError(f"{store} has no published shard yet: wait for the first one")

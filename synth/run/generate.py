@@ -23,8 +23,7 @@ from synth.run.publish import open_run, provide_generator, publish, refuse_exist
 from synth.run.request import CheckedRequest, Request, check_request, run_card
 from synth.run.sizes import refuse_full_disk, whole_size
 from synth.run.working import Working, working
-from synth.shards.index import Index, find_index
-from synth.shards.plan import Plan
+from synth.shards.index import Index, RunCard, find_index
 from synth.shards.store import Store, open_store
 
 __all__ = ["Request", "generate_run"]
@@ -61,7 +60,7 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
             return index
         some = len(asked.plan.classes) < len(card.class_names)
         which = f": {words_for(asked.plan.classes, card)}" if some else ""
-        say(f"{run_summary(asked.plan)}, about {format_bytes(size)}, on {place.words} ({place.device}){which}")
+        say(f"{run_summary(card)}, about {format_bytes(size)}, on {place.words} ({place.device}){which}")
         say(preset_line(request.method, methods.find(request.method), request.preset, card.image_shape))
         say(what_is_left(index))
         with working(store, index, lock, say) as run:
@@ -83,10 +82,11 @@ def expected_size(asked: CheckedRequest, store: Store, before: Index | None) -> 
     return size
 
 
-def run_summary(plan: Plan) -> str:
+def run_summary(card: RunCard) -> str:
     """The size of a run in words."""
+    plan, number = card.plan, len(card.plan.classes)
     views = f", each with {counted(plan.views, 'view')}," if plan.views else ""
-    classes = counted(len(plan.classes), "class", "es")
+    classes = counted(number, "class", "es") if card.target is None else counted(number, "bin")
     return f"{plan.images:,} images of {classes}{views} in {counted(plan.shards, 'shard')}"
 
 

@@ -18,7 +18,7 @@ from synth.checkpoint.building import names_code
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.class_choice import Classes
 from synth.checkpoint.classifier import Classifier, check_forward
-from synth.checkpoint.file import IMPORT_AGAIN, parse_card, parse_checkpoint, read_checkpoint
+from synth.checkpoint.file import IMPORT_AGAIN, parse_card, parse_checkpoint, read_checkpoint, student_file
 from synth.checkpoint.range_choice import choose
 from synth.executors.choose import Machines, refuse_options_without_ray
 from synth.making.gate import QualityGate
@@ -237,8 +237,9 @@ def checked_student(request: Request, teacher: Classifier) -> bytes | None:
     """
     if request.student is None:
         return None
-    data = read_checkpoint(request.student, request.trusted_architecture)
-    student = parse_checkpoint(data, str(request.student), request.trusted_architecture)
+    path = student_file(request.student)
+    data = read_checkpoint(path, request.trusted_architecture)
+    student = parse_checkpoint(data, str(path), request.trusted_architecture)
     if student.card.input_shape != teacher.card.input_shape or student.card.num_classes != teacher.card.num_classes:
         raise UserError(
             f"{request.student} takes other images or classes than the teacher: name a student of this teacher"

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from synth.basics.byte_sizes import format_bytes
-from synth.basics.disk import write_file
+from synth.basics.disk import prepare_output, write_file
 from synth.basics.errors import UsageError, UserError
-from synth.basics.grids import GAP, Row, Text, draw_rows, png_bytes, row_height
+from synth.basics.grids import GAP, PNG, Row, Text, draw_rows, png_bytes, row_height
 from synth.basics.image_files import UnreadableImageError, decode_image
 from synth.basics.progress import counted, format_seconds, progress_line
 from synth.checkpoint.class_choice import Classes
@@ -128,10 +128,11 @@ def draw_grid(store: Store, columns: int, out: Path, classes: Classes = (), teac
         A line for a person.
 
     Raises:
-        UsageError: the run has no such class, or another teacher.
+        UsageError: the run has no such class, or another teacher; or there is a file that is no PNG.
         UserError: there is no image, or the PNG cannot be written.
     """
     index = read_index(store)
+    prepare_output(out, PNG, "a PNG image")
     if teacher and teacher.digest != index.card.teacher_sha256:
         raise UsageError(f"{store} was made from another teacher: name the run's own teacher with --teacher")
     rows = images_per_class(store, index, columns, classes_of_run(index, classes))

@@ -28,6 +28,7 @@ def test_names_are_read_from_any_usual_file(tmp_path: Path, text: str) -> None:
         (b"cat\n\ndog\n", "has an empty name in line 2"),
         (b'{"0": "cat", "2": "dog"}', "has no class names: write one name per line"),
         (b"[1, 2]", "has no class names"),
+        (b"", "has no class names: write one name per line"),
         (b"[" * 90_000, "has no class names"),
         (b"\xff\xfe", "cannot read the class names"),
     ],

@@ -73,14 +73,14 @@ def test_the_former_name_of_views_is_refused_with_the_new_one(run: Run) -> None:
         (lambda path: path.write_text("{"), "is not a JSON file of settings"),
         (
             lambda path: path.write_text(json.dumps({"stepz": 1})),
-            "has the setting stepz, but synth generate has no option --stepz",
+            "has the setting stepz, but synth generate has no option --stepz: name a file that this command wrote",
         ),
         (lambda path: path.write_text(json.dumps({"steps": "many"})), "'many' is not a valid integer"),
         (lambda path: os.mkfifo(path), "it is a pipe, not a file"),
-        (lambda path: path.write_text(json.dumps({"run": 5})), "does not hold the settings of a command"),
+        (lambda path: path.write_text(json.dumps({"run": 5})), "does not hold the settings of this command"),
         (
             lambda path: path.write_text(json.dumps({"run": {"settings": []}})),
-            "does not hold the settings of a command",
+            "does not hold the settings of this command",
         ),
         (lambda path: path.write_text(json.dumps({"steps": {}})), "a setting is an object or null"),
         (lambda path: path.write_text(json.dumps({"steps": [1, 2]})), "'1,2' is not a valid integer"),

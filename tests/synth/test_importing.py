@@ -129,6 +129,11 @@ def test_two_networks_in_one_entry_are_named_and_chosen_by_prefix(tmp_path: Path
     assert same_weights(imported(content, tmp_path, prefix="teacher")[0], other)
 
 
+def test_a_prefix_that_no_key_has_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no key that begins with 'nope': leave out --prefix"):
+        imported(lenet5_state(), tmp_path, prefix="nope")
+
+
 def test_a_network_with_a_part_called_module_keeps_it(tmp_path: Path) -> None:
     state = HasModule(3, 4).state_dict()
     options = {**SMALL, "architecture": "tests.imports:HasModule"}

@@ -110,6 +110,7 @@ def test_a_range_is_its_bins_and_cards_keep_the_target(tmp_path: Path) -> None:
         ("65:90", "cuts a bin"),
         ("65:90", "choose 60:90"),
         ("60:x", "'60:x' is no range"),
+        ("cat", "'cat' is no range: write two numbers, such as 60:90"),
         ("nan:90", "is no range"),
     ],
 )

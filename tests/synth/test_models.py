@@ -75,7 +75,7 @@ def test_a_network_has_one_output_in_training_too(architecture: str) -> None:
         ("mobilenet_v3_smal", 3, 64, 1.0, "; the nearest are mobilenet_v3_small"),
         ("lenet5", 1, 64, 1.0, "takes 28x28 or 32x32 images, not 64x64"),
         ("resnet18", 1, 28, 1.0, "takes images with 3 channels, not 1"),
-        ("resnet18", 3, 32, 0.5, "--width scales lenet5, allcnn, resnet20 only, not resnet18"),
+        ("resnet18", 3, 32, 0.5, "resnet18 has one width only, unlike lenet5, allcnn, resnet20: leave the width out"),
         ("no.such.module:net", 1, 28, 1.0, "cannot find the architecture 'no.such.module:net'"),
         ("math:net", 1, 28, 1.0, "cannot find the architecture 'math:net'"),
     ],

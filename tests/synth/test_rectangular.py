@@ -8,6 +8,7 @@ import torch
 
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.file import STUDENT
 from synth.methods.deepinversion import DeepInversionSettings
 from synth.methods.fast import FastSettings
 from synth.methods.generator import GeneratorSettings
@@ -17,7 +18,6 @@ from synth.shards.plan import Plan
 from tests.runs import make_run, recipe_for
 from unlearn.methods.distill import LOOP, DistillSettings
 from unlearn.run.carry_out import Request, unlearn
-from unlearn.run.folder import STUDENT
 
 CARD = ModelCard(
     architecture="allcnn",

@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 
 from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier
-from synth.checkpoint.file import save_checkpoint
+from synth.checkpoint.file import STUDENT, save_checkpoint
 from tests.runs import digits_card
 from unlearn.commands.main import main
 from unlearn.methods import gkt
 from unlearn.methods.gkt import GKTSettings
 from unlearn.run import carry_out as runs
-from unlearn.run.folder import PROVENANCE, STUDENT
+from unlearn.run.folder import PROVENANCE
 from unlearn.settings import LoopSettings
 
 QUICK = ("--rounds", 8, "--student-steps", 1, "--batch-size", 8, "--z", 8, "--channels", 2, "--every", 2)
@@ -44,6 +44,7 @@ def asked(teacher: Path, shards: Path, out: Path, *options: object) -> tuple[int
         (["--gate", "0"], 2, "gate must be above 0 and at most 1"),
         (["--mask", "--post-filter"], 2, "exclude each other"),
         (["--student-arch", "lenet6"], 2, "unknown architecture 'lenet6'"),
+        (["--arch", "a:b"], 2, "--arch has no effect, because no network here is of your own code (the teacher is"),
         (["--student-arch", "tests.runs:for_32"], 2, "does not accept images [1, 28, 28]"),
         (["--teacher", "nowhere.safetensors"], 1, "nowhere.safetensors"),
         (["--attention", "0", "--attention-layers", "conv9"], 2, "--attention-layers has no effect without attention"),

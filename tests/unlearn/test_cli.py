@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from synth.checkpoint.file import SETTINGS, STUDENT
 from unlearn.commands.main import main
-from unlearn.run.folder import METRICS, PROVENANCE, SETTINGS, STUDENT
+from unlearn.run.folder import METRICS, PROVENANCE
 
 
 def unlearn(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:

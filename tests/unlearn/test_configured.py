@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from synth.checkpoint.file import SETTINGS, STUDENT
 from unlearn.commands.main import main
-from unlearn.run.folder import SETTINGS, STUDENT
 
 
 def unlearn(*arguments: object) -> str:

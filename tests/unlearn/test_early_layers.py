@@ -14,12 +14,11 @@ from torch import Tensor, nn
 
 from synth.basics.errors import UsageError
 from synth.checkpoint.classifier import Classifier
-from synth.checkpoint.file import load_checkpoint
+from synth.checkpoint.file import STUDENT, load_checkpoint
 from tests.runs import digits_card
 from unlearn.methods.distill import LOOP, DistillSettings
 from unlearn.methods.early_layers import keep_layers, layer_at, layers_until
 from unlearn.run.carry_out import Request, unlearn
-from unlearn.run.folder import STUDENT
 from unlearn.run.sweep import Range, plot, sweep
 
 SETTINGS = DistillSettings(steps=4, batch_size=16, keep_layers="features.5")

@@ -6,8 +6,9 @@ import pytest
 
 from synth.basics.errors import UsageError
 from synth.basics.way_on import WayOn
+from synth.checkpoint.file import SETTINGS, STUDENT
 from tests.runs import digests
-from unlearn.run.folder import METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder
+from unlearn.run.folder import METRICS, PROVENANCE, RunFolder
 
 CLAIM = {"method": "gkt", "seed": 0}
 WAY_ON = WayOn(command="unlearn gkt")

@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from synth.checkpoint.classifier import Classifier
-from synth.checkpoint.file import load_checkpoint
+from synth.checkpoint.file import SETTINGS, STUDENT, load_checkpoint
 from synth.checkpoint.layers import last_layer
 from synth.shards.index import read_index
 from synth.shards.plan import Plan
@@ -20,7 +20,6 @@ from synth.shards.store import Folder
 from tests.runs import QUICKEST, make_run, recipe_for
 from unlearn.commands.main import main
 from unlearn.methods.distill import GATE, PHOTO_GATE, DistillSettings, fill_in, gate_above
-from unlearn.run.folder import SETTINGS, STUDENT
 from unlearn.samples.floor import forget_floor
 from unlearn.samples.runs import Runs
 

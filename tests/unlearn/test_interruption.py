@@ -16,11 +16,12 @@ import torch
 
 from synth.basics.errors import UserError
 from synth.basics.way_on import WayOn
+from synth.checkpoint.file import SETTINGS, STUDENT
 from unlearn.methods.distill import LOOP as DISTILL_LOOP
 from unlearn.methods.distill import DistillSettings
 from unlearn.methods.gkt import GKTSettings
 from unlearn.run import carry_out as runs
-from unlearn.run.folder import CHECKPOINT, METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder
+from unlearn.run.folder import CHECKPOINT, METRICS, PROVENANCE, RunFolder
 from unlearn.settings import LoopSettings
 
 GKT = GKTSettings(rounds=120, student_steps=1, batch_size=8, z=8, channels=2, attention=0.0, mask=True, gate=1.0)

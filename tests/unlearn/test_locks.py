@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from synth.basics.errors import UserError
 from synth.basics.way_on import WayOn
+from synth.checkpoint.file import SETTINGS
 from synth.run.lock import LOCK, Lock, locked, locked_file
 from synth.shards.store import Folder
 from tests.faults import finish, wait_until
@@ -29,7 +30,7 @@ from unlearn.methods.distill import LOOP, Distillation, DistillSettings
 from unlearn.report.replay import replay as replaying
 from unlearn.run import carry_out as runs
 from unlearn.run import sweep as sweeping
-from unlearn.run.folder import SETTINGS, RunFolder
+from unlearn.run.folder import RunFolder
 
 HELD = WayOn(command="unlearn gkt")
 

@@ -15,11 +15,12 @@ from click.testing import CliRunner, Result
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from synth.basics.errors import UserError
+from synth.checkpoint.file import STUDENT
 from tests.unlearn import services
 from unlearn.commands.main import main
 from unlearn.commands.unlearning import COMMANDS
 from unlearn.run import loggers
-from unlearn.run.folder import LOGS, METRICS, STUDENT, TABLE, RunFolder
+from unlearn.run.folder import LOGS, METRICS, TABLE, RunFolder
 from unlearn.run.loggers import Destination, is_installed, opened, parse
 from unlearn.run.loggers.logged_run import LoggedRun
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from synth.checkpoint.file import STUDENT
 from unlearn.commands.main import main
 from unlearn.run import sweep as sweeping
-from unlearn.run.folder import CHECKPOINT, METRICS, STUDENT, RunFolder
+from unlearn.run.folder import CHECKPOINT, METRICS, RunFolder
 
 CURES = {
     errno.ENOSPC: "the disk is full: free some space and ",

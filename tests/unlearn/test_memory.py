@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from synth.basics.errors import UsageError
+from synth.checkpoint.file import SETTINGS, STUDENT
 from synth.shards.store import Folder
 from tests.unlearn.shards import GIB
 from unlearn.commands.main import main
-from unlearn.run.folder import SETTINGS, STUDENT
 from unlearn.samples import memory
 from unlearn.samples.memory import Share, bytes_of, bytes_of_shard, divide_memory, memory_limit
 from unlearn.samples.runs import Runs

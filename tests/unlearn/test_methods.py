@@ -16,7 +16,7 @@ from torch import Tensor
 from synth.basics.device import machine
 from synth.basics.errors import UsageError, UserError
 from synth.checkpoint.classifier import Classifier
-from synth.checkpoint.file import load_checkpoint, save_checkpoint
+from synth.checkpoint.file import SETTINGS, STUDENT, load_checkpoint, save_checkpoint
 from tests.catalogue import METHOD_PRESETS, METHOD_SETTINGS
 from tests.runs import digits_card
 from unlearn import methods
@@ -31,7 +31,7 @@ from unlearn.methods.gkt import GKTSettings
 from unlearn.methods.ispf import ISPFSettings
 from unlearn.methods.method import Inputs
 from unlearn.run import carry_out as runs
-from unlearn.run.folder import CHECKPOINT, METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder
+from unlearn.run.folder import CHECKPOINT, METRICS, PROVENANCE, RunFolder
 from unlearn.settings import (
     LoopSettings,
 )

@@ -15,7 +15,7 @@ from PIL import Image
 from synth.basics.errors import HopelessError, UsageError
 from synth.checkpoint.answers import outputs
 from synth.checkpoint.classifier import Classifier
-from synth.checkpoint.file import load_checkpoint
+from synth.checkpoint.file import SETTINGS, STUDENT, load_checkpoint
 from tests.unlearn.points import case
 from tests.unlearn.shards import images_of, stream_of
 from unlearn.commands.main import main
@@ -23,7 +23,7 @@ from unlearn.methods.adaptive import AdaptiveSettings
 from unlearn.methods.distill import DistillSettings
 from unlearn.methods.gkt import GKTSettings
 from unlearn.run import carry_out as runs
-from unlearn.run.folder import POINTS, PROVENANCE, SETTINGS, STUDENT
+from unlearn.run.folder import POINTS, PROVENANCE
 from unlearn.samples.near_points import FarFromPoints, NearPoints, between_neighbours, key
 from unlearn.samples.point_settings import PointSettings
 from unlearn.settings import LoopSettings

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier
-from synth.checkpoint.file import save_checkpoint
+from synth.checkpoint.file import STUDENT, save_checkpoint
 from synth.shards.index import INDEX, read_index
 from synth.shards.store import Folder
 from tests.runs import digits_card
@@ -22,7 +22,6 @@ from unlearn.evaluation import evaluate
 from unlearn.methods.distill import LOOP, DistillSettings
 from unlearn.report.replay.remake import remake
 from unlearn.run.carry_out import Request, unlearn
-from unlearn.run.folder import STUDENT
 
 SETTINGS = DistillSettings(steps=2, batch_size=8)
 MODULE = """

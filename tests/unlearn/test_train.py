@@ -68,9 +68,16 @@ def test_an_architecture_that_does_not_take_the_images_is_a_usage_error(digits: 
         train_classifier(digits, "tests.runs:for_32", QUICK)
 
 
+@pytest.mark.parametrize("name", ["resnet99", "", "timm:nope"])
+def test_an_unknown_architecture_is_an_error_before_the_images_are_read(name: str, tmp_path: Path) -> None:
+    source = DataSource(str(tmp_path / "gone"), None, False)
+    with pytest.raises(UsageError, match=r"unknown architecture|timm"):
+        train(name, 1.0, source, (), tmp_path / "t", 0, "cpu", QUICK, lambda line: pytest.fail("trained"))
+
+
 def test_too_few_images_for_a_batch_are_a_usage_error(digits: LabelledImages) -> None:
     with pytest.raises(
-        UsageError, match=r"only 0 training images are left, fewer than one batch of 64: lower --batch-size"
+        UsageError, match=r"there are only 0 training images, fewer than one batch of 64: lower --batch-size"
     ):
         train_classifier(digits, "lenet5", QUICK, without=tuple(range(10)))
 

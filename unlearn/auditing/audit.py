@@ -23,6 +23,7 @@ from synth.basics.versions import package_versions
 from synth.basics.way_on import WayOn
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.class_choice import Classes
+from synth.checkpoint.file import student_file
 from synth.checkpoint.range_choice import words_for
 from synth.run.lock import locked, refuse_held
 from synth.shards.store import open_store
@@ -44,7 +45,6 @@ from unlearn.auditing.record.schema import VERSION, check_record, read_record
 from unlearn.auditing.record.versions import PACKAGE, audit_version
 from unlearn.auditing.subjects import gather, how_to_retrain
 from unlearn.data import DataSource, check_data
-from unlearn.run.folder import student_file
 from unlearn.settings import check_asked
 
 WAY_ON = WayOn(command="unlearn audit", anew="start again with --overwrite")
@@ -161,6 +161,8 @@ def prepare(
     )
     original = lineups[0][ORIGINAL][0]
     say(f"looks for what is left of {words_for(forget, original.card)}")
+    for each, lineup in zip(requests, lineups, strict=True):
+        warn_of_others(each.student, lineup[MODEL][0].card, forget, say)
     real, ledger = load_real(request, original.card, forget)
     synthetic = None
     if request.shards is not None:
@@ -179,6 +181,14 @@ def prepare(
     )
     check_references(first, request.references)
     return [first.beside(subjects) for subjects in lineups], ledger, missing
+
+
+def warn_of_others(student: Path, card: ModelCard, forget: tuple[int, ...], say: Callable[[str], None]) -> None:
+    """Say so if the student's card names other forget classes than the audit asks for."""
+    named = card.training.get("forget")
+    forgot = [n for n in named if n in range(card.num_classes)] if isinstance(named, list) else []
+    if forgot and set(forgot) != set(forget):
+        say(f"warning: {student} was made to forget {words_for(forgot, card)}: check --forget")
 
 
 def recognition_of(request: Request, bench: Bench) -> dict[str, Any] | None:

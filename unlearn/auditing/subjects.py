@@ -13,7 +13,7 @@ from synth.checkpoint.card import ModelCard
 from synth.checkpoint.class_choice import Classes, as_options
 from synth.checkpoint.class_matching import numbered
 from synth.checkpoint.classifier import Classifier
-from synth.checkpoint.file import load_checkpoint
+from synth.checkpoint.file import load_checkpoint, student_file
 from synth.checkpoint.layers import last_layer
 from synth.checkpoint.public_start import PublicStart, read_public
 from synth.checkpoint.range_choice import Named
@@ -21,7 +21,6 @@ from unlearn.auditing.record.record import MASKED, MODEL, ORIGINAL, PUBLIC, RAND
 from unlearn.methods.masking import check_masked, mask_logits
 from unlearn.methods.method import initial_seed
 from unlearn.methods.student import forget_classes, fresh_card
-from unlearn.run.folder import STUDENT, student_file
 
 Subjects = dict[str, list[Classifier]]  # by name, in the table's order
 
@@ -148,13 +147,10 @@ def other_starts(
 
 def check_student(path: Path) -> None:
     """Raise UserError if there is no student; the cure is about students."""
-    make = f"make one with 'unlearn distill --shards ... --forget ... --out {path}'"
     if not path.exists():
+        make = f"make one with 'unlearn distill --shards ... --forget ... --out {path}'"
         raise UserError(f"there is no student {path}: {make}, or name a checkpoint")
-    if path.is_dir() and not (path / STUDENT).exists():
-        inside = sorted(folder.parent.name for folder in path.glob(f"*/{STUDENT}"))
-        cure = f"name a run in it, such as {path / inside[0]}" if inside else f"{make}, or name a checkpoint"
-        raise UserError(f"the folder {path} holds no {STUDENT}: {cure}")
+    student_file(path)
 
 
 def load_reference(path: Path, to_retrain: str, trusted_architecture: str | None) -> Classifier:

@@ -53,9 +53,9 @@ def export(**options: Any) -> None:
 
 def export_student(tell: Say, student: Path, arch: str | None, **options: Any) -> None:
     """`unlearn export` with these options. `tell` gets lines for a person."""
+    from synth.checkpoint.file import student_file
     from unlearn.exporting.export import ExportRequest
     from unlearn.exporting.export import export as write_export
-    from unlearn.run.folder import student_file
 
     request = ExportRequest(student=student_file(student), trusted_architecture=arch, **options)
     write_export(request, tell)

@@ -279,8 +279,12 @@ def evaluate(as_json: bool, out: Path | None, **options: Any) -> None:
     """
     if out is not None and out.suffix not in (".json", ".csv"):
         raise UsageError(f"--out {out} must end in .json or .csv")
+    from synth.basics.disk import prepare_output, write_file
+
+    if out is not None:
+        begins = b"model," if out.suffix == ".csv" else b'{"forget":'
+        prepare_output(out, begins, "written by 'unlearn evaluate'")
     found, name = evaluations_of(note, **options)
-    from synth.basics.disk import write_file
     from unlearn.evaluation_text import evaluation_csv, evaluation_json, evaluation_page
 
     echo(evaluation_json(*found) if as_json else evaluation_page(*found, name))
@@ -305,10 +309,10 @@ def evaluations_of(
 ) -> tuple[tuple[Any, Any, Any], str]:
     """What `unlearn.evaluation.evaluate` returns, and the name of MODEL in it. `tell` gets lines for a person."""
     from synth.basics.device import machine
+    from synth.checkpoint.file import student_file
     from unlearn.data import DataSource
     from unlearn.evaluation import evaluate as evaluate_checkpoints
     from unlearn.evaluation import named_checkpoints
-    from unlearn.run.folder import student_file
 
     source = DataSource(data, data_root, download, image_size, tell)
     model = student_file(model)

@@ -9,10 +9,10 @@ from typing import Any
 
 from synth.basics.errors import UsageError
 from synth.basics.progress import counted
+from synth.checkpoint.file import student_file
 from synth.shards.index import find_index
 from synth.shards.store import open_store
 from unlearn.auditing.record.schema import POINTS_FORMAT
-from unlearn.run.folder import student_file
 
 
 @dataclass(frozen=True, kw_only=True)

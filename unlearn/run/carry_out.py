@@ -12,9 +12,10 @@ from typing import Any
 from synth.basics.errors import HopelessError, InterruptedRunError, UsageError, UserError
 from synth.basics.progress import Progress, counted
 from synth.checkpoint.arithmetic import computed
+from synth.checkpoint.building import names_code
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier, check_forward
-from synth.checkpoint.file import refuse_untrusted
+from synth.checkpoint.file import SETTINGS, refuse_untrusted
 from synth.checkpoint.public_start import PublicStart
 from synth.checkpoint.range_choice import words_for
 from synth.run.lock import Lock, locked, refuse_held
@@ -23,7 +24,7 @@ from unlearn.methods.method import Inputs, Method, Rehearsing
 from unlearn.methods.student import fresh_card, student_card
 from unlearn.real_images import RealImages, count_real_images
 from unlearn.run import loggers
-from unlearn.run.folder import CHECKPOINT, LOGS, POINTS, SETTINGS, RunFolder
+from unlearn.run.folder import CHECKPOINT, LOGS, POINTS, RunFolder
 from unlearn.run.from_shards import RunSamples, floor_of, read_samples, share_of_memory, warn_of_missing_classes
 from unlearn.run.loggers.logged_run import LoggedRun
 from unlearn.run.loop import Outcome, run_method
@@ -225,6 +226,7 @@ def card_of_student(request: Request, module: Any, opened: Opened, points: RunPo
 
 def check_networks(request: Request, opened: Opened, card: ModelCard, say: Callable[[str], None]) -> None:
     """Raise UserError if the student does not take the images, or if shards would choose code to run."""
+    refuse_useless_code(request, opened)
     if opened.teacher is None and request.student_arch is None:
         refuse_untrusted(card.architecture, None, str(opened.runs), "--student-arch")
     if opened.teacher is None or (card.architecture, card.width) != (opened.card.architecture, opened.card.width):
@@ -235,6 +237,16 @@ def check_networks(request: Request, opened: Opened, card: ModelCard, say: Calla
         say(f"starts from the weights of {opened.public.name}, and ends with a new last layer")
 
 
+def refuse_useless_code(request: Request, opened: Opened) -> None:
+    """Raise UsageError if --arch was given and no network that the run reads is of the user's own code."""
+    cards = [opened.card, *([opened.public.model.card] if opened.public else [])]
+    if request.trusted_architecture and not any(names_code(card.architecture) for card in cards):
+        raise UsageError(
+            "--arch has no effect, because no network here is of your own code (the teacher is "
+            f"{opened.card.architecture}): leave it out"
+        )
+
+
 def warn_of_other_normalisation(public: PublicStart, card: ModelCard, say: Callable[[str], None]) -> None:
     """Say so if the public weights were trained on images that were normalised otherwise.
 
@@ -243,7 +255,7 @@ def warn_of_other_normalisation(public: PublicStart, card: ModelCard, say: Calla
     theirs = public.model.card
     if (theirs.mean, theirs.std) != (card.mean, card.std):
         say(
-            f"warning: {public.name} was imported with mean {shown(theirs.mean)} and std {shown(theirs.std)}, but the "
+            f"warning: {public.name} has mean {shown(theirs.mean)} and std {shown(theirs.std)}, but the "
             f"teacher has mean {shown(card.mean)} and std {shown(card.std)}, which the student takes: check the import"
         )
 
@@ -406,8 +418,8 @@ def conclude(folder: RunFolder, result: Outcome, facts: Mapping[str, Any]) -> Pa
 
 
 def in_words(counts: Mapping[str, int]) -> str:
-    """Such as `; trained on 90 samples, dropped 10 by forget label`; empty if the method trained on no shards."""
+    """Such as `; 90 samples passed, dropped 10 by forget label`; empty if the method trained on no shards."""
     if not counts:
         return ""
     dropped = ", ".join(f"{count:,} by {name}" for name, count in counts.items() if name != "kept")
-    return f"; trained on {counts['kept']:,} samples, dropped {dropped or 'none'}"
+    return f"; {counts['kept']:,} samples passed, dropped {dropped or 'none'}"

@@ -24,17 +24,11 @@ from synth.basics.regular_files import read_regular
 from synth.basics.versions import package_versions
 from synth.basics.way_on import WayOn
 from synth.checkpoint.classifier import Classifier
-from synth.checkpoint.file import LARGEST_CHECKPOINT, checkpoint_bytes
+from synth.checkpoint.file import LARGEST_CHECKPOINT, SETTINGS, STUDENT, checkpoint_bytes
 from synth.run.lock import is_lock
 from synth.shards.store import Folder
 
-SETTINGS, METRICS, STUDENT, PROVENANCE, CHECKPOINT = (
-    "settings.json",
-    "metrics.jsonl",
-    "student.safetensors",
-    "provenance.json",
-    "checkpoint.pt",
-)
+METRICS, PROVENANCE, CHECKPOINT = "metrics.jsonl", "provenance.json", "checkpoint.pt"
 LARGEST_SETTINGS = 2**24  # bytes, of settings.json and provenance.json
 LARGEST_METRICS = 2**28  # bytes
 TABLE, LOGS, POINTS = "metrics.csv", "logs.json", "points.json"
@@ -175,11 +169,6 @@ def refuse_taken(path: Path, there: set[str], ours: bool, way_on: WayOn, *, over
     if there and not ((overwrite or resume) and ours):
         cure = way_on.past_files if ours else "choose another --out"
         raise UsageError(f"{path} already holds files ({min(there)}, ...): {cure}")
-
-
-def student_file(path: Path) -> Path:
-    """The checkpoint that a user names directly or by its run's folder."""
-    return path / STUDENT if path.is_dir() else path
 
 
 def json_bytes(content: Any) -> bytes:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from synth.basics.errors import UsageError, UserError
-from unlearn.run.folder import SETTINGS, RunFolder
+from synth.checkpoint.file import SETTINGS
+from unlearn.run.folder import RunFolder
 from unlearn.run.opening import Opened
 from unlearn.run.request import Request
 from unlearn.samples import memory

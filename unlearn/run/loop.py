@@ -110,7 +110,8 @@ def check(method: Method, values: Mapping[str, Tensor], done: Progression) -> di
     unsound += [f"the network '{name}'" for name, network in networks.items() if not is_finite(network)]
     if unsound:
         raise StuckError(
-            f"the training diverged by step {done.step} ({unsound[0]} is not finite): lower the learning rate"
+            f"the training diverged by step {done.step} ({unsound[0]} is not finite): lower the learning rate, such as "
+            "with --lr"
         )
     weights = weights_of(method.student)
     done.good, done.good_step = weights, done.step

@@ -14,6 +14,7 @@ import torch
 
 from synth import methods
 from synth.basics.errors import UsageError
+from synth.checkpoint.file import student_file
 from synth.making.gate import QualityGate
 from synth.methods.presets import methods_own
 from synth.run.generate import Request as SynthRequest
@@ -21,7 +22,6 @@ from synth.run.generate import generate_run
 from synth.shards.index import RunCard
 from unlearn.methods.student import forget_classes, teacher_card
 from unlearn.run import carry_out
-from unlearn.run.folder import student_file
 from unlearn.run.opening import open_runs
 from unlearn.run.request import Request
 

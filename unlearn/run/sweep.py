@@ -19,7 +19,7 @@ from synth.basics.progress import Say
 from synth.basics.settings import check
 from synth.basics.way_on import WayOn
 from synth.checkpoint.class_choice import Classes
-from synth.checkpoint.file import read_card
+from synth.checkpoint.file import STUDENT, read_card
 from synth.run.lock import locked
 from synth.shards.index import read_index
 from synth.shards.store import Folder
@@ -28,7 +28,7 @@ from unlearn.data import DataSource, LabelledImages
 from unlearn.evaluation import Evaluation, evaluate
 from unlearn.methods.student import teacher_card
 from unlearn.run import rounds
-from unlearn.run.folder import PROVENANCE, STUDENT, note_judgement, read_provenance
+from unlearn.run.folder import PROVENANCE, note_judgement, read_provenance
 from unlearn.run.request import Request
 from unlearn.samples.cache import open_shards
 

@@ -10,7 +10,7 @@ from synth.basics.errors import UsageError
 def build(in_channels: int, num_classes: int, image_size: int, width: float) -> nn.Module:
     """The network. Raises UsageError for images of another size."""
     if image_size not in (28, 32):
-        raise UsageError(f"lenet5 takes 28x28 or 32x32 images, not {image_size}x{image_size}: choose another --arch")
+        raise UsageError(f"lenet5 takes 28x28 or 32x32 images, not {image_size}x{image_size}: choose another network")
     return LeNet5(in_channels, num_classes, image_size, width)
 
 

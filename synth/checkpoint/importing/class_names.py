@@ -47,6 +47,8 @@ def names_from_file(path: Path) -> tuple[str, ...]:
             raise UserError(
                 f'{path} has no class names: write one name per line, ["cat", "dog"], {{"0": "cat"}} or {{"cat": 0}}'
             ) from error
+    if not names:
+        raise UserError(f"{path} has no class names: write one name per line")
     if "" in names:
         raise UserError(f"{path} has an empty name in line {names.index('') + 1}: give each class a name")
     return told_apart(names)

@@ -146,6 +146,8 @@ def from_file(file: WeightsFile, card: ModelCard, entry: str | None = None, pref
     """The card's network with the weights in the file. Raises UserError if none of its state dicts fits the network."""
     net = build_for(card)
     candidates = state_dicts(file, entry)
+    if prefix and not any(key.startswith(prefix) for found in candidates.values() for key in found):
+        raise UsageError(f"{file.path} has no key that begins with '{prefix}': leave out --prefix, or name another")
     heads = AUXILIARY_HEADS.get(card.architecture, ())
     matches = {name: match(found, net.state_dict(), heads, prefix) for name, found in candidates.items()}
     fitting = [name for name in candidates if matches[name].fits] or sorted(

@@ -20,7 +20,7 @@ from synth.shards.plan import Plan
 from synth.shards.store import Folder
 from tests.runs import QUICK, make_run, recipe_for
 from unlearn.auditing import audit as run
-from unlearn.auditing.audit import audit
+from unlearn.auditing.audit import audit, prepare
 from unlearn.auditing.audit_folder import AUDIT, INPUTS, PICTURES, TIMING
 from unlearn.auditing.audit_settings import AuditSettings, counts
 from unlearn.auditing.judgement import verdict
@@ -279,7 +279,7 @@ def test_bad_requests_are_refused_in_one_line(models: Mapping[str, Path], audite
     with pytest.raises(UserError, match=r"there is no retrained model .*gone: .*--without 0"):
         audit(request_for(models, models["first"], out, references=(tmp_path / "gone",)), quiet)
     (tmp_path / "runs" / "one").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"holds no student\.safetensors: make one with"):
+    with pytest.raises(UserError, match=r"holds no student\.safetensors: name a checkpoint, or the folder of a run"):
         audit(request_for(models, tmp_path / "runs", out), quiet)
     shutil.copy(models["first"], tmp_path / "runs" / "one" / "student.safetensors")
     with pytest.raises(UserError, match=r"name a run in it, such as .*one"):
@@ -303,6 +303,15 @@ def with_card(models: Mapping[str, Path], name: str, out: Path, **training: obje
     model.card = dataclasses.replace(model.card, training=training)
     save_checkpoint(model, out)
     return out
+
+
+def test_a_student_that_was_made_to_forget_another_class_is_told(models: Mapping[str, Path], tmp_path: Path) -> None:
+    lines: list[str] = []
+    for forget in ([0], [1, 2]):
+        student = with_card(models, "first", tmp_path / f"{len(forget)}.safetensors", forget=forget)
+        prepare([request_for(models, student, tmp_path / "audit")], lines.append)
+    warnings = [line for line in lines if line.startswith("warning")]
+    assert warnings == [f"warning: {tmp_path / '2.safetensors'} was made to forget classes 1, 2: check --forget"]
 
 
 def test_a_reference_is_another_model_that_never_saw_the_class(models: Mapping[str, Path], tmp_path: Path) -> None:

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from synth.checkpoint.file import SETTINGS, STUDENT
 from unlearn.auditing.record.origin import MOST_METRICS, describe_origin, read_run, run_of, thinned
-from unlearn.run.folder import METRICS, PROVENANCE, SETTINGS, STUDENT
+from unlearn.run.folder import METRICS, PROVENANCE
 
 DIGEST, OTHER = "a" * 64, "b" * 64
 

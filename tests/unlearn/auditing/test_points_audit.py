@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -150,6 +151,46 @@ def test_points_that_no_model_saw_leave_nothing_to_forget(point_models: Path, tm
     assert record["verdict"]["conclusion"] == "like retrained"
     assert "they were in no training set" in record["verdict"]["reasons"][-1]
     assert any("does not say that it was trained without these points" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("student", "conclusion", "reason"),
+    [
+        ("original", "not unlearned", "more left: memorised points called by their label"),
+        (f"retrained-{REFERENCES}", "undecided", "which needs two retrained models, real test images, and 5 memorised"),
+    ],
+)
+def test_of_few_points_only_the_labels_are_judged(
+    point_models: Path, tmp_path: Path, student: str, conclusion: str, reason: str
+) -> None:
+    points = load_points(point_models / "points", (1, 28, 28), tuple("0123456789"))
+    wrong = [n for n, name in enumerate(points.names) if "wrong" in name][:3]
+    images = dataclasses.replace(
+        DataSource("digits").load("train"), images=points.images[wrong], labels=points.labels[wrong]
+    )
+    write_points(images, torch.ones(3, dtype=torch.bool), tmp_path / "few")
+    request = points_request(point_models, student, tmp_path / "audit", points=tmp_path / "few")
+    record = audit_points(dataclasses.replace(request, student=copied(request.student, tmp_path)), quietly)
+    assert record["verdict"]["conclusion"] == conclusion
+    assert reason in record["verdict"]["reasons"][0]
+    assert {m["name"] for m in record["measurements"]} == {"labels-memorised", "accuracy"}
+
+
+def test_points_that_no_model_calls_by_their_label_are_judged_by_nothing(point_models: Path, tmp_path: Path) -> None:
+    test = DataSource("digits").load("test").select(slice(6))
+    wrong = dataclasses.replace(test, labels=(test.labels + 5) % 10)
+    write_points(wrong, torch.ones(6, dtype=torch.bool), tmp_path / "unseen")
+    request = points_request(point_models, f"retrained-{REFERENCES}", tmp_path / "audit", points=tmp_path / "unseen")
+    record = audit_points(request, quietly)
+    assert record["verdict"]["conclusion"] == "undecided"
+    assert {point["group"] for point in record["points"]} == {"other"}
+    assert (tmp_path / "audit" / "pictures" / "points.png").exists()
+
+
+def copied(file: Path, folder: Path) -> Path:
+    """A copy, because a student must not be the teacher's file."""
+    (folder / "student.safetensors").write_bytes(file.read_bytes())
+    return folder / "student.safetensors"
 
 
 def test_a_model_that_saw_the_points_is_no_reference(point_models: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from synth.basics.errors import UserError
 from synth.basics.way_on import WayOn
 from synth.checkpoint.card import LARGEST_NOTES
-from synth.checkpoint.file import load_checkpoint
+from synth.checkpoint.file import SETTINGS, STUDENT, load_checkpoint
 from synth.shards.store import open_store
 from tests.runs import digits_card
 from unlearn.auditing.audit import AUDIT, Request
@@ -28,7 +28,7 @@ from unlearn.report.verify.checks import BROKEN
 from unlearn.report.verify.verify import verify
 from unlearn.report.write import write_report
 from unlearn.run import carry_out
-from unlearn.run.folder import METRICS, PROVENANCE, SETTINGS, STUDENT, RunFolder
+from unlearn.run.folder import METRICS, PROVENANCE, RunFolder
 from unlearn.settings import LARGEST_SEED
 
 Record = dict[str, Any]

@@ -10,6 +10,7 @@ import pytest
 
 from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.file import SETTINGS
 from synth.shards.index import INDEX
 from synth.shards.plan import Plan
 from tests.runs import QUICK, make_run, recipe_for
@@ -27,7 +28,7 @@ from unlearn.report.verify.checks import BROKEN, HOLDS, NOT_CHECKED
 from unlearn.report.verify.verify import verify
 from unlearn.report.write import write_report
 from unlearn.run import carry_out as runs
-from unlearn.run.folder import PROVENANCE, SETTINGS
+from unlearn.run.folder import PROVENANCE
 
 quiet = lambda line: None  # noqa: E731
 

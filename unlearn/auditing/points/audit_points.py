@@ -19,7 +19,7 @@ from synth.basics.versions import package_versions
 from synth.basics.way_on import WayOn
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier, predict
-from synth.checkpoint.file import read_card
+from synth.checkpoint.file import read_card, student_file
 from synth.run.lock import locked, refuse_held
 from unlearn.auditing.audit_folder import AuditFolder
 from unlearn.auditing.audit_settings import AuditSettings
@@ -36,7 +36,6 @@ from unlearn.auditing.record.schema import POINTS_FORMAT
 from unlearn.auditing.record.versions import PACKAGE, audit_version
 from unlearn.data import DataSource, LabelledImages, check_data
 from unlearn.points import UNKNOWN, Points, load_points
-from unlearn.run.folder import student_file
 
 WAY_ON = WayOn(command="unlearn audit", anew="start again with --overwrite")
 PICTURE = "points.png"

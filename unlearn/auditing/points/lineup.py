@@ -21,13 +21,12 @@ from synth.basics.errors import UsageError
 from synth.checkpoint.arithmetic import measured
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier, predict, to_unit
-from synth.checkpoint.file import load_checkpoint
+from synth.checkpoint.file import load_checkpoint, student_file
 from unlearn.auditing.record.record import MODEL, ORIGINAL, RANDOM, RETRAINED
 from unlearn.auditing.subjects import check_alike, check_apart, check_student
 from unlearn.data import LabelledImages
 from unlearn.methods.method import initial_seed
 from unlearn.points import UNKNOWN, Points
-from unlearn.run.folder import student_file
 
 RELABELLED = "relabelled"
 LINEUP = (ORIGINAL, RELABELLED, MODEL, RETRAINED, RANDOM)

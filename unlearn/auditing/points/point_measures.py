@@ -32,7 +32,7 @@ from unlearn.auditing.record.record import RETRAINED, Measurement, Reading
 from unlearn.data import LabelledImages
 
 LEAST = 5.0  # %, the smallest difference of two areas that counts
-FEWEST = 5  # points of a group that are measured
+FEWEST = 5  # points of a group that are measured; called by their label they are from one on
 
 Values = dict[str, list[list[float]]]  # by subject, model and repeat
 
@@ -97,10 +97,10 @@ def measure_points(
     by_name = groups.by_name if groups else {"all": torch.ones(len(labels), dtype=torch.bool)}
     found = []
     for name, mask in by_name.items():
-        if int(mask.sum()) < FEWEST:
+        if not mask.any():
             continue
         found.append(said_labels(said, labels, name, mask, confidence))
-        if RETRAINED not in said.points:
+        if RETRAINED not in said.points or int(mask.sum()) < FEWEST:
             continue
         found.append(divergence(said, name, mask, confidence))
         if beside is not None and others is not None:

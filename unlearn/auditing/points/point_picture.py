@@ -17,13 +17,15 @@ LONGEST = 4  # characters of a class's name below a point
 
 
 def draw_points_called(points: Points, labels: Tensor, called: Mapping[str, Tensor], groups: Groups | None) -> bytes:
-    """A PNG with one row per group.
+    """A PNG with one row per group; one row of all points if no group has any.
 
     Args:
         labels: (P,).
         called: by subject, the classes (M, P) that its models call the points.
     """
-    by_name = groups.by_name if groups else {"points": torch.ones(len(points), dtype=torch.bool)}
+    by_name = dict(groups.by_name) if groups else {}
+    if not any(mask.any() for mask in by_name.values()):
+        by_name = {"points": torch.ones(len(points), dtype=torch.bool)}
     shown = [subject for subject in (ORIGINAL, MODEL, RETRAINED) if subject in called]
     rows = []
     for name, mask in by_name.items():

@@ -9,11 +9,12 @@ Rule 2. The conclusion is the first that holds:
         output suppression only  agreement on typical points, or membership of some group, is 'less than retrained':
                                  the model avoids the points, as the original does after a training on wrong labels.
                                  Whoever has the points can see that they were to be forgotten
-        undecided                there are fewer than two retrained models, or no test images, so that no membership is
-                                 evaluated
+        undecided                there are fewer than two retrained models, no test images, or too few points of each
+                                 group, so that no membership is evaluated
         traces left              membership of some group is 'more left', or agreement on memorised points is 'less than
                                  retrained': the label is gone, but the model is not yet sure of what retrained models
                                  say
+        undecided                some points are memorised, but too few for an evaluation of their membership
         like retrained           nothing of this. For typical points this means: no change
 The same rules judge models whose answer is known: the original is not unlearned (if it memorised any of the points),
 the relabelled original is output suppression only, and each retrained model, judged by the others, is like retrained.
@@ -40,9 +41,11 @@ from unlearn.auditing.judgement.verdict import (
     with_unit,
 )
 from unlearn.auditing.points.lineup import RELABELLED
+from unlearn.auditing.points.point_measures import FEWEST
 from unlearn.auditing.record.record import MODEL, ORIGINAL, RETRAINED, Measurement
 
 MEMBERSHIP = ("rmia", "lira")
+NEEDED = f"two retrained models, real test images, and {FEWEST} memorised or {FEWEST} typical points"
 SENTENCES = {
     NOT_UNLEARNED: "The model still says the labels of points that only a model trained on them says.",
     SUPPRESSION: "Output suppression only: the model treats the points worse than a model that never saw them. Whoever "
@@ -76,12 +79,16 @@ def conclusion_on_points(judged: Sequence[Measurement], findings: Mapping[str, F
     if avoided := of(("agreement-typical", *MEMBERSHIP), LESS):
         return SUPPRESSION, avoided
     evaluated = [m for m in judged if findings[m.name].status != NOT_EVALUATED]
-    if not any(m.family in MEMBERSHIP for m in evaluated):
-        return UNDECIDED, ["not evaluated: membership, which needs two retrained models and real test images"]
+    told_apart = [m for m in evaluated if m.family in MEMBERSHIP]
+    if not told_apart:
+        return UNDECIDED, [f"not evaluated: membership, which needs {NEEDED}"]
     if left := [*of(MEMBERSHIP, MORE), *of(("agreement-memorised",), LESS)]:
         return TRACES, left
+    memorised = any(m.name == "labels-memorised" for m in judged)
+    if memorised and not any(m.name.endswith("-memorised") for m in told_apart):
+        return UNDECIDED, [f"not evaluated: membership of the memorised points, which needs {FEWEST} of them"]
     reasons = [f"{len(evaluated)} measures were evaluated, and none is outside of the retrained models' interval"]
-    if not any(m.name.endswith("-memorised") for m in judged):
+    if not memorised:
         reasons.append(NONE_MEMORISED)
     return LIKE_RETRAINED, reasons
 

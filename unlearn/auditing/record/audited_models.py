@@ -9,9 +9,9 @@ from typing import Any
 
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.file import student_file
 from unlearn.auditing.record.record import MODEL, ORIGINAL, PUBLIC, RETRAINED
 from unlearn.data import DataSource
-from unlearn.run.folder import student_file
 
 
 def models_json(

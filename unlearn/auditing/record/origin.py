@@ -9,9 +9,10 @@ from typing import Any
 from synth.basics.foreign_json import parse_object
 from synth.basics.regular_files import read_regular
 from synth.checkpoint.card import check_notes
+from synth.checkpoint.file import SETTINGS, STUDENT
 from synth.shards.index import index_sha256, read_index
 from synth.shards.store import open_store
-from unlearn.run.folder import LARGEST_METRICS, LARGEST_SETTINGS, METRICS, PROVENANCE, SETTINGS, STUDENT
+from unlearn.run.folder import LARGEST_METRICS, LARGEST_SETTINGS, METRICS, PROVENANCE
 
 MOST_METRICS = 500  # lines in a report, besides the last one
 

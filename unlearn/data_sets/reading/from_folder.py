@@ -116,7 +116,10 @@ def check_same_classes(folder: Path, split: str, classes: Mapping[str, Path]) ->
     others = class_folders(folder, "test" if split == "train" else "train")
     in_one_only = set(classes) ^ set(others) if others else set()
     if in_one_only:
+        name = min(in_one_only)
         here, there = (next(iter(found.values())).parent for found in (classes, others))
+        has, lacks = (here, there) if name in classes else (there, here)
         raise UserError(
-            f"only one of {here} and {there} has a folder '{min(in_one_only)}': give both a folder for each class"
+            f"{has} has a folder '{name}' and {lacks} has none: give both a folder for each class, for one without "
+            "images an empty one"
         )

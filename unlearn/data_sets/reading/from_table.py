@@ -52,7 +52,14 @@ def rows_in(table: Path, split: str, known: Sequence[str]) -> list[tuple[Path, s
             f"{table} has no {split} images: add a column 'split' whose values are train or test"
             + (", or name data with training images" if split == "train" else "")
         )
-    return [(table.parent / row[path].strip(), row[label].strip()) for row in chosen]
+    found = [(table.parent / row[path].strip(), row[label].strip()) for row in chosen]
+    missing = next((file for file, _ in found if not file.exists()), None)
+    if missing is not None:
+        raise UserError(
+            f"{table} names the image {missing}, which is not there: correct the path, which is relative to the "
+            "table's folder, or remove the row"
+        )
+    return found
 
 
 def entry(path: Path, class_name: str) -> Entry:

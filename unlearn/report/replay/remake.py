@@ -10,7 +10,7 @@ from typing import Any
 from synth.basics.errors import UserError
 from synth.basics.regular_files import hash_and_start
 from synth.basics.way_on import WayOn
-from synth.checkpoint.file import LARGEST_CHECKPOINT, read_card, refuse_untrusted
+from synth.checkpoint.file import LARGEST_CHECKPOINT, STUDENT, read_card, refuse_untrusted
 from unlearn.methods import METHODS, needs_teacher
 from unlearn.points import load_points
 from unlearn.report.places import run_indexes_of
@@ -19,7 +19,6 @@ from unlearn.report.replay.device import device_of
 from unlearn.report.verify.chain import index_in
 from unlearn.report.verify.checks import Check
 from unlearn.run import carry_out as runs
-from unlearn.run.folder import STUDENT
 from unlearn.run.request import Request
 from unlearn.samples.point_settings import PointSettings
 from unlearn.settings import LoopSettings

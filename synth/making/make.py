@@ -21,8 +21,9 @@ from synth.checkpoint.fitting import fitting
 from synth.making.copies import recognised_in_some
 from synth.making.gate import QualityGate
 from synth.making.label import labelled_parts
-from synth.making.quality import counts_of, passed
+from synth.making.quality import FEWEST_PHOTOS, counts_of, passed
 from synth.methods.networks import ClassGenerator, generator_bytes, parse_generator
+from synth.methods.presets import Form, form_of
 from synth.shards.index import GateCounts
 from synth.shards.plan import ShardJob
 from synth.shards.write import encode_shard
@@ -112,7 +113,11 @@ def shard_of(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) 
     share = synthesis_share(settings, job.views)
     with phase("synthesis"), stage(0, share):
         images, notes = passed(
-            teacher, labels, lambda wanted: make(teacher, wanted, settings, rng, **networks), recipe.gate
+            teacher,
+            labels,
+            lambda wanted: make(teacher, wanted, settings, rng, **networks),
+            recipe.gate,
+            FEWEST_PHOTOS if form_of(teacher.card.input_shape) is Form.PHOTO else None,
         )
     counts = counts_of(notes) if recipe.gate else GateCounts()
     if teacher.card.target is None:  # a shifted or mirrored image may have another target

@@ -15,17 +15,26 @@ from synth.making.copies import share_recognised
 from synth.making.gate import QualityGate
 from synth.shards.index import GateCounts
 
+# Large photographs are as clear from batches of ten as from larger ones (docs/results/bench-photo.md).
+FEWEST_PHOTOS = 10
 GATE_BATCH = 500  # images that the teacher judges at once
 SHIFTS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]  # in pixels
 
 
 def passed(
-    teacher: Classifier, labels: Tensor, make: Callable[[Tensor], Tensor], gate: QualityGate | None
+    teacher: Classifier,
+    labels: Tensor,
+    make: Callable[[Tensor], Tensor],
+    gate: QualityGate | None,
+    fewest: int | None = None,
 ) -> tuple[Tensor, list[dict[str, Any]]]:
     """Images of the labels, uint8 (N, C, H, W), and one note per image: its `tries`, and `missed` if every try failed.
 
-    An image that missed to the end is its best try. Every try generates images for all labels and keeps only those that
-    are needed, because a batch of few classes would not have the statistics of training. So each try costs the same.
+    An image that missed to the end is its best try.
+
+    Args:
+        fewest: a further try makes at least so many images, the needed ones and some others, which are thrown away; a
+            batch of very few classes would not have the statistics of training. None: it makes all of them.
     """
     images = make(labels)
     if gate is None:
@@ -36,16 +45,29 @@ def passed(
         wanted = misses > 0
         if not wanted.any():
             break
-        again = make(labels)
-        found = shortfall(teacher, again, labels, gate)
-        better = wanted & (found < misses)
+        rows = with_others(wanted, len(labels) if fewest is None else fewest)
+        again = make(labels[rows])
+        found = shortfall(teacher, again, labels[rows], gate)
+        better = wanted[rows] & (found < misses[rows])
         tries += wanted
-        images[better], misses[better] = again[better], found[better]
+        images[rows[better]], misses[rows[better]] = again[better], found[better]
     notes = [
         {"tries": n} | ({"missed": True} if miss else {})
         for n, miss in zip(tries.tolist(), (misses > 0).tolist(), strict=True)
     ]
     return images, notes
+
+
+def with_others(wanted: Tensor, fewest: int) -> Tensor:
+    """The numbers of the images that are wanted, (M,) in order, and of others from everywhere up to `fewest`.
+
+    Args:
+        wanted: bool (N,).
+    """
+    others = (~wanted).nonzero()[:, 0]
+    count = min(len(others), max(0, fewest - int(wanted.sum())))
+    fill = others[torch.arange(count) * len(others) // max(1, count)]
+    return torch.cat([wanted.nonzero()[:, 0], fill]).sort().values
 
 
 def counts_of(notes: list[dict[str, Any]]) -> GateCounts:

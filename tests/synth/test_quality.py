@@ -11,7 +11,7 @@ from synth.executors.executor import Made
 from synth.making.copies import COPIES, counted
 from synth.making.gate import QualityGate
 from synth.making.make import Recipe
-from synth.making.quality import agreement, passed, shortfall
+from synth.making.quality import agreement, passed, shortfall, with_others
 from synth.run.publish import open_run
 from synth.run.view import describe
 from synth.shards.index import GateCounts, read_index, read_shard
@@ -88,6 +88,28 @@ def test_tries_are_bounded_and_none_is_wasted(tiny_teacher: Classifier) -> None:
     assert len(calls) == 4
     passed(tiny_teacher, LABELS, make, None)
     assert len(calls) == 5
+
+
+def test_a_further_try_makes_the_needed_images_and_a_few_others(tiny_teacher: Classifier) -> None:
+    gate, asked = QualityGate(confidence=0.5, tries=2), []
+    first, second = noise(0), noise(1)
+
+    def make(labels: Tensor) -> Tensor:
+        asked.append(labels.tolist())
+        return (second if len(asked) > 1 else first)[labels].clone()
+
+    lacks = shortfall(tiny_teacher, first, LABELS, gate)
+    needed = (lacks > 0).nonzero()[:, 0].tolist()
+    assert 0 < len(needed) <= 6
+    images, _ = passed(tiny_teacher, LABELS, make, gate, fewest=len(needed))
+    assert asked == [LABELS.tolist(), needed]
+    better = (lacks > 0) & (shortfall(tiny_teacher, second, LABELS, gate) < lacks)
+    for n in range(6):
+        assert torch.equal(images[n], (second if better[n] else first)[n])
+    wanted = torch.tensor([False, True, False, False, False, False])
+    assert with_others(wanted, 3).tolist() == [0, 1, 3]
+    assert with_others(wanted, 1).tolist() == [1]
+    assert with_others(wanted, 9).tolist() == list(range(6))
 
 
 def test_a_runs_index_and_status_count_what_the_gate_did(tmp_path: Path, tiny_teacher: Classifier) -> None:

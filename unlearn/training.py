@@ -111,7 +111,7 @@ def train(
             weights of `start_from` do not fit, or know classes of these data that are left out.
         UserError: data is missing or the training diverges.
     """
-    if architecture:
+    if architecture is not None:
         refuse_unknown(architecture)
     card = read_card(like) if like else None
     start = public_start(start_from, architecture) if start_from else None

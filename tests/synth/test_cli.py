@@ -345,8 +345,9 @@ def test_status_and_preview_show_a_run(run: Run, tiny_run: Path, tmp_path: Path)
     code, out, err = run("preview", tiny_run, "-o", tmp_path / "grid.png", "--columns", 2)
     assert (code, out, err) == (0, f"wrote {tmp_path / 'grid.png'}\n", "")
     assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "no").touch()
     code, line = one_line(*run("preview", tiny_run, "-o", tmp_path / "no" / "grid.png"))
-    assert (code, "its folder can't be made" in line) == (1, True)
+    assert (code, "it is a file, not a folder" in line) == (1, True)
 
 
 def test_the_place_of_a_run_is_not_taken_for_that_of_a_preview(

@@ -173,8 +173,9 @@ def test_a_grid_too_large_is_refused_with_the_columns_that_fit(
 
 
 def test_a_grid_that_cannot_be_drawn_gives_the_cause(tiny_run: Path, half: Folder, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere.*: its folder can't be made"):
-        draw_grid(Folder(tiny_run), 2, tmp_path / "nowhere" / "grid.png")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file: it is a file, not a folder: choose another folder"):
+        draw_grid(Folder(tiny_run), 2, tmp_path / "file" / "grid.png")
     half.write(PART, Index(read_index(half).card, {}, complete=False).to_bytes())
     with pytest.raises(UserError, match="has no published shard and no picture of the first one yet"):
         draw_grid(half, 2, tmp_path / "grid.png")

@@ -74,9 +74,10 @@ def test_a_table_labels_some_points(tmp_path: Path) -> None:
     save(tmp_path / "a.png"), save(tmp_path / "b.png")
     (tmp_path / "labels.csv").write_text("path,label\na.png,5\n")
     assert read(tmp_path).labels.tolist() == [5, UNKNOWN]
-    (tmp_path / "labels.csv").write_text("path,label\n../a.png,5\n")
+    save(tmp_path / "points" / "b.png")
+    (tmp_path / "points" / "labels.csv").write_text("path,label\n../a.png,5\n")
     with pytest.raises(UsageError, match=r"labels.csv names .*a.png, which is no image in"):
-        read(tmp_path)
+        read(tmp_path / "points")
 
 
 def test_another_size_or_number_of_channels_is_said(tmp_path: Path) -> None:

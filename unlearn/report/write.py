@@ -31,5 +31,5 @@ def write_report(path: Path, out: Path) -> int:
             f"the page of {path} would have {len(text) / 2**20:.0f} MiB, more than the {LARGEST // 2**20} that "
             "'unlearn verify' reads: audit fewer models or classes"
         )
-    write_file(out, text)
+    write_file(out, text, "start the same command again")
     return len(text)

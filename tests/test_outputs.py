@@ -61,3 +61,13 @@ def test_a_folder_without_a_student_says_what_it_is(tmp_path: Path) -> None:
     (tmp_path / STUDENT).touch()
     assert student_file(tmp_path) == tmp_path / STUDENT
     assert student_file(tmp_path / "teacher.safetensors") == tmp_path / "teacher.safetensors"
+
+
+def test_a_name_that_is_too_long_for_a_file_is_one_line(tiny_teacher_path: Path, tmp_path: Path) -> None:
+    long = tmp_path / ("a" * 300)
+    for given in (
+        ["evaluate", long, "--data", "digits", "--forget", "0"],
+        ["audit", long, "--teacher", tiny_teacher_path, "--forget", "0", "--out", tmp_path / "audit"],
+    ):
+        result = CliRunner().invoke(unlearn, list(map(str, given)))
+        assert (result.exit_code, result.stderr.count("\n")) == (1, 1), result.stderr

@@ -319,9 +319,9 @@ def reordered(data: LabelledImages, order: Sequence[str], class_names: Sequence[
 
 def names_option(class_names: Sequence[str]) -> str:
     """The option of `unlearn import` that gives these names. One with a comma or a space has to come from a file."""
-    if all(name.isalnum() for name in class_names):
+    if not any(char == "," or char.isspace() for name in class_names for char in name):
         return f"--classes {shortened(class_names)}"
-    return "--classes-file, a file with the names of its folders, one per line,"
+    return "--classes-file, a file with the names of its classes, one per line,"
 
 
 def shortened(class_names: Sequence[str], limit: int = 10) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Any
@@ -22,6 +22,12 @@ LIBRARIES = ("timm", "transformers")  # architectures `timm:NAME` and `transform
 def names_code(architecture: str) -> bool:
     """Whether the architecture is the user's own `module:function`, which runs only if the user names it."""
     return ":" in architecture and architecture.partition(":")[0] not in LIBRARIES
+
+
+def refuse_useless_code(trusted: str | None, architectures: Iterable[str], why: str) -> None:
+    """Raise UsageError if --arch was given and no network is of the user's own code. `why` goes on from "no effect"."""
+    if trusted and not any(map(names_code, architectures)):
+        raise UsageError(f"--arch has no effect{why}: leave it out")
 
 
 def build(

@@ -14,7 +14,7 @@ from synth.basics.disk import sha256_of
 from synth.basics.errors import UsageError, UserError
 from synth.basics.regular_files import read_regular
 from synth.basics.versions import package_versions
-from synth.checkpoint.building import names_code
+from synth.checkpoint.building import refuse_useless_code
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.class_choice import Classes
 from synth.checkpoint.classifier import Classifier, check_forward
@@ -144,7 +144,9 @@ def check_request(request: Request) -> CheckedRequest:
     refuse_files_without_effect(request, settings)
     student = checked_student(request, teacher)
     generator = checked_generator(request, teacher, student, plan.classes if request.classes else None)
-    refuse_useless_code(request, teacher, student)
+    cards = [teacher.card, *([parse_card(student, str(request.student))] if student else [])]
+    why = f" on {request.teacher}, whose architecture is {teacher.card.architecture}"
+    refuse_useless_code(request.trusted_architecture, (card.architecture for card in cards), why)
     return CheckedRequest(
         request=request,
         teacher=teacher,
@@ -263,16 +265,6 @@ def checked_generator(
     digest = sha256_of(student) if student else None
     read_generator(data, str(request.generator), teacher.digest, teacher.card, digest, classes)
     return data
-
-
-def refuse_useless_code(request: Request, teacher: Classifier, student: bytes | None) -> None:
-    """Raise UsageError if --arch was given and no checkpoint has an architecture of the user's own code."""
-    cards = [teacher.card, *([parse_card(student, str(request.student))] if student else [])]
-    if request.trusted_architecture and not any(names_code(card.architecture) for card in cards):
-        raise UsageError(
-            f"--arch has no effect on {request.teacher}, whose architecture is {teacher.card.architecture}: leave it "
-            "out"
-        )
 
 
 def run_card(teacher: Classifier, recipe: Recipe, plan: Plan) -> RunCard:

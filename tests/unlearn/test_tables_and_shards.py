@@ -72,6 +72,7 @@ def test_a_table_names_paths_and_classes(photos: Path, lines: Sequence[str]) -> 
             "test",
             "names the image .*gone.png, which is not there: correct",
         ),
+        (["path,label", f"{'a' * 300},cat"], "test", "names the image .*a, which is not there: correct"),
         (["path,label", "im,cat"], "test", "cannot read the image .*im: "),
         (["path,label", "im/red.png,cat"], "train", "has no train images: add a column 'split'"),
         (["path,label,split", "im/red.png,cat,train"], "test", "has no test images: add a column 'split'"),

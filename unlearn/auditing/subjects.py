@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -147,14 +148,14 @@ def other_starts(
 
 def check_student(path: Path) -> None:
     """Raise UserError if there is no student; the cure is about students."""
-    if not path.exists():
+    if not os.path.exists(path):  # pathlib raises where a name is too long for a file
         make = f"make one with 'unlearn distill --shards ... --forget ... --out {path}'"
         raise UserError(f"there is no student {path}: {make}, or name a checkpoint")
     student_file(path)
 
 
 def load_reference(path: Path, to_retrain: str, trusted_architecture: str | None) -> Classifier:
-    if not path.exists():
+    if not os.path.exists(path):
         raise UserError(f"there is no retrained model {path}: {to_retrain.replace('...', f'--out {path}')}")
     return load_checkpoint(path, trusted_architecture)
 

@@ -21,8 +21,8 @@ def write_report(path: Path, out: Path) -> int:
         UserError: `path` holds no report, one of its pictures is not the audit's, or the page would be too
             large to be read.
     """
-    prepare_output(out, BEGINS, "an HTML page")
     report = read_report(path)
+    prepare_output(out, BEGINS, "an HTML page")
     if report.foreign:
         raise UserError(f"{path} has a picture that the audit did not make: make the audit again")
     text = render(report.record, report.pictures).encode()

@@ -12,7 +12,7 @@ from typing import Any
 from synth.basics.errors import HopelessError, InterruptedRunError, UsageError, UserError
 from synth.basics.progress import Progress, counted
 from synth.checkpoint.arithmetic import computed
-from synth.checkpoint.building import names_code
+from synth.checkpoint.building import refuse_useless_code
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier, check_forward
 from synth.checkpoint.file import SETTINGS, refuse_untrusted
@@ -226,7 +226,9 @@ def card_of_student(request: Request, module: Any, opened: Opened, points: RunPo
 
 def check_networks(request: Request, opened: Opened, card: ModelCard, say: Callable[[str], None]) -> None:
     """Raise UserError if the student does not take the images, or if shards would choose code to run."""
-    refuse_useless_code(request, opened)
+    cards = [opened.card, *([opened.public.model.card] if opened.public else [])]
+    why = f", because no network here is of your own code (the teacher is {opened.card.architecture})"
+    refuse_useless_code(request.trusted_architecture, (each.architecture for each in cards), why)
     if opened.teacher is None and request.student_arch is None:
         refuse_untrusted(card.architecture, None, str(opened.runs), "--student-arch")
     if opened.teacher is None or (card.architecture, card.width) != (opened.card.architecture, opened.card.width):
@@ -235,16 +237,6 @@ def check_networks(request: Request, opened: Opened, card: ModelCard, say: Calla
         opened.public.network(card, request.seed)  # refuses weights that do not fit
         warn_of_other_normalisation(opened.public, card, say)
         say(f"starts from the weights of {opened.public.name}, and ends with a new last layer")
-
-
-def refuse_useless_code(request: Request, opened: Opened) -> None:
-    """Raise UsageError if --arch was given and no network that the run reads is of the user's own code."""
-    cards = [opened.card, *([opened.public.model.card] if opened.public else [])]
-    if request.trusted_architecture and not any(names_code(card.architecture) for card in cards):
-        raise UsageError(
-            "--arch has no effect, because no network here is of your own code (the teacher is "
-            f"{opened.card.architecture}): leave it out"
-        )
 
 
 def warn_of_other_normalisation(public: PublicStart, card: ModelCard, say: Callable[[str], None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -53,7 +54,7 @@ def rows_in(table: Path, split: str, known: Sequence[str]) -> list[tuple[Path, s
             + (", or name data with training images" if split == "train" else "")
         )
     found = [(table.parent / row[path].strip(), row[label].strip()) for row in chosen]
-    missing = next((file for file, _ in found if not file.exists()), None)
+    missing = next((file for file, _ in found if not os.path.exists(file)), None)
     if missing is not None:
         raise UserError(
             f"{table} names the image {missing}, which is not there: correct the path, which is relative to the "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -25,9 +26,9 @@ from unlearn.fine_tuning import train_mode
 from unlearn.methods import fresh_views, losses
 from unlearn.methods.early_layers import keep_layers, layer_at
 from unlearn.methods.feature_noise import FeatureNoise
-from unlearn.methods.fresh_views import NO_NOISE
 from unlearn.methods.method import Inputs, Part
 from unlearn.methods.mixing import mixup
+from unlearn.methods.shared_layers import SharedLayers
 from unlearn.optimise import ONE_CYCLE, descend
 from unlearn.samples.batch import Batch
 from unlearn.samples.filters import EntropyBelow, Filter, ForgetShareBelow, NoForgetLabel
@@ -288,6 +289,7 @@ class Distillation:
         refuse_idle_without_teacher(settings, self.teacher)
         self.student = inputs.new_student()
         self.kept = kept_layers(self.student, inputs, settings)
+        self.shared = shared_layers(self.student, settings)
         self.noise = feature_noise(self.student, settings)
         self.freeze_batch_norm = frozen_statistics(inputs, settings)
         self.set_mode()
@@ -316,7 +318,15 @@ class Distillation:
         if self.samples.whole and not self.warned:
             self.warn_of_losses()
         loss = distillation_loss(
-            self.student, batch, self.forget, self.settings, self.rng, self.teacher, self.points, self.noise
+            self.student,
+            batch,
+            self.forget,
+            self.settings,
+            self.rng,
+            self.teacher,
+            self.points,
+            self.noise,
+            self.shared,
         )
         descend(loss, self.optimiser, self.schedule)
         if self.settings.settle and number + 1 == self.steps:
@@ -360,6 +370,15 @@ def kept_layers(student: Classifier, inputs: Inputs, settings: DistillSettings) 
     return keep_layers(student, inputs.loaded_teacher, name)
 
 
+def shared_layers(student: Classifier, settings: DistillSettings) -> SharedLayers | None:
+    """The kept layers, which are computed once for teacher and student; None where the two see other images or compute
+    the layers in another way.
+    """
+    if not settings.keep_layers or settings.mixup or settings.batch_statistics:
+        return None
+    return SharedLayers(student, layer_at(student, settings.keep_layers))
+
+
 def feature_noise(student: Classifier, settings: DistillSettings) -> FeatureNoise | None:
     """The noise where the kept layers end; None if it is off. Raises UsageError if none are kept."""
     if not settings.feature_noise:
@@ -393,34 +412,38 @@ def distillation_loss(
     teacher: Classifier | None = None,
     points: NearPoints | None = None,
     noise: FeatureNoise | None = None,
+    shared: SharedLayers | None = None,
 ) -> Tensor:
     """τ² mean_n KL(q_n || softmax(S(x_n) / τ)) on one augmented batch, a scalar in nats.
 
     Without a teacher the views are the stored ones, and q comes from the stored logits. A teacher labels fresh views,
     and those that do not pass the filters, or are near one of the points, are left out. Teacher and student see the
-    same noise in their features.
+    same noise in their features. The layers that they share are computed once.
     """
     assert settings.shift is not None, "fill_in decides it"
-    if teacher is None:
-        x_unit = shift_and_flip(to_unit(batch.views), settings.shift, bool(settings.flip), rng)
-        logits, seen = batch.logits, NO_NOISE
-    else:
-        assert settings.unmixed is not None, "fill_in decides it"
-        views = fresh_views.fresh_views(batch.own, settings.unmixed, settings.shift, bool(settings.flip), rng)
-        filters = [accept for name, accept in training_filters(forget, settings).items() if name != BY_LABEL]
-        x_unit, seen, heard = to_unit(views), NO_NOISE, NO_NOISE
-        if noise:
-            gains = noise.draw(len(views), rng)
-            heard = noise.on(teacher, gains)
-        logits, kept = fresh_views.answered(x_unit, teacher, settings.batch_statistics, filters, points, heard)
-        x_unit, logits = x_unit[kept], logits[kept]
-        if noise:
-            seen = noise.on(student, gains[kept.cpu()])
-    targets = targets_for(logits, forget, settings)
-    x_unit, targets = mixup(x_unit, targets, settings.mixup, rng)
-    with seen:
-        answers = student(x_unit)
-    return losses.divergence(targets, answers, settings.temperature)
+    with ExitStack() as heard, ExitStack() as seen:
+        if teacher is None:
+            x_unit = shift_and_flip(to_unit(batch.views), settings.shift, bool(settings.flip), rng)
+            logits = batch.logits
+        else:
+            assert settings.unmixed is not None, "fill_in decides it"
+            views = fresh_views.fresh_views(batch.own, settings.unmixed, settings.shift, bool(settings.flip), rng)
+            filters = [accept for name, accept in training_filters(forget, settings).items() if name != BY_LABEL]
+            x_unit = to_unit(views)
+            gains = noise.draw(len(views), rng) if noise else None
+            if noise and gains is not None:
+                heard.enter_context(noise.on(teacher, gains))
+            if shared:
+                heard.enter_context(shared.noted(teacher))
+            logits, kept = fresh_views.answered(x_unit, teacher, settings.batch_statistics, filters, points, heard)
+            x_unit, logits = x_unit[kept], logits[kept]
+            if noise and gains is not None:
+                seen.enter_context(noise.on(student, gains[kept.cpu()]))
+            if shared:
+                seen.enter_context(shared.given(student, kept))
+        targets = targets_for(logits, forget, settings)
+        x_unit, targets = mixup(x_unit, targets, settings.mixup, rng)
+        return losses.divergence(targets, student(x_unit), settings.temperature)
 
 
 def targets_for(logits: Tensor, forget: tuple[int, ...], settings: DistillSettings) -> Tensor:

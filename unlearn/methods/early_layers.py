@@ -45,12 +45,16 @@ def keep_layers(student: Classifier, teacher: Classifier, name: str) -> list[nn.
         refuse_last(student, name)
     taken, state = teacher.net.state_dict(), student.net.state_dict()
     student.net.load_state_dict({key: taken[key] if key in keys else value for key, value in state.items()})
-    modules = dict(student.net.named_modules())
     for path in kept:
-        for weight in modules[path].parameters(recurse=False):
+        for weight in student.net.get_submodule(path).parameters(recurse=False):
             weight.requires_grad_(False)
-    whole = [path for path in kept if all(inner in kept for inner in modules if inner.startswith(f"{path}."))]
-    return [modules[path] for path in whole if path]
+    return [student.net.get_submodule(path) for path in whole_layers(student, name)]
+
+
+def whole_layers(model: Classifier, name: str) -> list[str]:
+    """The paths of the kept modules of which every part is kept, if the layers up to and including `name` are."""
+    kept, every = layers_until(model, name), [path for path, _ in model.net.named_modules()]
+    return [path for path in kept if path and all(part in kept for part in every if part.startswith(f"{path}."))]
 
 
 def layer_at(model: Classifier, name: str) -> str:

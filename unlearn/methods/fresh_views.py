@@ -20,7 +20,7 @@ from unlearn.methods.method import StuckError
 from unlearn.samples.filters import Filter, View
 from unlearn.samples.near_points import NearPoints
 
-NO_NOISE: AbstractContextManager[None] = nullcontext()
+ALONE: AbstractContextManager[None] = nullcontext()
 
 
 def fresh_views(images: Tensor, unmixed: float, shift: int, flip: bool, rng: torch.Generator) -> Tensor:
@@ -46,7 +46,7 @@ def answered(
     batch_statistics: bool,
     filters: Sequence[Filter],
     points: NearPoints | None = None,
-    noise: AbstractContextManager[None] = NO_NOISE,
+    around: AbstractContextManager[object] = ALONE,
 ) -> tuple[Tensor, Tensor]:
     """The teacher's logits (N, K) on the views (N, C, H, W), and which views pass the filters and are near no point,
     (N,).
@@ -55,12 +55,12 @@ def answered(
 
     Args:
         batch_statistics: the teacher normalises by the statistics of this batch, not by those of its training.
-        noise: is on while the teacher answers.
+        around: is entered while the teacher answers, such as noise in its features.
 
     Raises:
         StuckError: fewer than two views pass.
     """
-    with by_batch_statistics(teacher) if batch_statistics else nullcontext(), noise:
+    with by_batch_statistics(teacher) if batch_statistics else nullcontext(), around:
         logits = teacher(x_unit).float()
     kept = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
     for accept in filters:

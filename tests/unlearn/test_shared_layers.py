@@ -1,0 +1,107 @@
+"""The kept layers are computed once for teacher and student, and nothing else changes by it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from synth.checkpoint.classifier import Classifier
+from tests.runs import digits_card
+from tests.unlearn.shards import stream_of
+from unlearn.methods.distill import DistillSettings, distillation_loss, shared_layers
+from unlearn.methods.early_layers import keep_layers
+from unlearn.methods.feature_noise import FeatureNoise
+from unlearn.methods.shared_layers import SharedLayers
+
+LAYER = "features.5"
+SETTINGS = DistillSettings(shift=2, unmixed=0.5, gate=0.02, keep_layers=LAYER)
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_loss_and_gradients_are_those_without_sharing(tiny_run: Path, tiny_teacher: Classifier, noise: float) -> None:
+    student, batch = Classifier.untrained(tiny_teacher.card, 5), stream_of(tiny_run).next(16)
+    for layer in keep_layers(student.train(), tiny_teacher, LAYER):
+        layer.training = False  # as `Distillation` does
+    spread = FeatureNoise(student, LAYER, noise) if noise else None
+    found = []
+    for shared in (None, SharedLayers(student, LAYER)):
+        student.zero_grad()
+        loss = distillation_loss(student, batch, (3,), SETTINGS, seeded(), tiny_teacher, noise=spread, shared=shared)
+        loss.backward()
+        found.append((loss, [p.grad for p in student.parameters() if p.grad is not None]))
+    torch.testing.assert_close(found[0], found[1])
+    assert found[0][1]
+    assert len(found[0][1]) < len(list(student.parameters()))
+
+
+class Counted(nn.Linear):
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(x)
+
+
+class Positions(nn.Module):
+    """A layer whose output has no row for each image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(1, 8))
+
+    def forward(self) -> Tensor:
+        return self.table
+
+
+class Awkward(nn.Module):
+    """Sums in place, a layer that is called in both parts, and one whose output is the same for all images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = Counted(784, 8), Counted(8, 8), Counted(8, 8)
+        self.relu, self.positions, self.last = nn.ReLU(inplace=True), Positions(), nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.first(x.flatten(1)))
+        x += self.positions()
+        x = x + self.second(x)
+        x += 1
+        return self.last(self.relu(self.third(x)))
+
+
+def calls(model: Classifier) -> list[int]:
+    return [layer.calls for layer in model.net.modules() if isinstance(layer, Counted)]
+
+
+def test_awkward_networks_answer_the_same_and_compute_the_kept_layers_once() -> None:
+    torch.manual_seed(0)
+    card = digits_card(architecture="tests:Awkward")
+    teacher, student = Classifier(Awkward(), card), Classifier(Awkward(), card)
+    keep_layers(student, teacher, "second")
+    x, kept = torch.rand(9, 1, 28, 28), torch.arange(9) % 3 > 0
+    shared = SharedLayers(student, "second")
+    assert set(shared.paths) == {"first", "relu", "second"}  # not positions, which are computed in both
+    alone, answer = student(x[kept]), teacher(x)
+    before = calls(student)
+    with shared.noted(teacher):
+        assert torch.equal(teacher(x), answer)
+    with shared.given(student, kept):
+        torch.testing.assert_close(student(x[kept]), alone)
+    assert [now - then for then, now in zip(before, calls(student), strict=True)] == [0, 0, 1]
+    assert torch.equal(student(x[kept]), alone)
+    assert not any("forward" in layer.__dict__ for net in (teacher, student) for layer in net.net.modules())
+
+
+@pytest.mark.parametrize("change", [{"mixup": 0.2}, {"batch_statistics": True}])
+def test_layers_that_see_other_images_are_not_shared(tiny_teacher: Classifier, change: dict[str, float]) -> None:
+    assert shared_layers(tiny_teacher, SETTINGS)
+    assert shared_layers(tiny_teacher, replace(SETTINGS, **change)) is None
+    assert shared_layers(tiny_teacher, replace(SETTINGS, keep_layers="")) is None

@@ -17,6 +17,7 @@ from tests.runs import digits_card
 from tests.unlearn.shards import stream_of
 from unlearn.methods.distill import (
     LOOP,
+    PRESETS,
     Distillation,
     DistillSettings,
     distillation_loss,
@@ -130,6 +131,12 @@ def test_colour_images_are_taken_for_photographs(tiny_run: Path) -> None:
     assert fill_in(DistillSettings(), colour, teacher=True).flip is True
     assert [fill_in(DistillSettings(), colour, images=n).steps for n in (100, 10**6)] == [4000, 20_000]
     assert fill_in(DistillSettings(flip=False), colour, teacher=True).flip is False
+    tuned = PRESETS["fine-tuning"]
+    assert [fill_in(tuned, run, images=n).steps for run, n in ((colour, 400), (grey, 1000), (colour, 10**6))] == [
+        500,
+        1250,
+        5000,
+    ]
 
 
 def test_distillation_with_its_teacher_at_hand(

@@ -41,6 +41,7 @@ from unlearn.settings import Idle, LoopSettings
 STEPS = 4000  # for digits
 PASSES = 200  # over the images, for photographs
 MOST_PASSES_STEPS = 20_000
+FINE_TUNING_PASSES, FINE_TUNING_STEPS = 40, (500, 5000)  # trained weights need fewer; the least and the most steps
 UNMIXED = 0.0  # of training images, half of them unmixed loses 3 points (docs/results/bench-distill.md)
 SETTLE_BATCHES = 40  # forward passes over which batch-norm statistics are averaged at the end
 
@@ -68,7 +69,8 @@ class DistillSettings(ComputeSettings):
     steps: int | None = setting(
         None,
         f"training steps; by default {STEPS}, and on colour images {PASSES} passes over the images, at least {STEPS} "
-        f"and at most {MOST_PASSES_STEPS} steps",
+        f"and at most {MOST_PASSES_STEPS} steps; with adamw, as with --start-from, {FINE_TUNING_PASSES} passes, "
+        f"{FINE_TUNING_STEPS[0]} to {FINE_TUNING_STEPS[1]} steps",
         at_least=1,
         most=MOST_STEPS,
     )
@@ -144,7 +146,7 @@ HELP = (
 SETTINGS = DistillSettings
 # For networks that were fine-tuned from public weights. SGD at the rate of random weights diverges there.
 PRESETS: dict[str, DistillSettings] = {
-    "fine-tuning": DistillSettings(steps=500, batch_size=32, lr=7e-4, weight_decay=0.01, optimiser="adamw", flip=True)
+    "fine-tuning": DistillSettings(batch_size=32, lr=7e-4, weight_decay=0.01, optimiser="adamw", flip=True)
 }
 PRESET_OF_START = "fine-tuning"  # where --start-from is given
 IDLE: Idle = (
@@ -224,14 +226,22 @@ def fill_in(
     if shift is None:
         shift = 0 if run.plan.views else 2
     if steps is None:
-        steps = STEPS
-        if photographs:
-            wished = PASSES * (images or run.plan.images) // settings.batch_size
-            steps = max(STEPS, min(MOST_PASSES_STEPS, wished))
+        steps = steps_for(images or run.plan.images, photographs, settings)
     mirrored = photographs and teacher and run.target is None  # a regressor's target may depend on the side
     flip = mirrored if settings.flip is None else settings.flip
     unmixed = UNMIXED if teacher and settings.unmixed is None else settings.unmixed
     return dataclasses.replace(settings, gate=gate, shift=shift, steps=steps, flip=flip, unmixed=unmixed)
+
+
+def steps_for(images: int, photographs: bool, settings: DistillSettings) -> int:
+    """The default number of steps for this many images. A network that starts from trained weights needs fewer."""
+    if settings.optimiser == "adamw":
+        passes, (least, most) = FINE_TUNING_PASSES, FINE_TUNING_STEPS
+    elif photographs:
+        passes, (least, most) = PASSES, (STEPS, MOST_PASSES_STEPS)
+    else:
+        return STEPS
+    return max(least, min(most, passes * images // settings.batch_size))
 
 
 def gate_of_range(share: float, say: Say) -> float:

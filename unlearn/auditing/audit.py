@@ -35,7 +35,7 @@ from unlearn.auditing.histograms import entropy_histograms
 from unlearn.auditing.images import Source, real_source, synthetic_source
 from unlearn.auditing.judgement.controls import controls
 from unlearn.auditing.judgement.verdict import STILL_CALLED, judge
-from unlearn.auditing.measures import added_versions, left_out, modules, run_measures
+from unlearn.auditing.measures import added_versions, check_chosen, left_out, modules, run_measures
 from unlearn.auditing.pictures import draw_classes
 from unlearn.auditing.recognition import recognition_of_shards
 from unlearn.auditing.record import origin
@@ -108,6 +108,7 @@ def in_turn(requests: Sequence[Request], say: Callable[[str], None]) -> list[dic
     for request, folder in zip(requests, folders, strict=True):
         refuse_held(folder.store)
         folder.check(overwrite=request.overwrite, resume=request.resume)
+    check_chosen(requests[0].settings)
     started, worked = time.monotonic(), time.process_time()
     benches, ledger, missing = prepare(requests, say)
     recognition = recognition_of(requests[0], benches[0])
@@ -179,6 +180,7 @@ def prepare(
         say=say,
         target=original.card.target,
     )
+    check_chosen(request.settings, first)
     check_references(first, request.references)
     return [first.beside(subjects) for subjects in lineups], ledger, missing
 
@@ -212,7 +214,7 @@ def make_record(
     say(outlook(bench))
     measurements, not_run, seconds = run_measures(bench, say)
     pictures = draw_pictures(bench, original.card.class_names)
-    verdict = judge(measurements, settings.confidence)
+    verdict = judge(measurements, settings.confidence, partial=bool(settings.chosen))
     record = {
         "format": "data-free-unlearning audit",
         "format_version": VERSION,
@@ -230,7 +232,7 @@ def make_record(
         "measurements": [m.to_json() for m in measurements],
         "not_run": [dataclasses.asdict(n) for n in (*missing, *not_run)],
         "verdict": dataclasses.asdict(verdict),
-        "controls": controls(measurements, settings.confidence),
+        "controls": controls(measurements, settings.confidence, partial=bool(settings.chosen)),
         "histograms": histograms_of(bench),
         "ledger": ledger,
         "pictures": {name: sha256_of(data) for name, data in sorted(pictures.items())},
@@ -244,7 +246,8 @@ def outlook(bench: Bench) -> str:
     models = sum(map(len, bench.subjects.values()))
     images = f", judged on {counted(len(bench.judged.judge), 'image')}" if bench.judged else ""
     of_each = "each experiment shows its time left after its first steps"
-    return f"runs {len(modules())} measures on {counted(models, 'model')}{images}; {of_each}"
+    count = counted(len(bench.settings.chosen or modules()), "measure")
+    return f"runs {count} on {counted(models, 'model')}{images}; {of_each}"
 
 
 def versions() -> dict[str, str]:

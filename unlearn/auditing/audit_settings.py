@@ -11,10 +11,15 @@ MOST_CURVES = 20  # relearning curves, or probes
 
 @dataclass(frozen=True, kw_only=True)
 class AuditSettings(Settings):
-    """Sizes and lengths of the audit's experiments. With the defaults an audit of a LeNet5 takes minutes on two
-    cores.
+    """Which experiments an audit runs, their sizes and lengths. With the defaults an audit of a LeNet5 takes minutes on
+    two cores.
     """
 
+    measures: str = setting(
+        "",
+        "run only these, such as accuracy,probe,transplant: a quick look that can show what is left of the class, and "
+        "never that nothing is  [default: all]",
+    )
     repeats: int = setting(
         3,
         "repeats of the slow measures: relearning (without real data, as many as the verdict needs) and resurrection",
@@ -67,8 +72,14 @@ class AuditSettings(Settings):
     )
     confidence: float = setting(0.95, "coverage of every interval", at_least=0.5, below=1)
 
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The names in `measures`; empty for all."""
+        return tuple(name.strip() for name in self.measures.split(",") if name.strip())
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(bool(self.chosen) or not self.measures, f"'{self.measures}' names no measure: write accuracy,probe")
         counts(self.relearn_labels)
         counts(self.probe_labels)
 

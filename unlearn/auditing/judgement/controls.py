@@ -23,17 +23,22 @@ from unlearn.auditing.record.record import MASKED, MODEL, ORIGINAL, PUBLIC, RETR
 NEVER_SAW = "it never saw the images to forget: what it shows is general knowledge, and no trace of them"
 
 
-def controls(measurements: Sequence[Measurement], confidence: float) -> list[dict[str, object]]:
+def controls(measurements: Sequence[Measurement], confidence: float, partial: bool = False) -> list[dict[str, object]]:
     """The conclusions of the same rules on the original, on the masked logit, and on each retrained model.
 
     A retrained model is judged by the others. Rules that let the first two pass, or none of the retrained models, are
     worth nothing.
+
+    Args:
+        partial: whether the person left out measures.
     """
     found = []
     for subject in (ORIGINAL, MASKED):
         swapped = [as_if(m, m.readings.get(subject), m.readings.get(RETRAINED)) for m in measurements]
-        found.append(named_verdict(subject, swapped, confidence))
-    found += [named_verdict(name, swapped, confidence) for name, swapped in each_retrained(measurements, confidence)]
+        found.append(named_verdict(subject, swapped, confidence, partial))
+    found += [
+        named_verdict(name, swapped, confidence, partial) for name, swapped in each_retrained(measurements, confidence)
+    ]
     if any(PUBLIC in m.readings for m in measurements):
         found.append(public_start(measurements, confidence))
     return found
@@ -115,6 +120,8 @@ def as_if(m: Measurement, model: Reading | None, retrained: Reading | None) -> M
     return dataclasses.replace(m, readings=readings)
 
 
-def named_verdict(subject: str, measurements: Sequence[Measurement], confidence: float) -> dict[str, object]:
-    verdict = judge([m for m in measurements if MODEL in m.readings], confidence)
+def named_verdict(
+    subject: str, measurements: Sequence[Measurement], confidence: float, partial: bool
+) -> dict[str, object]:
+    verdict = judge([m for m in measurements if MODEL in m.readings], confidence, partial)
     return {"subject": subject, "conclusion": verdict.conclusion, "reasons": list(verdict.reasons)}

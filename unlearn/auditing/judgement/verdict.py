@@ -36,7 +36,7 @@ Rule 3. The conclusion is the first that holds:
         output suppression only  the model does not beat the masked logit altogether
         undecided                it is not known for the probe or for relearning whether it does; or forget accuracy, or
                                  all probes or curves that take part in rule 2, have no evaluated comparison with a
-                                 retrained model
+                                 retrained model; or --measures left measures out
         traces left              some measure is 'more left'
         like retrained           every evaluated measure is inside the interval or on its harmless side. If the model is
                                  worse on the retain classes than the retrained models, the reasons say so
@@ -66,6 +66,7 @@ HALF_WAY = 0.5
 TOO_FAR_APART = "the references differ too much for a comparison: name more retrained models with --reference"
 RANDOM_HAS_MORE = "a random network, which knows nothing of the class, has even more"
 PUBLIC_HAS_MORE = "the public weights, which never saw these images, have even more"
+LEFT_OUT = "--measures left measures out, and such a look can accuse a model but never acquit it"
 OF_FEATURES = ("probe", "relearn")  # families that do not depend on the answers of a random last layer
 
 NOT_UNLEARNED, SUPPRESSION, UNDECIDED, TRACES, LIKE_RETRAINED = (
@@ -117,10 +118,15 @@ class Verdict:
     reasons: Sequence[str]
 
 
-def judge(measurements: Sequence[Measurement], confidence: float) -> Verdict:
+def judge(measurements: Sequence[Measurement], confidence: float, partial: bool = False) -> Verdict:
+    """The verdict on this model.
+
+    Args:
+        partial: whether the person left out measures.
+    """
     judged = [m for m in measurements if not m.quality]
     findings = {m.name: judge_one(m, confidence) for m in judged}
-    conclusion, sentence, reasons = conclusion_of(judged, findings, retain_accuracy(measurements), confidence)
+    conclusion, sentence, reasons = conclusion_of(judged, findings, retain_accuracy(measurements), confidence, partial)
     return Verdict(conclusion, sentence, list(findings.values()), reasons)
 
 
@@ -243,7 +249,11 @@ def way_gone(m: Measurement, ours: Reading, theirs: Reading, masked: Reading) ->
 
 
 def conclusion_of(
-    judged: Sequence[Measurement], findings: Mapping[str, Finding], retain: Measurement | None, confidence: float
+    judged: Sequence[Measurement],
+    findings: Mapping[str, Finding],
+    retain: Measurement | None,
+    confidence: float,
+    partial: bool,
 ) -> tuple[str, str, list[str]]:
     """Rule 3: the conclusion, its sentence, and the reasons.
 
@@ -251,6 +261,7 @@ def conclusion_of(
         judged: the measurements that take part in the verdict.
         findings: their findings, by the measurement's name.
         retain: the retain accuracy, if it was measured.
+        partial: whether the person left out measures.
     """
     if called := still_called(judged, findings):
         return NOT_UNLEARNED, SENTENCES[NOT_UNLEARNED], called
@@ -264,7 +275,8 @@ def conclusion_of(
     if gone and max(gone) < HALF_WAY:
         reason = "it has not gone half of the way from the masked logit to the retrained model on any probe or curve"
         return SUPPRESSION, SENTENCES[SUPPRESSION], [reason]
-    lacking = [unknown(FAMILIES[name], families[name], confidence) for name, beats in beaten.items() if beats is None]
+    lacking = [LEFT_OUT] if partial else []
+    lacking += [unknown(FAMILIES[name], families[name], confidence) for name, beats in beaten.items() if beats is None]
     compared = {FAMILIES[name]: families[name] for name, beats in beaten.items() if beats}
     lacking += not_compared(judged, findings, compared)
     evaluated = [m for m in judged if findings[m.name].status != NOT_EVALUATED]

@@ -17,14 +17,17 @@ entry point of the group `data_free_unlearning.audit_measures` that names the mo
 
 from __future__ import annotations
 
+import difflib
 import time
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
-from synth.basics.errors import UserError
+from synth.basics.errors import UsageError, UserError
 from synth.basics.plugins import Plugins
+from synth.basics.settings import shortened
+from unlearn.auditing.audit_settings import AuditSettings
 from unlearn.auditing.bench import Bench, NotKeptError
 from unlearn.auditing.record.record import CannotRunError, Measurement, NotRun
 
@@ -80,6 +83,24 @@ def for_task(module: Any, bench: Bench) -> bool:
     return task in getattr(module, "TASKS", (task,))
 
 
+def check_chosen(settings: AuditSettings, bench: Bench | None = None) -> None:
+    """Raise UsageError if the settings choose a measure that does not exist or, given a bench, none that is for its
+    models.
+    """
+    unknown = next((name for name in settings.chosen if name not in modules()), None)
+    if unknown:
+        close = difflib.get_close_matches(unknown, modules(), n=1)
+        meant = f"; did you mean '{close[0]}'?" if close else ""
+        raise UsageError(
+            f"--measures: there is no measure '{shortened(unknown)}'{meant}: choose from {', '.join(modules())}"
+        )
+    if bench and settings.chosen and not any(for_task(modules()[name], bench) for name in settings.chosen):
+        fitting = [name for name, module in modules().items() if for_task(module, bench)]
+        raise UsageError(
+            f"--measures {shortened(settings.measures)} is not for these models: choose from {', '.join(fitting)}"
+        )
+
+
 def run_measures(
     bench: Bench, say: Callable[[str], None] = lambda line: None
 ) -> tuple[list[Measurement], list[NotRun], dict[str, float]]:
@@ -91,8 +112,12 @@ def run_measures(
     found: list[Measurement] = []
     missing: list[NotRun] = []
     seconds: dict[str, float] = {}
+    chosen = bench.settings.chosen
     for name, module in modules().items():
         if not for_task(module, bench):
+            continue
+        if chosen and name not in chosen:
+            missing.append(NotRun(name, "--measures leaves it out", "audit again without --measures"))
             continue
         started = time.monotonic()
         try:

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from synth.checkpoint.replaced import replaced
 
+ROWS = 14  # of a map are enough for its statistics
+
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 
 
@@ -57,13 +59,23 @@ def by_batch_statistics(model: nn.Module) -> Iterator[None]:
 
 
 class BatchStatistics:
-    """The mean and variance per channel of a batch at each layer, filled by one forward pass."""
+    """The mean and variance per channel of a batch at each layer, filled by one forward pass.
 
-    def __init__(self) -> None:
+    Args:
+        sampled: read every n-th row of large maps only, at least `ROWS` of them. It is for images that are shifted at
+            random in each step, so that each of their rows is read in some steps.
+    """
+
+    def __init__(self, sampled: bool = False) -> None:
         self.moments: dict[BatchNorm, tuple[Tensor, Tensor]] = {}  # in the order of the forward pass
+        self.sampled = sampled
 
     def record(self, layer: BatchNorm, inputs: tuple[Tensor, ...]) -> None:
-        self.moments[layer] = channel_moments(inputs[0])
+        self.moments[layer] = channel_moments(inputs[0][:, :, :: self.stride(inputs[0])])
+
+    def stride(self, x: Tensor) -> int:
+        """The distance of the rows of a map that are read: 1 for all."""
+        return max(1, x.shape[2] // ROWS) if self.sampled and x.dim() == 4 else 1
 
     def normalised_loss(self, first_layer_weight: float = 1.0) -> Tensor:
         """(1 / Σ w_l) Σ_l w_l · mean_c [ (μ_lc(x) - μ_lc)² / σ²_lc + (σ²_lc(x) / σ²_lc - 1)² ], a scalar.
@@ -124,40 +136,57 @@ def input_loss(x_norm: Tensor) -> Tensor:
 
 class FusedBatchNorm(torch.autograd.Function):
     """x -> (a x + b, E[x], E[x²] - E[x]²) per channel of (N, C, ...): a frozen batch-norm layer and its batch
-    statistics.
+    statistics, which are those of every n-th row of maps, n = `stride`.
 
-    Backward, for M values per channel and gradients g of the output, g_μ of the mean, g_v of the variance:
+    Backward, for M values per channel that are read, gradients g of the output, g_μ of the mean, g_v of the variance:
 
-        dx = a g + (2 g_v / M) x + (g_μ - 2 g_v μ) / M.
+        dx = a g + (2 g_v / M) x + (g_μ - 2 g_v μ) / M in the rows that are read, and a g in the others.
 
     Statistics and their gradients are float32, whatever the type of the maps.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale_C: Tensor, shift_C: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if x.device.type == "cpu" and is_channels_last(x):
+    def forward(
+        ctx: Any, x: Tensor, scale_C: Tensor, shift_C: Tensor, stride: int = 1
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        quick = x.device.type == "cpu" and is_channels_last(x)
+        read = x if stride == 1 else x[:, :, ::stride]
+        if quick:
             # In this layout the CPU's batch-norm kernels are up to 20 times as fast as its reductions; in the other
             # they are slower. The statistics have the type of the zeros and ones, which are not changed.
-            zeros, ones = torch.zeros_like(scale_C), torch.ones_like(scale_C)
-            mean, variance = torch.batch_norm_update_stats(x, zeros, ones, 0.0)
-            y = F.batch_norm(x, zeros, ones, scale_C, shift_C, eps=0.0)
+            read = read.contiguous(memory_format=torch.channels_last)
+            mean, variance = torch.batch_norm_update_stats(read, *nothing(scale_C), 0.0)
         else:
-            mean, variance = channel_moments(x)
-            y = torch.addcmul(across(shift_C, x).to(x.dtype), x, across(scale_C, x).to(x.dtype))
-        ctx.save_for_backward(x, scale_C, mean)
-        return y, mean, variance
+            mean, variance = channel_moments(read)
+        ctx.save_for_backward(read, scale_C, mean)
+        ctx.stride = stride
+        return affine(x, scale_C, shift_C, quick), mean, variance
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        x, scale_C, mean = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        read, scale_C, mean = ctx.saved_tensors
         g, g_mean, g_variance = gradients
-        values = x.numel() // x.shape[1]
+        values = read.numel() // read.shape[1]
         slope, offset = 2 * g_variance / values, (g_mean - 2 * g_variance * mean) / values
-        if x.device.type == "cpu" and is_channels_last(g):
-            dx = F.batch_norm(g, torch.zeros_like(scale_C), torch.ones_like(scale_C), scale_C, offset, eps=0.0)
+        quick = g.device.type == "cpu" and is_channels_last(g)
+        if ctx.stride == 1:
+            dx = affine(g, scale_C, offset, quick).addcmul_(read, across(slope, read).to(read.dtype))
         else:
-            dx = torch.addcmul(across(offset, x).to(x.dtype), g, across(scale_C, x).to(x.dtype))
-        return dx.addcmul_(x, across(slope, x).to(x.dtype)), None, None
+            dx = affine(g, scale_C, torch.zeros_like(offset), quick)
+            dx[:, :, :: ctx.stride] += affine(read, slope, offset, quick)
+        return dx, None, None, None
+
+
+def affine(x: Tensor, scale_C: Tensor, shift_C: Tensor, quick: bool) -> Tensor:
+    """a x + b per channel, in the type of x; `quick` by the CPU's batch-norm kernel."""
+    if quick:
+        return F.batch_norm(x, *nothing(scale_C), scale_C, shift_C, eps=0.0)
+    return torch.addcmul(across(shift_C, x).to(x.dtype), x, across(scale_C, x).to(x.dtype))
+
+
+def nothing(values_C: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean and variance of channels that are normalised already."""
+    return torch.zeros_like(values_C), torch.ones_like(values_C)
 
 
 def is_channels_last(x: Tensor) -> bool:
@@ -175,12 +204,13 @@ FUSED = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 @contextmanager
-def watch_batch_norm(model: nn.Module) -> Iterator[BatchStatistics]:
-    """Record the statistics of every forward pass inside the `with` block. Afterwards the model is as before.
+def watch_batch_norm(model: nn.Module, sampled: bool = False) -> Iterator[BatchStatistics]:
+    """Record the statistics (`BatchStatistics`) of every forward pass inside the `with` block. Afterwards the model is
+    as before.
 
     Layers of PyTorch's own classes in evaluation mode are replaced by fused ones; other layers get a hook.
     """
-    statistics = BatchStatistics()
+    statistics = BatchStatistics(sampled)
     layers = batch_norm_layers(model)
     fused = [layer for layer in layers if type(layer) in FUSED and not layer.training]
     handles = [layer.register_forward_pre_hook(statistics.record) for layer in layers if layer not in fused]
@@ -198,7 +228,7 @@ def fused_forward(layer: BatchNorm, statistics: BatchStatistics) -> Callable[[Te
     shift = -mean * scale if layer.bias is None else layer.bias.detach().float() - mean * scale
 
     def forward(x: Tensor) -> Tensor:
-        y, batch_mean, batch_variance = FusedBatchNorm.apply(x, scale, shift)
+        y, batch_mean, batch_variance = FusedBatchNorm.apply(x, scale, shift, statistics.stride(x))
         statistics.moments[layer] = (batch_mean, batch_variance)
         return y
 

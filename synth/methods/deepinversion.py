@@ -31,6 +31,7 @@ from synth.methods.multi_crop import Draws, Ranges, Size, draw, falling, resize,
 from synth.methods.natural import natural_noise
 from synth.methods.networks import ClassGenerator
 from synth.methods.patches import instead_of_statistics, watch_patches
+from synth.methods.presets import Form, form_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -429,7 +430,7 @@ def optimise_images(
     with (
         computed(teacher, settings),
         computed(student, settings) if student else nullcontext(),
-        watch_batch_norm(teacher.net) as statistics,
+        watch_batch_norm(teacher.net, sampled=may_sample(teacher, settings)) as statistics,
         watching as patch_prior,
         dropping.hooked(),
     ):
@@ -526,6 +527,14 @@ def at_plateau(losses: list[Tensor], loss: Tensor, share: float) -> bool:
         return False
     before, now = torch.stack(losses[-2 * WINDOW :]).view(2, WINDOW).mean(1).tolist()
     return now > (1 - share) * before
+
+
+def may_sample(teacher: Classifier, settings: DeepInversionSettings) -> bool:
+    """Whether some of the rows of large maps are enough for their statistics: of photographs that are shifted at random
+    in each step. The published loss reads all.
+    """
+    photographs = form_of(teacher.card.input_shape) is Form.PHOTO
+    return photographs and settings.roll > 0 and settings.bn_loss == "normalised"
 
 
 def statistics_prior(x_norm: Tensor, statistics: BatchStatistics, settings: DeepInversionSettings) -> Tensor:

@@ -1,5 +1,6 @@
 import math
 import statistics as slow
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from synth.checkpoint import batch_norm as statistics
 from synth.checkpoint.batch_norm import (
+    ROWS,
     BatchStatistics,
     FusedBatchNorm,
     batch_norm_layers,
@@ -15,6 +17,9 @@ from synth.checkpoint.batch_norm import (
     input_loss,
     watch_batch_norm,
 )
+from synth.checkpoint.classifier import Classifier
+from synth.methods.deepinversion import PHOTO, may_sample
+from tests.runs import digits_card
 
 
 def random_network(seed: int = 0) -> nn.Sequential:
@@ -210,15 +215,16 @@ def test_statistics_of_bfloat16_maps_are_float32(layout: torch.memory_format) ->
     torch.testing.assert_close(variance, x.float().var((0, 2, 3), unbiased=False), rtol=2e-2, atol=0)
 
 
+@pytest.mark.parametrize("stride", [1, 3])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_fused_layer_passes_a_gradient_check(layout: torch.memory_format) -> None:
-    x = torch.randn(5, 3, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
+def test_the_fused_layer_passes_a_gradient_check(layout: torch.memory_format, stride: int) -> None:
+    x = torch.randn(5, 3, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
     x = x.contiguous(memory_format=layout).requires_grad_(True)
     scale, shift = (
         torch.tensor([0.5, -2.0, 1.0], dtype=torch.float64),
         torch.tensor([1.0, 0.0, 3.0], dtype=torch.float64),
     )
-    assert torch.autograd.gradcheck(lambda x: FusedBatchNorm.apply(x, scale, shift), (x,))
+    assert torch.autograd.gradcheck(lambda x: FusedBatchNorm.apply(x, scale, shift, stride), (x,))
 
 
 def test_a_watched_network_gives_the_outputs_of_the_plain_one() -> None:
@@ -249,3 +255,30 @@ def test_two_watchers_of_one_network_both_get_the_statistics() -> None:
         net(2 * x)
     assert len(inner.moments) == len(outer.moments) == 2
     assert not any("forward" in vars(layer) for layer in net.modules())
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_sampled_statistics_are_those_of_every_nth_row_of_large_maps(layout: torch.memory_format, fused: bool) -> None:
+    net = nn.Sequential(nn.BatchNorm2d(3) if fused else Own(3), nn.AvgPool2d(2), nn.BatchNorm2d(3)).eval()
+    x = torch.randn(4, 3, 2 * ROWS, 5, generator=torch.Generator().manual_seed(12)).contiguous(memory_format=layout)
+    with torch.no_grad(), watch_batch_norm(net, sampled=True) as found:
+        out = net(x)
+    torch.testing.assert_close(out, net(x))
+    first, second = found.moments.values()
+    torch.testing.assert_close(first, channel_moments(x[:, :, ::2]))
+    torch.testing.assert_close(second, channel_moments(nn.Sequential(*net[:2])(x)))  # 14 rows
+
+
+class Own(nn.BatchNorm2d):
+    """A layer of a user's own class, which is watched by a hook."""
+
+
+def test_only_shifted_photographs_are_sampled() -> None:
+    small, large = (
+        Classifier(nn.Flatten(), digits_card(input_shape=(3, side, side), mean=(0.5,) * 3, std=(0.5,) * 3))
+        for side in (32, 64)
+    )
+    assert may_sample(large, PHOTO)
+    assert not may_sample(small, PHOTO)
+    assert not any(may_sample(large, replace(PHOTO, **change)) for change in ({"roll": 0.0}, {"bn_loss": "published"}))

@@ -332,7 +332,7 @@ def test_a_run_in_a_limited_address_space_takes_a_batch_that_fits(tmp_path: Path
     card = digits_card(architecture="allcnn", width=0.25, input_shape=(3, 96, 96), mean=(0.5,) * 3, std=(0.25,) * 3)
     save_checkpoint(Classifier.untrained(card, 0).freeze(), tmp_path / "t.safetensors")
     options = [
-        "--per-class=8",
+        "--per-class=16",
         "--batch-size=500",
         "--image-format=png",
         "--steps=1",
@@ -345,9 +345,9 @@ def test_a_run_in_a_limited_address_space_takes_a_batch_that_fits(tmp_path: Path
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     found = decode_shard((tmp_path / "run" / "shard-000000.tar").read_bytes(), "s", Layout((3, 96, 96), 10))
-    assert len(found) == 80
+    assert len(found) == 160
     (size,) = {record["batch_size"] for record in found.records}
-    assert size < 80
+    assert size < 160
 
 
 @pytest.mark.long

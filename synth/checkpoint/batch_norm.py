@@ -71,7 +71,7 @@ class BatchStatistics:
         self.sampled = sampled
 
     def record(self, layer: BatchNorm, inputs: tuple[Tensor, ...]) -> None:
-        self.moments[layer] = channel_moments(inputs[0][:, :, :: self.stride(inputs[0])])
+        self.moments[layer] = channel_moments(every_nth_row(inputs[0], self.stride(inputs[0])))
 
     def stride(self, x: Tensor) -> int:
         """The distance of the rows of a map that are read: 1 for all."""
@@ -150,7 +150,7 @@ class FusedBatchNorm(torch.autograd.Function):
         ctx: Any, x: Tensor, scale_C: Tensor, shift_C: Tensor, stride: int = 1
     ) -> tuple[Tensor, Tensor, Tensor]:
         quick = x.device.type == "cpu" and is_channels_last(x)
-        read = x if stride == 1 else x[:, :, ::stride]
+        read = every_nth_row(x, stride)
         if quick:
             # In this layout the CPU's batch-norm kernels are up to 20 times as fast as its reductions; in the other
             # they are slower. The statistics have the type of the zeros and ones, which are not changed.
@@ -175,6 +175,11 @@ class FusedBatchNorm(torch.autograd.Function):
             dx = affine(g, scale_C, torch.zeros_like(offset), quick)
             dx[:, :, :: ctx.stride] += affine(read, slope, offset, quick)
         return dx, None, None, None
+
+
+def every_nth_row(x: Tensor, stride: int) -> Tensor:
+    """A view of the maps (N, C, H, W); x itself, of any shape, where every row is read."""
+    return x if stride == 1 else x[:, :, ::stride]
 
 
 def affine(x: Tensor, scale_C: Tensor, shift_C: Tensor, quick: bool) -> Tensor:

@@ -270,6 +270,16 @@ def test_sampled_statistics_are_those_of_every_nth_row_of_large_maps(layout: tor
     torch.testing.assert_close(second, channel_moments(nn.Sequential(*net[:2])(x)))  # 14 rows
 
 
+def test_a_hook_records_vectors_too() -> None:
+    layer, x = OwnOfVectors(3).eval(), torch.randn(5, 3)
+    (found,) = observed(layer, x).moments.values()
+    torch.testing.assert_close(found, channel_moments(x))
+
+
+class OwnOfVectors(nn.BatchNorm1d):
+    """A layer of a user's own class for vectors."""
+
+
 class Own(nn.BatchNorm2d):
     """A layer of a user's own class, which is watched by a hook."""
 

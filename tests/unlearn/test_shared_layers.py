@@ -100,6 +100,39 @@ def test_awkward_networks_answer_the_same_and_compute_the_kept_layers_once() -> 
     assert not any("forward" in layer.__dict__ for net in (teacher, student) for layer in net.net.modules())
 
 
+class Pairs(nn.Module):
+    """A layer of more than tensors."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, str]:
+        return x, "more"
+
+
+class OfPairs(nn.Module):
+    """The layer after which the shared part ends gives more than tensors, and a layer is called in both parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.relu, self.pairs = nn.Linear(784, 8), nn.ReLU(), Pairs()
+        self.second, self.last = nn.Linear(8, 8), nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, _ = self.pairs(self.relu(self.first(x.flatten(1))))
+        return self.last(self.relu(self.second(x)))
+
+
+def test_nothing_is_shared_where_the_last_kept_layer_gives_more_than_tensors() -> None:
+    card = digits_card(architecture="tests:OfPairs")
+    teacher, student = Classifier(OfPairs(), card), Classifier(OfPairs(), card)
+    keep_layers(student, teacher, "pairs")
+    x, kept = torch.rand(4, 1, 28, 28), torch.tensor([True, True, False, True])
+    shared = SharedLayers(student, "pairs")
+    with shared.noted(teacher):
+        teacher(x)
+    with shared.given(student, kept):
+        found = student(x[kept])
+    torch.testing.assert_close(found, student(x[kept]))
+
+
 @pytest.mark.parametrize("change", [{"mixup": 0.2}, {"batch_statistics": True}])
 def test_layers_that_see_other_images_are_not_shared(tiny_teacher: Classifier, change: dict[str, float]) -> None:
     assert shared_layers(tiny_teacher, SETTINGS)

@@ -41,6 +41,8 @@ class SharedLayers:
         with untouched(student.net), torch.no_grad(), self.noted(student):
             student(torch.zeros(TRIED, *student.card.input_shape, device=student.mean.device))
         self.paths = [path for path in outer if all(map(is_row_wise, self.outputs[path]))]
+        if last not in self.paths:
+            self.paths = []  # nothing would show where the shared part of a forward pass ends
         self.outputs = {}
 
     @contextmanager

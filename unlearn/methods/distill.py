@@ -440,14 +440,14 @@ def distillation_loss(
             views = fresh_views.fresh_views(batch.own, settings.unmixed, settings.shift, bool(settings.flip), rng)
             filters = [accept for name, accept in training_filters(forget, settings).items() if name != BY_LABEL]
             x_unit = to_unit(views)
-            gains = noise.draw(len(views), rng) if noise else None
-            if noise and gains is not None:
+            if noise:
+                gains = noise.draw(len(views), rng)
                 heard.enter_context(noise.on(teacher, gains))
             if shared:
                 heard.enter_context(shared.noted(teacher))
             logits, kept = fresh_views.answered(x_unit, teacher, settings.batch_statistics, filters, points, heard)
             x_unit, logits = x_unit[kept], logits[kept]
-            if noise and gains is not None:
+            if noise:
                 seen.enter_context(noise.on(student, gains[kept.cpu()]))
             if shared:
                 seen.enter_context(shared.given(student, kept))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 
 from synth.basics.declared import declared
 from synth.basics.errors import UsageError
+from synth.basics.settings import shortened
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,22 @@ class Plugins:
         """The settings and constants of that module, without loading torch. Raises UsageError where there is none."""
         return declared(self._module(name))
 
+    def check(self, name: str) -> None:
+        """Raise UsageError where there is no such module."""
+        self._module(name)
+
     def _module(self, name: str) -> str:
         if name in self.own:
             return f"{self.package}.{name}"
         outside = self._outside()
         if name not in outside:
-            raise UsageError(f"there is no {self.kind} '{name}': choose {', '.join(self.names())}")
+            raise self._unknown(name)
         return outside[name]
+
+    def _unknown(self, name: str) -> UsageError:
+        close = get_close_matches(name, self.names(), n=1)
+        meant = f"; did you mean '{close[0]}'?" if close else ""
+        return UsageError(f"there is no {self.kind} '{shortened(name)}'{meant}: choose {', '.join(self.names())}")
 
     def _outside(self) -> dict[str, str]:
         """Module by name. A name of our own cannot be taken."""

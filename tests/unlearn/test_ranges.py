@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,7 @@ def test_an_audit_of_a_range_has_its_measures_and_a_clipped_output(
     done(unlearn, "edit", "--kind", "masked-logit", "--teacher", teacher, "--forget-range", "60:90", "--out", student)
     said = done(unlearn, "audit", student, *given, "--forget-range", "60:90", *QUICK_AUDIT, *few, "--out", out)
     assert "What is left of the range 60:90 of angle (degrees)?" in said
+    assert "the class" not in said
     record = json.loads((out / "audit.json").read_text())
     measured = {m["name"]: m["readings"] for m in record["measurements"]}
     expected = {"hits-retain", "hits-forget", "error-forget", "likelihood-forget", "coverage-retain", "probe-1"}
@@ -172,7 +174,11 @@ def test_an_audit_of_a_range_has_its_measures_and_a_clipped_output(
     assert measured["relearn-2"]["masked logit"] == measured["relearn-2"]["original"]
     assert {"prediction-distance", "js-retrained"} <= set(measured)
     done(unlearn, "report", out, "-o", place / "report.html")
-    assert "the range 60:90 of angle (degrees)" in (place / "report.html").read_text()
+    page = (place / "report.html").read_text()
+    visible = re.sub(r"(?s)<(script|style|pre).*?</\1>", "", page)
+    assert "the range 60:90 of angle (degrees)" in visible
+    assert "still holds the range" in visible
+    assert "the class" not in visible.replace("the classes to forget are the bins", "")
     done(unlearn, "verify", place / "report.html")
 
 

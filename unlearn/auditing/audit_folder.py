@@ -1,7 +1,8 @@
 """The folder of one audit: audit.json, timing.json, pictures, and inputs.json, which says what every value depends on.
 
 While an audit works, its folder also has a lock and checkpoint.pt with the results of the experiments so far. So an
-interrupted audit can go on, and it takes results over only if they belong to the same inputs.
+interrupted audit can go on, and it takes results over only if they belong to the same inputs. Of a complete audit
+results.pt keeps them: a later audit of one more student beside it need not run the other models again.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from unlearn.auditing.bench import NotKeptError, Results
 from unlearn.run.folder import CHECKPOINT, LARGEST_SETTINGS, json_bytes, names_without_lock, refuse_taken
 
 AUDIT, TIMING, PICTURES, INPUTS = "audit.json", "timing.json", "pictures", "inputs.json"
+RESULTS = "results.pt"
 PICTURE = re.compile(r"(synthesised|resurrection-[a-z-]+)\.png")
 PLAIN = (bool, int, float, str, type(None))
 LARGEST_SHARE = 0.02  # of an audit's time that goes into writing unfinished experiments
@@ -58,11 +60,12 @@ class AuditFolder:
     def check(self, *, overwrite: bool = False, resume: bool = False) -> None:
         """Raise UsageError if the folder holds files that the audit may neither replace nor go on with."""
         there = self.names()
-        ours = there <= {AUDIT, TIMING, PICTURES, INPUTS, CHECKPOINT}
+        ours = there <= {AUDIT, TIMING, PICTURES, INPUTS, RESULTS, CHECKPOINT}
         refuse_taken(self.path, there, ours, self.way_on, overwrite=overwrite, resume=resume)
 
     def begin(self, lock: Lock, inputs: Mapping[str, Any], *, overwrite: bool = False, resume: bool = False) -> None:
-        """Take the folder for an audit of these inputs, and read the results of the audit that this one resumes.
+        """Take the folder for an audit of these inputs, and read the results of the audit that this one resumes, also
+        of a complete one.
 
         Raises:
             UsageError: the folder holds other files, or the audit in it has other inputs.
@@ -74,12 +77,14 @@ class AuditFolder:
         self.store.remove_temporaries()
         if resume and INPUTS in self.names():
             self.check_inputs(inputs)
-            if CHECKPOINT in self.names():
-                self.results = self.read_results()
+            kept = next((name for name in (CHECKPOINT, RESULTS) if name in self.names()), None)
+            if kept:
+                self.results = self.read_results(kept)
             return
         if resume and self.complete:
             raise UsageError(f"{self.path} was made by an older version, which kept no {INPUTS}: {self.way_on.anew}")
         self.write_results()
+        self.store.remove(RESULTS)
         self.store.write(INPUTS, json_bytes(inputs))
 
     def check_inputs(self, inputs: Mapping[str, Any]) -> None:
@@ -95,19 +100,18 @@ class AuditFolder:
                     f"resume it with its own options, {self.way_on.anew}, or choose another --out"
                 )
 
-    def read_results(self) -> dict[str, Results]:
+    def read_results(self, name: str) -> dict[str, Results]:
         try:
-            found = torch.load(
-                io.BytesIO(self.store.read(CHECKPOINT, LARGEST_CHECKPOINT)), map_location="cpu", weights_only=True
-            )
+            saved = io.BytesIO(self.store.read(name, LARGEST_CHECKPOINT))
+            found = torch.load(saved, map_location="cpu", weights_only=True)
             return {str(name): {**results} for name, results in found.items()}
         except Exception as error:  # damaged bytes can make the unpickler raise any exception
-            raise UserError(f"{self.path / CHECKPOINT} is damaged: {self.way_on.anew}") from error
+            raise UserError(f"{self.path / name} is damaged: {self.way_on.anew}") from error
 
-    def write_results(self) -> None:
+    def write_results(self, name: str = CHECKPOINT) -> None:
         buffer = io.BytesIO()
         torch.save(self.results, buffer)
-        self.store.write(CHECKPOINT, buffer.getvalue())
+        self.store.write(name, buffer.getvalue())
 
     def keep(self, name: str, results: Results, finished: bool) -> None:
         """Keep an experiment's results so far. Unfinished ones are written now and then.
@@ -151,6 +155,7 @@ class AuditFolder:
         for name, data in pictures.items():
             beside.write(name, data)
         self.store.write(TIMING, json_bytes(timing))
+        self.write_results(RESULTS)
         self.store.write(AUDIT, json_bytes(record))
         self.store.remove(CHECKPOINT)
 

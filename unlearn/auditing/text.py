@@ -8,6 +8,7 @@ from typing import Any
 from synth.basics.tables import table
 from unlearn.auditing.claim import claim
 from unlearn.auditing.judgement.controls import self_check
+from unlearn.auditing.record.range_words import in_its_words
 from unlearn.auditing.record.record import SUBJECTS, forgotten_in_words, on_synthetic, under_copies
 
 
@@ -43,7 +44,7 @@ def audit_text(record: Mapping[str, Any]) -> str:
         parts.append(recognition_words(record["recognition"]))
     for line in record["not_run"]:
         parts.append(f"not run: {line['name']}: {line['why']}. To make it possible: {line['cure']}.")
-    return "\n".join(parts)
+    return in_its_words("\n".join(parts), record)
 
 
 def recognition_words(recognition: Mapping[str, Any]) -> str:

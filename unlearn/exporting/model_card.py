@@ -8,6 +8,7 @@ from typing import Any
 from synth.basics.markdown import escaped, rendered
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier
+from unlearn.auditing.record.range_words import in_its_words
 from unlearn.auditing.text import audit_text
 
 
@@ -33,7 +34,7 @@ def model_card(student: Classifier, record: Mapping[str, Any] | None, library: s
         outputs=outputs_in_words(card),
         mean=list(card.mean),
         std=list(card.std),
-        verdict=escaped(record["verdict"]["sentence"]) if record else "",
+        verdict=escaped(in_its_words(record["verdict"]["sentence"], record)) if record else "",
         audit=audit_text(record).replace("```", "'''") if record else "",
     )
 

@@ -21,7 +21,7 @@ from synth.shards.store import Folder
 from tests.runs import QUICK, make_run, recipe_for
 from unlearn.auditing import audit as run
 from unlearn.auditing.audit import audit, prepare
-from unlearn.auditing.audit_folder import AUDIT, INPUTS, PICTURES, TIMING
+from unlearn.auditing.audit_folder import AUDIT, INPUTS, PICTURES, RESULTS, TIMING
 from unlearn.auditing.audit_settings import AuditSettings, counts
 from unlearn.auditing.judgement import verdict
 from unlearn.auditing.measures import relearn as relearning
@@ -410,7 +410,7 @@ def test_a_replaced_audit_leaves_no_old_picture_and_no_file_of_a_killed_run(
     few = dataclasses.replace(SMALL, inversion_steps=1, repeats=2)
     record = audit(request_for(models, models["first"], copied, data=None, settings=few, overwrite=True), quiet)
     assert {path.name for path in (copied / PICTURES).iterdir()} == {*record["pictures"], "notes.txt"}
-    assert {path.name for path in copied.iterdir()} == {AUDIT, TIMING, PICTURES, INPUTS}
+    assert {path.name for path in copied.iterdir()} == {AUDIT, TIMING, PICTURES, INPUTS, RESULTS}
 
 
 def test_a_student_that_differs_from_its_runs_record_is_a_finding(models: Mapping[str, Path], tmp_path: Path) -> None:

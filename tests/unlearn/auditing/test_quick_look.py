@@ -49,8 +49,8 @@ def test_a_quick_look_has_the_values_of_the_whole_audit_and_acquits_nobody(
 @pytest.mark.parametrize(
     ("measures", "words"),
     [
-        ("probes", r"there is no measure 'probes'; did you mean 'probe'\?: choose from accuracy, retained,"),
-        ("probe,range_error", "there is no measure 'range_error'; did you mean 'range_errors'"),
+        ("probes", r"there is no audit measure 'probes'; did you mean 'probe'\?: choose accuracy, retained,"),
+        ("probe,range_error", "there is no audit measure 'range_error'; did you mean 'range_errors'"),
         ("range_errors", "--measures range_errors is not for these models: choose from accuracy, retained, divergence"),
     ],
 )

@@ -16,8 +16,8 @@ from synth.basics.way_on import WayOn
 from synth.run.lock import LOCK, locked
 from synth.shards.store import Folder
 from tests.runs import digests
-from unlearn.auditing.audit import Request, audit
-from unlearn.auditing.audit_folder import AUDIT, INPUTS, PICTURES, TIMING, AuditFolder, is_plain
+from unlearn.auditing.audit import Request, audit, audit_each
+from unlearn.auditing.audit_folder import AUDIT, INPUTS, PICTURES, RESULTS, TIMING, AuditFolder, is_plain
 from unlearn.auditing.measures import membership, probe, relearn, resurrection
 from unlearn.auditing.record.schema import read_record
 from unlearn.commands.main import main
@@ -96,7 +96,7 @@ def test_an_interrupted_audit_goes_on_with_what_it_kept_and_has_the_record_of_on
     assert parts[0] == {**dict.fromkeys(every, 0), "probe": 1}
     assert parts[1] == {**every, "invert_model": 3}
     assert parts[2] == {**dict.fromkeys(every, 0), "invert_model": every["invert_model"] - 3}
-    assert {path.name for path in (tmp_path / "broken").iterdir()} == {AUDIT, TIMING, PICTURES, INPUTS}
+    assert {path.name for path in (tmp_path / "broken").iterdir()} == {AUDIT, TIMING, PICTURES, INPUTS, RESULTS}
 
 
 def test_a_complete_audit_is_left_as_it_is(models: Mapping[str, Path], audited: Path, tmp_path: Path) -> None:
@@ -111,6 +111,33 @@ def test_a_complete_audit_is_left_as_it_is(models: Mapping[str, Path], audited: 
         audit(dataclasses.replace(request, seed=1), said.append)
     with pytest.raises(UsageError, match="--resume and --overwrite exclude each other"):
         audit(dataclasses.replace(request, overwrite=True), said.append)
+
+
+def test_one_more_student_beside_a_complete_audit_costs_only_its_own_experiments(
+    models: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(name: str, out: Path, **changes: Any) -> Request:
+        return request_for(
+            models, models[name], out, references=(models["third"],), settings=QUICK, workers=1, **changes
+        )
+
+    audit(ask("first", tmp_path / "audits" / "first"), quiet)
+    before = digests_of_files(tmp_path / "audits" / "first")
+    with monkeypatch.context() as patch:
+        alone = counted(patch)
+        single = audit(ask("second", tmp_path / "single"), quiet)
+    with monkeypatch.context() as patch:
+        beside = counted(patch)
+        both = [ask(name, tmp_path / "audits" / name, resume=True) for name in ("first", "second")]
+        _, added = audit_each(both, quiet)
+    assert added == single
+    assert digests(tmp_path / "audits" / "second" / PICTURES) == digests(tmp_path / "single" / PICTURES)
+    assert digests_of_files(tmp_path / "audits" / "first") == before
+    subjects = 5  # original, masked logit, the student, one retrained and one random
+    assert {name: count * subjects for name, count in beside.items() if name != "relearn"} == {
+        name: count for name, count in alone.items() if name != "relearn"
+    }
+    assert 0 < beside["relearn"] < alone["relearn"] / 3  # a masked logit shares the original's curves from its class
 
 
 @pytest.mark.parametrize("name", ["teacher", "reference 2", "real images", "version of torch", "code of relearn"])
@@ -128,12 +155,14 @@ def test_results_of_other_inputs_are_never_taken_over(tmp_path: Path, name: str)
     assert second.results == {"probe-1": {("original", 0, 0): 50.0}}
 
 
-@pytest.mark.parametrize("file", [INPUTS, CHECKPOINT])
+@pytest.mark.parametrize("file", [INPUTS, CHECKPOINT, RESULTS])
 @pytest.mark.parametrize("content", [b"", b"[1]", b"PK\x03\x04nonsense", b"null"])
-def test_a_damaged_file_of_an_interrupted_audit_is_one_line(tmp_path: Path, file: str, content: bytes) -> None:
+def test_a_damaged_file_of_an_audit_is_one_line(tmp_path: Path, file: str, content: bytes) -> None:
     folder = AuditFolder(tmp_path, WAY_ON)
     with locked(folder.store, WAY_ON, quiet) as lock:
         folder.begin(lock, {"seed": 0})
+        if file == RESULTS:
+            folder.write({}, {}, {})
         (tmp_path / file).write_bytes(content)
         with pytest.raises(UserError, match=f"{file} is damaged: start the run again with --overwrite"):
             AuditFolder(tmp_path, WAY_ON).begin(lock, {"seed": 0}, resume=True)

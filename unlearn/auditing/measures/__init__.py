@@ -17,7 +17,6 @@ entry point of the group `data_free_unlearning.audit_measures` that names the mo
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -87,13 +86,8 @@ def check_chosen(settings: AuditSettings, bench: Bench | None = None) -> None:
     """Raise UsageError if the settings choose a measure that does not exist or, given a bench, none that is for its
     models.
     """
-    unknown = next((name for name in settings.chosen if name not in modules()), None)
-    if unknown:
-        close = difflib.get_close_matches(unknown, modules(), n=1)
-        meant = f"; did you mean '{close[0]}'?" if close else ""
-        raise UsageError(
-            f"--measures: there is no measure '{shortened(unknown)}'{meant}: choose from {', '.join(modules())}"
-        )
+    for name in settings.chosen:
+        MEASURES.check(name)
     if bench and settings.chosen and not any(for_task(modules()[name], bench) for name in settings.chosen):
         fitting = [name for name, module in modules().items() if for_task(module, bench)]
         raise UsageError(

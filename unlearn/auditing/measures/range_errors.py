@@ -44,6 +44,7 @@ def measure(bench: Bench) -> list[Measurement]:
     judge = bench.source.judge
     forgotten, values = bench.is_forgotten(judge.labels), judge.values
     unit = f" in {target.unit}" if target.unit else ""
+    width = f"{target.width:g} {target.unit or ''}".rstrip()
     found = []
     for part, rows in (("retain", ~forgotten), ("forget", forgotten)):
         count, quality = int(rows.sum()), part == "retain"
@@ -87,7 +88,7 @@ def measure(bench: Bench) -> list[Measurement]:
         hits, inside = hit(target), in_interval(target)
         found += [
             measurement(
-                *("hits", f"predictions within {target.width:g}{unit} of the target", reading(hits, images=count), 1),
+                *("hits", f"predictions within {width} of the target", reading(hits, images=count), 1),
                 *(bench.resolution(1.0, count),),
                 family="accuracy",
                 images=count,

@@ -14,6 +14,7 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from unlearn.auditing.record.range_words import page_in_its_words
 from unlearn.auditing.record.record import on_synthetic
 from unlearn.auditing.record.versions import page_version
 from unlearn.report.file import embed
@@ -53,7 +54,7 @@ def page(record: Record, pictures: Mapping[str, bytes]) -> str:
         "definitions": definitions(),
         "embedded_record": Markup(embed(record)),
     }
-    return environment().get_template("page.html.j2").render(view)
+    return page_in_its_words(environment().get_template("page.html.j2").render(view), record)
 
 
 @cache
@@ -75,6 +76,8 @@ def limits(record: Record) -> dict[str, object]:
         "no_real_image": not record["ledger"],
         "synthetic": on_synthetic(record),
         "references": len(record["models"]["references"]),
+        "range": bool(record.get("target")),
+        "several_classes": len(record["forget"]) > 1 and not record.get("target"),
     }
 
 

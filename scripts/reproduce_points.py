@@ -48,6 +48,7 @@ class Study:
     per_class: int
     preset: str
     steps: int  # of the student
+    answers: bool  # whether it learns answers for the points that it takes for memorised
 
     @property
     def points(self) -> Path:
@@ -55,6 +56,9 @@ class Study:
 
     def folder(self, seed: int) -> Path:
         return self.out / f"seed{seed}"
+
+    def student(self, seed: int) -> Path:
+        return self.folder(seed) / ("answered" if self.answers else "distill")
 
     @property
     def data_options(self) -> list[object]:
@@ -126,17 +130,19 @@ def distill_job(study: Study, seed: int) -> Job:
     folder = study.folder(seed)
     command = ["unlearn", "distill", "--shards", folder / "shards", "--forget-points", study.points]
     command += ["--teacher", folder / "teacher.safetensors", *study.data.flip, "--steps", study.steps]
-    command += ["--seed", seed, "--threads", 1]
-    return folder / "distill" / "provenance.json", [*command, "--out", folder / "distill", "--overwrite"]
+    command += ["--seed", seed, "--threads", 1, *(["--answer-points"] if study.answers else [])]
+    out = study.student(seed)
+    return out / "provenance.json", [*command, "--out", out, "--overwrite"]
 
 
 def audit_job(study: Study, seed: int) -> Job:
     folder = study.folder(seed)
-    command = ["unlearn", "audit", folder / "distill", "--teacher", folder / "teacher.safetensors"]
+    command = ["unlearn", "audit", study.student(seed), "--teacher", folder / "teacher.safetensors"]
     for other in range(study.seeds):
         command += ["--reference", study.folder(other) / "retrained.safetensors"]
     command += ["--forget-points", study.points, *study.data_options, "--seed", seed]
-    return folder / "audit" / "audit.json", [*command, "--out", folder / "audit", "--overwrite"]
+    out = folder / ("audit-answered" if study.answers else "audit")
+    return out / "audit.json", [*command, "--out", out, "--overwrite"]
 
 
 def summary(study: Study, records: Sequence[dict[str, Any]]) -> str:
@@ -144,7 +150,8 @@ def summary(study: Study, records: Sequence[dict[str, Any]]) -> str:
     of_all = f"the first {study.images:,} training images" if study.images else "all training images"
     what = (
         f"{study.data.title}, {of_all}, {study.arch}, {study.count} points, half of them with wrong labels, "
-        f"{study.seeds} seeds (mean ± standard deviation), real test set."
+        f"{study.seeds} seeds (mean ± standard deviation), real test set; students "
+        f"{'with' if study.answers else 'without'} answers for the points."
     )
     memorised, wrong, learnt = zip(*map(learnt_in, records), strict=True)
     lines = [
@@ -163,7 +170,7 @@ def summary(study: Study, records: Sequence[dict[str, Any]]) -> str:
         lines.append(f"| {seed} | {record['verdict']['conclusion']} | {failed} |")
     lines.append("\nWhat the filter dropped:\n")
     for seed in range(study.seeds):
-        dropped = json.loads((study.folder(seed) / "distill" / "provenance.json").read_text())
+        dropped = json.loads((study.student(seed) / "provenance.json").read_text())
         kept, by_space = dropped["samples"]["kept"], dropped["points"]["dropped"]
         lines.append(f"- seed {seed}: {', '.join(f'{n:,} in {s}' for s, n in by_space.items())}; {kept:,} samples kept")
     return "\n".join(lines) + "\n"

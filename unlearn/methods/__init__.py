@@ -1,4 +1,4 @@
-"""Unlearning methods, one per file. None of them reads a real image. A method's file has
+"""Unlearning methods, one per file. None of them reads a real image but points to forget. A method's file has
 
     HELP                                 one or two sentences for `unlearn METHOD --help`
     SETTINGS                             its settings, a dataclass with a default for each field

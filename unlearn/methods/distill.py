@@ -23,11 +23,12 @@ from synth.checkpoint.classifier import Classifier, to_unit
 from synth.checkpoint.target import Bins
 from synth.shards.index import RunCard
 from unlearn.fine_tuning import train_mode
-from unlearn.methods import fresh_views, losses
+from unlearn.methods import fresh_views, losses, point_answers
 from unlearn.methods.early_layers import keep_layers, layer_at
 from unlearn.methods.feature_noise import FeatureNoise
 from unlearn.methods.method import Inputs, Part
 from unlearn.methods.mixing import mixup
+from unlearn.methods.point_answers import Answers
 from unlearn.methods.shared_layers import SharedLayers
 from unlearn.optimise import ONE_CYCLE, descend
 from unlearn.samples.batch import Batch
@@ -121,6 +122,11 @@ class DistillSettings(ComputeSettings):
         at_least=0,
         at_most=2,
     )
+    answer_points: bool = setting(
+        False,
+        "with --forget-points, the student also learns what a model that never saw them would answer to those of the "
+        "points that it does not call by their label; so their images take part in its training",
+    )
     optimiser: str = setting("sgd", "how the weights are moved", choices=("sgd", "adamw"), rare=True)
     freeze_batch_norm: bool | None = setting(
         None,
@@ -135,13 +141,17 @@ class DistillSettings(ComputeSettings):
             not (self.feature_noise and self.mixup), "feature noise and mixup exclude each other: leave one of them out"
         )
         require(
+            not (self.feature_noise and self.answer_points),
+            "feature noise and answered points exclude each other: leave one of them out",
+        )
+        require(
             not (self.hard_labels and self.post_filter), "hard labels and post-filter exclude each other: choose one"
         )
 
 
 HELP = (
     "Train a student on filtered shards, from random weights or, with --start-from, from public ones. It reads the "
-    "shards only, no real image; with --teacher, the teacher labels fresh views of their images."
+    "shards only, no real image but points to forget; with --teacher, the teacher labels fresh views of their images."
 )
 SETTINGS = DistillSettings
 # For networks that were fine-tuned from public weights. SGD at the rate of random weights diverges there.
@@ -306,6 +316,7 @@ class Distillation:
         one_cycle = ONE_CYCLE[settings.optimiser]
         self.optimiser, self.schedule = one_cycle(self.student, settings.lr, settings.weight_decay, self.steps)
         self.rng = torch.Generator().manual_seed(inputs.seed)
+        self.answers = answers_to_points(inputs, settings)
         self.warned = False
         self.parts: dict[str, Part] = {
             "student": self.student,
@@ -313,6 +324,7 @@ class Distillation:
             "schedule": self.schedule,
             "rng": self.rng,
             "samples": self.samples,
+            **({"answers": self.answers} if self.answers else {}),
         }
 
     def set_mode(self) -> None:
@@ -322,8 +334,10 @@ class Distillation:
             layer.training = False
 
     def step(self, number: int) -> dict[str, Tensor]:
-        self.set_mode()
         self.samples.provide_for(number + 1, self.steps)
+        if self.answers and point_answers.renewed_at(number, self.steps):
+            self.renew_answers(self.answers)
+        self.set_mode()
         batch = self.samples.next(self.settings.batch_size).to(self.device)
         if self.samples.whole and not self.warned:
             self.warn_of_losses()
@@ -337,8 +351,11 @@ class Distillation:
             self.points,
             self.noise,
             self.shared,
+            self.answers.draw(self.points_in_batch, self.rng) if self.answers else None,
         )
         descend(loss, self.optimiser, self.schedule)
+        if self.answers and number + 1 == self.steps:
+            self.say(self.answers.words)
         if self.settings.settle and number + 1 == self.steps:
             self.settle()
         rate = float(self.schedule.get_last_lr()[0])
@@ -347,6 +364,17 @@ class Distillation:
             "samples": torch.tensor(float(self.samples.counts[KEPT])),
             "lr": torch.tensor(rate, dtype=torch.float64),
         }
+
+    @property
+    def points_in_batch(self) -> int:
+        return max(1, round(point_answers.SHARE * self.settings.batch_size))
+
+    def renew_answers(self, answers: Answers) -> None:
+        """Compute the points' targets anew, from the student as it is now."""
+        self.student.eval()
+        batches = -(-point_answers.IMAGES // self.settings.batch_size)
+        images = torch.cat([self.samples.next(self.settings.batch_size).own for _ in range(batches)])
+        answers.renew(self.student, images)
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -384,7 +412,7 @@ def shared_layers(student: Classifier, settings: DistillSettings) -> SharedLayer
     """The kept layers, which are computed once for teacher and student; None where the two see other images or compute
     the layers in another way.
     """
-    if not settings.keep_layers or settings.mixup or settings.batch_statistics:
+    if not settings.keep_layers or settings.mixup or settings.batch_statistics or settings.answer_points:
         return None
     return SharedLayers(student, layer_at(student, settings.keep_layers))
 
@@ -396,6 +424,17 @@ def feature_noise(student: Classifier, settings: DistillSettings) -> FeatureNois
     if not settings.keep_layers:
         raise UsageError("--feature-noise has no effect without --keep-layers, where it is added: name layers to keep")
     return FeatureNoise(student, layer_at(student, settings.keep_layers), settings.feature_noise)
+
+
+def answers_to_points(inputs: Inputs, settings: DistillSettings) -> Answers | None:
+    """The answers that the points are to get; None if they get none. Raises UsageError if there are no points."""
+    if not settings.answer_points:
+        return None
+    if inputs.asked_points is None:
+        raise UsageError("--answer-points has no effect without --forget-points: name the points, or leave it out")
+    if inputs.card.target is not None:
+        raise UsageError("--answer-points is for classes, and this teacher predicts a number: leave it out")
+    return Answers(inputs.asked_points, inputs.loaded_teacher, inputs.device)
 
 
 def frozen_statistics(inputs: Inputs, settings: DistillSettings) -> bool:
@@ -423,12 +462,16 @@ def distillation_loss(
     points: NearPoints | None = None,
     noise: FeatureNoise | None = None,
     shared: SharedLayers | None = None,
+    answered: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """τ² mean_n KL(q_n || softmax(S(x_n) / τ)) on one augmented batch, a scalar in nats.
 
     Without a teacher the views are the stored ones, and q comes from the stored logits. A teacher labels fresh views,
     and those that do not pass the filters, or are near one of the points, are left out. Teacher and student see the
     same noise in their features. The layers that they share are computed once.
+
+    Args:
+        answered: points in [0, 1] and their targets at temperature 1, which the student learns beside the views.
     """
     assert settings.shift is not None, "fill_in decides it"
     with ExitStack() as heard, ExitStack() as seen:
@@ -453,7 +496,13 @@ def distillation_loss(
                 seen.enter_context(shared.given(student, kept))
         targets = targets_for(logits, forget, settings)
         x_unit, targets = mixup(x_unit, targets, settings.mixup, rng)
-        return losses.divergence(targets, student(x_unit), settings.temperature)
+        if answered is None:
+            return losses.divergence(targets, student(x_unit), settings.temperature)
+        images, answers = answered
+        logits = student(torch.cat([x_unit, images]))
+        of_views = losses.divergence(targets, logits[: len(x_unit)], settings.temperature)
+        of_points = point_answers.divergence(answers, logits[len(x_unit) :])
+        return (len(x_unit) * of_views + len(images) * of_points) / len(logits)
 
 
 def targets_for(logits: Tensor, forget: tuple[int, ...], settings: DistillSettings) -> Tensor:

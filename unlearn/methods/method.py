@@ -14,6 +14,7 @@ from synth.basics.errors import HopelessError
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.public_start import PublicStart
+from unlearn.points import Points
 from unlearn.samples.near_points import NearPoints
 from unlearn.samples.stream import Stream
 
@@ -40,6 +41,7 @@ class Inputs:
     samples: Stream | None = None  # from shards, for a method that trains on them
     say: Callable[[str], None] = lambda line: None  # for messages that a person should see at once
     points: NearPoints | None = None  # to forget; a stream has filtered its samples by them already
+    asked_points: Points | None = None  # the points themselves, with their labels
     public: PublicStart | None = None  # weights that the student starts from instead of random ones
 
     @property

@@ -35,7 +35,7 @@ from unlearn.run.outlook import outlook
 from unlearn.run.points_of_run import RunPoints, points_of
 from unlearn.run.request import Request
 from unlearn.samples.memory import Share
-from unlearn.samples.near_points import Dropped, NearPoints
+from unlearn.samples.near_points import Dropped
 from unlearn.step_memory import refuse_large_batch
 
 
@@ -101,7 +101,7 @@ def make_student(
         samples = read_samples(request, module, opened, share, near)
         if samples.training:
             stack.callback(samples.training.close)
-        method, monitor = start(request, module, opened, card, samples, say, near)
+        method, monitor = start(request, module, opened, card, samples, say, points)
         refuse_large_step(method, request.settings)
         lock = stack.enter_context(locked(folder.store, request.way_on, say))
         if is_complete(folder, request, say):  # by another process meanwhile
@@ -304,7 +304,7 @@ def start(
     card: ModelCard,
     samples: RunSamples,
     say: Callable[[str], None],
-    points: NearPoints | None = None,
+    points: RunPoints | None = None,
 ) -> tuple[Method, Monitor | None]:
     """The method at work and its monitor.
 
@@ -318,7 +318,8 @@ def start(
     method: Method = module.start(
         Inputs(
             *(opened.teacher, card, opened.forget, request.seed, request.device, samples.training, say),
-            points=points,
+            points=None if points is None else points.near,
+            asked_points=None if points is None else points.points,
             public=opened.public,
         ),
         request.settings,

@@ -1,0 +1,144 @@
+"""The answers that memorised points get: by the student's own answers to other images, and only for such points."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from synth.basics.errors import InterruptedRunError, UsageError
+from synth.checkpoint.classifier import Classifier, predict
+from synth.checkpoint.file import STUDENT, load_checkpoint
+from tests.unlearn.shards import images_of
+from unlearn.methods import point_answers
+from unlearn.methods.distill import Distillation, DistillSettings
+from unlearn.methods.point_answers import Answers, corrected, medians, renewed_at
+from unlearn.points import UNKNOWN, Points
+from unlearn.run import carry_out as runs
+from unlearn.samples.point_settings import PointSettings
+from unlearn.settings import LoopSettings
+
+
+def test_a_memorised_label_gets_the_share_of_its_class_and_the_sureness_of_typical_points() -> None:
+    # Two synthetic images that the student calls 0; the median of log p is taken for each class.
+    on_synthetic = torch.tensor([[0.90, 0.06, 0.04], [0.70, 0.10, 0.20]]).log()
+    m, called = medians(on_synthetic)
+    assert called.tolist() == [True, False, False]
+    assert m[0].exp().tolist() == pytest.approx([0.70, 0.06, 0.04])  # torch's median of two is the lower one
+    points = torch.tensor(
+        [
+            [0.50, 0.10, 0.40],  # memorised, label 2
+            [0.95, 0.03, 0.02],  # typical: half as much of the other classes as in the medians
+            [0.98, 0.01, 0.01],  # memorised, label 1, and less likely than expected already
+            [0.30, 0.10, 0.60],  # memorised, label 2, and still called by it
+        ]
+    )
+    labels, memorised = torch.tensor([2, 0, 1, 2]), torch.tensor([True, False, True, True])
+    found = corrected(points.log(), labels, memorised, m, called)
+    assert found[0].tolist() == pytest.approx([0.98 * 5 / 6, 0.98 * 1 / 6, 0.02])
+    assert torch.allclose(found[1:3], points[1:3])
+    assert found[3].tolist() == pytest.approx([0.98 * 3 / 4, 0.98 * 1 / 4, 0.02])
+    assert found.sum(1).tolist() == pytest.approx([1.0] * 4)
+
+
+def test_without_typical_points_the_other_classes_of_memorised_ones_show_the_sureness() -> None:
+    m, called = medians(torch.tensor([[0.7, 0.1, 0.2]]).log())
+    found = corrected(torch.tensor([[0.55, 0.05, 0.40]]).log(), torch.tensor([2]), torch.tensor([True]), m, called)
+    assert found[0, 2].item() == pytest.approx(0.1)  # class 1 is half as likely as in the medians, so class 2 is, too
+
+
+def test_a_point_of_a_class_without_synthetic_images_keeps_its_answer() -> None:
+    m, called = medians(torch.tensor([[0.7, 0.1, 0.2]]).log())
+    point = torch.tensor([[0.1, 0.6, 0.3]])
+    assert torch.allclose(corrected(point.log(), torch.tensor([2]), torch.tensor([True]), m, called), point)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 20, 1500, 4000])
+def test_targets_are_renewed_from_two_fifths_of_the_steps_on(steps: int) -> None:
+    at = [step for step in range(steps) if renewed_at(step, steps)]
+    assert at[0] == int(0.4 * steps)
+    assert len(at) == pytest.approx(min(point_answers.RENEWALS, steps - at[0]), abs=3)
+
+
+def points_of(shards: Path, labels: Tensor) -> Points:
+    images = images_of(shards).images[: len(labels)]
+    return Points("points", tuple(map(str, range(len(labels)))), images, labels, tuple("0123456789"))
+
+
+def test_points_without_a_label_have_the_teachers_and_without_a_teacher_none(
+    tiny_teacher: Classifier, tiny_run: Path
+) -> None:
+    points = points_of(tiny_run, torch.tensor([4, UNKNOWN, UNKNOWN]))
+    expected = predict(tiny_teacher, points.images[1:]).argmax(1).tolist()
+    assert Answers(points, tiny_teacher, "cpu").labels.tolist() == [4, *expected]
+    alone = Answers(points, None, "cpu")
+    assert alone.labels.tolist() == [4]
+    assert alone.draw(3, torch.Generator()) is None  # not renewed yet
+
+
+def request_of(tiny_run: Path, folder: Path, out: Path, **changes: object) -> runs.Request:
+    request = runs.Request(
+        method="distill",
+        settings=DistillSettings(steps=40, batch_size=16, answer_points=True),
+        loop=LoopSettings(every=10, monitor=False),
+        teacher=None,
+        shards=str(tiny_run),
+        forget=(),
+        forget_points=folder,
+        out=out,
+    )
+    return dataclasses.replace(request, **changes)  # type: ignore[arg-type]
+
+
+def folder_of(points: Points, folder: Path) -> Path:
+    """The points as files, each in a folder of its label."""
+    for number, (image, label) in enumerate(zip(points.images, points.labels.tolist(), strict=True)):
+        place = folder / points.class_names[label]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(place / f"{number}.png")
+    return folder
+
+
+def test_a_student_learns_the_answers_and_says_the_label_less(tiny_run: Path, tmp_path: Path) -> None:
+    stored = images_of(tiny_run)
+    wrong = (stored.labels[:12] + 3) % 10
+    folder = folder_of(points_of(tiny_run, wrong), tmp_path / "points")
+    shares = {}
+    for answered in (False, True):
+        out = tmp_path / str(answered)
+        settings = DistillSettings(steps=40, batch_size=16, answer_points=answered)
+        far = PointSettings(points_epsilon=1e-6)  # drops nothing, so that the answers alone differ
+        runs.unlearn(request_of(tiny_run, folder, out, settings=settings, points=far), lambda line: None)
+        p = predict(load_checkpoint(out / STUDENT).freeze(), stored.images[:12]).softmax(1)
+        shares[answered] = p.gather(1, wrong[:, None]).log().mean().item()
+    assert shares[True] < shares[False] - 0.1
+
+
+def test_an_interrupted_run_goes_on_with_the_answers_that_it_had(tiny_run: Path, tmp_path: Path) -> None:
+    folder = folder_of(points_of(tiny_run, torch.arange(6) % 10), tmp_path / "points")
+    whole = request_of(tiny_run, folder, tmp_path / "whole")
+    runs.unlearn(whole, lambda line: None)
+    step, broken = Distillation.step, request_of(tiny_run, folder, tmp_path / "broken")
+
+    def interrupted(self: Distillation, number: int) -> dict[str, Tensor]:
+        if number == 25:
+            raise KeyboardInterrupt
+        return step(self, number)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Distillation, "step", interrupted)
+        with pytest.raises(InterruptedRunError):
+            runs.unlearn(broken, lambda line: None)
+    runs.unlearn(dataclasses.replace(broken, resume=True), lambda line: None)
+    assert (tmp_path / "broken" / STUDENT).read_bytes() == (tmp_path / "whole" / STUDENT).read_bytes()
+
+
+def test_answers_without_points_are_refused(tiny_run: Path, tmp_path: Path) -> None:
+    request = request_of(tiny_run, tmp_path, tmp_path / "out", forget_points=None, forget=(3,))
+    with pytest.raises(UsageError, match="--answer-points has no effect without --forget-points"):
+        runs.unlearn(request, lambda line: None)
+    assert not (tmp_path / "out").exists()

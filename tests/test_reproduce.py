@@ -142,7 +142,15 @@ def test_the_commands_of_the_points_study_are_known(tmp_path: Path) -> None:
     from synth.commands.main import main as synth_main
 
     data = Data("mnist", tmp_path, False)
-    sizes: dict[str, Any] = {"count": 100, "epochs": 1, "seeds": 2, "per_class": 5, "preset": "lean", "steps": 10, "answers": True}
+    sizes: dict[str, Any] = {
+        "count": 100,
+        "epochs": 1,
+        "seeds": 2,
+        "per_class": 5,
+        "preset": "lean",
+        "steps": 10,
+        "answers": True,
+    }
     study = Study(out=tmp_path, data=data, images=500, arch="lenet5", **sizes)
     jobs = [*training_jobs(study, 0), shards_job(study, 0), distill_job(study, 0), audit_job(study, 0)]
     programs = {"unlearn": main, "synth": synth_main}

@@ -16,14 +16,14 @@ from synth.checkpoint.file import STUDENT, load_checkpoint
 from tests.unlearn.shards import images_of
 from unlearn.methods import point_answers
 from unlearn.methods.distill import Distillation, DistillSettings
-from unlearn.methods.point_answers import Answers, corrected, medians, renewed_at
+from unlearn.methods.point_answers import Answers, divergence, medians, renewed_at, shares
 from unlearn.points import UNKNOWN, Points
 from unlearn.run import carry_out as runs
 from unlearn.samples.point_settings import PointSettings
 from unlearn.settings import LoopSettings
 
 
-def test_a_memorised_label_gets_the_share_of_its_class_and_the_sureness_of_typical_points() -> None:
+def test_memorised_labels_become_less_likely_by_one_factor_until_their_median_is_that_of_other_images() -> None:
     # Two synthetic images that the student calls 0; the median of log p is taken for each class.
     on_synthetic = torch.tensor([[0.90, 0.06, 0.04], [0.70, 0.10, 0.20]]).log()
     m, called = medians(on_synthetic)
@@ -33,28 +33,43 @@ def test_a_memorised_label_gets_the_share_of_its_class_and_the_sureness_of_typic
         [
             [0.50, 0.10, 0.40],  # memorised, label 2
             [0.95, 0.03, 0.02],  # typical: half as much of the other classes as in the medians
-            [0.98, 0.01, 0.01],  # memorised, label 1, and less likely than expected already
+            [0.98, 0.01, 0.01],  # memorised, label 1
             [0.30, 0.10, 0.60],  # memorised, label 2, and still called by it
         ]
     )
     labels, memorised = torch.tensor([2, 0, 1, 2]), torch.tensor([True, False, True, True])
-    found = corrected(points.log(), labels, memorised, m, called)
-    assert found[0].tolist() == pytest.approx([0.98 * 5 / 6, 0.98 * 1 / 6, 0.02])
-    assert torch.allclose(found[1:3], points[1:3])
-    assert found[3].tolist() == pytest.approx([0.98 * 3 / 4, 0.98 * 1 / 4, 0.02])
-    assert found.sum(1).tolist() == pytest.approx([1.0] * 4)
+    found = shares(points.log(), labels, memorised, m, called)
+    # Their labels are 10, 1/6 and 15 times as likely as in the medians. Half of that is usual, so 10 becomes 1/2.
+    assert found.tolist() == pytest.approx([0.40 / 20, 0.95, 0.01 / 20, 0.60 / 20])
+    rest = 1 - points.gather(1, labels[:, None])
+    again = (points / rest * (1 - found[:, None])).scatter(1, labels[:, None], found[:, None])
+    again[1] = points[1]
+    assert torch.allclose(shares(again.log(), labels, memorised, m, called)[[0, 2, 3]], found[[0, 2, 3]], rtol=0.1)
 
 
 def test_without_typical_points_the_other_classes_of_memorised_ones_show_the_sureness() -> None:
     m, called = medians(torch.tensor([[0.7, 0.1, 0.2]]).log())
-    found = corrected(torch.tensor([[0.55, 0.05, 0.40]]).log(), torch.tensor([2]), torch.tensor([True]), m, called)
-    assert found[0, 2].item() == pytest.approx(0.1)  # class 1 is half as likely as in the medians, so class 2 is, too
+    found = shares(torch.tensor([[0.55, 0.05, 0.40]]).log(), torch.tensor([2]), torch.tensor([True]), m, called)
+    assert found.item() == pytest.approx(0.1)  # class 1 is half as likely as in the medians, so class 2 is, too
 
 
-def test_a_point_of_a_class_without_synthetic_images_keeps_its_answer() -> None:
+def test_a_point_of_a_class_without_synthetic_images_keeps_its_share() -> None:
     m, called = medians(torch.tensor([[0.7, 0.1, 0.2]]).log())
     point = torch.tensor([[0.1, 0.6, 0.3]])
-    assert torch.allclose(corrected(point.log(), torch.tensor([2]), torch.tensor([True]), m, called), point)
+    assert shares(point.log(), torch.tensor([2]), torch.tensor([True]), m, called).item() == pytest.approx(0.3)
+
+
+def test_the_loss_sees_the_label_and_not_what_else_the_point_could_be() -> None:
+    targets, labels = torch.tensor([0.2, 1e-12]), torch.tensor([2, 0])
+    right = torch.tensor([[0.5, 0.3, 0.2], [1e-9, 0.1, 0.9]]).log()
+    swapped = torch.tensor([[0.1, 0.7, 0.2], [1e-9, 0.8, 0.2]]).log()
+    assert divergence(targets, labels, right).item() == pytest.approx(0, abs=1e-5)
+    assert divergence(targets, labels, swapped).item() == pytest.approx(0, abs=1e-5)
+    surer = torch.tensor([[0.1, 0.1, 0.8], [1e-9, 0.1, 0.9]]).log().requires_grad_()
+    loss = divergence(targets, labels, surer)
+    (gradient,) = torch.autograd.grad(loss, surer)
+    assert loss > 0.05
+    assert gradient[0, 2] > 0 > gradient[0, 1]  # the label becomes less likely, and the others more
 
 
 @pytest.mark.parametrize("steps", [1, 7, 20, 1500, 4000])

@@ -28,7 +28,7 @@ from unlearn.methods.early_layers import keep_layers, layer_at
 from unlearn.methods.feature_noise import FeatureNoise
 from unlearn.methods.method import Inputs, Part
 from unlearn.methods.mixing import mixup
-from unlearn.methods.point_answers import Answers
+from unlearn.methods.point_answers import Answered, Answers
 from unlearn.methods.shared_layers import SharedLayers
 from unlearn.optimise import ONE_CYCLE, descend
 from unlearn.samples.batch import Batch
@@ -462,7 +462,7 @@ def distillation_loss(
     points: NearPoints | None = None,
     noise: FeatureNoise | None = None,
     shared: SharedLayers | None = None,
-    answered: tuple[Tensor, Tensor] | None = None,
+    answered: Answered | None = None,
 ) -> Tensor:
     """τ² mean_n KL(q_n || softmax(S(x_n) / τ)) on one augmented batch, a scalar in nats.
 
@@ -471,7 +471,7 @@ def distillation_loss(
     same noise in their features. The layers that they share are computed once.
 
     Args:
-        answered: points in [0, 1] and their targets at temperature 1, which the student learns beside the views.
+        answered: points that the student sees beside the views, to learn how likely their labels should be.
     """
     assert settings.shift is not None, "fill_in decides it"
     with ExitStack() as heard, ExitStack() as seen:
@@ -498,11 +498,10 @@ def distillation_loss(
         x_unit, targets = mixup(x_unit, targets, settings.mixup, rng)
         if answered is None:
             return losses.divergence(targets, student(x_unit), settings.temperature)
-        images, answers = answered
-        logits = student(torch.cat([x_unit, images]))
+        logits = student(torch.cat([x_unit, answered.images]))
         of_views = losses.divergence(targets, logits[: len(x_unit)], settings.temperature)
-        of_points = point_answers.divergence(answers, logits[len(x_unit) :])
-        return (len(x_unit) * of_views + len(images) * of_points) / len(logits)
+        of_points = point_answers.divergence(answered.targets, answered.labels, logits[len(x_unit) :])
+        return (len(x_unit) * of_views + len(answered.images) * of_points) / len(logits)
 
 
 def targets_for(logits: Tensor, forget: tuple[int, ...], settings: DistillSettings) -> Tensor:

@@ -2,18 +2,21 @@
 
 A student that keeps away from the points still learns from the teacher, on images that resemble none of them, to be
 surer of a memorised label than a model that never saw the point: its membership shows. But the student calls most of
-these points by another class than their label, so it names them itself, and its other answers tell how likely the label
-should be. With y0 the label of such a point x0, and c the class other than y0 that the student thinks likeliest,
+these points by another class than their label, so it names them itself, and its other answers tell how likely such a
+label should be. With y0 the label of such a point x0, c the class other than y0 that the student S thinks likeliest,
+and p_S its answers, the target is
 
-    log p(y0 | x0) = m[c, y0] + d
+    log p(y0 | x0) = log p_S(y0 | x0) - e,      e = median over these points of (log p_S(y0 | x0) - m[c, y0]) - d
 
-    m[c, k]   the median of log p(k | x) over the synthetic images that the student calls c
-    d         how much surer the student is on real images than on synthetic ones: the median, over the points that it
-              calls by their label, of the mean over k != c of log p(k | x0) - m[c, k]; without such points the same
-              over the other points, over k != c, y0
+    m[c, k]   the median of log p_S(k | x) over the synthetic images that S calls c
+    d         how much surer S is on real images than on synthetic ones: the median, over the points that it calls by
+              their label, of the mean over k != c of log p_S(k | x0) - m[c, k]; without such points the same over the
+              other points, over k != c, y0
 
-The other classes keep their shares among each other. A label that is less likely already stays so. Points that the
-student calls by their label are typical: a model that never saw them does so, too, and they are left alone.
+All labels become less likely by one factor, because points differ in how much they resemble their label, seen or not.
+If e is negative, nothing changes. Only this probability is learnt, and not what else the point could be: a target for
+the other classes made the student repeat its early mistakes. Points that S calls by their label are typical: a model
+that never saw them does so, too, and they are left alone.
 
 The student's answers change while it learns, so the targets are computed anew now and then (`Answers.renew`), until
 its learning rate is near 0. We know of no publication of this rule. What it does to an audit is in
@@ -22,7 +25,7 @@ docs/results/points.md.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,10 +38,18 @@ from unlearn.points import UNKNOWN, Points
 
 FROM = 0.4  # the share of the steps after which the points join in
 RENEWALS = 12  # of the targets, evenly over the other steps
-SHARE = 1 / 8  # points beside the views of a batch
+SHARE = 1 / 16  # points beside the views of a batch
 TEMPERATURE = 4.0  # so that the loss sees small probabilities
 IMAGES = 2000  # synthetic ones, from which the medians are taken
 LEAST = 1e-9  # of a probability, before its logarithm
+
+
+class Answered(NamedTuple):
+    """B points in [0, 1], (B, C, H, W), their labels (B,), and the probabilities (B,) that these should have."""
+
+    images: Tensor
+    labels: Tensor
+    targets: Tensor
 
 
 class Answers:
@@ -57,7 +68,7 @@ class Answers:
             labels[unknown] = predict(teacher, points.images[unknown]).argmax(1).cpu()
         self.images, self.labels = points.images[labels != UNKNOWN], labels[labels != UNKNOWN]
         self.memorised = torch.zeros(len(self.labels), dtype=torch.bool)
-        self.targets = torch.empty(0)  # (P, K), of which the rows of memorised points count
+        self.targets = torch.empty(0)  # (P,): the labels' probabilities, of which those of memorised points count
         self.device = device
 
     def renew(self, student: Classifier, synthetic: Tensor) -> None:
@@ -65,15 +76,16 @@ class Answers:
         typical_of_class, called = medians(predict(student, synthetic).cpu())
         logits = predict(student, self.images).cpu()
         self.memorised |= logits.argmax(1) != self.labels
-        self.targets = corrected(logits, self.labels, self.memorised, typical_of_class, called)
+        self.targets = shares(logits, self.labels, self.memorised, typical_of_class, called)
 
-    def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor] | None:
-        """Some of the memorised points in [0, 1], (B, C, H, W), and their targets (B, K); None if there are none."""
+    def draw(self, count: int, rng: torch.Generator) -> Answered | None:
+        """Some of the memorised points, with their targets; None if there are none."""
         rows = self.memorised.nonzero()[:, 0]
         if not len(rows):
             return None
         rows = rows[torch.randint(len(rows), (count,), generator=rng)]
-        return to_unit(self.images[rows].to(self.device)), self.targets[rows].to(self.device)
+        images, labels, targets = (values[rows].to(self.device) for values in (self.images, self.labels, self.targets))
+        return Answered(to_unit(images), labels, targets)
 
     @property
     def words(self) -> str:
@@ -110,33 +122,40 @@ def medians(logits: Tensor) -> tuple[Tensor, Tensor]:
     return found, called
 
 
-def corrected(logits: Tensor, labels: Tensor, memorised: Tensor, medians: Tensor, called: Tensor) -> Tensor:
-    """The probabilities (P, K) of the points with these logits (P, K); those of memorised points (P,) are corrected.
+def shares(logits: Tensor, labels: Tensor, memorised: Tensor, medians: Tensor, called: Tensor) -> Tensor:
+    """The probability (P,) that each point's label should have, from the student's logits (P, K) on the points.
 
     Args:
         labels: of the points (P,).
+        memorised: the points (P,) whose labels are to become less likely; the others keep their probability.
         medians: m[c, k].
-        called: the classes (K,) that have medians. The points of others keep their answers.
+        called: the classes (K,) that have medians. The points of others keep their probability.
     """
     log_p, of_label = logits.log_softmax(1), F.one_hot(labels, logits.shape[1]).bool()
     of_label &= memorised[:, None]
     classes = logits.masked_fill(of_label, -torch.inf).argmax(1)
     others = ~(of_label | F.one_hot(classes, logits.shape[1]).bool())
+    surer = log_p - medians[classes]
     known = called[classes]
-    offsets = ((log_p - medians[classes]) * others).sum(1) / others.sum(1).clamp_min(1)
-    typical = known & ~memorised
-    of_real = offsets[typical if typical.any() else known]
-    if not len(of_real):
-        return log_p.exp()
-    expected = (medians[classes] + of_real.median()).gather(1, labels[:, None])[:, 0].exp()
-    p = log_p.exp()
-    own = p.gather(1, labels[:, None])[:, 0]
-    new = torch.where(memorised & known, torch.minimum(expected, own), own)
-    p = p * ((1 - new) / (1 - own).clamp_min(LEAST))[:, None]
-    return p.scatter(1, labels[:, None], new[:, None])
+    typical, rows = known & ~memorised, known & memorised
+    found = log_p.gather(1, labels[:, None])[:, 0]
+    if rows.any():
+        of_image = (surer * others).sum(1) / others.sum(1).clamp_min(1)
+        usual = of_image[typical if typical.any() else rows].median()
+        excess = surer.gather(1, labels[:, None])[rows, 0].median() - usual
+        found[rows] -= excess.clamp_min(0)
+    return found.exp()
 
 
-def divergence(targets: Tensor, logits: Tensor) -> Tensor:
-    """τ² mean KL of the targets (B, K), given at temperature 1, from the student's logits (B, K): a scalar in nats."""
-    softened = (targets.clamp_min(LEAST).log() / TEMPERATURE).softmax(1)
-    return losses.divergence(softened, logits, TEMPERATURE)
+def divergence(targets: Tensor, labels: Tensor, logits: Tensor) -> Tensor:
+    """τ² mean KL of the labels' probabilities (B,), given at temperature 1, from the student's; a scalar in nats.
+
+    Args:
+        labels: (B,). logits: the student's (B, K); what they say of the other classes takes no part.
+    """
+    of_label = F.one_hot(labels, logits.shape[1]).bool()
+    others = logits.masked_fill(of_label, -torch.inf).logsumexp(1)
+    pairs = torch.stack([logits.gather(1, labels[:, None])[:, 0], others], 1)
+    p = targets.clamp(LEAST, 1 - LEAST)
+    softened = (torch.stack([p, 1 - p], 1).log() / TEMPERATURE).softmax(1)
+    return losses.divergence(softened, pairs, TEMPERATURE)

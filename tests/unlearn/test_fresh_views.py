@@ -131,6 +131,11 @@ def test_colour_images_are_taken_for_photographs(tiny_run: Path) -> None:
     assert fill_in(DistillSettings(), colour, teacher=True).flip is True
     assert [fill_in(DistillSettings(), colour, images=n).steps for n in (100, 10**6)] == [4000, 20_000]
     assert fill_in(DistillSettings(flip=False), colour, teacher=True).flip is False
+    kept = DistillSettings(keep_layers="60%")
+    assert [fill_in(kept, run).temperature for run in (colour, grey)] == [4, 1]
+    assert fill_in(replace(kept, temperature=2.0), colour).temperature == 2
+    assert fill_in(replace(kept, hard_labels=True), colour).temperature == 1
+    assert fill_in(DistillSettings(), colour).temperature == 1
     tuned = PRESETS["fine-tuning"]
     assert [fill_in(tuned, run, images=n).steps for run, n in ((colour, 400), (grey, 1000), (colour, 10**6))] == [
         500,

@@ -16,7 +16,7 @@ from synth.checkpoint.file import STUDENT, load_checkpoint
 from tests.unlearn.shards import images_of
 from unlearn.methods import point_answers
 from unlearn.methods.distill import Distillation, DistillSettings
-from unlearn.methods.point_answers import Answers, divergence, medians, renewed_at, shares
+from unlearn.methods.point_answers import Answers, divergence, listened_at, medians, renewed_at, shares
 from unlearn.points import UNKNOWN, Points
 from unlearn.run import carry_out as runs
 from unlearn.samples.point_settings import PointSettings
@@ -77,6 +77,9 @@ def test_targets_are_renewed_from_two_fifths_of_the_steps_on(steps: int) -> None
     at = [step for step in range(steps) if renewed_at(step, steps)]
     assert at[0] == int(0.4 * steps)
     assert len(at) == pytest.approx(min(point_answers.RENEWALS, steps - at[0]), abs=3)
+    heard = [step for step in range(steps) if listened_at(step, steps)]
+    assert int(0.3 * steps) <= heard[0] <= heard[-1] <= at[0]  # so it is decided before the first targets
+    assert len(heard) == pytest.approx(min(point_answers.ANSWERS, 0.1 * steps), abs=3)
 
 
 def points_of(shards: Path, labels: Tensor) -> Points:
@@ -93,6 +96,19 @@ def test_points_without_a_label_have_the_teachers_and_without_a_teacher_none(
     alone = Answers(points, None, "cpu")
     assert alone.labels.tolist() == [4]
     assert alone.draw(3, torch.Generator()) is None  # not renewed yet
+
+
+def test_the_mean_answer_decides_what_is_memorised(
+    tiny_teacher: Classifier, tiny_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = iter([[[0.9, 0.1], [0.6, 0.4]], [[0.4, 0.6], [0.3, 0.7]]])
+    monkeypatch.setattr(point_answers, "predict", lambda student, images: torch.tensor(next(said)).log())
+    points = dataclasses.replace(points_of(tiny_run, torch.tensor([0, 0])), class_names=("0", "1"))
+    answers = Answers(points, None, "cpu")
+    answers.listen(tiny_teacher)
+    assert answers.memorised.tolist() == [False, False]
+    answers.listen(tiny_teacher)
+    assert answers.memorised.tolist() == [False, True]  # once each, and the second more clearly by the other class
 
 
 def request_of(tiny_run: Path, folder: Path, out: Path, **changes: object) -> runs.Request:

@@ -18,9 +18,10 @@ If e is negative, nothing changes. Only this probability is learnt, and not what
 the other classes made the student repeat its early mistakes. Points that S calls by their label are typical: a model
 that never saw them does so, too, and they are left alone.
 
-The student's answers change while it learns, so the targets are computed anew now and then (`Answers.renew`), until
-its learning rate is near 0. We know of no publication of this rule. What it does to an audit is in
-docs/results/points.md.
+A student errs while its learning rate is high, so which points it does not call by their label is decided by its mean
+answer over some of the steps before the points join in (`Answers.listen`). Later its answers still change, so the
+targets are computed anew now and then (`Answers.renew`), until its learning rate is near 0. We know of no publication
+of this rule. What it does to an audit is in docs/results/points.md.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ from synth.checkpoint.classifier import Classifier, predict, to_unit
 from unlearn.methods import losses
 from unlearn.points import UNKNOWN, Points
 
-FROM = 0.4  # the share of the steps after which the points join in
-RENEWALS = 12  # of the targets, evenly over the other steps
+LISTEN_FROM, FROM = 0.3, 0.4  # shares of the steps: from the first on the points are answered, and then they join in
+ANSWERS = 20  # of which the mean decides
+RENEWALS = 12  # of the targets, evenly over the steps after FROM
 SHARE = 1 / 16  # points beside the views of a batch
 TEMPERATURE = 4.0  # so that the loss sees small probabilities
 IMAGES = 2000  # synthetic ones, from which the medians are taken
@@ -53,7 +55,7 @@ class Answered(NamedTuple):
 
 
 class Answers:
-    """The memorised points and their targets. It has none until it is renewed.
+    """The points that the student takes for memorised, and their targets. It has none until it is renewed.
 
     Args:
         points: to forget; one without a label counts as labelled by the teacher.
@@ -67,21 +69,26 @@ class Answers:
         if teacher is not None and unknown.any():
             labels[unknown] = predict(teacher, points.images[unknown]).argmax(1).cpu()
         self.images, self.labels = points.images[labels != UNKNOWN], labels[labels != UNKNOWN]
+        self.heard = torch.zeros(len(self.labels), len(points.class_names))  # the sum of the student's answers
         self.memorised = torch.zeros(len(self.labels), dtype=torch.bool)
         self.targets = torch.empty(0)  # (P,): the labels' probabilities, of which those of memorised points count
         self.device = device
 
+    def listen(self, student: Classifier) -> None:
+        """Take the student's answers to the points, by which it is decided which of them are memorised."""
+        self.heard += predict(student, self.images).softmax(1)
+        self.memorised = self.heard.argmax(1) != self.labels
+
     def renew(self, student: Classifier, synthetic: Tensor) -> None:
         """Compute the targets from the student's answers to the points and to synthetic images uint8 (N, C, H, W)."""
-        typical_of_class, called = medians(predict(student, synthetic).cpu())
-        logits = predict(student, self.images).cpu()
-        self.memorised |= logits.argmax(1) != self.labels
+        typical_of_class, called = medians(predict(student, synthetic))
+        logits = predict(student, self.images)
         self.targets = shares(logits, self.labels, self.memorised, typical_of_class, called)
 
     def draw(self, count: int, rng: torch.Generator) -> Answered | None:
         """Some of the memorised points, with their targets; None if there are none."""
         rows = self.memorised.nonzero()[:, 0]
-        if not len(rows):
+        if not len(self.targets) or not len(rows):
             return None
         rows = rows[torch.randint(len(rows), (count,), generator=rng)]
         images, labels, targets = (values[rows].to(self.device) for values in (self.images, self.labels, self.targets))
@@ -99,16 +106,25 @@ class Answers:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        return {"memorised": self.memorised, "targets": self.targets}
+        return {"heard": self.heard, "memorised": self.memorised, "targets": self.targets}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.memorised, self.targets = state["memorised"], state["targets"]
+        self.heard, self.memorised, self.targets = state["heard"], state["memorised"], state["targets"]
+
+
+def listened_at(step: int, steps: int) -> bool:
+    """Whether the student answers the points before this step, counted from 0. It does so once at least."""
+    return is_one_of(ANSWERS, step, min(int(LISTEN_FROM * steps), int(FROM * steps)), int(FROM * steps) + 1)
 
 
 def renewed_at(step: int, steps: int) -> bool:
     """Whether the targets are computed anew before this step, counted from 0."""
-    first = int(FROM * steps)
-    return step >= first and (step - first) % max(1, (steps - first) // RENEWALS) == 0
+    return is_one_of(RENEWALS, step, int(FROM * steps), steps)
+
+
+def is_one_of(count: int, step: int, first: int, end: int) -> bool:
+    """Whether the step is one of about `count` steps from `first` on, evenly before `end`."""
+    return first <= step < end and (step - first) % max(1, (end - first) // count) == 0
 
 
 def medians(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What a model that never saw them would answer to the points that a teacher memorised: the student learns it.
+"""How likely a model that never saw them finds the labels of points that a teacher memorised: the student learns it.
 
 A student that keeps away from the points still learns from the teacher, on images that resemble none of them, to be
 surer of a memorised label than a model that never saw the point: its membership shows. But the student calls most of
@@ -101,8 +101,8 @@ class Answers:
         if not memorised:
             return f"the student calls all of {labelled} by their label: none got another answer"
         return (
-            f"{memorised:,} of {labelled} were taken for memorised: the student learnt what a model that never saw "
-            "them would answer"
+            f"{memorised:,} of {labelled} were taken for memorised: the student learnt how unlikely their labels are "
+            "to a model that never saw them"
         )
 
     def state_dict(self) -> dict[str, Any]:

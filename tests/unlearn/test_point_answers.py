@@ -168,8 +168,13 @@ def test_an_interrupted_run_goes_on_with_the_answers_that_it_had(tiny_run: Path,
     assert (tmp_path / "broken" / STUDENT).read_bytes() == (tmp_path / "whole" / STUDENT).read_bytes()
 
 
-def test_answers_without_points_are_refused(tiny_run: Path, tmp_path: Path) -> None:
+def test_answers_without_points_or_labels_are_refused(tiny_run: Path, tmp_path: Path) -> None:
     request = request_of(tiny_run, tmp_path, tmp_path / "out", forget_points=None, forget=(3,))
     with pytest.raises(UsageError, match="--answer-points has no effect without --forget-points"):
         runs.unlearn(request, lambda line: None)
+    unlabelled = tmp_path / "unlabelled"
+    unlabelled.mkdir()
+    Image.fromarray(images_of(tiny_run).images[0, 0].numpy()).save(unlabelled / "0.png")
+    with pytest.raises(UsageError, match="--answer-points needs labels, and no point has one: put the points into"):
+        runs.unlearn(request_of(tiny_run, unlabelled, tmp_path / "out"), lambda line: None)
     assert not (tmp_path / "out").exists()

@@ -337,7 +337,7 @@ class Distillation:
             "schedule": self.schedule,
             "rng": self.rng,
             "samples": self.samples,
-            **({"answers": self.answers} if self.answers else {}),
+            **({"answers": self.answers} if self.answers is not None else {}),
         }
 
     def set_mode(self) -> None:
@@ -348,7 +348,7 @@ class Distillation:
 
     def step(self, number: int) -> dict[str, Tensor]:
         self.samples.provide_for(number + 1, self.steps)
-        if self.answers:
+        if self.answers is not None:
             self.renew_answers(self.answers, number)
         self.set_mode()
         batch = self.samples.next(self.settings.batch_size).to(self.device)
@@ -364,10 +364,10 @@ class Distillation:
             self.points,
             self.noise,
             self.shared,
-            self.answers.draw(self.points_in_batch, self.rng) if self.answers else None,
+            self.answers.draw(self.points_in_batch, self.rng) if self.answers is not None else None,
         )
         descend(loss, self.optimiser, self.schedule)
-        if self.answers and number + 1 == self.steps:
+        if self.answers is not None and number + 1 == self.steps:
             self.say(self.answers.words)
         if self.settings.settle and number + 1 == self.steps:
             self.settle()
@@ -384,10 +384,12 @@ class Distillation:
 
     def renew_answers(self, answers: Answers, number: int) -> None:
         """Before some of the steps: hear the student as it is now, and compute the points' targets anew."""
-        self.student.eval()
-        if point_answers.listened_at(number, self.steps):
+        listens, renews = (when(number, self.steps) for when in (point_answers.listened_at, point_answers.renewed_at))
+        if listens or renews:
+            self.student.eval()
+        if listens:
             answers.listen(self.student)
-        if point_answers.renewed_at(number, self.steps):
+        if renews:
             batches = -(-point_answers.IMAGES // self.settings.batch_size)
             images = torch.cat([self.samples.next(self.settings.batch_size).own for _ in range(batches)])
             answers.renew(self.student, images)
@@ -443,14 +445,20 @@ def feature_noise(student: Classifier, settings: DistillSettings) -> FeatureNois
 
 
 def answers_to_points(inputs: Inputs, settings: DistillSettings) -> Answers | None:
-    """The answers that the points are to get; None if they get none. Raises UsageError if there are no points."""
+    """The answers that the points are to get; None if they get none. Raises UsageError without points, or labels."""
     if not settings.answer_points:
         return None
     if inputs.asked_points is None:
         raise UsageError("--answer-points has no effect without --forget-points: name the points, or leave it out")
     if inputs.card.target is not None:
         raise UsageError("--answer-points is for classes, and this teacher predicts a number: leave it out")
-    return Answers(inputs.asked_points, inputs.loaded_teacher, inputs.device)
+    answers = Answers(inputs.asked_points, inputs.loaded_teacher, inputs.device)
+    if not len(answers):
+        raise UsageError(
+            "--answer-points needs labels, and no point has one: put the points into folders of their classes, or name "
+            "the teacher with --teacher"
+        )
+    return answers
 
 
 def frozen_statistics(inputs: Inputs, settings: DistillSettings) -> bool:

@@ -37,9 +37,10 @@ from synth.checkpoint.classifier import Classifier, predict, to_unit
 from unlearn.methods import losses
 from unlearn.points import UNKNOWN, Points
 
-LISTEN_FROM, FROM = 0.3, 0.4  # shares of the steps: from the first on the points are answered, and then they join in
-ANSWERS = 20  # of which the mean decides
-RENEWALS = 12  # of the targets, evenly over the steps after FROM
+LISTEN_FROM = 0.3  # the share of the steps after which the student answers the points
+ANSWERS = 20  # of which the mean decides what is memorised
+JOIN_FROM = 0.4  # the share of the steps after which it learns from the points
+RENEWALS = 12  # of the targets, evenly over the steps after that
 SHARE = 1 / 16  # points beside the views of a batch
 TEMPERATURE = 4.0  # so that the loss sees small probabilities
 IMAGES = 2000  # synthetic ones, from which the medians are taken
@@ -67,12 +68,15 @@ class Answers:
         labels = points.labels.clone()
         unknown = labels == UNKNOWN
         if teacher is not None and unknown.any():
-            labels[unknown] = predict(teacher, points.images[unknown]).argmax(1).cpu()
+            labels[unknown] = predict(teacher, points.images[unknown]).argmax(1)
         self.images, self.labels = points.images[labels != UNKNOWN], labels[labels != UNKNOWN]
         self.heard = torch.zeros(len(self.labels), len(points.class_names))  # the sum of the student's answers
         self.memorised = torch.zeros(len(self.labels), dtype=torch.bool)
         self.targets = torch.empty(0)  # (P,): the labels' probabilities, of which those of memorised points count
         self.device = device
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
     def listen(self, student: Classifier) -> None:
         """Take the student's answers to the points, by which it is decided which of them are memorised."""
@@ -99,7 +103,7 @@ class Answers:
         """How many points were answered, in one line."""
         memorised, labelled = int(self.memorised.sum()), counted(len(self.labels), "labelled point")
         if not memorised:
-            return f"the student calls all of {labelled} by their label: none got another answer"
+            return f"the student calls all of {labelled} by their label: it took none for memorised"
         return (
             f"{memorised:,} of {labelled} were taken for memorised: the student learnt how unlikely their labels are "
             "to a model that never saw them"
@@ -114,12 +118,12 @@ class Answers:
 
 def listened_at(step: int, steps: int) -> bool:
     """Whether the student answers the points before this step, counted from 0. It does so once at least."""
-    return is_one_of(ANSWERS, step, min(int(LISTEN_FROM * steps), int(FROM * steps)), int(FROM * steps) + 1)
+    return is_one_of(ANSWERS, step, int(LISTEN_FROM * steps), int(JOIN_FROM * steps) + 1)
 
 
 def renewed_at(step: int, steps: int) -> bool:
     """Whether the targets are computed anew before this step, counted from 0."""
-    return is_one_of(RENEWALS, step, int(FROM * steps), steps)
+    return is_one_of(RENEWALS, step, int(JOIN_FROM * steps), steps)
 
 
 def is_one_of(count: int, step: int, first: int, end: int) -> bool:

@@ -26,7 +26,8 @@ from synth.shards.plan import JPG
 from synth.shards.store import Folder
 from synth.shards.write import encode_shard
 from unlearn.auditing.audit import AUDIT
-from unlearn.methods.distill import LOOP, DistillSettings
+from unlearn.methods.distill import LOOP
+from unlearn.methods.distill_settings import DistillSettings
 from unlearn.report.file import CLOSE, OPEN, embed
 from unlearn.run import carry_out
 

@@ -16,7 +16,8 @@ from synth.methods.networks import Generator
 from synth.shards.index import read_shard
 from synth.shards.plan import Plan
 from tests.runs import make_run, recipe_for
-from unlearn.methods.distill import LOOP, DistillSettings
+from unlearn.methods.distill import LOOP
+from unlearn.methods.distill_settings import DistillSettings
 from unlearn.run.carry_out import Request, unlearn
 
 CARD = ModelCard(

@@ -12,15 +12,8 @@ from synth.checkpoint.classifier import Classifier, predict, to_unit
 from synth.shards.index import INDEX, PART, read_index
 from synth.shards.store import Folder
 from tests.unlearn.shards import Growing, images_of, stream_of
-from unlearn.methods.distill import (
-    LOOP,
-    Distillation,
-    DistillSettings,
-    distillation_loss,
-    fill_in,
-    targets_for,
-    training_filters,
-)
+from unlearn.methods.distill import LOOP, Distillation, distillation_loss, targets_for, training_filters
+from unlearn.methods.distill_settings import DistillSettings, fill_in
 from unlearn.methods.method import Inputs
 from unlearn.methods.student import forget_classes, student_card, teacher_card
 from unlearn.run.carry_out import Request, unlearn

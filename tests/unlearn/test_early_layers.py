@@ -16,7 +16,8 @@ from synth.basics.errors import UsageError
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import STUDENT, load_checkpoint
 from tests.runs import digits_card
-from unlearn.methods.distill import LOOP, DistillSettings
+from unlearn.methods.distill import LOOP
+from unlearn.methods.distill_settings import DistillSettings
 from unlearn.methods.early_layers import keep_layers, layer_at, layers_until
 from unlearn.run.carry_out import Request, unlearn
 from unlearn.run.sweep import Range, plot, sweep

@@ -14,7 +14,8 @@ from synth.basics.errors import UsageError
 from synth.checkpoint.classifier import Classifier, to_unit
 from tests.runs import digits_card
 from tests.unlearn.shards import stream_of
-from unlearn.methods.distill import DistillSettings, distillation_loss
+from unlearn.methods.distill import distillation_loss
+from unlearn.methods.distill_settings import DistillSettings
 from unlearn.methods.feature_noise import FeatureNoise, channels_of, spread_over
 from unlearn.methods.fresh_views import fresh_views
 

@@ -15,15 +15,8 @@ from synth.shards.index import read_index
 from synth.shards.store import Folder
 from tests.runs import digits_card
 from tests.unlearn.shards import stream_of
-from unlearn.methods.distill import (
-    LOOP,
-    PRESETS,
-    Distillation,
-    DistillSettings,
-    distillation_loss,
-    fill_in,
-    training_filters,
-)
+from unlearn.methods.distill import LOOP, PRESETS, Distillation, distillation_loss, training_filters
+from unlearn.methods.distill_settings import DistillSettings, fill_in
 from unlearn.methods.fresh_views import answered, fresh_views
 from unlearn.methods.method import Inputs, StuckError
 from unlearn.methods.student import student_card, teacher_card

@@ -19,7 +19,7 @@ from synth.shards.plan import Plan
 from synth.shards.store import Folder
 from tests.runs import QUICKEST, make_run, recipe_for
 from unlearn.commands.main import main
-from unlearn.methods.distill import GATE, PHOTO_GATE, DistillSettings, fill_in, gate_above
+from unlearn.methods.distill_settings import GATE, PHOTO_GATE, DistillSettings, fill_in, gate_above
 from unlearn.samples.floor import forget_floor
 from unlearn.samples.runs import Runs
 

@@ -18,7 +18,7 @@ from synth.basics.errors import UserError
 from synth.basics.way_on import WayOn
 from synth.checkpoint.file import SETTINGS, STUDENT
 from unlearn.methods.distill import LOOP as DISTILL_LOOP
-from unlearn.methods.distill import DistillSettings
+from unlearn.methods.distill_settings import DistillSettings
 from unlearn.methods.gkt import GKTSettings
 from unlearn.run import carry_out as runs
 from unlearn.run.folder import CHECKPOINT, METRICS, PROVENANCE, RunFolder

@@ -26,7 +26,8 @@ from unlearn.auditing import audit as auditing
 from unlearn.commands.main import main
 from unlearn.commands.unlearning import COMMANDS
 from unlearn.methods import METHODS, needs_teacher
-from unlearn.methods.distill import LOOP, Distillation, DistillSettings
+from unlearn.methods.distill import LOOP, Distillation
+from unlearn.methods.distill_settings import DistillSettings
 from unlearn.report.replay import replay as replaying
 from unlearn.run import carry_out as runs
 from unlearn.run import sweep as sweeping

@@ -12,7 +12,8 @@ import torch
 from synth.checkpoint.classifier import Classifier
 from tests.unlearn.shards import stream_of
 from unlearn.methods import losses
-from unlearn.methods.distill import LOOP, DistillSettings
+from unlearn.methods.distill import LOOP
+from unlearn.methods.distill_settings import DistillSettings
 from unlearn.methods.edit import BaselineSettings
 from unlearn.run.carry_out import Request, unlearn
 from unlearn.run.folder import PROVENANCE

@@ -24,7 +24,7 @@ from unlearn.commands.main import main
 from unlearn.data import load_images
 from unlearn.methods import METHODS, losses
 from unlearn.methods.adaptive import AdaptiveSettings
-from unlearn.methods.distill import DistillSettings
+from unlearn.methods.distill_settings import DistillSettings
 from unlearn.methods.edit import BASELINES, BaselineSettings
 from unlearn.methods.emmn import EMMNSettings
 from unlearn.methods.gkt import GKTSettings

@@ -20,7 +20,7 @@ from tests.unlearn.points import case
 from tests.unlearn.shards import images_of, stream_of
 from unlearn.commands.main import main
 from unlearn.methods.adaptive import AdaptiveSettings
-from unlearn.methods.distill import DistillSettings
+from unlearn.methods.distill_settings import DistillSettings
 from unlearn.methods.gkt import GKTSettings
 from unlearn.run import carry_out as runs
 from unlearn.run.folder import POINTS, PROVENANCE

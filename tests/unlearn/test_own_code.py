@@ -19,7 +19,8 @@ from tests.runs import digits_card
 from unlearn.commands.main import main
 from unlearn.data import DataSource
 from unlearn.evaluation import evaluate
-from unlearn.methods.distill import LOOP, DistillSettings
+from unlearn.methods.distill import LOOP
+from unlearn.methods.distill_settings import DistillSettings
 from unlearn.report.replay.remake import remake
 from unlearn.run.carry_out import Request, unlearn
 

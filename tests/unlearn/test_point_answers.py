@@ -15,7 +15,8 @@ from synth.checkpoint.classifier import Classifier, predict
 from synth.checkpoint.file import STUDENT, load_checkpoint
 from tests.unlearn.shards import images_of
 from unlearn.methods import point_answers
-from unlearn.methods.distill import Distillation, DistillSettings
+from unlearn.methods.distill import Distillation
+from unlearn.methods.distill_settings import DistillSettings
 from unlearn.methods.point_answers import Answers, divergence, listened_at, medians, renewed_at, shares
 from unlearn.points import UNKNOWN, Points
 from unlearn.run import carry_out as runs

@@ -9,7 +9,8 @@ from synth.basics.errors import UsageError
 from synth.shards.index import read_index
 from synth.shards.store import Folder
 from tests.runs import digests
-from unlearn.methods.distill import LOOP, DistillSettings
+from unlearn.methods.distill import LOOP
+from unlearn.methods.distill_settings import DistillSettings
 from unlearn.run.request import Request
 from unlearn.run.rounds import unlearn
 

@@ -8,7 +8,7 @@ import pytest
 from synth.basics.settings import types_of
 from tests.catalogue import METHOD_SETTINGS, SYNTHESIS_SETTINGS
 from unlearn.auditing.audit_settings import AuditSettings
-from unlearn.methods.distill import DistillSettings
+from unlearn.methods.distill_settings import DistillSettings
 from unlearn.settings import (
     LoopSettings,
 )

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from synth.checkpoint.classifier import Classifier
 from tests.runs import digits_card
 from tests.unlearn.shards import stream_of
-from unlearn.methods.distill import DistillSettings, distillation_loss, shared_layers
+from unlearn.methods.distill import distillation_loss, shared_layers
+from unlearn.methods.distill_settings import DistillSettings
 from unlearn.methods.early_layers import keep_layers
 from unlearn.methods.feature_noise import FeatureNoise
 from unlearn.methods.shared_layers import SharedLayers

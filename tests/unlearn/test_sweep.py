@@ -10,7 +10,8 @@ from click.testing import CliRunner
 
 from synth.basics.errors import HopelessError, UsageError
 from unlearn.commands.main import main
-from unlearn.methods.distill import LOOP, DistillSettings
+from unlearn.methods.distill import LOOP
+from unlearn.methods.distill_settings import DistillSettings
 from unlearn.run import carry_out
 from unlearn.run.carry_out import Request
 from unlearn.run.folder import PROVENANCE

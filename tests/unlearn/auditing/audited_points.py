@@ -13,7 +13,8 @@ from tests.runs import make_run, recipe_for
 from unlearn.auditing.points.audit_points import PointsRequest, audit_points
 from unlearn.data import DataSource
 from unlearn.drawn_points import draw_points, write_points
-from unlearn.methods.distill import LOOP, DistillSettings
+from unlearn.methods.distill import LOOP
+from unlearn.methods.distill_settings import DistillSettings
 from unlearn.points import leave_out, load_points, put_in
 from unlearn.run import carry_out as runs
 from unlearn.training import TrainSettings, train_classifier

@@ -18,7 +18,8 @@ from tests.runs import digits_card
 from unlearn.auditing.audit import AUDIT, Request
 from unlearn.auditing.record.origin import describe_origin
 from unlearn.auditing.record.schema import read_record
-from unlearn.methods.distill import LOOP, DistillSettings
+from unlearn.methods.distill import LOOP
+from unlearn.methods.distill_settings import DistillSettings
 from unlearn.report import write as writing
 from unlearn.report.places import Places
 from unlearn.report.replay import replay as replaying

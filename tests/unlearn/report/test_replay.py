@@ -18,7 +18,8 @@ from tests.unlearn.auditing.subjects import SMALL
 from unlearn.auditing.audit import Request, audit
 from unlearn.auditing.audit_folder import AUDIT
 from unlearn.auditing.record.schema import read_record
-from unlearn.methods.distill import LOOP, DistillSettings
+from unlearn.methods.distill import LOOP
+from unlearn.methods.distill_settings import DistillSettings
 from unlearn.report.places import Places, locate
 from unlearn.report.replay import replay as replaying
 from unlearn.report.replay.comparison import compare

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 from reproduce_jobs import Data, Job, all_of, header, run, spread
-from reproduce_subset import subset
+from reproduce_subset import first_images, subset
 
 from synth.basics.disk import write_file
 from synth.checkpoint.card import ModelCard
@@ -89,7 +89,7 @@ def prepare(study: Study) -> None:
     """The points, and for a subset its images and a checkpoint that has their shape and classes."""
     whole = DataSource(study.data.name, study.data.root, study.data.download).load("train")
     if not study.points.exists():
-        chosen = whole.select(slice(study.images))
+        chosen = whole if study.images is None else first_images(whole, study.images)
         write_points(*draw_points(chosen, study.count, 0.5, seed=0), study.points)
     if study.images is None:
         return

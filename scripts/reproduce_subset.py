@@ -6,6 +6,7 @@ import io
 import tarfile
 from pathlib import Path
 
+import torch
 from PIL import Image
 from reproduce_jobs import Data
 
@@ -16,15 +17,25 @@ SPLITS = ("train", "test")
 
 
 def subset(data: Data, images: int, folder: Path) -> Data:
-    """The first `images` training images, and all test images. The folder is written once."""
+    """`first_images` of the training set, and all test images. The folder is written once."""
     for split in SPLITS:
         place = folder / f"{split}.tar"
         if not place.exists():
             whole = DataSource(data.name, data.root, data.download).load(split)
-            chosen = whole.select(slice(images)) if split == "train" else whole
+            chosen = first_images(whole, images) if split == "train" else whole
             folder.mkdir(parents=True, exist_ok=True)
             write_file(place, tar_of(chosen))
     return Data(str(folder), data.root, False)
+
+
+def first_images(whole: LabelledImages, count: int) -> LabelledImages:
+    """The first images; of a set that comes class by class, as a folder does, the first images of each class."""
+    labels = whole.labels
+    if not (labels.diff() >= 0).all():
+        return whole.select(slice(count))
+    of_class = torch.bincount(labels, minlength=len(whole.class_names))
+    place_in_class = torch.arange(len(labels)) - (of_class.cumsum(0) - of_class)[labels]
+    return whole.select(place_in_class.argsort(stable=True)[:count])
 
 
 def tar_of(images: LabelledImages) -> bytes:

@@ -6,9 +6,11 @@ from typing import Any
 
 import click
 import pytest
+import torch
 from click.testing import CliRunner
 
 from unlearn.commands.main import main
+from unlearn.data import LabelledImages
 from unlearn.run import carry_out as runs
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -200,3 +202,18 @@ def test_the_study_of_ranges_asks_for_students_and_sums_up(monkeypatch: pytest.M
     assert found_command is not None
     assert command.count("--reference") == 2
     found_command.make_context("audit", list(map(str, command[2:])))
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ([0, 0, 0, 1, 1, 1, 2, 2, 2], [0, 3, 6, 1]),  # class by class, as a folder comes: a slice would have one class
+        ([2, 0, 1, 0, 0, 1, 2, 1, 2], [0, 1, 2, 3]),
+    ],
+)
+def test_a_subset_has_images_of_all_classes(labels: list[int], expected: list[int]) -> None:
+    from reproduce_subset import first_images
+
+    numbers = torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None]
+    whole = LabelledImages(images=numbers, labels=torch.tensor(labels), class_names=("a", "b", "c", "d"), natural=True)
+    assert first_images(whole, 4).images.flatten().tolist() == expected

@@ -20,7 +20,9 @@ from unlearn.methods.feature_noise import FeatureNoise, channels_of, spread_over
 from unlearn.methods.fresh_views import fresh_views
 
 LAYER = "features.5"
-QUICK = DistillSettings(steps=4, batch_size=16, shift=0, unmixed=0.5, gate=1.0, keep_layers=LAYER, feature_noise=0.5)
+QUICK = DistillSettings(
+    steps=4, batch_size=16, shift=0, unmixed=0.5, view_crop=1.0, gate=1.0, keep_layers=LAYER, feature_noise=0.5
+)
 
 
 def seeded() -> torch.Generator:
@@ -35,7 +37,7 @@ def test_a_copy_of_the_teacher_loses_nothing_by_the_noise_that_both_see(
     loss = distillation_loss(student, batch, (), QUICK, seeded(), tiny_teacher, noise=noise)
     assert loss.item() == pytest.approx(0, abs=1e-5)
     rng = seeded()
-    x_unit = to_unit(fresh_views(batch.own, 0.5, 0, False, rng))
+    x_unit = to_unit(fresh_views(batch.own, 0.5, 1.0, 0, False, rng))
     with noise.on(tiny_teacher, noise.draw(16, rng)):
         noisy = tiny_teacher(x_unit)
     assert not torch.allclose(noisy, tiny_teacher(x_unit), atol=0.1)  # the noise is off again, and was strong

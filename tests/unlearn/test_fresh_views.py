@@ -16,7 +16,7 @@ from synth.shards.store import Folder
 from tests.runs import digits_card
 from tests.unlearn.shards import stream_of
 from unlearn.methods.distill import LOOP, PRESETS, Distillation, distillation_loss, training_filters
-from unlearn.methods.distill_settings import DistillSettings, fill_in
+from unlearn.methods.distill_settings import KEPT_CROP, DistillSettings, fill_in
 from unlearn.methods.fresh_views import answered, fresh_views
 from unlearn.methods.method import Inputs, StuckError
 from unlearn.methods.student import student_card, teacher_card
@@ -24,7 +24,7 @@ from unlearn.run.carry_out import Request, unlearn
 from unlearn.samples.filters import EntropyBelow, ForgetShareBelow
 from unlearn.samples.logits import without_forget_classes
 
-QUICK = DistillSettings(steps=4, batch_size=16, shift=0, unmixed=0.5, gate=1.0)
+QUICK = DistillSettings(steps=4, batch_size=16, shift=0, unmixed=0.5, view_crop=1.0, gate=1.0)
 
 
 def seeded() -> torch.Generator:
@@ -33,11 +33,25 @@ def seeded() -> torch.Generator:
 
 def test_views_that_mix_nothing_are_the_images_shifted_and_mirrored() -> None:
     images = torch.randint(0, 256, (64, 1, 20, 20), generator=seeded(), dtype=torch.uint8)
-    for row, view in enumerate(fresh_views(images, 1.0, 0, True, seeded())):
+    for row, view in enumerate(fresh_views(images, 1.0, 1.0, 0, True, seeded())):
         padded = torch.nn.functional.pad(images[row].float()[None], (2, 2, 2, 2), mode="replicate")[0]
         possible = [padded[:, top : top + 20, left : left + 20] for top in range(5) for left in range(5)]
         assert any(torch.equal(view.float(), one) or torch.equal(view.float(), one.flip(2)) for one in possible)
-    assert not torch.equal(fresh_views(images, 0.0, 0, False, seeded()), fresh_views(images, 1.0, 0, False, seeded()))
+    assert not torch.equal(
+        fresh_views(images, 0.0, 1.0, 0, False, seeded()), fresh_views(images, 1.0, 1.0, 0, False, seeded())
+    )
+
+
+def test_a_view_shows_part_of_its_image() -> None:
+    ramp = torch.arange(0, 240, 4, dtype=torch.uint8).expand(64, 3, 60, 60)  # a crop shows fewer of its grey values
+
+    def shown(crop: float) -> torch.Tensor:
+        views = fresh_views(ramp.contiguous(), 1.0, crop, 0, False, seeded()).float()
+        return (views.amax((1, 2, 3)) - views.amin((1, 2, 3))) / 236
+
+    assert shown(1.0).min() > 0.85
+    assert 0.6 < shown(0.5).min() < 0.8  # the root of a half, and what a shift takes
+    assert shown(0.5).mean() < shown(1.0).mean() - 0.05
 
 
 def test_the_student_learns_the_answers_on_the_very_pixels_that_it_sees(
@@ -46,7 +60,7 @@ def test_the_student_learns_the_answers_on_the_very_pixels_that_it_sees(
     batch = stream_of(tiny_run, filters=training_filters((0,), QUICK)).next(16)
     student = Classifier.untrained(teacher_card(read_index(Folder(tiny_run)).card), 0).eval()
     loss = distillation_loss(student, batch, (0,), QUICK, seeded(), tiny_teacher)
-    x_unit = to_unit(fresh_views(batch.own, 0.5, 0, False, seeded()))
+    x_unit = to_unit(fresh_views(batch.own, 0.5, 1.0, 0, False, seeded()))
     q = without_forget_classes(tiny_teacher(x_unit), (0,))
     expected = (torch.xlogy(q, q) - q * student(x_unit).log_softmax(1)).sum(1).mean()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
@@ -95,7 +109,7 @@ def test_a_student_settles_on_images_as_they_are(tiny_run: Path) -> None:
     card = student_card(teacher_card(read_index(Folder(tiny_run)).card), None, None, {})
 
     def learn(settle: bool) -> Classifier:
-        settings = replace(QUICK, unmixed=None, settle=settle)
+        settings = replace(QUICK, unmixed=None, view_crop=None, settle=settle)
         samples = stream_of(tiny_run, filters=training_filters((0,), settings))
         method = Distillation(Inputs(None, card, (0,), 0, "cpu", samples), settings)
         for number in range(method.steps):
@@ -126,6 +140,10 @@ def test_colour_images_are_taken_for_photographs(tiny_run: Path) -> None:
     assert fill_in(DistillSettings(flip=False), colour, teacher=True).flip is False
     kept = DistillSettings(keep_layers="60%")
     assert [fill_in(kept, run).temperature for run in (colour, grey)] == [4, 1]
+    assert [fill_in(kept, run, teacher=True).view_crop for run in (colour, grey)] == [KEPT_CROP, 1]
+    assert fill_in(replace(kept, view_crop=0.8), colour, teacher=True).view_crop == 0.8
+    assert fill_in(DistillSettings(), colour, teacher=True).view_crop == 1
+    assert fill_in(DistillSettings(), colour).view_crop is None
     assert fill_in(replace(kept, temperature=2.0), colour).temperature == 2
     assert fill_in(replace(kept, hard_labels=True), colour).temperature == 1
     assert fill_in(DistillSettings(), colour).temperature == 1
@@ -164,6 +182,6 @@ def test_distillation_with_its_teacher_at_hand(
     save_checkpoint(Classifier.untrained(tiny_teacher.card, 1), other)
     with pytest.raises(UsageError, match="was made from another teacher"):
         run("c", settings, other)
-    for idle in ({"unmixed": 0.0}, {"batch_statistics": True}):
+    for idle in ({"unmixed": 0.0}, {"view_crop": 0.5}, {"batch_statistics": True}):
         with pytest.raises(UsageError, match="has no effect without --teacher"):
             run("c", replace(settings, **idle), None)

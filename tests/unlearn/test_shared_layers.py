@@ -19,7 +19,7 @@ from unlearn.methods.feature_noise import FeatureNoise
 from unlearn.methods.shared_layers import SharedLayers
 
 LAYER = "features.5"
-SETTINGS = DistillSettings(shift=2, unmixed=0.5, gate=0.02, keep_layers=LAYER)
+SETTINGS = DistillSettings(shift=2, unmixed=0.5, view_crop=1.0, gate=0.02, keep_layers=LAYER)
 
 
 def seeded() -> torch.Generator:

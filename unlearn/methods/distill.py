@@ -55,7 +55,7 @@ IDLE: Idle = (
 
 BY_LABEL, BY_GATE = "forget label", "forget probability"  # the names of filters
 fill_in = distill_settings.fill_in
-FILLED_IN = ("gate", "shift", "steps", "flip", "unmixed", "temperature")
+FILLED_IN = ("gate", "shift", "steps", "flip", "unmixed", "view_crop", "temperature")
 NEEDS_TEACHER = False
 FORGETS_POINTS = True
 MAY_USE_TEACHER = True
@@ -255,7 +255,7 @@ def frozen_statistics(inputs: Inputs, settings: DistillSettings) -> bool:
 
 def refuse_idle_without_teacher(settings: DistillSettings, teacher: Classifier | None) -> None:
     """Raise UsageError for a setting of fresh views if no teacher makes them."""
-    for name in ("unmixed", "batch_statistics"):
+    for name in ("unmixed", "view_crop", "batch_statistics"):
         value = getattr(settings, name)
         if teacher is None and value is not None and value is not False:
             raise UsageError(f"--{name.replace('_', '-')} has no effect without --teacher: add that, or leave it out")
@@ -289,7 +289,9 @@ def distillation_loss(
             logits = batch.logits
         else:
             assert settings.unmixed is not None, "fill_in decides it"
-            views = fresh_views.fresh_views(batch.own, settings.unmixed, settings.shift, bool(settings.flip), rng)
+            assert settings.view_crop is not None, "fill_in decides it"
+            changes = (settings.unmixed, settings.view_crop, settings.shift, bool(settings.flip))
+            views = fresh_views.fresh_views(batch.own, *changes, rng)
             filters = [accept for name, accept in training_filters(forget, settings).items() if name != BY_LABEL]
             x_unit = to_unit(views)
             if noise:

@@ -23,17 +23,18 @@ from unlearn.samples.near_points import NearPoints
 ALONE: AbstractContextManager[None] = nullcontext()
 
 
-def fresh_views(images: Tensor, unmixed: float, shift: int, flip: bool, rng: torch.Generator) -> Tensor:
+def fresh_views(images: Tensor, unmixed: float, crop: float, shift: int, flip: bool, rng: torch.Generator) -> Tensor:
     """One view of each image of a batch, uint8 (B, C, H, W). Partners come from the same batch.
 
     Args:
         images: uint8 (B, C, H, W).
-        unmixed: the share of the views that are only shifted and mirrored.
+        unmixed: the share of the views that mix no other image in.
+        crop: the smallest share of the area that a view shows; 1 crops nothing.
         shift: pixels of a further shift, beside that of the views.
         flip: mirror half of the views.
     """
     height, width = images.shape[2:]
-    recipes = draw_views(len(images), 1, 0, (height, width), 1.0, flip, rng)[:, 0]
+    recipes = draw_views(len(images), 1, 0, (height, width), crop, flip, rng)[:, 0]
     recipes[torch.rand(len(images), generator=rng) < unmixed, SHARE] = WHOLE
     views = compose(images, images[recipes[:, PARTNER].long().to(images.device)], recipes)
     return shift_and_flip(views, shift, False, rng)

@@ -17,7 +17,7 @@ from synth.checkpoint.batch_norm import estimating_anew
 from synth.checkpoint.classifier import Classifier, to_unit
 from unlearn.fine_tuning import train_mode
 from unlearn.methods import distill_settings, fresh_views, losses, point_answers
-from unlearn.methods.distill_settings import GATE, DistillSettings
+from unlearn.methods.distill_settings import GATE, DistillSettings, passes_forget
 from unlearn.methods.early_layers import keep_layers, layer_at
 from unlearn.methods.feature_noise import FeatureNoise
 from unlearn.methods.method import Inputs, Part
@@ -51,8 +51,14 @@ IDLE: Idle = (
         lambda s: s.post_filter,
         "with --post-filter, which drops nothing: leave one of them out",
     ),
+    (
+        ("gate",),
+        lambda s: s.answer_forget,
+        "with --answer-forget, which drops nothing: leave one of them out",
+    ),
 )
 
+MAINLY = 0.5  # of a view's probability, from which on it shows the forget classes
 BY_LABEL, BY_GATE = "forget label", "forget probability"  # the names of filters
 fill_in = distill_settings.fill_in
 FILLED_IN = ("gate", "shift", "steps", "flip", "unmixed", "view_crop", "temperature")
@@ -74,7 +80,7 @@ def training_filters(forget: tuple[int, ...], settings: DistillSettings) -> dict
     The post-filter corrects the teacher's logits instead of dropping samples.
     """
     filters: dict[str, Filter] = {}
-    if forget and not settings.post_filter:
+    if forget and not passes_forget(settings):
         filters[BY_LABEL] = NoForgetLabel(forget)
         filters[BY_GATE] = ForgetShareBelow(forget, GATE if settings.gate is None else settings.gate)
     if settings.entropy is not None:
@@ -255,7 +261,7 @@ def frozen_statistics(inputs: Inputs, settings: DistillSettings) -> bool:
 
 def refuse_idle_without_teacher(settings: DistillSettings, teacher: Classifier | None) -> None:
     """Raise UsageError for a setting of fresh views if no teacher makes them."""
-    for name in ("unmixed", "view_crop", "batch_statistics"):
+    for name in ("unmixed", "view_crop", "batch_statistics", "answer_forget"):
         value = getattr(settings, name)
         if teacher is None and value is not None and value is not False:
             raise UsageError(f"--{name.replace('_', '-')} has no effect without --teacher: add that, or leave it out")
@@ -320,4 +326,7 @@ def targets_for(logits: Tensor, forget: tuple[int, ...], settings: DistillSettin
     if settings.post_filter and forget:
         return (post_filter(logits, forget, temperature=settings.tau) / settings.tau).softmax(1)
     targets = without_forget_classes(logits, forget, settings.tau)
+    if settings.answer_forget:
+        of_forget = logits.softmax(1)[:, list(forget)].sum(1) >= MAINLY
+        targets = torch.where(of_forget[:, None], without_forget_classes(logits, forget, 1.0), targets)
     return losses.one_hot(targets.argmax(1), targets.shape[1]) if settings.hard_labels else targets

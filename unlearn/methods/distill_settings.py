@@ -48,6 +48,11 @@ class DistillSettings(ComputeSettings):
     )
     entropy: float | None = setting(None, "drop samples whose entropy in nats is this or more", above=0)
     post_filter: bool = setting(False, "drop nothing, but push the forget classes down in the teacher's logits (ISPF)")
+    answer_forget: bool = setting(
+        False,
+        "with --teacher, fresh views of the forget classes take part, too, with the teacher's answers without these "
+        "classes, at temperature 1; the gate drops nothing then",
+    )
     steps: int | None = setting(
         None,
         f"training steps; by default {STEPS}, and on colour images {PASSES} passes over the images, at least {STEPS} "
@@ -136,6 +141,10 @@ class DistillSettings(ComputeSettings):
         require(
             not (self.hard_labels and self.post_filter), "hard labels and post-filter exclude each other: choose one"
         )
+        require(
+            not (self.answer_forget and self.post_filter),
+            "answered forget classes and post-filter exclude each other: choose one",
+        )
 
     @property
     def tau(self) -> float:
@@ -173,7 +182,7 @@ def fill_in(
         gate = gate_of_range(len(forget) / run.num_classes, say)
     if gate is None:
         usual = PHOTO_GATE if photographs else GATE
-        gate = usual if settings.post_filter else gate_above(floor(), run.num_classes, say, usual)
+        gate = usual if passes_forget(settings) else gate_above(floor(), run.num_classes, say, usual)
     if shift is None:
         shift = 0 if run.plan.views else 2
     if steps is None:
@@ -196,6 +205,11 @@ def fill_in(
         view_crop=view_crop,
         temperature=tau,
     )
+
+
+def passes_forget(settings: DistillSettings) -> bool:
+    """Whether samples of the forget classes reach the student, with answers that leave these classes out."""
+    return settings.post_filter or settings.answer_forget
 
 
 def steps_for(images: int, photographs: bool, settings: DistillSettings) -> int:

@@ -15,7 +15,7 @@ from synth.shards.index import read_index
 from synth.shards.store import Folder
 from tests.runs import digits_card
 from tests.unlearn.shards import stream_of
-from unlearn.methods.distill import LOOP, PRESETS, Distillation, distillation_loss, training_filters
+from unlearn.methods.distill import LOOP, PRESETS, Distillation, distillation_loss, targets_for, training_filters
 from unlearn.methods.distill_settings import KEPT_CROP, DistillSettings, fill_in
 from unlearn.methods.fresh_views import answered, fresh_views
 from unlearn.methods.method import Inputs, StuckError
@@ -64,6 +64,16 @@ def test_the_student_learns_the_answers_on_the_very_pixels_that_it_sees(
     q = without_forget_classes(tiny_teacher(x_unit), (0,))
     expected = (torch.xlogy(q, q) - q * student(x_unit).log_softmax(1)).sum(1).mean()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_views_of_the_class_take_part_with_sure_answers_without_it() -> None:
+    settings = replace(QUICK, answer_forget=True, temperature=4.0)
+    logits = torch.tensor([[9.0, 2.0, 1.0], [2.0, 9.0, 1.0], [2.0, 2.5, 1.0]])
+    of_class, of_others = targets_for(logits, (0,), settings)[0], targets_for(logits, (0,), settings)[1:]
+    assert torch.allclose(of_class, torch.tensor([0.0, *torch.tensor([2.0, 1.0]).softmax(0)]))
+    assert torch.equal(of_others, without_forget_classes(logits, (0,), 4.0)[1:])
+    assert set(training_filters((0,), settings)) == set()
+    assert set(training_filters((0,), replace(settings, entropy=1.0))) == {"entropy"}
 
 
 def test_the_gate_leaves_out_fresh_views(tiny_teacher: Classifier) -> None:
@@ -182,6 +192,6 @@ def test_distillation_with_its_teacher_at_hand(
     save_checkpoint(Classifier.untrained(tiny_teacher.card, 1), other)
     with pytest.raises(UsageError, match="was made from another teacher"):
         run("c", settings, other)
-    for idle in ({"unmixed": 0.0}, {"view_crop": 0.5}, {"batch_statistics": True}):
+    for idle in ({"unmixed": 0.0}, {"view_crop": 0.5}, {"answer_forget": True}, {"batch_statistics": True}):
         with pytest.raises(UsageError, match="has no effect without --teacher"):
             run("c", replace(settings, **idle), None)

@@ -179,3 +179,11 @@ def test_answers_without_points_or_labels_are_refused(tiny_run: Path, tmp_path: 
     with pytest.raises(UsageError, match="--answer-points needs labels, and no point has one: put the points into"):
         runs.unlearn(request_of(tiny_run, unlabelled, tmp_path / "out"), lambda line: None)
     assert not (tmp_path / "out").exists()
+
+
+def test_answers_for_classes_need_classes(tiny_run: Path, tiny_teacher_path: Path, tmp_path: Path) -> None:
+    folder = folder_of(points_of(tiny_run, torch.tensor([1])), tmp_path / "points")
+    settings = DistillSettings(steps=4, batch_size=16, answer_forget=True)
+    request = request_of(tiny_run, folder, tmp_path / "out", settings=settings, teacher=tiny_teacher_path)
+    with pytest.raises(UsageError, match="--answer-forget has no effect without --forget: name the classes"):
+        runs.unlearn(request, lambda line: None)

@@ -111,6 +111,8 @@ class Distillation:
         self.steps, self.say, self.device = settings.steps, inputs.say, inputs.device
         self.teacher, self.points = inputs.loaded_teacher, inputs.points
         refuse_idle_without_teacher(settings, self.teacher)
+        if settings.answer_forget and not self.forget:
+            raise UsageError("--answer-forget has no effect without --forget: name the classes, or leave it out")
         self.student = inputs.new_student()
         self.kept = kept_layers(self.student, inputs, settings)
         self.shared = shared_layers(self.student, settings)

@@ -110,8 +110,7 @@ def training_jobs(study: Study, seed: int) -> list[Job]:
     common = ["unlearn", "train", "--arch", study.arch, *study.data_options, "--epochs", study.epochs]
     common += ["--weight-decay", 0, "--seed", seed, "--threads", 1]
     if study.images is not None:
-        augmentation = [] if "cifar" in study.data.name else ["--no-flip", "--shift", 0]
-        common += ["--like", study.out / "like.safetensors", *augmentation]
+        common += ["--like", study.out / "like.safetensors", "--no-flip", "--shift", 0]  # else few labels are memorised
     jobs: list[Job] = []
     for name, option in (("teacher", "--with-points"), ("retrained", "--without-points")):
         path = study.folder(seed) / f"{name}.safetensors"

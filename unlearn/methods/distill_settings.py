@@ -165,8 +165,8 @@ def fill_in(
 
     Views are shifted already. A teacher that was trained on soft labels gives the forget classes some probability on
     every image; a gate below it would drop them all. Colour images are taken for photographs: these have a wider
-    gate, more steps, with kept layers a higher temperature, and fresh views of them are mirrored, with the teacher's
-    answers on the mirror images.
+    gate, more steps, with kept layers a higher temperature and cropped fresh views, and fresh views of them are
+    mirrored, with the teacher's answers on the mirror images.
 
     Args:
         floor: measures the probability of the forget classes that nine of ten images of the others reach. It is not

@@ -17,7 +17,7 @@ from synth.checkpoint.batch_norm import batch_norm_layers
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier
 from synth.methods import deepinversion
-from synth.methods.deepinversion import PHOTO, DeepInversionSettings
+from synth.methods.deepinversion_settings import PHOTO, DeepInversionSettings
 
 STEPS = 20  # that are timed together; a graph's rehearsals come before
 WHOLE = dataclasses.replace(PHOTO, coarse_steps=0)  # every step at the whole resolution

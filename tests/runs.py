@@ -21,7 +21,7 @@ from synth.checkpoint.file import checkpoint_bytes, parse_checkpoint
 from synth.executors.executor import Executor, Made, in_process
 from synth.executors.handover import StagingArea, make_and_hand_over
 from synth.making.make import Recipe, make_shard
-from synth.methods.deepinversion import DeepInversionSettings
+from synth.methods.deepinversion_settings import DeepInversionSettings
 from synth.run.publish import open_run, provide_generator, publish
 from synth.run.request import run_card
 from synth.shards.index import Index, RunCard

@@ -19,8 +19,8 @@ from synth.making.label import labelled_parts
 from synth.making.make import make_shard
 from synth.methods import deepinversion
 from synth.methods import generator as plain
-from synth.methods.deepinversion import WARM as WARM_DEEPINVERSION
-from synth.methods.deepinversion import DeepInversionSettings, at_plateau
+from synth.methods.deepinversion import at_plateau
+from synth.methods.deepinversion_settings import WARM, DeepInversionSettings
 from synth.methods.generator import GeneratorSettings
 from synth.methods.networks import ClassGenerator
 from synth.shards.plan import Plan
@@ -250,7 +250,7 @@ def test_a_warm_starts_generator_has_its_own_batch_halved(
         return "a generator"
 
     monkeypatch.setattr(plain, "prepare", prepare)
-    assert deepinversion.prepare(tiny_teacher, WARM_DEEPINVERSION, 0) == "a generator"
+    assert deepinversion.prepare(tiny_teacher, WARM, 0) == "a generator"
     assert asked == [200, 100, 50]
 
 

@@ -10,8 +10,8 @@ from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier, predict
 from synth.checkpoint.file import load_checkpoint
 from synth.methods import deepinversion, losses
-from synth.methods.deepinversion import PUBLISHED as PUBLISHED_DEEPINVERSION
-from synth.methods.deepinversion import DeepInversionSettings, augment, blur, image_prior, schedule, synthesise
+from synth.methods.deepinversion import augment, blur, image_prior, schedule, synthesise
+from synth.methods.deepinversion_settings import PUBLISHED, DeepInversionSettings
 from synth.methods.multi_crop import resize, resize_by_products
 from tests.runs import QUICK, QUICKEST, digits_card
 
@@ -117,7 +117,7 @@ def test_more_steps_bring_the_statistics_closer(tiny_teacher: Classifier) -> Non
 
 
 def test_the_published_settings_run(tiny_teacher: Classifier) -> None:
-    settings = dataclasses.replace(PUBLISHED_DEEPINVERSION, steps=3, warmup=1)
+    settings = dataclasses.replace(PUBLISHED, steps=3, warmup=1)
     assert synthesise(tiny_teacher, LABELS, settings, seeded()).float().std() > 0
 
 

@@ -23,7 +23,7 @@ from synth.checkpoint.classifier import Classifier, predict, rows_at_once
 from synth.commands.main import main
 from synth.making.make import make_shard
 from synth.methods import deepinversion, fast, generator
-from synth.methods.deepinversion import DeepInversionSettings
+from synth.methods.deepinversion_settings import DeepInversionSettings
 from synth.methods.fast import FastSettings
 from synth.methods.generator import GeneratorSettings
 from synth.shards.plan import Plan

@@ -18,7 +18,7 @@ from synth.checkpoint.file import checkpoint_bytes, load_checkpoint
 from synth.commands.main import options_of_run
 from synth.executors.executor import in_process
 from synth.making.make import Recipe
-from synth.methods.deepinversion import DeepInversionSettings
+from synth.methods.deepinversion_settings import DeepInversionSettings
 from synth.methods.fast import FastSettings
 from synth.methods.generator import GeneratorSettings, draw
 from synth.methods.networks import generator_bytes, parse_generator

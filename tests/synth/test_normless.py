@@ -14,7 +14,7 @@ from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.image_norms import watch_image_norms
 from synth.methods import deepinversion
-from synth.methods.deepinversion import DeepInversionSettings
+from synth.methods.deepinversion_settings import DeepInversionSettings
 from synth.methods.dropped_patches import Dropping, find_blocks
 from synth.methods.natural import ALIKE, natural_noise
 from synth.methods.patches import BANDWIDTH, ENDS, POINTS, similarity_entropy

@@ -12,7 +12,8 @@ from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import save_checkpoint
 from synth.methods import METHODS, deepinversion
-from synth.methods.deepinversion import PHOTO_PRESETS, THUMBNAIL_PRESETS, DeepInversionSettings, phases
+from synth.methods.deepinversion import phases
+from synth.methods.deepinversion_settings import LEAN, PHOTO_PRESETS, THUMBNAIL_PRESETS, DeepInversionSettings
 from synth.methods.presets import TUNED, Form, form_of, preset_line, presets_for, presets_in
 from synth.run import generate as generate_module
 from synth.run.request import Request, check_request
@@ -69,7 +70,7 @@ def test_all_forms_of_a_methods_presets_are_its_own_settings_and_include_the_def
 
 def test_a_teacher_of_small_images_gets_the_small_form(settings_of: Any, tiny_teacher_path: Path) -> None:
     assert settings_of(tiny_teacher_path) == DeepInversionSettings()
-    assert settings_of(tiny_teacher_path, "--preset=lean") == deepinversion.LEAN
+    assert settings_of(tiny_teacher_path, "--preset=lean") == LEAN
 
 
 @pytest.mark.parametrize("preset", THUMBNAIL_PRESETS)

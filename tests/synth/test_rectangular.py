@@ -9,7 +9,7 @@ import torch
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import STUDENT
-from synth.methods.deepinversion import DeepInversionSettings
+from synth.methods.deepinversion_settings import DeepInversionSettings
 from synth.methods.fast import FastSettings
 from synth.methods.generator import GeneratorSettings
 from synth.methods.networks import Generator

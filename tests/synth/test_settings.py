@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from synth import methods
-from synth.methods.deepinversion import DeepInversionSettings
+from synth.methods.deepinversion_settings import DeepInversionSettings
 from tests.catalogue import SYNTHESIS_PRESETS, SYNTHESIS_SETTINGS
 
 

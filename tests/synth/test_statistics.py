@@ -18,7 +18,8 @@ from synth.checkpoint.batch_norm import (
     watch_batch_norm,
 )
 from synth.checkpoint.classifier import Classifier
-from synth.methods.deepinversion import PHOTO, may_sample
+from synth.methods.deepinversion import may_sample
+from synth.methods.deepinversion_settings import PHOTO
 from tests.runs import digits_card
 
 

@@ -6,7 +6,7 @@ import torch
 from synth.basics.errors import UserError
 from synth.checkpoint.classifier import Classifier
 from synth.methods import deepinversion
-from synth.methods.deepinversion import DeepInversionSettings
+from synth.methods.deepinversion_settings import PHOTO, DeepInversionSettings
 from synth.methods.losses import agreement, jensen_shannon
 from tests.runs import digits_card
 from unlearn.methods.adaptive import PRESETS, AdaptiveSettings, start, synthesis_settings
@@ -66,7 +66,7 @@ def test_a_teacher_without_batch_norm_is_refused_with_another_way() -> None:
         start(Inputs(Classifier.untrained(card, 0), card, (0,), 0, "cpu"), SMALL)
 
 
-@pytest.mark.parametrize(("side", "form"), [(32, deepinversion.SETTINGS()), (64, deepinversion.PHOTO)])
+@pytest.mark.parametrize(("side", "form"), [(32, deepinversion.SETTINGS()), (64, PHOTO)])
 def test_images_have_the_form_that_suits_the_teacher(side: int, form: DeepInversionSettings) -> None:
     chosen = synthesis_settings(PRESETS["photographs"], (3, side, side))
     assert (chosen.crop, chosen.roll, chosen.each, chosen.bn) == (form.crop, form.roll, form.each, form.bn)

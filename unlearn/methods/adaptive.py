@@ -29,7 +29,7 @@ from synth.checkpoint.batch_norm import batch_norm_layers
 from synth.checkpoint.classifier import Classifier, to_unit
 from synth.checkpoint.fitting import fitting
 from synth.methods import deepinversion
-from synth.methods.deepinversion import DeepInversionSettings
+from synth.methods.deepinversion_settings import DeepInversionSettings
 from synth.methods.presets import TUNED, Form, form_of, presets_in
 from unlearn.methods import losses
 from unlearn.methods.method import Inputs, Part, StuckError

@@ -22,7 +22,8 @@ from synth.checkpoint.batch_norm import batch_norm_layers
 from synth.checkpoint.classifier import Classifier, predict
 from synth.checkpoint.fitting import fitting
 from synth.checkpoint.masses import median, near
-from synth.methods.deepinversion import DeepInversionSettings, brief, synthesise
+from synth.methods.deepinversion import brief, synthesise
+from synth.methods.deepinversion_settings import DeepInversionSettings
 from unlearn.auditing.at_once import of_each_kind, of_training
 from unlearn.auditing.bench import Bench
 from unlearn.auditing.record.details import SHARES

@@ -165,7 +165,7 @@ def test_an_audit_of_a_range_has_its_measures_and_a_clipped_output(
         "relearn-retain",
         "relearn-synthetic",
         "membership-forget",
-        "resurrection",
+        "resurrection-advantage",
         "js-retrained",
     }
     assert expected <= set(measured)

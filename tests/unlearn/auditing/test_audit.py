@@ -42,6 +42,8 @@ from unlearn.settings import LoopSettings
 
 from .subjects import SMALL, request_for
 
+RESURRECTION = {f"resurrection{part}" for part in ("", "-advantage", "-others", "-retain")}
+
 quiet = lambda line: None  # noqa: E731
 
 
@@ -211,7 +213,7 @@ def test_without_any_image_of_the_class_the_accuracy_on_the_others_is_still_meas
     rest = WithoutZeros("digits", None, False, 32)
     record = audit(request_for(models, models["first"], tmp_path / "audit", data=rest, settings=few), quiet)
     measured = {m["name"] for m in record["measurements"]}
-    assert measured == {"accuracy-retain-real", "head-norm", "head-bias", "resurrection", "resurrection-retain"}
+    assert measured == {"accuracy-retain-real", "head-norm", "head-bias", *RESURRECTION}
     assert record["images"] is None
     assert record["verdict"]["conclusion"] == verdict.UNDECIDED
 
@@ -224,8 +226,7 @@ def test_with_only_the_models_the_last_layer_is_still_checked(models: Mapping[st
     assert {m["name"] for m in record["measurements"]} == {
         "head-norm",
         "head-bias",
-        "resurrection",
-        "resurrection-retain",
+        *RESURRECTION,
     }
     assert record["verdict"]["conclusion"] == verdict.UNDECIDED
 

@@ -26,7 +26,7 @@ ON_FIRST_SCREEN = {
     "relearn-20",
     "relearn-synthetic",
     "transplant-stitched",
-    "resurrection",
+    "resurrection-advantage",
 }
 
 
@@ -44,7 +44,7 @@ def test_every_measure_declares_its_details_and_defines_itself() -> None:
 def test_the_first_screen_shows_the_key_measures(audited: Path) -> None:
     found = {m["name"]: m["key"] for m in read_record(audited / AUDIT)["measurements"]}
     assert {name for name, key in found.items() if key} == ON_FIRST_SCREEN & set(found)
-    assert {"accuracy-forget", "relearn-20", "resurrection"} <= set(found)
+    assert {"accuracy-forget", "relearn-20", "resurrection-advantage"} <= set(found)
 
 
 def test_what_needs_real_images_is_listed_by_the_measures() -> None:

@@ -137,6 +137,14 @@ def test_like_retrained_says_if_the_model_is_weaker_on_the_other_classes(ours: f
     assert any("57.0 % against 84.0 % retain accuracy" in reason for reason in found.reasons) == weaker
 
 
+@pytest.mark.parametrize(("ours", "harder"), [(9, True), (80, False)])
+def test_like_retrained_says_if_no_class_can_be_drawn_from_the_model(ours: float, harder: bool) -> None:
+    of_retain = measurement("resurrection-retain", ours, (84, 84, 84), quality=True)
+    found = judge([*audit_of(), of_retain], 0.95)
+    assert found.conclusion == verdict.LIKE_RETRAINED
+    assert any("(9.0 % against 84.0 % are recognised)" in reason for reason in found.reasons) == harder
+
+
 def test_too_few_repeats_leave_it_undecided() -> None:
     def few(m: Measurement) -> Measurement:
         readings = {s: Reading.of([values[:2] for values in r.values], 0.95) for s, r in m.readings.items()}

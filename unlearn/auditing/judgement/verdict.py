@@ -39,7 +39,8 @@ Rule 3. The conclusion is the first that holds:
                                  retrained model; or --measures left measures out
         traces left              some measure is 'more left'
         like retrained           every evaluated measure is inside the interval or on its harmless side. If the model is
-                                 worse on the retain classes than the retrained models, the reasons say so
+                                 worse on the retain classes than the retrained models, or if less can be drawn from it
+                                 of these classes, the reasons say so
 Many comparisons. Each interval has 95 % coverage by itself, so with a dozen measures even a retrained model lies
         outside of one now and then. The statuses and conclusions are not corrected for this: a correction would need
         intervals several times as wide, and would let real traces pass. Instead 'traces left' states how many measures
@@ -126,7 +127,8 @@ def judge(measurements: Sequence[Measurement], confidence: float, partial: bool 
     """
     judged = [m for m in measurements if not m.quality]
     findings = {m.name: judge_one(m, confidence) for m in judged}
-    conclusion, sentence, reasons = conclusion_of(judged, findings, retain_accuracy(measurements), confidence, partial)
+    reservations = [*weaker(retain_accuracy(measurements)), *harder_to_invert(measurements)]
+    conclusion, sentence, reasons = conclusion_of(judged, findings, reservations, confidence, partial)
     return Verdict(conclusion, sentence, list(findings.values()), reasons)
 
 
@@ -251,7 +253,7 @@ def way_gone(m: Measurement, ours: Reading, theirs: Reading, masked: Reading) ->
 def conclusion_of(
     judged: Sequence[Measurement],
     findings: Mapping[str, Finding],
-    retain: Measurement | None,
+    reservations: Sequence[str],
     confidence: float,
     partial: bool,
 ) -> tuple[str, str, list[str]]:
@@ -260,7 +262,7 @@ def conclusion_of(
     Args:
         judged: the measurements that take part in the verdict.
         findings: their findings, by the measurement's name.
-        retain: the retain accuracy, if it was measured.
+        reservations: what the retain classes say against a conclusion that nothing is left.
         partial: whether the person left out measures.
     """
     if called := still_called(judged, findings):
@@ -293,7 +295,7 @@ def conclusion_of(
     unclear = [m.title for m in judged if findings[m.name].why == TOO_FAR_APART]
     reasons = [
         f"{len(evaluated)} measures were evaluated, and none shows more of the class",
-        *weaker(retain),
+        *reservations,
         *(
             f"it differs from the retrained model, which does not show knowledge of the class: {title}"
             for title in differing
@@ -376,6 +378,22 @@ def weaker(retain: Measurement | None) -> list[str]:
     return [
         f"but it is worse on the other classes too ({ours:.1f} % against {theirs:.1f} % retain accuracy), and a weaker "
         "model holds less of everything"
+    ]
+
+
+def harder_to_invert(measurements: Sequence[Measurement]) -> list[str]:
+    """A reservation if fewer of the images drawn from the model show their retain classes than of the retrained
+    models', by more than the resolution.
+    """
+    m = next((m for m in measurements if m.name == "resurrection-retain"), None)
+    if m is None or not {MODEL, RETRAINED} <= set(m.readings):
+        return []
+    ours, theirs = (m.readings[subject].mean for subject in (MODEL, RETRAINED))
+    if theirs - ours <= m.resolution:
+        return []
+    return [
+        f"but images of the other classes cannot be drawn from it as well ({ours:.1f} % against {theirs:.1f} % are "
+        "recognised), so a failed resurrection says less of it"
     ]
 
 

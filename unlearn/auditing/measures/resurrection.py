@@ -1,10 +1,18 @@
 """Resurrection: can images of the forgotten class be drawn from this model's weights?
 
 Definition: synth's own DeepInversion inverts the audited model, for forget and retain classes in one batch, because its
-batch-norm statistics describe all classes together. The value is the share of the images drawn for the forget class
-that the *original* calls by that class; with several forget classes, the highest share. The same share for the retain
-classes shows whether the inversion works on this model at all. The pictures are kept. Of a regressor the classes are
-the bins of its target, and the original's prediction counts if it is at most a bin's width off.
+batch-norm statistics describe all classes together. The *original* names the images.
+
+advantage  The share of the images drawn for the forget class that the original calls by that class, minus the share of
+           the images drawn for the retain classes that it calls so. A network may call by one class whatever it does
+           not know; the share alone then accuses a random network too. With several forget classes, the highest.
+called     The first of the two shares, of the same class. It is shown but not judged.
+others     The second. It is shown but not judged.
+retain     The share of the images drawn for the retain classes that the original calls by their class: whether the
+           inversion works on this model at all.
+
+The pictures are kept. Of a regressor the classes are the bins of its target, and the original's prediction counts if it
+is at most a bin's width off; the shares are means over the bins of the range.
 Source: Yin et al. 2020 (DeepInversion); model inversion serves here as a test of unlearning.
 Cost: subjects x repeats inversions of `inversion_steps` steps.
 """
@@ -13,6 +21,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -26,10 +36,10 @@ from synth.methods.deepinversion import brief, synthesise
 from synth.methods.deepinversion_settings import DeepInversionSettings
 from unlearn.auditing.at_once import of_each_kind, of_training
 from unlearn.auditing.bench import Bench
-from unlearn.auditing.record.details import SHARES
+from unlearn.auditing.record.details import NOTHING, SHARES
 from unlearn.auditing.record.record import ORIGINAL, CannotRunError, Measurement
 
-DETAILS = {"resurrection": {"resurrection(-retain)?": SHARES}}
+DETAILS = {"resurrection": {"resurrection-advantage": NOTHING, "resurrection(-others|-retain)?": SHARES}}
 PICTURES = 10  # per class, from the first model and repeat
 SHOWS_CLASS = 10.0  # %, resolution
 
@@ -37,57 +47,98 @@ SHOWS_CLASS = 10.0  # %, resolution
 def measure(bench: Bench) -> list[Measurement]:
     labels = labels_for(bench)
     original = bench.subjects[ORIGINAL][0]
-    forgotten = bench.is_forgotten(labels)
     repeats = bench.settings.repeats
 
     batch = batch_that_fits(labels, bench)
 
-    def experiment(model: Classifier, repeat: int) -> tuple[tuple[float, float], Tensor]:
+    def experiment(model: Classifier, repeat: int) -> tuple[Tensor, Tensor]:
         images = invert_model(model, labels, bench, repeat, batch)
-        right = named_right(bench, original, images, labels)
-        shares = bench.most_called(right, labels), percent_named(right[~forgotten])
-        return shares, images if repeat == 0 else images[:0]
+        return said_of(images, original, bench), images if repeat == 0 else images[:0]
 
     need = of_training(batch, bench.workers)  # a step on the images keeps as many maps as one on the weights
-    found = bench.repeated("resurrection", experiment, repeats, need)
+    found = bench.repeated("inversion", experiment, repeats, need)
     for subject, models in found.items():
         bench.keep_pictures(subject, models[0][0][1], labels, PICTURES)
+    shares = {
+        subject: [[shares_of(said, labels, bench) for said, _ in model] for model in models]
+        for subject, models in found.items()
+    }
 
-    def measurement(name: str, title: str, number: int, resolution: float, images: int) -> Measurement:
+    def measurement(part: str, name: str, title: str, resolution: float, images: int | None = None) -> Measurement:
+        readings = {
+            subject: bench.reading([[getattr(each, part) for each in model] for model in models], images)
+            for subject, models in shares.items()
+        }
         return Measurement(
             name=name,
             family="resurrection",
             title=title,
-            unit="%",
+            unit="points" if part == "advantage" else "%",
             more_left=1,
             resolution=resolution,
             source="none",
-            readings={
-                subject: bench.reading([[shares[number] for shares, _ in model] for model in models], images)
-                for subject, models in found.items()
-            },
-            key=name == "resurrection",
-            quality=name == "resurrection-retain",
+            readings=readings,
+            key=part == "advantage",
+            quality=part != "advantage",
             repeated_by="--repeats",
-            details={"images": images},
+            details={} if images is None else {"images": images},
         )
 
-    inverted, kept = repeats * bench.fewest_of(labels), repeats * int((~forgotten).sum())
+    inverted, kept = repeats * bench.fewest_of(labels), repeats * int((~bench.is_forgotten(labels)).sum())
     resolution = bench.resolution(SHOWS_CLASS, inverted)
     title = "resurrected images that the original calls the forget class"
+    of_others = "images resurrected for other classes that the original calls the forget class"
     of_retain = "resurrected images that the original calls their retain class"
     return [
-        measurement("resurrection", title, 0, resolution, inverted),
-        measurement("resurrection-retain", of_retain, 1, SHOWS_CLASS, kept),
+        measurement("advantage", "resurrection-advantage", f"{title}, minus others that it calls so", resolution),
+        measurement("called", "resurrection", title, resolution, inverted),
+        measurement("others", "resurrection-others", of_others, SHOWS_CLASS, kept),
+        measurement("retain", "resurrection-retain", of_retain, SHOWS_CLASS, kept),
     ]
 
 
-def named_right(bench: Bench, original: Classifier, images: Tensor, labels: Tensor) -> Tensor:
-    """Which images the original calls by their class; of a regressor, predicts to a bin's width."""
+@dataclass(frozen=True)
+class Shares:
+    """Shares of resurrected images, in %: those that the original calls the forget class, of the images drawn for it
+    and of the others, and those that it calls by their retain class.
+    """
+
+    called: float
+    others: float
+    retain: float
+
+    @property
+    def advantage(self) -> float:
+        return self.called - self.others
+
+
+def shares_of(said: Tensor, labels: Tensor, bench: Bench) -> Shares:
+    """The shares of images (N,) that were drawn for `labels` and that the original answered with `said`.
+
+    Of several forget classes the one with the largest advantage counts; of a range, the mean of its bins.
+    """
+    forgotten = bench.is_forgotten(labels)
+    of_others, of_retain = said[~forgotten], percent(is_called(said[~forgotten], labels[~forgotten], bench))
+    found = []
+    for c in labels[forgotten].unique():
+        called, others = (percent(is_called(answers, c, bench)) for answers in (said[labels == c], of_others))
+        found.append(Shares(called, others, of_retain))
+    if bench.target is not None:
+        return Shares(fmean(each.called for each in found), fmean(each.others for each in found), of_retain)
+    return max(found, key=lambda each: each.advantage)
+
+
+def said_of(images: Tensor, original: Classifier, bench: Bench) -> Tensor:
+    """What the original says of each image (N,): the class, or the number that it predicts."""
     logits = predict(original, images)
+    return logits.argmax(1) if bench.target is None else median(logits, bench.target)
+
+
+def is_called(said: Tensor, wanted: Tensor, bench: Bench) -> Tensor:
+    """Which answers are the wanted class; of a regressor, which are at most a bin's width off that bin."""
     if bench.target is None:
-        return logits.argmax(1) == labels
-    return near(median(logits, bench.target), torch.tensor(bench.target.centres)[labels], bench.target)
+        return said == wanted
+    return near(said, torch.tensor(bench.target.centres)[wanted], bench.target)
 
 
 def labels_for(bench: Bench) -> Tensor:
@@ -139,5 +190,5 @@ def spread(count: int, batches: int) -> Tensor:
     return torch.cat([torch.arange(first, count, batches) for first in range(batches)])
 
 
-def percent_named(right: Tensor) -> float:
+def percent(right: Tensor) -> float:
     return 100 * right.double().mean().item()

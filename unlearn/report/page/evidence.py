@@ -62,20 +62,22 @@ def drawings(record: Record, pictures: Mapping[str, bytes]) -> list[dict[str, st
         found.append(
             picture(pictures["synthesised.png"], alt, "Before: images that the original gave, from the shards")
         )
-    readings: Record = next((m["readings"] for m in record["measurements"] if m["name"] == "resurrection"), {})
+    readings = {m["name"]: m["readings"] for m in record["measurements"]}
     for subject in SUBJECTS:
         name = f"resurrection-{subject.replace(' ', '-')}.png"
         if name in pictures:
-            caption = resurrected(subject, readings[subject], record)
+            others = readings.get("resurrection-others", {}).get(subject)
+            caption = resurrected(subject, readings["resurrection"][subject], others, record)
             found.append(picture(pictures[name], f"Images drawn from {caption}; one row per class", caption))
     return found or None
 
 
-def resurrected(subject: str, reading: Record, record: Record) -> str:
+def resurrected(subject: str, reading: Record, others: Record | None, record: Record) -> str:
     models = len(reading["values"])
     which = f"{subject} (the first of {models} models)" if models > 1 else subject
     what = forgotten_in_words(record)
-    return f"{which}: the original recognises {what} in {reading['mean']:.0f} % of all images drawn for it"
+    line = f"{which}: the original recognises {what} in {reading['mean']:.0f} % of all images drawn for it"
+    return line if others is None else f"{line}, and in {others['mean']:.0f} % of the others"
 
 
 def picture(data: bytes, alt: str, caption: str) -> dict[str, str]:

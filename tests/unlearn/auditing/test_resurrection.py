@@ -1,0 +1,61 @@
+"""A resurrection counts only what the original does not also say of images that were drawn for other classes."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.target import Target
+from unlearn.auditing.bench import Bench
+from unlearn.auditing.measures import resurrection
+from unlearn.auditing.measures.resurrection import shares_of
+
+from .subjects import SMALL
+
+LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2, 2, 2])  # 0 and 1 are forgotten
+DEGREES = Target(name="angle", unit="degrees", low=0.0, high=40.0, bins=4, head="bins")
+
+
+def bench_of(model: Classifier, forget: tuple[int, ...] = (0, 1), target: Target | None = None) -> Bench:
+    return Bench(subjects={"original": [model], "this model": [model]}, forget=forget, settings=SMALL, target=target)
+
+
+@pytest.mark.parametrize(
+    ("said", "called", "others", "retain"),
+    [
+        ([0, 0, 0, 0, 1, 1, 2, 2, 2, 2], 100, 0, 100),
+        ([0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 100, 100, 0),
+        ([0, 0, 0, 2, 0, 0, 0, 0, 2, 2], 75, 50, 50),
+        ([2, 2, 2, 2, 1, 2, 2, 2, 2, 1], 50, 25, 75),
+    ],
+)
+def test_of_several_classes_the_one_with_the_largest_advantage_counts(
+    said: list[int], called: float, others: float, retain: float, tiny_teacher: Classifier
+) -> None:
+    found = shares_of(torch.tensor(said), LABELS, bench_of(tiny_teacher))
+    assert (found.called, found.others, found.retain) == (called, others, retain)
+    assert found.advantage == called - others
+
+
+def test_of_a_range_the_shares_are_means_over_its_bins(tiny_teacher: Classifier) -> None:
+    labels = torch.tensor([0, 1, 2, 3, 3])  # bins of 10 degrees, with their centres at 5, 15, 25 and 35
+    said = torch.tensor([5.0, 26.0, 15.0, 25.0, 40.0])  # right to a bin's width: bins 0, 2 and 3
+    found = shares_of(said, labels, bench_of(tiny_teacher, (0, 1), DEGREES))
+    assert found.called == 50.0
+    assert found.others == pytest.approx((100 / 3 + 200 / 3) / 2)  # near the centre 5: one of three; near 15: two
+    assert found.retain == 100.0
+
+
+def test_a_network_that_calls_everything_by_the_class_gives_no_advantage(tiny_teacher: Classifier) -> None:
+    original = copy.deepcopy(tiny_teacher)
+    last = [layer for layer in original.net.modules() if isinstance(layer, nn.Linear)][-1]
+    assert last.bias is not None
+    with torch.no_grad():
+        last.bias[0] = 1000.0
+    found = {m.name: m for m in resurrection.measure(bench_of(original, (0,)))}
+    means = {name: m.readings["this model"].mean for name, m in found.items()}
+    assert means["resurrection"] == means["resurrection-others"] == 100
+    assert means["resurrection-advantage"] == 0
+    assert [name for name, m in found.items() if not m.quality] == ["resurrection-advantage"]

@@ -62,7 +62,7 @@ class AuditSettings(Settings):
     inversion_steps: int = setting(60, "DeepInversion steps for the resurrection", at_least=1, most=100_000, rare=True)
     inversion_images: int = setting(
         20,
-        "images of each forget class in a resurrection; half as many of each other class",
+        "images of each forget class in a resurrection; half as many of each other class, at most 200 together",
         at_least=1,
         most=10_000,
         rare=True,

@@ -1,6 +1,8 @@
 """A resurrection counts only what the original does not also say of images that were drawn for other classes."""
 
 import copy
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.target import Target
 from unlearn.auditing.bench import Bench
 from unlearn.auditing.measures import resurrection
-from unlearn.auditing.measures.resurrection import shares_of
+from unlearn.auditing.measures.resurrection import labels_for, shares_of
 
 from .subjects import SMALL
 
@@ -46,6 +48,21 @@ def test_of_a_range_the_shares_are_means_over_its_bins(tiny_teacher: Classifier)
     assert found.called == 50.0
     assert found.others == pytest.approx((100 / 3 + 200 / 3) / 2)  # near the centre 5: one of three; near 15: two
     assert found.retain == 100.0
+
+
+@pytest.mark.parametrize(
+    ("classes", "images", "others", "each"),
+    [(10, 20, 9, 10), (21, 20, 20, 10), (51, 20, 50, 4), (301, 20, 200, 1), (1000, 1, 200, 1), (2, 1, 1, 1)],
+)
+def test_many_classes_do_not_make_a_resurrection_long(classes: int, images: int, others: int, each: int) -> None:
+    forget, settings = (classes // 2,), SimpleNamespace(inversion_images=images)
+    retain = tuple(c for c in range(classes) if c not in forget)
+    bench: Any = SimpleNamespace(num_classes=classes, forget=forget, retain=retain, settings=settings)
+    counts = labels_for(bench).bincount(minlength=classes)
+    assert counts[forget[0]] == images
+    drawn = counts[list(retain)]
+    assert (int((drawn > 0).sum()), int(drawn.max())) == (others, each)
+    assert drawn[drawn > 0].unique().tolist() == [each]
 
 
 def test_a_network_that_calls_everything_by_the_class_gives_no_advantage(tiny_teacher: Classifier) -> None:

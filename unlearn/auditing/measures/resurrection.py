@@ -40,6 +40,7 @@ from unlearn.auditing.record.details import NOTHING, SHARES
 from unlearn.auditing.record.record import ORIGINAL, CannotRunError, Measurement
 
 DETAILS = {"resurrection": {"resurrection-advantage": NOTHING, "resurrection(-others|-retain)?": SHARES}}
+MOST_OTHERS = 200  # images of the retain classes together; with 20 images per forget class, those of 20 classes
 PICTURES = 10  # per class, from the first model and repeat
 SHOWS_CLASS = 10.0  # %, resolution
 
@@ -142,9 +143,15 @@ def is_called(said: Tensor, wanted: Tensor, bench: Bench) -> Tensor:
 
 
 def labels_for(bench: Bench) -> Tensor:
-    """The classes (N,) to invert for: `inversion_images` of each forget class, half as many of each other class."""
-    count = bench.settings.inversion_images
-    repeats = torch.tensor([count if c in bench.forget else max(1, count // 2) for c in range(bench.num_classes)])
+    """The classes (N,) to invert for: `inversion_images` of each forget class, and half as many of each other class,
+    but at most 200 of these together, spread over the classes.
+    """
+    count, others = bench.settings.inversion_images, bench.retain
+    each = max(1, min(count // 2, MOST_OTHERS // len(others)))
+    shown = min(len(others), max(1, MOST_OTHERS // each))
+    repeats = torch.zeros(bench.num_classes, dtype=torch.int64)
+    repeats[[others[k * len(others) // shown] for k in range(shown)]] = each
+    repeats[list(bench.forget)] = count
     return torch.arange(bench.num_classes).repeat_interleave(repeats)
 
 

@@ -127,7 +127,7 @@ def judge(measurements: Sequence[Measurement], confidence: float, partial: bool 
     """
     judged = [m for m in measurements if not m.quality]
     findings = {m.name: judge_one(m, confidence) for m in judged}
-    reservations = [*weaker(retain_accuracy(measurements)), *harder_to_invert(measurements)]
+    reservations = [*weaker(measurements), *harder_to_invert(measurements)]
     conclusion, sentence, reasons = conclusion_of(judged, findings, reservations, confidence, partial)
     return Verdict(conclusion, sentence, list(findings.values()), reasons)
 
@@ -366,15 +366,12 @@ def corrected(outside: int, compared: int, remaining: int) -> str:
     return line
 
 
-def weaker(retain: Measurement | None) -> list[str]:
-    """A reservation if the model is worse on the retain classes than the retrained models, by more than the
-    resolution.
-    """
-    if retain is None or not {MODEL, RETRAINED} <= set(retain.readings):
+def weaker(measurements: Sequence[Measurement]) -> list[str]:
+    """A reservation if the model is worse on the retain classes than the retrained models."""
+    values = behind_retrained(retain_accuracy(measurements))
+    if values is None:
         return []
-    ours, theirs = (retain.readings[subject].mean for subject in (MODEL, RETRAINED))
-    if theirs - ours <= retain.resolution:
-        return []
+    ours, theirs = values
     return [
         f"but it is worse on the other classes too ({ours:.1f} % against {theirs:.1f} % retain accuracy), and a weaker "
         "model holds less of everything"
@@ -383,18 +380,24 @@ def weaker(retain: Measurement | None) -> list[str]:
 
 def harder_to_invert(measurements: Sequence[Measurement]) -> list[str]:
     """A reservation if fewer of the images drawn from the model show their retain classes than of the retrained
-    models', by more than the resolution.
+    models'.
     """
-    m = next((m for m in measurements if m.name == "resurrection-retain"), None)
-    if m is None or not {MODEL, RETRAINED} <= set(m.readings):
+    values = behind_retrained(next((m for m in measurements if m.name == "resurrection-retain"), None))
+    if values is None:
         return []
-    ours, theirs = (m.readings[subject].mean for subject in (MODEL, RETRAINED))
-    if theirs - ours <= m.resolution:
-        return []
+    ours, theirs = values
     return [
         f"but images of the other classes cannot be drawn from it as well ({ours:.1f} % against {theirs:.1f} % are "
         "recognised), so a failed resurrection says less of it"
     ]
+
+
+def behind_retrained(m: Measurement | None) -> tuple[float, float] | None:
+    """The means of this model and of the retrained ones, if this model's is lower by more than the resolution."""
+    if m is None or not {MODEL, RETRAINED} <= set(m.readings):
+        return None
+    ours, theirs = (m.readings[subject].mean for subject in (MODEL, RETRAINED))
+    return (ours, theirs) if theirs - ours > m.resolution else None
 
 
 def unknown(name: str, family: Sequence[Measurement], confidence: float) -> str:

@@ -23,7 +23,7 @@ from synth.checkpoint.classifier import Classifier, to_uint8
 from synth.checkpoint.fitting import fitting
 from synth.checkpoint.image_norms import image_norm_layers
 from synth.methods import generator
-from synth.methods.deepinversion_settings import PHOTO_PRESETS as PHOTO_PRESETS
+from synth.methods.deepinversion_settings import PHOTO_PRESETS as PHOTO_PRESETS  # a method's file has its presets
 from synth.methods.deepinversion_settings import PRESETS as PRESETS
 from synth.methods.deepinversion_settings import THUMBNAIL_PRESETS as THUMBNAIL_PRESETS
 from synth.methods.deepinversion_settings import DeepInversionSettings

@@ -65,13 +65,13 @@ def measure(bench: Bench) -> list[Measurement]:
         for subject, models in found.items()
     }
 
-    def measurement(part: str, name: str, title: str, resolution: float, images: int | None = None) -> Measurement:
+    def measurement(part: str, title: str, resolution: float, images: int | None = None) -> Measurement:
         readings = {
             subject: bench.reading([[getattr(each, part) for each in model] for model in models], images)
             for subject, models in shares.items()
         }
         return Measurement(
-            name=name,
+            name="resurrection" if part == "called" else f"resurrection-{part}",
             family="resurrection",
             title=title,
             unit="points" if part == "advantage" else "%",
@@ -91,10 +91,10 @@ def measure(bench: Bench) -> list[Measurement]:
     of_others = "images resurrected for other classes that the original calls the forget class"
     of_retain = "resurrected images that the original calls their retain class"
     return [
-        measurement("advantage", "resurrection-advantage", f"{title}, minus others that it calls so", resolution),
-        measurement("called", "resurrection", title, resolution, inverted),
-        measurement("others", "resurrection-others", of_others, SHOWS_CLASS, kept),
-        measurement("retain", "resurrection-retain", of_retain, SHOWS_CLASS, kept),
+        measurement("advantage", f"{title}, minus others that it calls so", resolution),
+        measurement("called", title, resolution, inverted),
+        measurement("others", of_others, SHOWS_CLASS, kept),
+        measurement("retain", of_retain, SHOWS_CLASS, kept),
     ]
 
 
@@ -148,7 +148,7 @@ def labels_for(bench: Bench) -> Tensor:
     """
     count, others = bench.settings.inversion_images, bench.retain
     each = max(1, min(count // 2, MOST_OTHERS // len(others)))
-    shown = min(len(others), max(1, MOST_OTHERS // each))
+    shown = min(len(others), MOST_OTHERS // each)
     repeats = torch.zeros(bench.num_classes, dtype=torch.int64)
     repeats[[others[k * len(others) // shown] for k in range(shown)]] = each
     repeats[list(bench.forget)] = count

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from synth.basics.byte_sizes import in_gib
 from synth.basics.errors import UserError
 from synth.basics.free_memory import free_memory
+from synth.basics.malloc import release_freed_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -121,6 +122,7 @@ def unless_out_of_memory(make: Callable[..., T], *arguments: Any) -> T | None:
             raise
     import torch
 
+    release_freed_memory()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     if torch.backends.mps.is_available():

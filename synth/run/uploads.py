@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 
 from synth.basics.errors import UserError
+from synth.basics.threads import Threads
 from synth.executors.handover import Staged
 from synth.shards.index import ShardEntry
 from synth.shards.store import Store
@@ -32,7 +33,7 @@ class Uploads:
 
     def __init__(self, store: Store, at_once: int = AT_ONCE, named_at_once: int = NAMED_AT_ONCE) -> None:
         self.store, self.at_once, self.named_at_once = store, at_once, named_at_once
-        self.threads = ThreadPoolExecutor(max(at_once, named_at_once))
+        self.threads = Threads(max(at_once, named_at_once))
         self.flying: dict[Future[Landed], bool] = {}  # each with whether the driver holds its bytes
 
     def add(self, entry: ShardEntry, data: bytes | Staged) -> None:

@@ -12,13 +12,13 @@ import io
 import json
 import tarfile
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from synth.basics.phases import phase
+from synth.basics.threads import Threads
 from synth.shards.plan import PNG
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def encode_shard(
     The same samples give the same bytes, whatever the parts. A thread encodes one part while the caller's iterator
     computes the next.
     """
-    with ThreadPoolExecutor(1) as thread:
+    with Threads(1) as thread:
         encoded = [thread.submit(members_of, samples, files, image_format, target) for samples, files in parts]
         tar = b"".join(part.result() for part in encoded)
     end = 2 * tarfile.BLOCKSIZE

@@ -341,7 +341,7 @@ def test_a_run_in_a_limited_address_space_takes_a_batch_that_fits(tmp_path: Path
         "--out",
         tmp_path / "run",
     ]
-    command = [sys.executable, "-c", LIMITED, 800 * MIB, "generate", "--teacher", tmp_path / "t.safetensors", *options]
+    command = [sys.executable, "-c", LIMITED, 950 * MIB, "generate", "--teacher", tmp_path / "t.safetensors", *options]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     found = decode_shard((tmp_path / "run" / "shard-000000.tar").read_bytes(), "s", Layout((3, 96, 96), 10))

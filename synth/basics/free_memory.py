@@ -8,10 +8,10 @@ import resource
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from synth.basics.byte_sizes import in_gib
+from synth.basics.malloc import c_function
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 UNLIMITED = 2**60  # bytes; cgroup version 1 writes a number near 2**63 where there is no limit
@@ -134,18 +134,14 @@ class HeapInfo(ctypes.Structure):
     ]
 
 
-@cache
-def mallinfo2() -> ctypes._NamedFuncPointer | None:
-    """glibc's function of this name (since 2.33), or None."""
-    try:
-        function = ctypes.CDLL(None).mallinfo2
-    except (AttributeError, OSError, TypeError):
-        return None
-    function.restype = HeapInfo
-    return function
-
-
 def kept_by_malloc() -> int:
-    """The bytes that the C library keeps for the next use (see `keep_freed_memory`); 0 where it cannot say."""
-    ask = mallinfo2()
-    return ask().fordblks if ask else 0
+    """The bytes that the C library keeps for the next use (see `keep_freed_memory`); 0 where it cannot say.
+
+    glibc says so since 2.33.
+    """
+    ask = c_function("mallinfo2")
+    if ask is None:
+        return 0
+    ask.restype = HeapInfo
+    kept: int = ask().fordblks
+    return kept

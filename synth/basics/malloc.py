@@ -16,18 +16,23 @@ NEVER = 2**31 - 1
 
 
 @cache
+def c_function(name: str) -> ctypes._NamedFuncPointer | None:
+    """The C library's function of this name; None where there is none (macOS, musl, Windows, an older glibc)."""
+    try:
+        function: ctypes._NamedFuncPointer = getattr(ctypes.CDLL(None), name)
+    except (AttributeError, OSError, TypeError):
+        return None
+    return function
+
+
+@cache
 def keep_freed_memory() -> bool:
     """Keep freed memory until this process ends. Returns whether the C library can do so; only glibc is asked."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # macOS, musl, Windows
-        return False
-    return bool(mallopt(MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD) and mallopt(TRIM_THRESHOLD, NEVER))
+    mallopt = c_function("mallopt")
+    return bool(mallopt and mallopt(MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD) and mallopt(TRIM_THRESHOLD, NEVER))
 
 
 def release_freed_memory() -> None:
-    """Give freed memory back to the system, where the C library is glibc: what one thread kept, another may need."""
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError, TypeError):  # as above
-        return
+    """Give freed memory back to the system, where the C library can: what one thread kept, another may need."""
+    if trim := c_function("malloc_trim"):
+        trim(0)

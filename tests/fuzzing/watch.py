@@ -5,7 +5,6 @@ Runs in a child process, because Python keeps an audit hook for the rest of a pr
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 import click
 
 from synth.basics.errors import UserError
+from synth.basics.malloc import release_freed_memory
 
 SECONDS = 1.0  # of the processor, for one input, beyond what a valid file takes
 SLOW = "more than a second"
@@ -58,7 +58,7 @@ class Watch:
 
     def limit_memory(self) -> None:
         """Refuse what exceeds the headroom, so that a faulty reader does not take the machine down."""
-        give_back_memory()
+        release_freed_memory()  # or an input that uses freed memory again would not show
         limit = figures()["VmSize"] + HEADROOM
         resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 
@@ -80,7 +80,7 @@ class Watch:
 
     def see(self, read: Callable[[], object], usual: float) -> Seen:
         """Call the reader, and judge how it ended. `usual` are the seconds that it takes for a valid file."""
-        give_back_memory()
+        release_freed_memory()  # or an input that uses freed memory again would not show
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins again
         before = figures()
         started, self.touched, self.watching = time.process_time(), [], True
@@ -102,11 +102,6 @@ class Watch:
         elif not fault and seconds > SECONDS + usual:
             fault, detail = SLOW, f"{seconds:.2f} s"
         return Seen(refused, fault, detail, seconds, memory)
-
-
-def give_back_memory() -> None:
-    """Give the system what was freed earlier, or an input that uses it again would not show."""
-    getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: 0)(0)
 
 
 def name_of(error: Exception) -> str:

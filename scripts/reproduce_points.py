@@ -43,11 +43,14 @@ class Study:
     images: int | None  # of the training set, the first ones; None for all
     count: int  # points
     arch: str
+    public: Path | None  # the checkpoint that originals, retrained models and students start from
+    side: int | None  # pixels; None for the data's own size
     epochs: int
     seeds: int
     per_class: int
     preset: str
     steps: int  # of the student
+    keep_layers: str | None  # of the original, in the student
     answers: bool  # whether it learns answers for the points that it takes for memorised
 
     @property
@@ -63,9 +66,28 @@ class Study:
     @property
     def data_options(self) -> list[object]:
         """The data, as the networks are trained and judged on it. A subset is a path, and gets the data's own shape."""
+        size = ["--image-size", self.side] if self.side else []
         if self.images is None:
-            return self.data.options
-        return ["--data", self.out / "images"]
+            return [*self.data.options, *size]
+        return ["--data", self.out / "images", *size]
+
+    @property
+    def shaped(self) -> bool:
+        """Whether the networks get their shape from a checkpoint, since a subset as a folder has none of its own."""
+        return self.images is not None and self.public is None
+
+    @property
+    def like(self) -> Path:
+        return self.out / "like.safetensors"
+
+    @property
+    def code(self) -> list[object]:
+        """The option that trusts the network's code, if it is none of ours."""
+        return ["--arch", self.arch] if ":" in self.arch else []
+
+    @property
+    def start(self) -> list[object]:
+        return ["--start-from", self.public] if self.public else []
 
 
 def reproduce(study: Study) -> None:
@@ -94,6 +116,8 @@ def prepare(study: Study) -> None:
     if study.images is None:
         return
     subset(study.data, study.images, study.out / "images")
+    if not study.shaped:
+        return
     channels, height, width = whole.images.shape[1:]
     card = ModelCard(
         architecture=study.arch,
@@ -102,15 +126,17 @@ def prepare(study: Study) -> None:
         mean=(0.5,) * channels,
         std=(0.5,) * channels,
     )
-    if not (study.out / "like.safetensors").exists():
-        save_checkpoint(Classifier.untrained(card, 0), study.out / "like.safetensors")
+    if not study.like.exists():
+        save_checkpoint(Classifier.untrained(card, 0), study.like)
 
 
 def training_jobs(study: Study, seed: int) -> list[Job]:
     common = ["unlearn", "train", "--arch", study.arch, *study.data_options, "--epochs", study.epochs]
-    common += ["--weight-decay", 0, "--seed", seed, "--threads", 1]
+    common += [*study.start, "--weight-decay", 0, "--seed", seed, "--threads", 1]
     if study.images is not None:
-        common += ["--like", study.out / "like.safetensors", "--no-flip", "--shift", 0]  # else few labels are memorised
+        common += ["--no-flip", "--shift", 0]  # else few labels are memorised
+    if study.shaped:
+        common += ["--like", study.like]
     jobs: list[Job] = []
     for name, option in (("teacher", "--with-points"), ("retrained", "--without-points")):
         path = study.folder(seed) / f"{name}.safetensors"
@@ -122,7 +148,7 @@ def shards_job(study: Study, seed: int) -> Job:
     folder = study.folder(seed)
     command = ["synth", "generate", "--teacher", folder / "teacher.safetensors", "--per-class", study.per_class]
     command += ["--preset", study.preset, "--seed", seed, "--address", "none", "--threads", 1]
-    return folder / "shards" / "index.json", [*command, "--out", folder / "shards", "--overwrite"]
+    return folder / "shards" / "index.json", [*command, *study.code, "--out", folder / "shards", "--overwrite"]
 
 
 def distill_job(study: Study, seed: int) -> Job:
@@ -130,6 +156,8 @@ def distill_job(study: Study, seed: int) -> Job:
     command = ["unlearn", "distill", "--shards", folder / "shards", "--forget-points", study.points]
     command += ["--teacher", folder / "teacher.safetensors", *study.data.flip, "--steps", study.steps]
     command += ["--seed", seed, "--threads", 1, *(["--answer-points"] if study.answers else [])]
+    command += [*study.code, *(["--student-arch", study.arch] if study.code else []), *study.start]
+    command += ["--keep-layers", study.keep_layers] if study.keep_layers else []
     out = study.student(seed)
     return out / "provenance.json", [*command, "--out", out, "--overwrite"]
 
@@ -139,7 +167,7 @@ def audit_job(study: Study, seed: int) -> Job:
     command = ["unlearn", "audit", study.student(seed), "--teacher", folder / "teacher.safetensors"]
     for other in range(study.seeds):
         command += ["--reference", study.folder(other) / "retrained.safetensors"]
-    command += ["--forget-points", study.points, *study.data_options, "--seed", seed]
+    command += ["--forget-points", study.points, *study.data_options, "--seed", seed, *study.code]
     out = folder / ("audit-answered" if study.answers else "audit")
     return out / "audit.json", [*command, "--out", out, "--overwrite"]
 

@@ -137,7 +137,23 @@ def test_students_of_the_same_references_are_audited_in_one_command(
     assert second[second.index("--out") + 1] == str(alone.parent)
 
 
-def test_the_commands_of_the_points_study_are_known(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ({"images": 500, "arch": "lenet5"}, ["--like"]),
+        (
+            {
+                "images": 500,
+                "arch": "finetuned_network:lite0",
+                "public": Path("public.safetensors"),
+                "side": 96,
+                "keep_layers": "60%",
+            },
+            ["--start-from", "--image-size", "--student-arch", "--keep-layers"],
+        ),
+    ],
+)
+def test_the_commands_of_the_points_study_are_known(kind: dict[str, Any], expected: list[str], tmp_path: Path) -> None:
     from reproduce_jobs import Data
     from reproduce_points import Study, audit_job, distill_job, shards_job, training_jobs
 
@@ -152,8 +168,11 @@ def test_the_commands_of_the_points_study_are_known(tmp_path: Path) -> None:
         "preset": "lean",
         "steps": 10,
         "answers": True,
+        "public": None,
+        "side": None,
+        "keep_layers": None,
     }
-    study = Study(out=tmp_path, data=data, images=500, arch="lenet5", **sizes)
+    study = Study(out=tmp_path, data=data, **{**sizes, **kind})
     jobs = [*training_jobs(study, 0), shards_job(study, 0), distill_job(study, 0), audit_job(study, 0)]
     programs = {"unlearn": main, "synth": synth_main}
     for _, command in jobs:
@@ -162,6 +181,8 @@ def test_the_commands_of_the_points_study_are_known(tmp_path: Path) -> None:
         assert found is not None
         found.make_context(name, options)  # raises UsageError for an option that the command does not have
     assert [command.count("--reference") for _, command in jobs] == [0, 0, 0, 0, 2]
+    special = {"--like", "--start-from", "--image-size", "--student-arch", "--keep-layers"}
+    assert special & {word for _, command in jobs for word in command} == set(expected)
 
 
 def test_the_study_of_ranges_asks_for_students_and_sums_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from unlearn.methods.distill import distillation_loss, shared_layers
 from unlearn.methods.distill_settings import DistillSettings
 from unlearn.methods.early_layers import keep_layers
 from unlearn.methods.feature_noise import FeatureNoise
+from unlearn.methods.point_answers import Answered
 from unlearn.methods.shared_layers import SharedLayers
 
 LAYER = "features.5"
@@ -26,16 +27,22 @@ def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(3)
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.5])
-def test_loss_and_gradients_are_those_without_sharing(tiny_run: Path, tiny_teacher: Classifier, noise: float) -> None:
+@pytest.mark.parametrize(("noise", "points"), [(0.0, 0), (0.5, 0), (0.0, 3)])
+def test_loss_and_gradients_are_those_without_sharing(
+    tiny_run: Path, tiny_teacher: Classifier, noise: float, points: int
+) -> None:
     student, batch = Classifier.untrained(tiny_teacher.card, 5), stream_of(tiny_run).next(16)
     for layer in keep_layers(student.train(), tiny_teacher, LAYER):
         layer.training = False  # as `Distillation` does
     spread = FeatureNoise(student, LAYER, noise) if noise else None
+    answered = None
+    if points:
+        answered = Answered(torch.rand(points, 1, 28, 28), torch.arange(points), torch.full((points,), 0.01))
     found = []
     for shared in (None, SharedLayers(student, LAYER)):
         student.zero_grad()
-        loss = distillation_loss(student, batch, (3,), SETTINGS, seeded(), tiny_teacher, noise=spread, shared=shared)
+        ways = {"noise": spread, "shared": shared, "answered": answered}
+        loss = distillation_loss(student, batch, (3,), SETTINGS, seeded(), tiny_teacher, **ways)
         loss.backward()
         found.append((loss, [p.grad for p in student.parameters() if p.grad is not None]))
     torch.testing.assert_close(found[0], found[1])
@@ -98,6 +105,12 @@ def test_awkward_networks_answer_the_same_and_compute_the_kept_layers_once() -> 
         torch.testing.assert_close(student(x[kept]), alone)
     assert [now - then for then, now in zip(before, calls(student), strict=True)] == [0, 0, 1]
     assert torch.equal(student(x[kept]), alone)
+    with shared.noted(teacher):
+        teacher(x)
+    shared.note_more(teacher, further := torch.rand(2, 1, 28, 28))
+    with shared.given(student, torch.cat([kept, torch.tensor([True, False])])):
+        found = student(torch.cat([x[kept], further[:1]]))
+    torch.testing.assert_close(found, student(torch.cat([x[kept], further[:1]])))
     assert not any("forward" in layer.__dict__ for net in (teacher, student) for layer in net.net.modules())
 
 

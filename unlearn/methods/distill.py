@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synth.basics.errors import UsageError
@@ -223,7 +224,7 @@ def shared_layers(student: Classifier, settings: DistillSettings) -> SharedLayer
     """The kept layers, which are computed once for teacher and student; None where the two see other images or compute
     the layers in another way.
     """
-    if not settings.keep_layers or settings.mixup or settings.batch_statistics or settings.answer_points:
+    if not settings.keep_layers or settings.mixup or settings.batch_statistics:
         return None
     return SharedLayers(student, layer_at(student, settings.keep_layers))
 
@@ -312,6 +313,9 @@ def distillation_loss(
             if noise:
                 seen.enter_context(noise.on(student, gains[kept.cpu()]))
             if shared:
+                if answered is not None:
+                    shared.note_more(teacher, answered.images)
+                    kept = F.pad(kept, (0, len(answered.images)), value=True)
                 seen.enter_context(shared.given(student, kept))
         targets = targets_for(logits, forget, settings)
         x_unit, targets = mixup(x_unit, targets, settings.mixup, rng)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from synth.checkpoint.classifier import Classifier, untouched
 from synth.checkpoint.replaced import replaced
@@ -30,6 +30,8 @@ class SharedLayers:
             teacher(x)  # N views
         with shared.given(student, kept):  # bool (N,)
             student(x[kept])
+
+    `note_more` adds images that only the student is asked about.
     """
 
     def __init__(self, student: Classifier, last: str) -> None:
@@ -67,10 +69,23 @@ class SharedLayers:
             yield
         self.outputs = outputs
 
+    @torch.no_grad()
+    def note_more(self, teacher: Classifier, x_unit: Tensor) -> None:
+        """Note the outputs for further images (M, C, H, W), too, whose rows follow those of the N views."""
+        of_views = self.outputs
+        if not self.paths:
+            return
+        with self.noted(teacher):
+            teacher(x_unit)
+        self.outputs = {
+            path: [tree_map(joined, *calls) for calls in zip(of_views[path], further, strict=True)]
+            for path, further in self.outputs.items()
+        }
+
     @contextmanager
     def given(self, student: Classifier, kept: Tensor) -> Iterator[None]:
-        """The shared layers give what was noted in the forward pass inside the `with` block, of the views in the mask
-        `kept` (N,).
+        """The shared layers give what was noted in the forward pass inside the `with` block, of the images in the mask
+        `kept` (N,), or (N + M,) after `note_more`.
         """
 
         def giving(path: str, forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,6 +102,10 @@ class SharedLayers:
         with replaced({layer: giving(path, layer.forward) for path, layer in layers.items()}):
             yield
         self.outputs = {}
+
+
+def joined(rows: Tensor, further: Tensor) -> Tensor:
+    return torch.cat([rows, further])
 
 
 def is_row_wise(output: Any) -> bool:

@@ -17,7 +17,7 @@ from tests.unlearn.shards import images_of
 from unlearn.methods import point_answers
 from unlearn.methods.distill import Distillation
 from unlearn.methods.distill_settings import DistillSettings
-from unlearn.methods.point_answers import Answers, divergence, listened_at, medians, renewed_at, shares
+from unlearn.methods.point_answers import Answers, divergence, heard_views, listened_at, medians, renewed_at, shares
 from unlearn.points import UNKNOWN, Points
 from unlearn.run import carry_out as runs
 from unlearn.samples.point_settings import PointSettings
@@ -106,10 +106,40 @@ def test_the_mean_answer_decides_what_is_memorised(
     monkeypatch.setattr(point_answers, "predict", lambda student, images: torch.tensor(next(said)).log())
     points = dataclasses.replace(points_of(tiny_run, torch.tensor([0, 0])), class_names=("0", "1"))
     answers = Answers(points, None, "cpu")
-    answers.listen(tiny_teacher)
+    answers.listen(tiny_teacher, points.images)
     assert answers.memorised.tolist() == [False, False]
-    answers.listen(tiny_teacher)
+    answers.listen(tiny_teacher, points.images)
     assert answers.memorised.tolist() == [False, True]  # once each, and the second more clearly by the other class
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_photographs_are_heard_in_other_views_and_grey_images_as_they_are(flip: bool) -> None:
+    grey = torch.randint(0, 256, (4, 1, 28, 28), dtype=torch.uint8)
+    assert torch.equal(heard_views(grey, flip, 0), grey)
+    brighter = torch.linspace(0, 255, 64).round().to(torch.uint8).expand(40, 3, 64, 64)  # from left to right
+    first, again, later = (heard_views(brighter, flip, seed) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert first.shape == brighter.shape
+    assert not any(torch.equal(one, other) for one, other in zip(first, later, strict=True))
+    mirrored = (first[:, 0, 32, 8] > first[:, 0, 32, -8]).float().mean()
+    assert (0.2 < mirrored < 0.8) if flip else mirrored == 0
+
+
+def test_what_is_called_by_its_label_as_it_is_but_not_in_other_views_is_memorised(
+    monkeypatch: pytest.MonkeyPatch, tiny_teacher: Classifier
+) -> None:
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    points = Points("points", ("0", "1"), images, torch.tensor([0, 0]), ("a", "b"))
+
+    def remembers_the_first(student: Classifier, x: Tensor) -> Tensor:
+        says_label = [torch.equal(x[0], images[0]), True]
+        return torch.tensor([[0.9, 0.1] if label else [0.1, 0.9] for label in says_label]).log()
+
+    monkeypatch.setattr(point_answers, "predict", remembers_the_first)
+    answers = Answers(points, None, "cpu")
+    for step in range(3):
+        answers.listen(tiny_teacher, heard_views(images, True, step))
+    assert answers.memorised.tolist() == [True, False]
 
 
 def request_of(tiny_run: Path, folder: Path, out: Path, **changes: object) -> runs.Request:

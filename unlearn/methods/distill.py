@@ -182,7 +182,8 @@ class Distillation:
         if listens or renews:
             self.student.eval()
         if listens:
-            answers.listen(self.student)
+            views = point_answers.heard_views(answers.images, bool(self.settings.flip), number)
+            answers.listen(self.student, views)
         if renews:
             batches = -(-point_answers.IMAGES // self.settings.batch_size)
             images = torch.cat([self.samples.next(self.settings.batch_size).own for _ in range(batches)])

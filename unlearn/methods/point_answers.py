@@ -19,9 +19,11 @@ the other classes made the student repeat its early mistakes. Points that S call
 that never saw them does so, too, and they are left alone.
 
 A student errs while its learning rate is high, so which points it does not call by their label is decided by its mean
-answer over some of the steps before the points join in (`Answers.listen`). Later its answers still change, so the
-targets are computed anew now and then (`Answers.renew`), until its learning rate is near 0. We know of no publication
-of this rule. What it does to an audit is in docs/results/points.md.
+answer over some of the steps before the points join in (`Answers.listen`). Photographs are cropped and mirrored for
+that, each time in another way (`heard_views`): layers that the student keeps from its teacher hold a memorised point as
+it is more than other views of it, and a typical one in all of them. Later its answers still change, so the targets are
+computed anew now and then (`Answers.renew`), until its learning rate is near 0. We know of no publication of this rule.
+What it does to an audit is in docs/results/points.md.
 """
 
 from __future__ import annotations
@@ -35,10 +37,12 @@ from torch import Tensor
 from synth.basics.progress import counted
 from synth.checkpoint.classifier import Classifier, predict, to_unit
 from unlearn.methods import losses
+from unlearn.methods.fresh_views import fresh_views
 from unlearn.points import UNKNOWN, Points
 
 LISTEN_FROM = 0.3  # the share of the steps after which the student answers the points
 ANSWERS = 20  # of which the mean decides what is memorised
+HEARD_CROP = 0.75  # the smallest share of a photograph's area that it is asked about
 JOIN_FROM = 0.4  # the share of the steps after which it learns from the points
 RENEWALS = 12  # of the targets, evenly over the steps after that
 SHARE = 1 / 16  # points beside the views of a batch
@@ -78,9 +82,13 @@ class Answers:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def listen(self, student: Classifier) -> None:
-        """Take the student's answers to the points, by which it is decided which of them are memorised."""
-        self.heard += predict(student, self.images).softmax(1)
+    def listen(self, student: Classifier, views: Tensor) -> None:
+        """Take the student's answers to views of the points, by which it is decided which of them are memorised.
+
+        Args:
+            views: uint8 (P, C, H, W), one of each point, in the order of `images`.
+        """
+        self.heard += predict(student, views).softmax(1)
         self.memorised = self.heard.argmax(1) != self.labels
 
     def renew(self, student: Classifier, synthetic: Tensor) -> None:
@@ -114,6 +122,15 @@ class Answers:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.heard, self.memorised, self.targets = state["heard"], state["memorised"], state["targets"]
+
+
+def heard_views(images: Tensor, flip: bool, seed: int) -> Tensor:
+    """Views of points uint8 (P, C, H, W), by which it is decided what is memorised: of colour images crops, shifted,
+    and mirrored if `flip`; grey ones as they are. A seed gives the same views again.
+    """
+    if images.shape[1] != 3:
+        return images
+    return fresh_views(images, 1.0, HEARD_CROP, 0, flip, torch.Generator().manual_seed(seed))
 
 
 def listened_at(step: int, steps: int) -> bool:

@@ -40,6 +40,7 @@ class Progress:
         words: what the job is, at the start of the line.
         passing: whether the job is a part of a longer one. It then shows nothing if it is short, and leaves nothing on
             a terminal.
+        in_turn: whether one piece comes after another, so that the first one also pays for what happens only once.
     """
 
     def __init__(
@@ -49,9 +50,11 @@ class Progress:
         unit: str = "samples",
         words: str = "",
         passing: bool = False,
+        in_turn: bool = False,
         stream: TextIO | None = None,
     ) -> None:
         self.total, self.done, self.unit, self.words, self.passing = total, done, unit, words, passing
+        self.in_turn = in_turn
         self.in_work = 0.0  # what is done of pieces that are not finished
         self.since: tuple[float, float] | None = None  # when the speed is measured from, and what was done then
         self.stream = stream or sys.stderr
@@ -70,7 +73,7 @@ class Progress:
         if self.since is None and self.reached > self.before:
             # A first step in a piece of work also pays for what happens only once. A first finished piece does not tell
             # when others will be: several workers may finish at the same time.
-            self.since = (now, self.reached) if in_work else (self.started, self.before)
+            self.since = (now, self.reached) if in_work or self.in_turn else (self.started, self.before)
         ends = self.reached >= self.total and not self.ended and not self.passing
         if self.hidden or (now < self.due and not ends):
             return
@@ -125,11 +128,13 @@ def clear_lines() -> None:
 
 def progress_line(done: float, total: float, rate: float, unit: str) -> str:
     """How much is done, the rate per second and the time left. If `unit` is empty, only the share and the time left."""
-    left = f"{format_seconds((total - done) / rate)} left" if rate else "time left not known yet"
+    ahead = total - done
+    left = f"{format_seconds(ahead / rate if ahead else 0)} left" if rate or not ahead else "time left not known yet"
     share = percent(done / total)
     if not unit:
         return f"{share}, {left}"
-    return f"{int(done):,} of {total:,} {unit} ({share}), {format_rate(rate)}, {left}"
+    speed = f"{format_rate(rate)}, " if rate else ""
+    return f"{int(done):,} of {total:,} {unit} ({share}), {speed}{left}"
 
 
 def percent(share: float) -> str:
@@ -140,7 +145,7 @@ def percent(share: float) -> str:
 def format_rate(rate: float) -> str:
     """`40.0/s`, or for slow work `3.1/min` or `2.5/h`."""
     for unit, seconds in (("s", 1), ("min", 60)):
-        if rate * seconds >= 1 or not rate:
+        if rate * seconds >= 1:
             return f"{rate * seconds:,.1f}/{unit}"
     return f"{rate * 3600:,.1f}/h"
 

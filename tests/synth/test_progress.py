@@ -38,7 +38,7 @@ def test_pieces_in_work_count_towards_the_share_and_the_time_left(clock: list[fl
     bar = Progress(total=1000, unit="images", stream=io.StringIO())
     clock[0] += 100
     bar.advance(0, in_work=0.5)
-    assert bar.line(clock[0]) == "0 of 1,000 images (0.1%), 0.0/s, time left not known yet"
+    assert bar.line(clock[0]) == "0 of 1,000 images (0.1%), time left not known yet"
     clock[0] += 100
     bar.advance(0, in_work=3)  # the first step, which was slow, does not count
     assert bar.line(clock[0]) == "3 of 1,000 images (0.3%), 1.5/min, 11 h 04 min left"
@@ -56,11 +56,23 @@ def test_a_time_left_comes_soon_after_a_line_without_one(clock: list[float]) -> 
     assert stream.getvalue().splitlines() == ["1.0%, time left not known yet", "2.0%, 9 min 48 s left"]
 
 
+def test_the_first_of_pieces_that_come_in_turn_does_not_tell_when_the_others_will(clock: list[float]) -> None:
+    bar = Progress(total=750, unit="steps", in_turn=True, stream=io.StringIO())
+    clock[0] += 50
+    bar.advance(1)  # reads the shards, too
+    assert bar.line(clock[0]) == "1 of 750 steps (0.1%), time left not known yet"
+    clock[0] += 1
+    bar.advance(1)
+    assert bar.line(clock[0]) == "2 of 750 steps (0.3%), 1.0/s, 12 min 28 s left"
+    alone = Progress(total=1, unit="steps", in_turn=True, stream=io.StringIO())
+    clock[0] += 50
+    alone.advance(1)
+    assert alone.line(clock[0]) == "1 of 1 steps (100%), 0 s left"
+
+
 def test_nothing_done_yet_gives_no_time_left(clock: list[float]) -> None:
     clock[0] += 60
-    assert Progress(total=10, stream=io.StringIO()).line(clock[0]) == (
-        "0 of 10 samples (0%), 0.0/s, time left not known yet"
-    )
+    assert Progress(total=10, stream=io.StringIO()).line(clock[0]) == ("0 of 10 samples (0%), time left not known yet")
 
 
 def test_a_part_of_a_longer_job_shows_nothing_if_it_is_short_and_leaves_nothing_on_a_terminal(

@@ -369,7 +369,7 @@ def carry_out(
         real_images.count += checkpoint.get("real_images_read", 0)  # by the processes that ran the steps before
     if method.steps > 1:
         logged.say(outlook(method.student.card.architecture, method.steps, done, request.settings, images))
-    progress = Progress(method.steps, done=done, unit="steps")
+    progress = Progress(method.steps, done=done, unit="steps", in_turn=True)
     try:
         with loggers.opened(request.log_to, dataclasses.replace(logged, done=done)) as log_elsewhere:
 

@@ -23,6 +23,8 @@ from unlearn.methods.student import student_card, teacher_card
 from unlearn.run.carry_out import Request, unlearn
 from unlearn.samples.filters import EntropyBelow, ForgetShareBelow
 from unlearn.samples.logits import without_forget_classes
+from unlearn.samples.near_points import NearPoints
+from unlearn.samples.point_settings import PointSettings
 
 QUICK = DistillSettings(steps=4, batch_size=16, shift=0, unmixed=0.5, view_crop=1.0, gate=1.0)
 
@@ -85,6 +87,28 @@ def test_the_gate_leaves_out_fresh_views(tiny_teacher: Classifier) -> None:
     assert torch.equal(logits, tiny_teacher(x_unit))
     with pytest.raises(StuckError, match="the filters drop all fresh views of a batch"):
         answered(x_unit, tiny_teacher, False, [ForgetShareBelow((1,), 0.5), EntropyBelow(0.0)])
+
+
+@pytest.mark.parametrize(("ways", "passes"), [({}, 1), ({"noise": True}, 2), ({"batch_statistics": True}, 2)])
+def test_views_near_points_are_left_out_by_the_features_of_one_pass(
+    tiny_teacher: Classifier, ways: dict[str, bool], passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x_unit = torch.rand(32, 1, 28, 28, generator=seeded())
+    settings = PointSettings(points_epsilon=1e-6, points_feature_epsilon=0.1)
+    points = NearPoints((x_unit[:3] * 255).to(torch.uint8), settings, tiny_teacher)
+    expected = ~points.near_in_batch(x_unit, count=False)
+    assert not expected[:3].any()  # rounded pixels are other pixels, so these are near in the features alone
+    assert expected.any()
+    calls, forward = [], Classifier.forward
+
+    def counting(self: Classifier, x: torch.Tensor) -> torch.Tensor:
+        calls.append(len(x))
+        return forward(self, x)
+
+    monkeypatch.setattr(Classifier, "forward", counting)
+    _, kept = answered(x_unit, tiny_teacher, filters=[], points=points, **{"batch_statistics": False, **ways})
+    assert torch.equal(kept, expected)
+    assert calls == [32] * passes
 
 
 def test_answers_by_batch_statistics_change_no_teacher(tiny_teacher: Classifier) -> None:

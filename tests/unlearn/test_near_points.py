@@ -99,6 +99,13 @@ def test_an_image_is_near_by_the_distance_in_each_space_and_counts_for_the_neare
     assert 1 < sum(expected) < 40  # so both answers occur
 
 
+def test_equal_images_are_no_distance_apart() -> None:
+    images = torch.randint(0, 256, (60, 3, 96, 96), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    near = NearPoints(images[:50], PointSettings(points_epsilon=1e-6))
+    found, _ = near.near(near.spaces_of(images), {"pixels": 1e-6})
+    assert found.tolist() == [True] * 50 + [False] * 10
+
+
 def test_epsilon_is_a_share_of_the_median_distance_between_neighbours() -> None:
     vectors = torch.tensor([[0.0], [1.0], [3.0], [10.0]])
     assert between_neighbours(vectors) == 1.0  # the lower median of 1, 1, 2, 7

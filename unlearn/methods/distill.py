@@ -309,7 +309,10 @@ def distillation_loss(
                 heard.enter_context(noise.on(teacher, gains))
             if shared:
                 heard.enter_context(shared.noted(teacher))
-            logits, kept = fresh_views.answered(x_unit, teacher, settings.batch_statistics, filters, points, heard)
+            noisy = noise is not None
+            logits, kept = fresh_views.answered(
+                x_unit, teacher, settings.batch_statistics, filters, points, heard, noisy
+            )
             x_unit, logits = x_unit[kept], logits[kept]
             if noise:
                 seen.enter_context(noise.on(student, gains[kept.cpu()]))

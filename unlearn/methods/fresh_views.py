@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from synth.checkpoint.answers import features_of
 from synth.checkpoint.augment import shift_and_flip
 from synth.checkpoint.batch_norm import by_batch_statistics
 from synth.checkpoint.classifier import Classifier
@@ -48,6 +49,7 @@ def answered(
     filters: Sequence[Filter],
     points: NearPoints | None = None,
     around: AbstractContextManager[object] = ALONE,
+    noise: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The teacher's logits (N, K) on the views (N, C, H, W), and which views pass the filters and are near no point,
     (N,).
@@ -56,18 +58,22 @@ def answered(
 
     Args:
         batch_statistics: the teacher normalises by the statistics of this batch, not by those of its training.
-        around: is entered while the teacher answers, such as noise in its features.
+        around: is entered while the teacher answers.
+        noise: whether it answers with noise in its features. These, and those by the batch's statistics, are not
+            compared with the points'; the teacher then computes others for that.
 
     Raises:
         StuckError: fewer than two views pass.
     """
-    with by_batch_statistics(teacher) if batch_statistics else nullcontext(), around:
+    compared = points is not None and points.teacher is teacher and not (noise or batch_statistics)
+    seen = features_of(teacher) if compared else nullcontext(list[Tensor]())
+    with by_batch_statistics(teacher) if batch_statistics else nullcontext(), around, seen as features:
         logits = teacher(x_unit).float()
     kept = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
     for accept in filters:
         kept &= accept(View(logits, torch.empty(0)))
     if points is not None:
-        kept &= ~points.near_in_batch(x_unit, count=False).to(kept.device)
+        kept &= ~points.near_in_batch(x_unit, count=False, features=next(iter(features), None)).to(kept.device)
     if kept.sum() < 2:
         raise StuckError(
             "the filters drop all fresh views of a batch: loosen --gate or --entropy, or leave out --teacher"

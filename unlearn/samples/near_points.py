@@ -49,10 +49,16 @@ class NearPoints:
     def spaces(self) -> tuple[str, ...]:
         return tuple(self.points)
 
-    def spaces_of(self, images: Tensor) -> dict[str, Tensor]:
-        """The images (N, C, H, W), uint8 or in [0, 1], as vectors (N, D) of each space, on the CPU."""
+    def spaces_of(self, images: Tensor, features: Tensor | None = None) -> dict[str, Tensor]:
+        """The images (N, C, H, W), uint8 or in [0, 1], as vectors (N, D) of each space, on the CPU.
+
+        Args:
+            features: the teacher's on these images (N, D); None to compute them.
+        """
         found = {PIXELS: to_unit(images).flatten(1).float().cpu()}
-        if self.teacher is not None:
+        if self.teacher is not None and features is not None:
+            found[FEATURES] = features
+        elif self.teacher is not None:
             with self.lock:
                 found[FEATURES] = outputs(self.teacher, images).features
         return found
@@ -73,19 +79,22 @@ class NearPoints:
         """
         found, counts = torch.zeros(len(vectors[PIXELS]), dtype=torch.bool), Counter[str]()
         for space, values in vectors.items():
-            distances, nearest = torch.cdist(values, self.points[space]).min(1)
+            nearest = torch.cdist(values, self.points[space]).argmin(1)
+            # cdist multiplies matrices, and finds equal rows some hundredths apart
+            distances = torch.linalg.vector_norm(values - self.points[space][nearest], dim=1)
             new = (distances <= epsilons[space]) & ~found
             counts.update(key(space, int(point)) for point in nearest[new])
             found |= new
         return found, counts
 
-    def near_in_batch(self, x_unit: Tensor, count: bool) -> Tensor:
+    def near_in_batch(self, x_unit: Tensor, count: bool, features: Tensor | None = None) -> Tensor:
         """The mask (N,), on the CPU, of the images of a batch in [0, 1] that are near some point.
 
         Args:
             count: add them to `counts`.
+            features: the teacher's on this batch (N, D), if they are known already.
         """
-        vectors = self.spaces_of(x_unit)
+        vectors = self.spaces_of(x_unit, features)
         found, counts = self.near(vectors, self.epsilons(vectors))
         if count:
             self.counts.update(counts)

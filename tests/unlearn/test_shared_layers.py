@@ -18,6 +18,8 @@ from unlearn.methods.early_layers import keep_layers
 from unlearn.methods.feature_noise import FeatureNoise
 from unlearn.methods.point_answers import Answered
 from unlearn.methods.shared_layers import SharedLayers
+from unlearn.samples.near_points import NearPoints
+from unlearn.samples.point_settings import PointSettings
 
 LAYER = "features.5"
 SETTINGS = DistillSettings(shift=2, unmixed=0.5, view_crop=1.0, gate=0.02, keep_layers=LAYER)
@@ -48,6 +50,27 @@ def test_loss_and_gradients_are_those_without_sharing(
     torch.testing.assert_close(found[0], found[1])
     assert found[0][1]
     assert len(found[0][1]) < len(list(student.parameters()))
+
+
+def test_the_teacher_answers_alone_while_threads_compare_samples_with_the_points(
+    tiny_run: Path, tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student, batch = Classifier.untrained(tiny_teacher.card, 5), stream_of(tiny_run).next(16)
+    points = NearPoints(batch.own[:3].clone(), PointSettings(points_epsilon=1e-6), tiny_teacher)
+    answered = Answered(torch.rand(3, 1, 28, 28), torch.arange(3), torch.full((3,), 0.01))
+    shared, held, forward = SharedLayers(student, LAYER), list[bool](), Classifier.forward
+
+    def watched(self: Classifier, x: Tensor) -> Tensor:
+        if self is tiny_teacher:
+            held.append(points.lock.locked())
+        return forward(self, x)
+
+    monkeypatch.setattr(Classifier, "forward", watched)
+    distillation_loss(
+        student, batch, (3,), SETTINGS, seeded(), tiny_teacher, points=points, shared=shared, answered=answered
+    )
+    assert held == [True, True]  # the views, and the answered points
+    assert not points.lock.locked()
 
 
 class Counted(nn.Linear):

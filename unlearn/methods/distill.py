@@ -6,7 +6,7 @@ There is no monitor, since a class that the student never sees does not come bac
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -304,6 +304,8 @@ def distillation_loss(
             views = fresh_views.fresh_views(batch.own, *changes, rng)
             filters = [accept for name, accept in training_filters(forget, settings).items() if name != BY_LABEL]
             x_unit = to_unit(views)
+            alone = nullcontext() if points is None else points.lock
+            heard.enter_context(alone)
             if noise:
                 gains = noise.draw(len(views), rng)
                 heard.enter_context(noise.on(teacher, gains))
@@ -318,7 +320,8 @@ def distillation_loss(
                 seen.enter_context(noise.on(student, gains[kept.cpu()]))
             if shared:
                 if answered is not None:
-                    shared.note_more(teacher, answered.images)
+                    with alone:
+                        shared.note_more(teacher, answered.images)
                     kept = F.pad(kept, (0, len(answered.images)), value=True)
                 seen.enter_context(shared.given(student, kept))
         targets = targets_for(logits, forget, settings)

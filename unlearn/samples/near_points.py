@@ -41,7 +41,7 @@ class NearPoints:
 
     def __init__(self, images: Tensor, settings: PointSettings, teacher: Classifier | None = None) -> None:
         self.settings, self.teacher = settings, teacher
-        self.lock = Lock()  # the features come from a hook, which must see one pass at a time
+        self.lock = Lock()  # of the teacher: hooks and noted outputs must see one pass at a time
         self.points = self.spaces_of(images)
         self.counts: Counter[str] = Counter()  # by `key`; of a method that gets its images from no shards
 

@@ -17,7 +17,17 @@ from tests.unlearn.shards import images_of
 from unlearn.methods import point_answers
 from unlearn.methods.distill import Distillation
 from unlearn.methods.distill_settings import DistillSettings
-from unlearn.methods.point_answers import Answers, divergence, heard_views, listened_at, medians, renewed_at, shares
+from unlearn.methods.point_answers import (
+    Answered,
+    Answers,
+    divergence,
+    heard_views,
+    listened_at,
+    medians,
+    others,
+    renewed_at,
+    shares,
+)
 from unlearn.points import UNKNOWN, Points
 from unlearn.run import carry_out as runs
 from unlearn.samples.point_settings import PointSettings
@@ -60,17 +70,65 @@ def test_a_point_of_a_class_without_synthetic_images_keeps_its_share() -> None:
     assert shares(point.log(), torch.tensor([2]), torch.tensor([True]), m, called).item() == pytest.approx(0.3)
 
 
-def test_the_loss_sees_the_label_and_not_what_else_the_point_could_be() -> None:
-    targets, labels = torch.tensor([0.2, 1e-12]), torch.tensor([2, 0])
+def test_the_loss_of_grey_points_sees_the_label_and_not_what_else_they_could_be() -> None:
+    points = Answered(torch.rand(2, 1, 4, 4), torch.tensor([2, 0]), torch.tensor([0.2, 1e-12]))
     right = torch.tensor([[0.5, 0.3, 0.2], [1e-9, 0.1, 0.9]]).log()
     swapped = torch.tensor([[0.1, 0.7, 0.2], [1e-9, 0.8, 0.2]]).log()
-    assert divergence(targets, labels, right).item() == pytest.approx(0, abs=1e-5)
-    assert divergence(targets, labels, swapped).item() == pytest.approx(0, abs=1e-5)
+    assert divergence(points, right).item() == pytest.approx(0, abs=1e-5)
+    assert divergence(points, swapped).item() == pytest.approx(0, abs=1e-5)
     surer = torch.tensor([[0.1, 0.1, 0.8], [1e-9, 0.1, 0.9]]).log().requires_grad_()
-    loss = divergence(targets, labels, surer)
+    loss = divergence(points, surer)
     (gradient,) = torch.autograd.grad(loss, surer)
     assert loss > 0.05
     assert gradient[0, 2] > 0 > gradient[0, 1]  # the label becomes less likely, and the others more
+
+
+def test_the_loss_of_photographs_sees_what_else_they_could_be_too() -> None:
+    rest = torch.tensor([[0.75, 0.25, 0]])
+    point = Answered(torch.rand(1, 3, 4, 4), torch.tensor([2]), torch.tensor([0.2]), rest)
+    assert divergence(point, torch.tensor([[0.6, 0.2, 0.2]]).log()).item() == pytest.approx(0, abs=1e-5)
+    swapped = torch.tensor([[0.2, 0.6, 0.2]]).log().requires_grad_()
+    loss = divergence(point, swapped)
+    (gradient,) = torch.autograd.grad(loss, swapped)
+    assert loss > 0.05
+    assert gradient[0, 1] > 0 > gradient[0, 0]  # the second class becomes less likely, and the first more
+    assert gradient[0, 2] == pytest.approx(0, abs=1e-6)  # the label is as likely as it should be
+
+
+def test_views_say_what_else_a_photograph_could_be(monkeypatch: pytest.MonkeyPatch, tiny_teacher: Classifier) -> None:
+    said = iter([[[0.5, 0.3, 0.2], [1.0, 0.0, 0.0]], [[0.9, 0.0, 0.1], [1.0, 0.0, 0.0]]])
+    monkeypatch.setattr(point_answers, "predict", lambda student, images: torch.tensor(next(said)).log())
+    views = torch.zeros(2, 2, 3, 8, 8, dtype=torch.uint8)
+    found = others(tiny_teacher, views, torch.tensor([0, 0]))
+    assert found[0].tolist() == pytest.approx([0, 0.5, 0.5], abs=1e-6)
+    assert found[1].tolist() == pytest.approx([0, 0.5, 0.5])  # the views say nothing but the label
+
+
+@pytest.mark.parametrize(("channels", "at_hand"), [(1, True), (3, True), (3, False)])
+def test_a_teacher_says_once_what_else_photographs_could_be(
+    channels: int, at_hand: bool, monkeypatch: pytest.MonkeyPatch, tiny_teacher: Classifier
+) -> None:
+    images = torch.randint(0, 256, (3, channels, 32, 32), dtype=torch.uint8)
+    points = Points("points", ("0", "1", "2"), images, torch.tensor([1, 0, 1]), ("a", "b", "c"))
+    seen = list[int]()
+
+    def says_the_first(model: Classifier, x: Tensor) -> Tensor:
+        seen.append(len(x))
+        return torch.tensor([0.6, 0.3, 0.1]).log().expand(len(x), 3)
+
+    monkeypatch.setattr(point_answers, "predict", says_the_first)
+    answers = Answers(points, tiny_teacher if at_hand else None, "cpu")
+    assert seen == ([3] * point_answers.VIEWS if at_hand and channels == 3 else [])
+    answers.listen(tiny_teacher, heard_views(points.images, True, 0))
+    answers.renew(tiny_teacher, points.images[:1])
+    drawn = answers.draw(20, torch.Generator().manual_seed(0))
+    assert drawn is not None
+    assert drawn.labels.tolist() == [1] * 20
+    if at_hand and channels == 3:
+        assert drawn.others is not None
+        assert drawn.others[0].tolist() == pytest.approx([6 / 7, 0, 1 / 7])
+    else:
+        assert drawn.others is None
 
 
 @pytest.mark.parametrize("steps", [1, 7, 20, 1500, 4000])

@@ -247,7 +247,7 @@ def answers_to_points(inputs: Inputs, settings: DistillSettings) -> Answers | No
         raise UsageError("--answer-points has no effect without --forget-points: name the points, or leave it out")
     if inputs.card.target is not None:
         raise UsageError("--answer-points is for classes, and this teacher predicts a number: leave it out")
-    answers = Answers(inputs.asked_points, inputs.loaded_teacher, inputs.device)
+    answers = Answers(inputs.asked_points, inputs.loaded_teacher, inputs.device, bool(settings.flip))
     if not len(answers):
         raise UsageError(
             "--answer-points needs labels, and no point has one: put the points into folders of their classes, or name "
@@ -330,7 +330,7 @@ def distillation_loss(
             return losses.divergence(targets, student(x_unit), settings.tau)
         logits = student(torch.cat([x_unit, answered.images]))
         of_views = losses.divergence(targets, logits[: len(x_unit)], settings.tau)
-        of_points = point_answers.divergence(answered.targets, answered.labels, logits[len(x_unit) :])
+        of_points = point_answers.divergence(answered, logits[len(x_unit) :])
         return (len(x_unit) * of_views + len(answered.images) * of_points) / len(logits)
 
 

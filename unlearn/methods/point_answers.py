@@ -14,20 +14,23 @@ and p_S its answers, the target is
               other points, over k != c, y0
 
 All labels become less likely by one factor, because points differ in how much they resemble their label, seen or not.
-If e is negative, nothing changes. Only this probability is learnt, and not what else the point could be: a target for
-the other classes made the student repeat its early mistakes. Points that S calls by their label are typical: a model
-that never saw them does so, too, and they are left alone.
+If e is negative, nothing changes. What else a point could be the student does not learn from itself: a target for the
+other classes, from its own answers to the point or to views of it, made it repeat its early mistakes. Points that S
+calls by their label are typical: a model that never saw them does so, too, and they are left alone.
+
+Photographs have other views, mirrored, shifted and cropped (`heard_views`). Layers that memorised a point hold it as it
+is more than other views of it, and a typical one in all of them. So the teacher, if it is at hand, says of a
+photograph's views what else it could be: how the other classes share the rest is its mean answer without the label.
 
 A student errs while its learning rate is high, so which points it does not call by their label is decided by its mean
-answer over some of the steps before the points join in (`Answers.listen`). Photographs are cropped and mirrored for
-that, each time in another way (`heard_views`): layers that the student keeps from its teacher hold a memorised point as
-it is more than other views of it, and a typical one in all of them. Later its answers still change, so the targets are
-computed anew now and then (`Answers.renew`), until its learning rate is near 0. We know of no publication of this rule.
-What it does to an audit is in docs/results/points.md.
+answer over some of the steps before the points join in (`Answers.listen`), of a photograph to another view each time.
+Later its answers still change, so the targets are computed anew now and then (`Answers.renew`), until its learning rate
+is near 0. We know of no publication of this rule. What it does to an audit is in docs/results/points.md.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -45,6 +48,7 @@ ANSWERS = 20  # of which the mean decides what is memorised
 HEARD_CROP = 0.75  # the smallest share of a photograph's area that it is asked about
 JOIN_FROM = 0.4  # the share of the steps after which it learns from the points
 RENEWALS = 12  # of the targets, evenly over the steps after that
+VIEWS = 20  # of each photograph, in which the teacher says what else it could be
 SHARE = 1 / 16  # points beside the views of a batch
 TEMPERATURE = 4.0  # so that the loss sees small probabilities
 IMAGES = 2000  # synthetic ones, from which the medians are taken
@@ -52,11 +56,15 @@ LEAST = 1e-9  # of a probability, before its logarithm
 
 
 class Answered(NamedTuple):
-    """B points in [0, 1], (B, C, H, W), their labels (B,), and the probabilities (B,) that these should have."""
+    """B points in [0, 1], (B, C, H, W), their labels (B,), and the probabilities (B,) that these should have.
+
+    others: how the other classes should share the rest, (B, K), 0 for the label; None if that is not known.
+    """
 
     images: Tensor
     labels: Tensor
     targets: Tensor
+    others: Tensor | None = None
 
 
 class Answers:
@@ -64,11 +72,13 @@ class Answers:
 
     Args:
         points: to forget; one without a label counts as labelled by the teacher.
-        teacher: frozen; None if it is not at hand. Then points without a label are left alone.
+        teacher: frozen; None if it is not at hand. Then points without a label are left alone, and of photographs, too,
+            only the label's probability is learnt.
         device: of the student.
+        flip: whether views may be mirrored.
     """
 
-    def __init__(self, points: Points, teacher: Classifier | None, device: str) -> None:
+    def __init__(self, points: Points, teacher: Classifier | None, device: str, flip: bool = False) -> None:
         labels = points.labels.clone()
         unknown = labels == UNKNOWN
         if teacher is not None and unknown.any():
@@ -77,6 +87,10 @@ class Answers:
         self.heard = torch.zeros(len(self.labels), len(points.class_names))  # the sum of the student's answers
         self.memorised = torch.zeros(len(self.labels), dtype=torch.bool)
         self.targets = torch.empty(0)  # (P,): the labels' probabilities, of which those of memorised points count
+        self.others: Tensor | None = None  # (P, K): how the other classes share the rest, if it is known
+        if teacher is not None and has_views(self.images) and len(self.labels):
+            views = (heard_views(self.images, flip, number) for number in range(VIEWS))
+            self.others = others(teacher, views, self.labels)
         self.device = device
 
     def __len__(self) -> int:
@@ -104,7 +118,8 @@ class Answers:
             return None
         rows = rows[torch.randint(len(rows), (count,), generator=rng)]
         images, labels, targets = (values[rows].to(self.device) for values in (self.images, self.labels, self.targets))
-        return Answered(to_unit(images), labels, targets)
+        known = None if self.others is None else self.others[rows].to(self.device)
+        return Answered(to_unit(images), labels, targets, known)
 
     @property
     def words(self) -> str:
@@ -124,11 +139,16 @@ class Answers:
         self.heard, self.memorised, self.targets = state["heard"], state["memorised"], state["targets"]
 
 
+def has_views(images: Tensor) -> bool:
+    """Whether the images (N, C, H, W) are in colour: then they are taken for photographs."""
+    return images.shape[1] == 3
+
+
 def heard_views(images: Tensor, flip: bool, seed: int) -> Tensor:
-    """Views of points uint8 (P, C, H, W), by which it is decided what is memorised: of colour images crops, shifted,
-    and mirrored if `flip`; grey ones as they are. A seed gives the same views again.
+    """Views of points uint8 (P, C, H, W), by which it is decided what is memorised, and what else it is: of colour
+    images crops, shifted, and mirrored if `flip`; grey ones as they are. A seed gives the same views again.
     """
-    if images.shape[1] != 3:
+    if not has_views(images):
         return images
     return fresh_views(images, 1.0, HEARD_CROP, 0, flip, torch.Generator().manual_seed(seed))
 
@@ -184,15 +204,35 @@ def shares(logits: Tensor, labels: Tensor, memorised: Tensor, medians: Tensor, c
     return found.exp()
 
 
-def divergence(targets: Tensor, labels: Tensor, logits: Tensor) -> Tensor:
-    """τ² mean KL of the labels' probabilities (B,), given at temperature 1, from the student's; a scalar in nats.
+def others(model: Classifier, views: Iterable[Tensor], labels: Tensor) -> Tensor:
+    """How the classes other than their labels (P,) share the rest of the points' answers, (P, K), 0 for the label.
 
     Args:
-        labels: (B,). logits: the student's (B, K); what they say of the other classes takes no part.
+        views: each uint8 (P, C, H, W), one of each point. The model's mean answer to them decides.
     """
-    of_label = F.one_hot(labels, logits.shape[1]).bool()
-    others = logits.masked_fill(of_label, -torch.inf).logsumexp(1)
-    pairs = torch.stack([logits.gather(1, labels[:, None])[:, 0], others], 1)
-    p = targets.clamp(LEAST, 1 - LEAST)
-    softened = (torch.stack([p, 1 - p], 1).log() / TEMPERATURE).softmax(1)
-    return losses.divergence(softened, pairs, TEMPERATURE)
+    heard = sum(predict(model, view).softmax(1) for view in views)
+    assert isinstance(heard, Tensor), "there are views"
+    heard = heard.clamp_min(LEAST).scatter(1, labels[:, None], 0)
+    return heard / heard.sum(1, keepdim=True)
+
+
+def divergence(answered: Answered, logits: Tensor) -> Tensor:
+    """τ² mean KL of the labels' probabilities, given at temperature 1, from the student's; a scalar in nats. If it is
+    known how the other classes share the rest, the same divergence of these shares is added.
+
+    Args:
+        logits: the student's (B, K) on the points.
+    """
+    of_label = F.one_hot(answered.labels, logits.shape[1]).bool()
+    rest = logits.masked_fill(of_label, torch.finfo(logits.dtype).min)
+    pairs = torch.stack([logits.gather(1, answered.labels[:, None])[:, 0], rest.logsumexp(1)], 1)
+    p = answered.targets.clamp(LEAST, 1 - LEAST)
+    loss = losses.divergence(softened(torch.stack([p, 1 - p], 1)), pairs, TEMPERATURE)
+    if answered.others is not None:
+        loss = loss + losses.divergence(softened(answered.others), rest, TEMPERATURE)
+    return loss
+
+
+def softened(probabilities: Tensor) -> Tensor:
+    """Distributions (N, K), given at temperature 1, at that of the loss."""
+    return (probabilities.log() / TEMPERATURE).softmax(1)

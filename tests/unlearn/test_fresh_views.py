@@ -109,6 +109,7 @@ def test_views_near_points_are_left_out_by_the_features_of_one_pass(
     _, kept = answered(x_unit, tiny_teacher, filters=[], points=points, **{"batch_statistics": False, **ways})
     assert torch.equal(kept, expected)
     assert calls == [32] * passes
+    assert points.counts.total() == (~expected).sum()
 
 
 def test_answers_by_batch_statistics_change_no_teacher(tiny_teacher: Classifier) -> None:

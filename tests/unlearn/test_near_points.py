@@ -11,8 +11,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from torch import Tensor
 
-from synth.basics.errors import HopelessError, UsageError
+from synth.basics.errors import HopelessError, InterruptedRunError, UsageError
 from synth.checkpoint.answers import outputs
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import SETTINGS, STUDENT, load_checkpoint
@@ -20,10 +21,12 @@ from tests.unlearn.points import case
 from tests.unlearn.shards import images_of, stream_of
 from unlearn.commands.main import main
 from unlearn.methods.adaptive import AdaptiveSettings
+from unlearn.methods.distill import Distillation
 from unlearn.methods.distill_settings import DistillSettings
 from unlearn.methods.gkt import GKTSettings
 from unlearn.run import carry_out as runs
 from unlearn.run.folder import POINTS, PROVENANCE
+from unlearn.samples import near_points
 from unlearn.samples.near_points import FarFromPoints, NearPoints, between_neighbours, key
 from unlearn.samples.point_settings import PointSettings
 from unlearn.settings import LoopSettings
@@ -79,7 +82,8 @@ def test_an_image_is_near_by_the_distance_in_each_space_and_counts_for_the_neare
     near = NearPoints(points, PointSettings(), tiny_teacher)
     epsilons = {"pixels": 3.0, "features": 2.0}
     found, counts = near.near(near.spaces_of(images), epsilons)
-    expected, by_key = [], {}
+    expected: list[bool] = []
+    by_key: dict[str, int] = {}
     for image in images:
         hits = []
         for space in epsilons:
@@ -128,6 +132,49 @@ def test_samples_of_shards_are_compared_as_the_student_sees_them(tiny_run: Path,
     assert not any(torch.equal(view, point) for view in seen for point in points)
     assert stream.counts == {"kept": 298, "points": 2}
     assert stream.tallies == {key("pixels", 0): 1, key("pixels", 1): 1}
+
+
+@pytest.mark.parametrize("at_once", [None, 70])
+def test_before_fresh_views_images_are_compared_and_fall_with_all_their_samples(
+    tiny_run: Path, tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch, at_once: int | None
+) -> None:
+    if at_once:
+        monkeypatch.setattr(near_points, "AT_ONCE", at_once)
+    batch = stream_of(tiny_run, window=None).next(100)
+    near = NearPoints(batch.own[[5, 60]], PointSettings(points_epsilon=1e-3, points_feature_epsilon=1e-6), tiny_teacher)
+    stream = stream_of(tiny_run, filters={"points": FarFromPoints(near, fresh=True)}, window=None)
+    seen = torch.cat([stream.next(100).own for _ in range(3)])
+    assert not any(torch.equal(image, point) for image in seen for point in batch.own[[5, 60]])
+    assert stream.counts == {"kept": 294, "points": 6}  # each image with two views
+    assert stream.tallies == {key("pixels", 0): 3, key("pixels", 1): 3}
+
+
+def test_fresh_views_near_points_are_counted_also_by_a_run_that_goes_on(
+    copied: Path, tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, seen = Distillation.step, NearPoints.near_in_batch
+
+    def one_is_near(self: NearPoints, x_unit: Tensor, count: bool, features: Tensor | None = None) -> Tensor:
+        self.counts[key("pixels", 1)] += count
+        return seen(self, x_unit, False, features)
+
+    def interrupted(self: Distillation, number: int) -> dict[str, Tensor]:
+        if number == 3:
+            raise KeyboardInterrupt
+        return step(self, number)
+
+    monkeypatch.setattr(NearPoints, "near_in_batch", one_is_near)
+    close = PointSettings(points_epsilon=1e-3, points_feature_epsilon=1e-6)
+    changes: dict[str, Any] = {"teacher": tiny_teacher_path, "points": close}
+    of = (copied, tiny_teacher_path, tiny_run, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(Distillation, "step", interrupted)
+        with pytest.raises(InterruptedRunError):
+            run("distill", *of, **changes)
+    lines = run("distill", *of, **changes, resume=True)
+    # Three samples of each of two images, and one view in each of four steps.
+    assert "dropped samples near points: 10 near 2 of 2 points in pixels, none in features" in lines
+    assert [entry["dropped_in_pixels"] for entry in json.loads((tmp_path / "run" / POINTS).read_text())] == [3, 7]
 
 
 def test_a_run_drops_what_is_near_counts_it_per_point_and_lists_the_points(

@@ -132,6 +132,7 @@ class Distillation:
             "rng": self.rng,
             "samples": self.samples,
             **({"answers": self.answers} if self.answers is not None else {}),
+            **({"points": self.points} if self.points is not None and self.teacher is not None else {}),
         }
 
     def set_mode(self) -> None:

@@ -73,7 +73,7 @@ def answered(
     for accept in filters:
         kept &= accept(View(logits, torch.empty(0)))
     if points is not None:
-        kept &= ~points.near_in_batch(x_unit, count=False, features=next(iter(features), None)).to(kept.device)
+        kept &= ~points.near_in_batch(x_unit, count=True, features=next(iter(features), None)).to(kept.device)
     if kept.sum() < 2:
         raise StuckError(
             "the filters drop all fresh views of a batch: loosen --gate or --entropy, or leave out --teacher"

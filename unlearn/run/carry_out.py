@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -164,7 +165,7 @@ def note_points(
     points: RunPoints, samples: RunSamples, folder: RunFolder, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """List the points in the folder, say what was dropped near them, and return what the provenance says of them."""
-    counts = samples.training.tallies if samples.training else points.near.counts
+    counts = Counter(samples.training.tallies if samples.training else {}) + points.near.counts
     dropped = Dropped.of(counts, points.near)
     folder.write_json(POINTS, points.listing(dropped))
     say(dropped.words)

@@ -96,7 +96,7 @@ def read_samples(
     if share:
         filters: dict[str, Filter] = dict(module.training_filters(opened.forget, request.settings))
         if points:
-            filters[BY_POINTS] = FarFromPoints(points)
+            filters[BY_POINTS] = FarFromPoints(points, fresh=opened.teacher is not None)
         if watches:
             filters = {"hold-out": NotHeldOut(loop.holdout), **filters}
         training = Stream(runs, filters, share, seed=request.seed, follow=request.follow_timeout)

@@ -43,7 +43,7 @@ class NearPoints:
         self.settings, self.teacher = settings, teacher
         self.lock = Lock()  # of the teacher: hooks and noted outputs must see one pass at a time
         self.points = self.spaces_of(images)
-        self.counts: Counter[str] = Counter()  # by `key`; of a method that gets its images from no shards
+        self.counts: Counter[str] = Counter()  # by `key`; of images that are in no shard
 
     @property
     def spaces(self) -> tuple[str, ...]:
@@ -72,18 +72,25 @@ class NearPoints:
             for space in self.spaces
         }
 
-    def near(self, vectors: Mapping[str, Tensor], epsilons: Mapping[str, float]) -> tuple[Tensor, Counter[str]]:
+    def near(
+        self, vectors: Mapping[str, Tensor], epsilons: Mapping[str, float], many: Tensor | None = None
+    ) -> tuple[Tensor, Counter[str]]:
         """The mask (N,) of the images with these vectors that are near some point, and their number by `key`.
 
         An image is counted once: in the first space in which it is near a point, for the nearest point.
+
+        Args:
+            many: as how many each image counts (N,); None for 1.
         """
+        many = torch.ones(len(vectors[PIXELS]), dtype=torch.long) if many is None else many
         found, counts = torch.zeros(len(vectors[PIXELS]), dtype=torch.bool), Counter[str]()
         for space, values in vectors.items():
             nearest = torch.cdist(values, self.points[space]).argmin(1)
             # cdist multiplies matrices, and finds equal rows some hundredths apart
             distances = torch.linalg.vector_norm(values - self.points[space][nearest], dim=1)
             new = (distances <= epsilons[space]) & ~found
-            counts.update(key(space, int(point)) for point in nearest[new])
+            for point, samples in zip(nearest[new].tolist(), many[new].tolist(), strict=True):
+                counts[key(space, point)] += samples
             found |= new
         return found, counts
 
@@ -122,9 +129,14 @@ def key(space: str, point: int) -> str:
 
 @dataclass(frozen=True)
 class FarFromPoints:
-    """Pass samples that are near no point. Views are compared as the student sees them."""
+    """Pass samples that are near no point. Views are compared as the student sees them.
+
+    fresh: the student sees other views than those of the shards, which are compared when they are made. Then images are
+        compared as they are, and all samples of one that is near a point are dropped.
+    """
 
     points: NearPoints
+    fresh: bool = False
 
     def __call__(self, view: View) -> Tensor:
         return self.tally(view, torch.ones(len(view.labels), dtype=torch.bool))[0]
@@ -133,12 +145,16 @@ class FarFromPoints:
         assert view.shard is not None, "only samples of a shard have pixels"
         epsilons = self.points.epsilons(self.points.spaces_of(torch.from_numpy(view.shard.images[:NEIGHBOURS])))
         recipes = recipes_of(view.shard)
-        far, counts = passed.clone(), Counter[str]()
-        for rows in passed.nonzero()[:, 0].split(AT_ONCE):
-            pixels = composed(view.shard, recipes, view.rows[rows])
-            near, few = self.points.near(self.points.spaces_of(pixels), epsilons)
-            far[rows[near]] = False
+        each = recipes.shape[1] if self.fresh else 1  # samples that are judged together
+        firsts, place, many = (view.rows[passed] // each).unique(return_inverse=True, return_counts=True)
+        wanted = firsts * each
+        near, counts = torch.zeros(len(wanted), dtype=torch.bool), Counter[str]()
+        for rows in torch.arange(len(wanted)).split(AT_ONCE):
+            pixels = composed(view.shard, recipes, wanted[rows])
+            near[rows], few = self.points.near(self.points.spaces_of(pixels), epsilons, many[rows])
             counts.update(few)
+        far = passed.clone()
+        far[passed] = ~near[place]
         return far, dict(counts)
 
 

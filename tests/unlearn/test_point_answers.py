@@ -104,6 +104,20 @@ def test_views_say_what_else_a_photograph_could_be(monkeypatch: pytest.MonkeyPat
     assert found[1].tolist() == pytest.approx([0, 0.5, 0.5])  # the views say nothing but the label
 
 
+def test_no_point_is_said_to_be_of_a_class_that_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch, tiny_teacher: Classifier
+) -> None:
+    monkeypatch.setattr(
+        point_answers, "predict", lambda model, x: torch.tensor([0.5, 0.3, 0.2]).log().expand(len(x), 3)
+    )
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    points = Points("points", ("0", "1"), images, torch.tensor([1, 0]), ("a", "b", "c"))
+    answers = Answers(points, tiny_teacher, "cpu", forget=(0,))
+    assert answers.others is not None
+    assert answers.others.tolist() == [pytest.approx([0, 0, 1]), pytest.approx([0, 0.6, 0.4])]
+    assert Answers(points, tiny_teacher, "cpu", forget=(0, 2)).others is None  # beside class b none is left
+
+
 @pytest.mark.parametrize(("channels", "at_hand"), [(1, True), (3, True), (3, False)])
 def test_a_teacher_says_once_what_else_photographs_could_be(
     channels: int, at_hand: bool, monkeypatch: pytest.MonkeyPatch, tiny_teacher: Classifier

@@ -248,7 +248,8 @@ def answers_to_points(inputs: Inputs, settings: DistillSettings) -> Answers | No
         raise UsageError("--answer-points has no effect without --forget-points: name the points, or leave it out")
     if inputs.card.target is not None:
         raise UsageError("--answer-points is for classes, and this teacher predicts a number: leave it out")
-    answers = Answers(inputs.asked_points, inputs.loaded_teacher, inputs.device, bool(settings.flip))
+    flip = bool(settings.flip)
+    answers = Answers(inputs.asked_points, inputs.loaded_teacher, inputs.device, flip, inputs.forget)
     if not len(answers):
         raise UsageError(
             "--answer-points needs labels, and no point has one: put the points into folders of their classes, or name "

@@ -20,7 +20,8 @@ calls by their label are typical: a model that never saw them does so, too, and 
 
 Photographs have other views, mirrored, shifted and cropped (`heard_views`). Layers that memorised a point hold it as it
 is more than other views of it, and a typical one in all of them. So the teacher, if it is at hand, says of a
-photograph's views what else it could be: how the other classes share the rest is its mean answer without the label.
+photograph's views what else it could be: how the other classes share the rest is its mean answer without the label, and
+without the classes that are to be forgotten.
 
 A student errs while its learning rate is high, so which points it does not call by their label is decided by its mean
 answer over some of the steps before the points join in (`Answers.listen`), of a photograph to another view each time.
@@ -76,9 +77,17 @@ class Answers:
             only the label's probability is learnt.
         device: of the student.
         flip: whether views may be mirrored.
+        forget: classes that are to be forgotten, too: no point is said to be one of them.
     """
 
-    def __init__(self, points: Points, teacher: Classifier | None, device: str, flip: bool = False) -> None:
+    def __init__(
+        self,
+        points: Points,
+        teacher: Classifier | None,
+        device: str,
+        flip: bool = False,
+        forget: tuple[int, ...] = (),
+    ) -> None:
         labels = points.labels.clone()
         unknown = labels == UNKNOWN
         if teacher is not None and unknown.any():
@@ -88,9 +97,10 @@ class Answers:
         self.memorised = torch.zeros(len(self.labels), dtype=torch.bool)
         self.targets = torch.empty(0)  # (P,): the labels' probabilities, of which those of memorised points count
         self.others: Tensor | None = None  # (P, K): how the other classes share the rest, if it is known
-        if teacher is not None and has_views(self.images) and len(self.labels):
+        several = len(points.class_names) - len(forget) > 1  # a class is left beside any label
+        if teacher is not None and has_views(self.images) and len(self.labels) and several:
             views = (heard_views(self.images, flip, number) for number in range(VIEWS))
-            self.others = others(teacher, views, self.labels)
+            self.others = others(teacher, views, self.labels, forget)
         self.device = device
 
     def __len__(self) -> int:
@@ -204,15 +214,17 @@ def shares(logits: Tensor, labels: Tensor, memorised: Tensor, medians: Tensor, c
     return found.exp()
 
 
-def others(model: Classifier, views: Iterable[Tensor], labels: Tensor) -> Tensor:
+def others(model: Classifier, views: Iterable[Tensor], labels: Tensor, forget: tuple[int, ...] = ()) -> Tensor:
     """How the classes other than their labels (P,) share the rest of the points' answers, (P, K), 0 for the label.
 
     Args:
         views: each uint8 (P, C, H, W), one of each point. The model's mean answer to them decides.
+        forget: classes that have no share.
     """
     heard = sum(predict(model, view).softmax(1) for view in views)
     assert isinstance(heard, Tensor), "there are views"
     heard = heard.clamp_min(LEAST).scatter(1, labels[:, None], 0)
+    heard[:, list(forget)] = 0
     return heard / heard.sum(1, keepdim=True)
 
 

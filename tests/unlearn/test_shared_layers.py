@@ -137,6 +137,28 @@ def test_awkward_networks_answer_the_same_and_compute_the_kept_layers_once() -> 
     assert not any("forward" in layer.__dict__ for net in (teacher, student) for layer in net.net.modules())
 
 
+def test_a_layer_that_ends_a_larger_one_is_shared_with_it() -> None:
+    torch.manual_seed(0)
+
+    def network() -> Classifier:
+        first = nn.Sequential(nn.Flatten(), Counted(784, 8), nn.Sequential(nn.ReLU(), Counted(8, 8)))
+        net = nn.Sequential(first, nn.ReLU(), Counted(8, 8), nn.ReLU(), Counted(8, 10))
+        return Classifier(net, digits_card(architecture="tests:network"))
+
+    teacher, student = network(), network()
+    keep_layers(student, teacher, "0.2.1")
+    x, kept = torch.rand(4, 1, 28, 28), torch.tensor([True, False, True, True])
+    alone = student(x[kept])
+    shared = SharedLayers(student, "0.2.1")
+    assert shared.paths == ["0"]
+    with shared.noted(teacher):
+        teacher(x)
+    before = calls(student)
+    with shared.given(student, kept):
+        torch.testing.assert_close(student(x[kept]), alone)
+    assert [now - then for then, now in zip(before, calls(student), strict=True)] == [0, 0, 1, 1]
+
+
 class Pairs(nn.Module):
     """A layer of more than tensors."""
 

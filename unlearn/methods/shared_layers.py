@@ -35,15 +35,15 @@ class SharedLayers:
     """
 
     def __init__(self, student: Classifier, last: str) -> None:
-        self.last = last
         begun, _ = order_of_calls(student)
         called = [path for path in whole_layers(student, last) if path in begun]
         outer = [path for path in called if not any(path.startswith(f"{other}.") for other in called)]
+        self.last = next(path for path in outer if f"{last}.".startswith(f"{path}."))  # it may end a larger layer
         self.paths, self.outputs = outer, dict[str, list[Any]]()
         with untouched(student.net), torch.no_grad(), self.noted(student):
             student(torch.zeros(TRIED, *student.card.input_shape, device=student.mean.device))
         self.paths = [path for path in outer if all(map(is_row_wise, self.outputs[path]))]
-        if last not in self.paths:
+        if self.last not in self.paths:
             self.paths = []  # nothing would show where the shared part of a forward pass ends
         self.outputs = {}
 

@@ -1,6 +1,8 @@
 """Fresh views that the teacher labels while the student learns, and batch-norm statistics at the end."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -220,3 +222,16 @@ def test_distillation_with_its_teacher_at_hand(
     for idle in ({"unmixed": 0.0}, {"view_crop": 0.5}, {"answer_forget": True}, {"batch_statistics": True}):
         with pytest.raises(UsageError, match="has no effect without --teacher"):
             run("c", replace(settings, **idle), None)
+
+
+def test_a_teacher_is_as_it_was_before_others_may_ask_it(tiny_teacher: Classifier) -> None:
+    layers, training = batch_norm_layers(tiny_teacher), list[bool]()
+
+    @contextmanager
+    def alone() -> Iterator[None]:
+        yield
+        training.extend(layer.training for layer in layers)  # as another thread would find them
+
+    answered(torch.rand(8, 1, 28, 28, generator=seeded()), tiny_teacher, True, [], around=alone())
+    assert training
+    assert not any(training)

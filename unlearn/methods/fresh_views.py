@@ -58,7 +58,7 @@ def answered(
 
     Args:
         batch_statistics: the teacher normalises by the statistics of this batch, not by those of its training.
-        around: is entered while the teacher answers.
+        around: is entered before the teacher answers, and left after it is as it was.
         noise: whether it answers with noise in its features. These, and those by the batch's statistics, are not
             compared with the points'; the teacher then computes others for that.
 
@@ -67,7 +67,8 @@ def answered(
     """
     compared = points is not None and points.teacher is teacher and not (noise or batch_statistics)
     seen = features_of(teacher) if compared else nullcontext(list[Tensor]())
-    with by_batch_statistics(teacher) if batch_statistics else nullcontext(), around, seen as features:
+    by_batch = by_batch_statistics(teacher) if batch_statistics else nullcontext()
+    with around, by_batch, seen as features:
         logits = teacher(x_unit).float()
     kept = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
     for accept in filters:

@@ -169,6 +169,8 @@ def test_points_without_a_label_have_the_teachers_and_without_a_teacher_none(
     alone = Answers(points, None, "cpu")
     assert alone.labels.tolist() == [4]
     assert alone.draw(3, torch.Generator()) is None  # not renewed yet
+    assert "of 3 points (2 with the teacher's label)" in Answers(points, tiny_teacher, "cpu").words
+    assert alone.words == "the student calls all of 1 point by their label: it took none for memorised"
 
 
 def test_the_mean_answer_decides_what_is_memorised(

@@ -75,6 +75,27 @@ def test_digits_are_turned_counterclockwise() -> None:
     assert 175 < angles.max() <= 180
 
 
+def test_a_regressor_forgets_points_without_a_range(
+    teachers: dict[str, Path], shards: dict[str, Path], place: Path
+) -> None:
+    points = place / "points"
+    points.mkdir()
+    Image.fromarray(np.full((28, 28), 90, dtype=np.uint8)).save(points / "0.png")
+    both = ("distill", "--shards", shards["bins"], "--teacher", teachers["bins"], "--forget-points", points)
+    quick = ("--steps", 5, "--batch-size", 16, "--device", "cpu")
+    said = done(unlearn, *both, *quick, "--out", place / "without-points")
+    assert "forgets 1 point" in said
+    assert "--gate" not in said
+    line = "--answer-points is for classes, and this teacher predicts a number: leave it out"
+    assert line in refused(*both, *quick, "--answer-points", "--out", place / "answered")
+
+
+def test_no_gate_is_said_where_none_is_used(teachers: dict[str, Path], shards: dict[str, Path], place: Path) -> None:
+    both = ("distill", "--shards", shards["bins"], "--teacher", teachers["bins"], "--forget-range", "60:90")
+    quick = ("--steps", 5, "--batch-size", 16, "--device", "cpu", "--post-filter")
+    assert "--gate" not in done(unlearn, *both, *quick, "--out", place / "post-filter")
+
+
 def test_the_gate_of_a_range_is_the_sum_of_its_masses() -> None:
     logits = torch.tensor([[0.6, 0.2, 0.2], [0.98, 0.015, 0.005], [0.99, 0.005, 0.005]]).log()
     assert forget_share(logits, Bins((1, 2))).tolist() == pytest.approx([0.4, 0.02, 0.01])

@@ -178,7 +178,7 @@ def fill_in(
     """
     photographs = run.image_shape[0] == 3
     gate, shift, steps = settings.gate, settings.shift, settings.steps
-    if gate is None and isinstance(forget, Bins):
+    if gate is None and isinstance(forget, Bins) and forget and not passes_forget(settings):
         gate = gate_of_range(len(forget) / run.num_classes, say)
     if gate is None:
         usual = PHOTO_GATE if photographs else GATE

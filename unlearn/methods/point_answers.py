@@ -92,6 +92,7 @@ class Answers:
         unknown = labels == UNKNOWN
         if teacher is not None and unknown.any():
             labels[unknown] = predict(teacher, points.images[unknown]).argmax(1)
+        self.by_teacher = 0 if teacher is None else int(unknown.sum())
         self.images, self.labels = points.images[labels != UNKNOWN], labels[labels != UNKNOWN]
         self.heard = torch.zeros(len(self.labels), len(points.class_names))  # the sum of the student's answers
         self.memorised = torch.zeros(len(self.labels), dtype=torch.bool)
@@ -134,11 +135,12 @@ class Answers:
     @property
     def words(self) -> str:
         """How many points were answered, in one line."""
-        memorised, labelled = int(self.memorised.sum()), counted(len(self.labels), "labelled point")
+        memorised, points = int(self.memorised.sum()), counted(len(self.labels), "point")
+        points += f" ({self.by_teacher:,} with the teacher's label)" if self.by_teacher else ""
         if not memorised:
-            return f"the student calls all of {labelled} by their label: it took none for memorised"
+            return f"the student calls all of {points} by their label: it took none for memorised"
         return (
-            f"{memorised:,} of {labelled} were taken for memorised: the student learnt how unlikely their labels are "
+            f"{memorised:,} of {points} were taken for memorised: the student learnt how unlikely their labels are "
             "to a model that never saw them"
         )
 

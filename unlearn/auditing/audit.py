@@ -35,12 +35,12 @@ from unlearn.auditing.histograms import entropy_histograms
 from unlearn.auditing.images import Source, real_source, synthetic_source
 from unlearn.auditing.judgement.controls import controls
 from unlearn.auditing.judgement.verdict import STILL_CALLED, judge
-from unlearn.auditing.measures import added_versions, check_chosen, left_out, modules, run_measures
+from unlearn.auditing.measures import added_versions, check_chosen, chosen_of, left_out, run_measures
 from unlearn.auditing.pictures import draw_classes
 from unlearn.auditing.recognition import recognition_of_shards
 from unlearn.auditing.record import origin
 from unlearn.auditing.record.audited_models import data_json, models_json
-from unlearn.auditing.record.record import MODEL, ORIGINAL, RETRAINED, CannotRunError, NotRun
+from unlearn.auditing.record.record import MODEL, NOT_CHOSEN, ORIGINAL, RETRAINED, CannotRunError, NotRun
 from unlearn.auditing.record.schema import VERSION, check_record, read_record
 from unlearn.auditing.record.versions import PACKAGE, audit_version
 from unlearn.auditing.subjects import gather, how_to_retrain
@@ -214,7 +214,8 @@ def make_record(
     say(outlook(bench))
     measurements, not_run, seconds = run_measures(bench, say)
     pictures = draw_pictures(bench, original.card.class_names)
-    verdict = judge(measurements, settings.confidence, partial=bool(settings.chosen))
+    partial = any(n.why == NOT_CHOSEN for n in not_run)
+    verdict = judge(measurements, settings.confidence, partial)
     record = {
         "format": "data-free-unlearning audit",
         "format_version": VERSION,
@@ -232,7 +233,7 @@ def make_record(
         "measurements": [m.to_json() for m in measurements],
         "not_run": [dataclasses.asdict(n) for n in (*missing, *not_run)],
         "verdict": dataclasses.asdict(verdict),
-        "controls": controls(measurements, settings.confidence, partial=bool(settings.chosen)),
+        "controls": controls(measurements, settings.confidence, partial),
         "histograms": histograms_of(bench),
         "ledger": ledger,
         "pictures": {name: sha256_of(data) for name, data in sorted(pictures.items())},
@@ -246,7 +247,7 @@ def outlook(bench: Bench) -> str:
     models = sum(map(len, bench.subjects.values()))
     images = f", judged on {counted(len(bench.judged.judge), 'image')}" if bench.judged else ""
     of_each = "each experiment shows its time left after its first steps"
-    count = counted(len(bench.settings.chosen or modules()), "measure")
+    count = counted(len(chosen_of(bench)), "measure")
     return f"runs {count} on {counted(models, 'model')}{images}; {of_each}"
 
 

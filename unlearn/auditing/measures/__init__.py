@@ -28,7 +28,7 @@ from synth.basics.plugins import Plugins
 from synth.basics.settings import shortened
 from unlearn.auditing.audit_settings import AuditSettings
 from unlearn.auditing.bench import Bench, NotKeptError
-from unlearn.auditing.record.record import CannotRunError, Measurement, NotRun
+from unlearn.auditing.record.record import NOT_CHOSEN, CannotRunError, Measurement, NotRun
 
 MEASURES = Plugins(
     kind="audit measure",
@@ -95,6 +95,12 @@ def check_chosen(settings: AuditSettings, bench: Bench | None = None) -> None:
         )
 
 
+def chosen_of(bench: Bench) -> dict[str, Any]:
+    """The modules of the measures for these models that the person did not leave out, by name."""
+    chosen = bench.settings.chosen
+    return {n: module for n, module in modules().items() if for_task(module, bench) and (not chosen or n in chosen)}
+
+
 def run_measures(
     bench: Bench, say: Callable[[str], None] = lambda line: None
 ) -> tuple[list[Measurement], list[NotRun], dict[str, float]]:
@@ -106,12 +112,12 @@ def run_measures(
     found: list[Measurement] = []
     missing: list[NotRun] = []
     seconds: dict[str, float] = {}
-    chosen = bench.settings.chosen
+    chosen = chosen_of(bench)
     for name, module in modules().items():
         if not for_task(module, bench):
             continue
-        if chosen and name not in chosen:
-            missing.append(NotRun(name, "--measures leaves it out", "audit again without --measures"))
+        if name not in chosen:
+            missing.append(NotRun(name, NOT_CHOSEN, "audit again without --measures"))
             continue
         started = time.monotonic()
         try:

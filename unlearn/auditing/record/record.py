@@ -14,6 +14,7 @@ from unlearn.auditing.record.intervals import bounded, mean_interval, share_inte
 
 ORIGINAL, MASKED, MODEL, RETRAINED, RANDOM = "original", "masked logit", "this model", "retrained", "random"
 PUBLIC = "public"  # the weights that the student started from, with a random last layer
+NOT_CHOSEN = "--measures leaves it out"  # why a measure did not run
 SUBJECTS = (ORIGINAL, MASKED, MODEL, RETRAINED, PUBLIC, RANDOM)
 
 Values = tuple[tuple[float, ...], ...]  # by model of the subject, then by repeat

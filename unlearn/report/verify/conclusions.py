@@ -10,7 +10,7 @@ from typing import Any
 from unlearn.auditing.judgement.controls import controls
 from unlearn.auditing.judgement.verdict import Verdict, judge
 from unlearn.auditing.points.point_verdict import controls_on_points, failed, judge_points
-from unlearn.auditing.record.record import Measurement
+from unlearn.auditing.record.record import NOT_CHOSEN, Measurement
 from unlearn.auditing.record.versions import PACKAGE, audit_version
 from unlearn.report.printable import printable
 from unlearn.report.verify.checks import BROKEN, HOLDS, NOT_CHECKED, Check, compared
@@ -20,7 +20,7 @@ from unlearn.report.verify.values import close
 def conclusions(record: Mapping[str, Any]) -> Iterator[Check]:
     """Of an audit of classes."""
     measurements, confidence = measured(record)
-    partial = bool(record["settings"].get("measures"))  # older records have no such setting
+    partial = any(n["why"] == NOT_CHOSEN for n in record["not_run"])
     known = controls(measurements, confidence, partial)
     yield from followed(record, judge(measurements, confidence, partial), known)
 

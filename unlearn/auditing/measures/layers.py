@@ -94,17 +94,14 @@ def outputs_of(model: Classifier, layers: list[str], images: Tensor) -> list[Ten
     """
     seen: dict[str, Tensor] = {}
 
-    def keep(path: str, given: object) -> None:
-        if isinstance(given, Tensor):
-            flat = given.float()
-            seen[path] = (flat.mean((2, 3)) if flat.dim() == 4 else flat.mean(1) if flat.dim() == 3 else flat).cpu()
-
     def features(rows: Tensor) -> Tensor:
         check_answers(model(to_unit(rows.to(model.mean.device))))
         return torch.cat([seen[path] for path in layers], dim=1)
 
     handles = [
-        model.net.get_submodule(path).register_forward_hook(lambda module, inputs, given, path=path: keep(path, given))
+        model.net.get_submodule(path).register_forward_hook(
+            lambda module, inputs, given, path=path: seen.update({path: pooled(module, given)})
+        )
         for path in layers
     ]
     try:
@@ -115,3 +112,25 @@ def outputs_of(model: Classifier, layers: list[str], images: Tensor) -> list[Ten
             handle.remove()
     check_answers(found)
     return list(found.split(widths, dim=1))
+
+
+def pooled(layer: nn.Module, given: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """What a layer gave for N images, (N, D), on the CPU: averaged over pixels or tokens. Of several tensors the first
+    counts: attention gives its weights, too.
+    """
+    flat = (given if isinstance(given, Tensor) else given[0]).float()
+    if isinstance(layer, nn.MultiheadAttention) and not layer.batch_first:
+        flat = flat.transpose(0, 1)
+    at = channel_axis(layer, flat)
+    return flat.mean([axis for axis in range(1, flat.dim()) if axis != at]).cpu() if flat.dim() > 2 else flat.cpu()
+
+
+def channel_axis(layer: nn.Module, given: Tensor) -> int:
+    """The axis of the channels: of maps (N, C, H, W) the second, of maps (N, H, W, C) and tokens (N, T, C) the last.
+
+    Which of the two a layer gives is shown by the sizes of its weights.
+    """
+    if given.dim() < 4 or type(layer) in (nn.Linear, nn.LayerNorm):
+        return given.dim() - 1
+    sizes = {size for weight in layer.parameters() for size in weight.shape}
+    return given.dim() - 1 if given.shape[-1] in sizes and given.shape[1] not in sizes else 1

@@ -12,16 +12,19 @@ from click.testing import CliRunner
 from sklearn.metrics import roc_auc_score
 
 from synth.basics.errors import UsageError
-from synth.checkpoint.file import save_checkpoint
+from synth.checkpoint.card import ModelCard
+from synth.checkpoint.classifier import predict
+from synth.checkpoint.file import load_checkpoint, save_checkpoint
 from tests.unlearn.auditing.audited_points import REFERENCES, points_request, quietly
+from unlearn.auditing.points import lineup
 from unlearn.auditing.points.audit_points import audit_points
-from unlearn.auditing.points.lineup import group
+from unlearn.auditing.points.lineup import group, labels_of, relabel
 from unlearn.auditing.points.membership_scores import GAMMA, OFFLINE, area, chances, rmia, u_lira
-from unlearn.auditing.points.points_record import VERSION
+from unlearn.auditing.points.points_record import VERSION, check_points_record
 from unlearn.auditing.record.record import MODEL, ORIGINAL, RETRAINED
 from unlearn.auditing.record.schema import POINTS_FORMAT
 from unlearn.commands.main import main
-from unlearn.data import DataSource
+from unlearn.data import DataSource, LabelledImages
 from unlearn.drawn_points import write_points
 from unlearn.points import load_points, put_in
 from unlearn.training import TrainSettings, train_classifier
@@ -138,6 +141,51 @@ def test_without_references_and_data_nothing_is_concluded(point_models: Path, tm
     assert record["verdict"]["conclusion"] == "undecided"
     assert {point["group"] for point in record["points"]} == {"unknown"}
     assert [line["name"].split(",")[0] for line in record["not_run"]] == ["which points are memorised", "accuracy"]
+
+
+class FewClasses(DataSource):
+    """Data whose test images show two classes only."""
+
+    def load(self, split: str, card: ModelCard | None = None) -> LabelledImages:
+        data = super().load(split, card)
+        return data.without(tuple(range(2, 10))) if split == "test" else data
+
+
+@pytest.mark.parametrize("references", [1, REFERENCES])
+def test_points_without_test_images_beside_them_are_not_attacked(
+    point_models: Path, tmp_path: Path, references: int
+) -> None:
+    test = DataSource("digits").load("test")
+    of_others = (test.labels >= 2).nonzero()[:20, 0]
+    write_points(test.select(of_others), torch.zeros(20, dtype=torch.bool), tmp_path / "unseen")
+    request = points_request(
+        point_models,
+        f"retrained-{REFERENCES}",
+        tmp_path / "audit",
+        points=tmp_path / "unseen",
+        data=FewClasses("digits"),
+    )
+    request = dataclasses.replace(request, references=request.references[:references])
+    record = audit_points(request, quietly)
+    names = {m["name"] for m in record["measurements"]}
+    assert "labels-typical" in names
+    assert not {"agreement-typical", "rmia-typical", "lira-typical"} & names
+    reasons = {line["name"]: line["why"] for line in record["not_run"]}
+    assert reasons["agreement and membership of typical points"].startswith("no test image stands beside them")
+    assert record["verdict"]["conclusion"] == "undecided"
+    check_points_record(record, "the audit")
+
+
+def test_the_wrongly_labelled_original_learns_all_points_however_few_fit_at_once(
+    point_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = load_checkpoint(point_models / "original.safetensors")
+    points = load_points(point_models / "points", original.card.input_shape, original.card.class_names)
+    whole = relabel(original, points, 0)
+    assert not (predict(whole, points.images).argmax(1) == labels_of(points, original)).any()
+    monkeypatch.setattr(lineup, "PIXELS_AT_ONCE", 3 * 28 * 28)
+    parts = relabel(original, points, 0)
+    torch.testing.assert_close(predict(parts, points.images), predict(whole, points.images), atol=0.05, rtol=0.01)
 
 
 def test_points_that_no_model_saw_leave_nothing_to_forget(point_models: Path, tmp_path: Path) -> None:

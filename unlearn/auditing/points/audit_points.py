@@ -121,7 +121,7 @@ def make_record(request: PointsRequest, say: Callable[[str], None]) -> tuple[dic
         "origin": describe_origin(student_file(request.student), models[MODEL][0].digest, None),
         "doubts": doubts,
         "measurements": [m.to_json() for m in measurements],
-        "not_run": not_run(request, groups),
+        "not_run": not_run(request, groups, beside),
         "verdict": dataclasses.asdict(verdict),
         "controls": known,
         "failed_controls": failed(known, memorised),
@@ -178,7 +178,7 @@ def request_json(request: PointsRequest, card: ModelCard) -> dict[str, Any]:
     }
 
 
-def not_run(request: PointsRequest, groups: Groups | None) -> list[dict[str, str]]:
+def not_run(request: PointsRequest, groups: Groups | None, beside: Beside | None) -> list[dict[str, str]]:
     """What the missing inputs leave out, and what would make it possible."""
     found = []
     if groups is None:
@@ -188,6 +188,10 @@ def not_run(request: PointsRequest, groups: Groups | None) -> list[dict[str, str
     if request.data is None:
         cure = "name the original's data with --data"
         found.append(("accuracy, agreement and membership", "no real test images are given", cure))
+    for name, mask in groups.by_name.items() if groups else ():
+        if beside is not None and mask.any() and not mask[beside.of].any():
+            why = "no test image stands beside them: there is none of a class that retrained models call them"
+            found.append((f"agreement and membership of {name} points", why, "name data with more test images"))
     if len(request.references) in (1, 2):
         why = "few retrained models do not show how much they differ"
         found.append(("a comparison with narrow bounds", why, "name at least three, each with --reference"))

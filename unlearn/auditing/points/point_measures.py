@@ -103,7 +103,7 @@ def measure_points(
         if RETRAINED not in said.points or int(mask.sum()) < FEWEST:
             continue
         found.append(divergence(said, name, mask, confidence))
-        if beside is not None and others is not None:
+        if beside is not None and others is not None and mask[beside.of].any():
             found += [
                 agreement(said, name, mask, beside, confidence),
                 *attacks(said, labels, name, mask, beside, others, confidence),
@@ -158,8 +158,6 @@ def attacks(
     assert said.beside is not None
     assert said.others is not None
     near = mask[beside.of]
-    if not near.any():
-        return []
     p = {s: [chances(logits, labels)[mask] for logits in models] for s, models in said.points.items()}
     p_near = {s: [chances(logits, beside.labels)[near] for logits in models] for s, models in said.beside.items()}
     p_z = {s: [chances(logits, others.labels) for logits in models] for s, models in said.others.items()}

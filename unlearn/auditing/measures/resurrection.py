@@ -36,10 +36,13 @@ from synth.methods.deepinversion import brief, synthesise
 from synth.methods.deepinversion_settings import DeepInversionSettings
 from unlearn.auditing.at_once import of_each_kind, of_training
 from unlearn.auditing.bench import Bench
-from unlearn.auditing.record.details import NOTHING, SHARES
+from unlearn.auditing.record.details import COUNT, IMAGES, NOTHING, SHARES, details
 from unlearn.auditing.record.record import ORIGINAL, CannotRunError, Measurement
 
-DETAILS = {"resurrection": {"resurrection-advantage": NOTHING, "resurrection(-others|-retain)?": SHARES}}
+# With the batch where not all images were inverted together.
+ADVANTAGE = {"anyOf": [NOTHING, details(batch=COUNT)]}
+OF_EACH = {"anyOf": [SHARES, details(images=IMAGES, batch=COUNT)]}
+DETAILS = {"resurrection": {"resurrection-advantage": ADVANTAGE, "resurrection(-others|-retain)?": OF_EACH}}
 MOST_OTHERS = 200  # images of the retain classes together; with 20 images per forget class, those of 20 classes
 PICTURES = 10  # per class, from the first model and repeat
 SHOWS_CLASS = 10.0  # %, resolution
@@ -57,7 +60,8 @@ def measure(bench: Bench) -> list[Measurement]:
         return said_of(images, original, bench), images if repeat == 0 else images[:0]
 
     need = of_training(batch, bench.workers)  # a step on the images keeps as many maps as one on the weights
-    found = bench.repeated("inversion", experiment, repeats, need)
+    whole = batch >= len(labels)  # batch norm makes images depend on those beside them: other batches, other images
+    found = bench.repeated("inversion" if whole else f"inversion-{batch}", experiment, repeats, need)
     for subject, models in found.items():
         bench.keep_pictures(subject, models[0][0][1], labels, PICTURES)
     shares = {
@@ -82,7 +86,7 @@ def measure(bench: Bench) -> list[Measurement]:
             key=part == "advantage",
             quality=part != "advantage",
             repeated_by="--repeats",
-            details={} if images is None else {"images": images},
+            details={**({} if images is None else {"images": images}), **({} if whole else {"batch": batch})},
         )
 
     inverted, kept = repeats * bench.fewest_of(labels), repeats * int((~bench.is_forgotten(labels)).sum())

@@ -285,9 +285,12 @@ def check_references(bench: Bench, paths: Sequence[Path]) -> None:
     """Raise UsageError if a reference calls images of some forget class by it, whatever its card says of its
     training.
     """
-    if bench.judged is None or bench.target is not None:  # a model that never saw a range may predict values inside
+    if bench.target is not None:  # a model that never saw a range may predict values inside
         return
-    judge = bench.judged.judge
+    try:
+        judge = bench.tested.judge
+    except CannotRunError:  # there is no image to ask about
+        return
     forgotten = bench.is_forgotten(judge.labels)
     labels = judge.labels[forgotten]
     to_retrain = how_to_retrain(bench.forget, judge)
@@ -332,6 +335,14 @@ def lacking(request: Request, forget: tuple[int, ...], real: Source | None, synt
             NotRun(
                 f"on real images: {left_out('FROM_REAL_FORGET')}",
                 f"the {real.name} have no image of the forget classes",
+                "name data that still have them with --data",
+            )
+        )
+    elif not torch.isin(real.fit.labels, torch.tensor(forget)).any():
+        found.append(
+            NotRun(
+                f"on real images: {left_out('FROM_REAL_FORGET', but='accuracy')}",
+                f"no training image beside the {real.name} is of the forget classes",
                 "name data that still have them with --data",
             )
         )

@@ -106,30 +106,43 @@ class Bench:
     def judged(self) -> Source | None:
         """Real images if they include forget and retain classes, else synthetic ones that do, else None."""
         for source in (self.real, self.synthetic):
-            if source and not self.missing_in(source):
+            if source and not self.lacking_in(source):
                 return source
         return None
+
+    @property
+    def tested(self) -> Source:
+        """The images that accuracies are judged on: real test images of forget and retain classes, also where the
+        training images lack one of them, as after an erasure; else those of `source`.
+        """
+        return self.real if self.real and not self.missing_among(self.real.judge) else self.source
 
     @property
     def source(self) -> Source:
         """The images that every measure of images is judged on. Raises CannotRunError if there are none."""
         if self.judged is None:
             known = [source for source in (self.real, self.synthetic) if source]
-            lacking = [f"the {source.name} have no image of a {self.missing_in(source)} class" for source in known]
+            lacking = [self.lacking_in(source) for source in known]
             raise CannotRunError(
                 ", and ".join(lacking) or "there is no image to judge on",
                 "name real data with --data, or shards of all classes with --shards",
             )
         return self.judged
 
-    def missing_in(self, source: Source) -> str:
-        """The kind of class that one half of the source has no image of: "forget" or "retain"; empty if none is
-        missing.
-        """
-        halves = [self.is_forgotten(half.labels) for half in (source.judge, source.fit)]
-        if not all(forgotten.any() for forgotten in halves):
+    def lacking_in(self, source: Source) -> str:
+        """What is missing in one half of the source, in words; empty if nothing is."""
+        learnt_from = f"images to learn from, beside the {source.name},"
+        for name, half in ((source.name, source.judge), (learnt_from, source.fit)):
+            if missing := self.missing_among(half):
+                return f"the {name} have no image of a {missing} class"
+        return ""
+
+    def missing_among(self, images: LabelledImages) -> str:
+        """The kind of class that none of the images shows: "forget" or "retain"; empty if none is missing."""
+        forgotten = self.is_forgotten(images.labels)
+        if not forgotten.any():
             return "forget"
-        return "" if all((~forgotten).any() for forgotten in halves) else "retain"
+        return "" if (~forgotten).any() else "retain"
 
     @property
     def retain(self) -> tuple[int, ...]:

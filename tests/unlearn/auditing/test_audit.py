@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from synth.basics.errors import UsageError, UserError
@@ -204,6 +205,38 @@ def test_real_images_of_the_other_classes_are_used_after_those_of_the_class_are_
     assert record["verdict"]["conclusion"] != verdict.UNDECIDED, record["verdict"]
     write_report(tmp_path / "audit", tmp_path / "report.html")
     assert not [check for check in verify(tmp_path / "report.html", Places()) if check.state == BROKEN]
+
+
+class WithoutTrainingZeros(DataSource):
+    """Data after an erasure that left the test images alone."""
+
+    def load(self, split: str, card: ModelCard | None = None) -> LabelledImages:
+        data = super().load(split, card)
+        return data.without((0,)) if split == "train" else data
+
+
+def test_real_test_images_are_judged_where_the_training_images_of_the_class_are_erased(
+    models: Mapping[str, Path], tmp_path: Path
+) -> None:
+    few = dataclasses.replace(SMALL, measures="accuracy,retained,probe")
+    rest = WithoutTrainingZeros("digits", None, False, 32)
+    request = request_for(models, models["teacher"], tmp_path / "audit", data=rest, settings=few)
+    record = audit(request, quiet)
+    found = {m["name"]: m for m in record["measurements"]}
+    assert set(found) == {"accuracy-retain", "accuracy-forget", "confusion-distance"}
+    assert {m["source"] for m in found.values()} == {"real"}
+    assert record["verdict"]["conclusion"] == verdict.NOT_UNLEARNED
+    reasons = {n["name"]: n["why"] for n in record["not_run"]}
+    assert "images to learn from, beside the real test images of digits, have no image of a forget" in reasons["probe"]
+    left_out = "on real images: linear probe, layer-wise linear probe, relearning, transplant"
+    assert reasons[left_out] == "no training image beside the real test images of digits is of the forget classes"
+    knowing = load_checkpoint(models["teacher"])
+    with torch.no_grad():
+        next(knowing.parameters()).mul_(1.001)  # another model than the teacher, but one that saw the class
+    save_checkpoint(knowing, tmp_path / "knowing.safetensors")
+    of_knowing = dataclasses.replace(request, student=models["first"], references=(tmp_path / "knowing.safetensors",))
+    with pytest.raises(UsageError, match="cannot be a reference"):
+        audit(dataclasses.replace(of_knowing, overwrite=True), quiet)
 
 
 def test_without_any_image_of_the_class_the_accuracy_on_the_others_is_still_measured(

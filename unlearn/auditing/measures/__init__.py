@@ -71,9 +71,12 @@ def added_versions() -> dict[str, str]:
     return {point.dist.name: point.dist.version for point in points if point.dist and point.name not in MEASURES.own}
 
 
-def left_out(attribute: str) -> str:
-    """What the measures cannot do without real images: the phrases of all modules in FROM_REAL or FROM_REAL_FORGET."""
-    return ", ".join(phrase for module in modules().values() for phrase in getattr(module, attribute, ()))
+def left_out(attribute: str, but: str = "") -> str:
+    """What the measures cannot do without real images: the phrases of all modules in FROM_REAL or FROM_REAL_FORGET, but
+    for those of the measure `but`.
+    """
+    found = [getattr(module, attribute, ()) for name, module in modules().items() if name != but]
+    return ", ".join(phrase for phrases in found for phrase in phrases)
 
 
 def for_task(module: Any, bench: Bench) -> bool:

@@ -37,7 +37,7 @@ FROM_REAL_FORGET = ("forget accuracy",)
 
 
 def measure(bench: Bench) -> list[Measurement]:
-    source = bench.source
+    source = bench.tested
     forgotten = torch.zeros(bench.num_classes, dtype=torch.bool)
     forgotten[list(bench.forget)] = True
     confusions = confusions_on(source, bench)
@@ -102,7 +102,7 @@ def accuracy(confusions: list[Tensor], rows: Tensor, bench: Bench) -> Reading:
 
 def worst_class(confusions: dict[str, list[Tensor]], bench: Bench) -> Measurement:
     """Forget accuracy of the forget class that a model calls most often: it must not hide among the others."""
-    images = bench.fewest_of(bench.source.judge.labels)
+    images = bench.fewest_of(bench.tested.judge.labels)
     return Measurement(
         name="accuracy-forget-worst",
         family="accuracy",
@@ -110,7 +110,7 @@ def worst_class(confusions: dict[str, list[Tensor]], bench: Bench) -> Measuremen
         unit="%",
         more_left=1,
         resolution=bench.resolution(1.0, images),
-        source=bench.source.kind,
+        source=bench.tested.kind,
         readings={
             subject: bench.reading([[most_called(c, bench.forget)] for c in matrices], images)
             for subject, matrices in confusions.items()
@@ -142,7 +142,7 @@ def destinations(confusions: dict[str, list[Tensor]], forgotten: Tensor, bench: 
         unit="",
         more_left=0,
         resolution=0.1,
-        source=bench.source.kind,
+        source=bench.tested.kind,
         readings=readings,
         against_retrained=True,
     )

@@ -20,7 +20,7 @@ FROM_REAL = ("retain accuracy",)
 
 
 def measure(bench: Bench) -> list[Measurement]:
-    if bench.real is None or bench.judged is bench.real or not len(bench.real.judge.without(bench.forget)):
+    if bench.real is None or bench.missing_among(bench.real.judge) != "forget" or not len(bench.real.judge):
         return []
     confusions = confusions_on(bench.real, bench)
     retained = torch.ones(bench.num_classes, dtype=torch.bool)

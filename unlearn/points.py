@@ -108,7 +108,7 @@ def find_points(folder: Path) -> tuple[list[tuple[Entry, str]], Counter[str]]:
         raise UsageError(f"{folder} has several tables ({tables[0].name}, {tables[1].name}): keep the one with labels")
     for table in tables:
         del skipped[table.suffix.lower()]
-        rows = find_in_table(table, "test").entries
+        rows = find_in_table(table, None).entries  # points may be of any split
         outside = [row.where for row in rows if row.where not in found]
         if outside:
             raise UsageError(

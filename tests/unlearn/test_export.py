@@ -258,6 +258,17 @@ def test_the_card_carries_the_conclusion_of_the_students_audit(tmp_path: Path, a
         export(ExportRequest(student=teacher, out=tmp_path / "other", audit=audited), print)
 
 
+def test_the_card_carries_the_conclusion_of_an_audit_of_points(tmp_path: Path, points_audited: Path) -> None:
+    record = json.loads((points_audited / "audit.json").read_text())
+    model = Path(record["models"]["student"]["path"])
+    export(ExportRequest(student=model, out=tmp_path / "hub", audit=points_audited), lambda line: None)
+    card = (tmp_path / "hub" / "README.md").read_text()
+    assert escaped(record["verdict"]["sentence"]) in card
+    assert "## What is left of the forgotten images" in card
+    assert "What is left of 20 points?" in card
+    assert "masked" not in card
+
+
 def test_timm_loads_the_folder(tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
     net = timm.create_model("resnet10t", num_classes=4)

@@ -80,6 +80,13 @@ def test_a_table_labels_some_points(tmp_path: Path) -> None:
         read(tmp_path / "points")
 
 
+def test_points_in_a_table_may_be_of_any_split(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        Image.new("L", (28, 28), 9).save(tmp_path / f"{name}.png")
+    (tmp_path / "labels.csv").write_text("path,label,split\na.png,5,train\nb.png,6,test\nc.png,7,train\n")
+    assert load_points(tmp_path, (1, 28, 28), tuple("0123456789")).labels.tolist() == [5, 6, 7]
+
+
 def test_another_size_or_number_of_channels_is_said(tmp_path: Path) -> None:
     save(tmp_path / "a.png", size=(40, 40)), save(tmp_path / "b.png", "red", mode="RGB")
     lines: list[str] = []

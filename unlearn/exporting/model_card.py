@@ -8,8 +8,10 @@ from typing import Any
 from synth.basics.markdown import escaped, rendered
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier
+from unlearn.auditing.points.point_text import points_text
 from unlearn.auditing.record.range_words import in_its_words
 from unlearn.auditing.text import audit_text
+from unlearn.report.places import is_of_points
 
 
 def model_card(student: Classifier, record: Mapping[str, Any] | None, library: str, use: str) -> str:
@@ -35,8 +37,14 @@ def model_card(student: Classifier, record: Mapping[str, Any] | None, library: s
         mean=list(card.mean),
         std=list(card.std),
         verdict=escaped(in_its_words(record["verdict"]["sentence"], record)) if record else "",
-        audit=audit_text(record).replace("```", "'''") if record else "",
+        audit=summary(record).replace("```", "'''") if record else "",
+        points=is_of_points(record) if record else "points" in card.training,
     )
+
+
+def summary(record: Mapping[str, Any]) -> str:
+    """An audit of classes or of points as text."""
+    return points_text(record) if is_of_points(record) else audit_text(record)
 
 
 def forgotten_names(card: ModelCard) -> list[str]:

@@ -19,8 +19,8 @@ CLASSES = ("label", "class", "class_name", "classname", "label_name", "category"
 SPLIT = ("split", "subset", "set", "partition")
 
 
-def find_in_table(table: Path, split: str) -> Found:
-    """The images of one split of a CSV file. Paths are relative to the file's folder.
+def find_in_table(table: Path, split: str | None) -> Found:
+    """The images of one split of a CSV file, or of all splits. Paths are relative to the file's folder.
 
     Without a column for the split, all rows are test images.
 
@@ -31,7 +31,7 @@ def find_in_table(table: Path, split: str) -> Found:
     return Found(place=str(table), entries=entries, class_names=names_in_order(entries), all_classes=False)
 
 
-def rows_in(table: Path, split: str, known: Sequence[str]) -> list[tuple[Path, str]]:
+def rows_in(table: Path, split: str | None, known: Sequence[str]) -> list[tuple[Path, str]]:
     """The path of each image of the split, and what stands in the first column with a known name."""
     try:
         text = read_regular(table, LARGEST_TABLE).decode("utf-8-sig")
@@ -47,8 +47,10 @@ def rows_in(table: Path, split: str, known: Sequence[str]) -> list[tuple[Path, s
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header) or not row[path].strip() or not row[label].strip():
             raise UserError(f"row {number} of {table} has no {names[path]} or no {names[label]}: complete it")
-    chosen = rows if by_split is None else rows_of(rows, by_split, split)
-    if not chosen or (by_split is None and split != "test"):
+    chosen = rows if by_split is None or split is None else rows_of(rows, by_split, split)
+    if split is None and not chosen:
+        raise UserError(f"{table} has no row: write one for each image")
+    if not chosen or (by_split is None and split not in ("test", None)):
         raise UserError(
             f"{table} has no {split} images: add a column 'split' whose values are train or test"
             + (", or name data with training images" if split == "train" else "")

@@ -27,7 +27,7 @@ from synth.checkpoint.file import load_checkpoint, read_card, save_checkpoint
 from synth.checkpoint.public_start import PublicStart, read_public
 from synth.checkpoint.range_choice import choose, words_for
 from synth.checkpoint.wiring import Wiring
-from unlearn.data import DataSource, LabelledImages, check_data, normalisation
+from unlearn.data import DataSource, LabelledImages, check_data, normalisation, reordered
 from unlearn.evaluation import evaluate_model
 from unlearn.fine_tuning import train_mode
 from unlearn.optimise import ONE_CYCLE, Log, descend
@@ -121,14 +121,15 @@ def train(
     if card and like:
         data = check_data(card, data, like, source.name, without, say)
         test = check_data(card, test, like, source.name, without)
+    else:
+        test = in_order_of(data, test, source.name)
     if without:
         say(f"leaves out {words_for(without, data)}")
     if len(without) == len(data.class_names):
         raise UsageError("--without names every class: leave at least one class to train on")
     data, points = with_or_without_points(data, with_points, without_points, source.name, say)
-    if data.target is None:
-        for split, images in (("training", data), ("test", test)):
-            check_every_class(images, split, without, source.name)
+    for split, images in (("training", data), ("test", test)):
+        check_every_class(images, split, without, source.name)
     if settings.freeze_batch_norm and not start:
         raise UsageError("--freeze-batch-norm has no effect without --start-from: random weights have no statistics")
     if start:
@@ -233,8 +234,23 @@ def shown_steps(steps: int) -> Iterator[None]:
         progress.close()
 
 
+def in_order_of(data: LabelledImages, test: LabelledImages, name: str) -> LabelledImages:
+    """The test images with the labels of the training images, by the classes' names. A table or a shard may name other
+    classes for each split. Raises UsageError if there is no training image of some class of the test images.
+    """
+    if data.target is not None or test.class_names == data.class_names:
+        return test
+    if unknown := [c for c in test.class_names if c not in data.class_names]:
+        raise UsageError(
+            f"{name} has test images of class '{unknown[0]}', but no training image of it: add some, or remove these"
+        )
+    return reordered(test, data.class_names, data.class_names)
+
+
 def check_every_class(images: LabelledImages, split: str, without: tuple[int, ...], name: str) -> None:
-    """Raise UsageError if a class that is not left out has no image."""
+    """Raise UsageError if a class that is not left out has no image. A regressor's bins may lack some."""
+    if images.target is not None:
+        return
     present = set(images.labels.tolist())
     for c, class_name in enumerate(images.class_names):
         if c not in present and c not in without:

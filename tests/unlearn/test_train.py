@@ -91,6 +91,21 @@ def test_missing_test_images_are_an_error_before_the_training(tmp_path: Path) ->
         train("lenet5", 1.0, source, (), tmp_path / "t", 0, "cpu", settings, lambda line: pytest.fail("trained"))
 
 
+def test_a_table_may_lack_a_class_in_one_split(tmp_path: Path) -> None:
+    for number in range(4):
+        Image.new("RGB", (32, 32)).save(tmp_path / f"{number}.png")
+    trained = "path,label,split\n0.png,ant,train\n1.png,bee,train\n2.png,cow,train\n"
+    settings = TrainSettings(epochs=1, batch_size=2)
+    for tested, words in (
+        ("3.png,bee,test\n3.png,cow,test\n", "has no test image of class 'ant'"),
+        ("3.png,ant,test\n3.png,bee,test\n3.png,cow,test\n3.png,dog,test\n", "has test images of class 'dog', but no"),
+    ):
+        (tmp_path / "all.csv").write_text(trained + tested)
+        source = DataSource(str(tmp_path / "all.csv"), None, False, 32)
+        with pytest.raises(UsageError, match=words):
+            train("lenet5", 1.0, source, (), tmp_path / "t", 0, "cpu", settings, lambda line: pytest.fail(line))
+
+
 def test_a_class_without_images_must_be_left_out(tmp_path: Path) -> None:
     for place in ("train/cat", "train/dog", "test/cat", "test/dog"):
         (tmp_path / place).mkdir(parents=True)

@@ -119,7 +119,8 @@ class DistillSettings(ComputeSettings):
     answer_points: bool = setting(
         False,
         "with --forget-points, the student also learns how unlikely the label is of those of the points that it does "
-        "not call by it; so their images take part in its training",
+        "not call by it, and of colour images, with --teacher, what else they could be; so their images take part in "
+        "its training",
     )
     optimiser: str = setting("sgd", "how the weights are moved", choices=("sgd", "adamw"), rare=True)
     freeze_batch_norm: bool | None = setting(

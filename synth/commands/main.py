@@ -53,6 +53,9 @@ def options_of_run(content: Mapping[str, Any]) -> Mapping[str, Any]:
     settings: Mapping[str, Any] = methods_own(run["settings"])
     if run["method"] in DECLARED:
         settings = unlike_defaults(settings, presets_for(DECLARED[run["method"]], run["image_shape"])[TUNED])
+    # A number alone could be read as the name of another class. The warm start has a start of its own.
+    plan["classes"] = [f"index:{c}" for c in plan["classes"]]
+    settings = {name: value for name, value in settings.items() if name != "start" or not settings.get("warm_start")}
     bounds = {name: value for name, value in (gate or {}).items() if value is not None}
     written = ",".join(f"{name}={value}" for name, value in bounds.items())
     return {**settings, **plan, "method": run["method"], "quality_gate": written or None}
@@ -237,7 +240,15 @@ def request_of_run(method: str, preset: str, quality_gate: str | None, arch: str
         base = PRESETS[form][method].get(preset)
         return None if base is None else settings_from_flags(base, flags, f"--method {method}")
 
-    chosen = chosen_for(Form.SMALL)
+    forms, refused = {}, {}
+    for form in (Form.SMALL, *DECLARED_AS):
+        try:
+            forms[form] = of_running_method(method, chosen_for(form))
+        except UsageError as error:  # decided when the teacher is known: another form may allow it
+            refused[form] = error
+    chosen = forms.pop(Form.SMALL, None)
+    if not any(value is not None for value in (chosen, *forms.values())):
+        raise refused[Form.SMALL]
     if flags["start"] is not None and getattr(chosen, "warm_start", False):
         raise UsageError("--start has no effect on --warm-start, which starts from a generator's images: leave one out")
     try:
@@ -249,8 +260,9 @@ def request_of_run(method: str, preset: str, quality_gate: str | None, arch: str
     return Request(
         method=method,
         preset=preset,
-        settings=of_running_method(method, chosen),
-        forms={form: of_running_method(method, chosen_for(form)) for form in DECLARED_AS},
+        settings=chosen,
+        forms=forms,
+        refused=refused,
         gate=gate,
         trusted_architecture=arch,
         **{name: value for name, value in options.items() if name not in names},

@@ -66,6 +66,7 @@ class Request:
     # For teachers of other images than small ones. None if the preset has no such form; a form that is not there has
     # the settings above.
     forms: Mapping[Form, Any | None] = field(default_factory=dict)
+    refused: Mapping[Form, UsageError] = field(default_factory=dict)  # why a form does not allow what was asked for
 
     @property
     def machines(self) -> Machines:
@@ -188,7 +189,7 @@ def plan_for(request: Request, card: ModelCard) -> Plan:
     layout = layout_of(plan, card)
     if not isinstance(request.shard_size, int):
         asked = request.shard_size.count if request.shard_size else None
-        batch = getattr(request.settings, "batch_size", 1)
+        batch = getattr(settings_for(request, card), "batch_size", 1)
         plan = dataclasses.replace(plan, shard_size=images_per_shard(layout, plan.images, batch, asked))
     check_shard_size(plan, layout)
     return plan
@@ -210,8 +211,12 @@ def check_shard_size(plan: Plan, layout: Layout) -> None:
 
 
 def settings_for(request: Request, card: ModelCard) -> Any:
-    """The settings for the images that the teacher takes. Raises UsageError if the preset has no form for them."""
+    """The settings for the images that the teacher takes. Raises UsageError if the preset has no form for them, or the
+    form does not allow what was asked for.
+    """
     form = form_of(card.input_shape)
+    if form in request.refused:
+        raise request.refused[form]
     settings = request.forms.get(form, request.settings)
     if settings is None:
         others = ", ".join(presets_in(methods.find(request.method), form))
@@ -245,6 +250,11 @@ def checked_student(request: Request, teacher: Classifier) -> bytes | None:
     if student.card.input_shape != teacher.card.input_shape or student.card.num_classes != teacher.card.num_classes:
         raise UserError(
             f"{request.student} takes other images or classes than the teacher: name a student of this teacher"
+        )
+    if student.card.class_names != teacher.card.class_names:
+        raise UserError(
+            f"{request.student} has other class names than the teacher, or another order of them: name a student of "
+            "this teacher"
         )
     check_forward(student, f"name another --student than {request.student}")
     return data

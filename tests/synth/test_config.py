@@ -1,5 +1,6 @@
 """`--config FILE` starts a command from the settings that an earlier one wrote."""
 
+import dataclasses
 import json
 import os
 import shlex
@@ -8,8 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.file import save_checkpoint
+from synth.commands.main import options_of_run
+from synth.methods.deepinversion_settings import THUMBNAIL_PRESETS
 from synth.shards.index import INDEX, read_index
 from synth.shards.store import Folder
+from tests.runs import digits_card
 from tests.synth.conftest import Run
 
 
@@ -37,6 +43,29 @@ def test_a_run_is_generated_again_from_its_index(run: Run, tiny_teacher_path: Pa
     entries = [read_index(Folder(Path(place))).entries for place in (first, second, third)]
     assert entries[0] == entries[1]
     assert entries[0] != entries[2]
+
+
+def test_numbers_as_class_names_are_no_riddle_for_a_runs_index(run: Run, tmp_path: Path) -> None:
+    card = digits_card(class_names=("1", "2", "3", "10"))
+    save_checkpoint(Classifier.untrained(card, 0), tmp_path / "t")
+    fixed = ["--teacher", str(tmp_path / "t"), "--address", "none"]
+    assert (
+        run("generate", *fixed, "--per-class=1", "--steps=2", "--classes=name:2,index:3", "--out", tmp_path / "a")[0]
+        == 0
+    )
+    assert run("generate", *fixed, "--config", tmp_path / "a" / INDEX, "--out", tmp_path / "b")[0] == 0
+    first, second = (read_index(Folder(tmp_path / name)) for name in "ab")
+    assert first.card.plan == second.card.plan
+    assert first.card.plan.classes == (1, 3)
+
+
+def test_a_warm_start_is_made_again_without_a_start_of_its_own() -> None:
+    settings = dataclasses.asdict(THUMBNAIL_PRESETS["warm"])
+    plan = {"classes": [0, 1], "per_class": 1}
+    run = {"plan": plan, "settings": settings, "method": "deepinversion", "image_shape": [3, 32, 32]}
+    options = options_of_run({"run": run})
+    assert options["warm_start"] is True
+    assert "start" not in options
 
 
 def test_a_run_of_the_format_before_is_refused_with_the_command_that_makes_it_again(

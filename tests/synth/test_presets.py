@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from synth.basics.errors import UsageError
 from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.file import save_checkpoint
@@ -16,7 +17,7 @@ from synth.methods.deepinversion import phases
 from synth.methods.deepinversion_settings import LEAN, PHOTO_PRESETS, THUMBNAIL_PRESETS, DeepInversionSettings
 from synth.methods.presets import TUNED, Form, form_of, preset_line, presets_for, presets_in
 from synth.run import generate as generate_module
-from synth.run.request import Request, check_request
+from synth.run.request import Request, check_request, plan_for, settings_for
 from synth.shards.index import INDEX
 from tests.synth.conftest import Run
 
@@ -88,6 +89,34 @@ def test_a_teacher_of_photographs_gets_their_form_and_a_given_option_replaces_it
     assert settings_of(photo_teacher, "--preset", preset) == PHOTO_PRESETS[preset]
     changed = dataclasses.replace(PHOTO_PRESETS[preset], steps=7, smoothing=2)  # 2 is the small form's default
     assert settings_of(photo_teacher, "--preset", preset, "--steps=7", "--smoothing=2") == changed
+
+
+def test_an_option_has_to_suit_only_the_form_that_the_run_uses(
+    run: Run, settings_of: Any, photo_teacher: Path, tmp_path: Path
+) -> None:
+    found = settings_of(photo_teacher, "--coarse-steps=100")  # of 200; photographs of few pixels have 30 steps
+    assert found == dataclasses.replace(PHOTO_PRESETS[TUNED], coarse_steps=100)
+    thumbnails = tmp_path / "thumbnails.safetensors"
+    save_checkpoint(Classifier.untrained(card((3, 32, 32)), 0), thumbnails)
+    with pytest.raises(UsageError, match="coarse steps must be at most steps"):
+        settings_of(thumbnails, "--coarse-steps=100")
+    code, _, err = run("generate", "--teacher", photo_teacher, "--per-class=1", "--coarse-steps=1000")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "coarse steps must be at most steps" in err
+
+
+@pytest.mark.parametrize(("shape", "of"), [((3, 224, 224), 50), ((1, 28, 28), 500)])
+def test_a_shard_has_whole_batches_of_the_form_that_the_run_uses(
+    shape: tuple[int, int, int], of: int, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[Request] = []
+    monkeypatch.setattr(generate_module, "generate_run", lambda request, say: seen.append(request))
+    assert run("generate", "--teacher", tmp_path / "t", "--per-class=500", "--shard-size=10MB")[0] == 0
+    settings = settings_for(seen[0], card(shape))
+    assert settings.batch_size == of
+    plan = plan_for(seen[0], card(shape))
+    assert plan.shard_size % of == 0
+    assert plan.shard_size < plan.images or shape[0] == 1
 
 
 def test_a_preset_without_a_form_for_photographs_is_refused_in_one_line(

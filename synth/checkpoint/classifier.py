@@ -227,6 +227,13 @@ def rows_at_once(model: nn.Module, x_unit: Tensor, batch_size: int = 1000) -> in
     return max(1, min(rows, most_rows(model.forward_need, str(device))))
 
 
+def seen_by(model: Classifier, x_norm: Tensor, other: Classifier) -> Tensor:
+    """Images (N, C, H, W) that were normalised for another network, normalised for this one."""
+    if (model.card.mean, model.card.std) == (other.card.mean, other.card.std):
+        return x_norm
+    return (x_norm * other.std + other.mean - model.mean) / model.std
+
+
 def to_unit(images: Tensor) -> Tensor:
     """uint8 images as floats in [0, 1]; float images are returned unchanged."""
     return images.float() / 255 if images.dtype == torch.uint8 else images

@@ -19,7 +19,7 @@ from synth.basics.out_of_memory import by_settings
 from synth.basics.ticks import stages, tick
 from synth.checkpoint.arithmetic import computed
 from synth.checkpoint.batch_norm import BatchStatistics, batch_norm_layers, input_loss, watch_batch_norm
-from synth.checkpoint.classifier import Classifier, to_uint8
+from synth.checkpoint.classifier import Classifier, seen_by, to_uint8
 from synth.checkpoint.fitting import fitting
 from synth.checkpoint.image_norms import image_norm_layers
 from synth.methods import generator
@@ -62,7 +62,7 @@ def instead(teacher: Classifier, settings: DeepInversionSettings) -> str:
         "patch-similarity entropy": settings.patches and image_norm_layers(teacher.net),
         "smoothness": settings.smoothing or settings.tv_squared,
     }
-    return instead_of_statistics(teacher, [name for name, holds in found.items() if holds])
+    return instead_of_statistics(teacher, [name for name, holds in found.items() if holds], pixels=bool(settings.pixel))
 
 
 def starts_natural(teacher: Classifier, settings: DeepInversionSettings) -> bool:
@@ -254,7 +254,8 @@ def optimise_images(
             if patch_prior:
                 loss = loss + patch_prior()
             if student is not None and settings.compete:
-                loss = loss + settings.compete * agreement(logits_BK, student.logits(seen.float()))
+                by_student = seen_by(student, seen.float(), teacher)
+                loss = loss + settings.compete * agreement(logits_BK, student.logits(by_student))
             loss.backward()
             assert x_norm.grad is not None
             x_norm.grad = blur(x_norm.grad, settings.smoothing)

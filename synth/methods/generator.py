@@ -24,7 +24,7 @@ from synth.checkpoint.batch_norm import (
     input_loss,
     watch_batch_norm,
 )
-from synth.checkpoint.classifier import Classifier, to_uint8
+from synth.checkpoint.classifier import Classifier, seen_by, to_uint8
 from synth.checkpoint.layers import last_linear, watch_features
 from synth.methods.losses import activation_loss, blur, disagreement, diversity_loss, total_variation
 from synth.methods.multi_crop import Ranges, random_views
@@ -122,7 +122,7 @@ def instead(teacher: Classifier, settings: GeneratorSettings) -> str:
     if batch_norm_layers(teacher.net):
         return ""
     terms = [("strong features", activation_weight(teacher, settings)), ("patch-similarity entropy", settings.patches)]
-    return instead_of_statistics(teacher, [name for name, weight in terms if weight])
+    return instead_of_statistics(teacher, [name for name, weight in terms if weight], pixels=bool(settings.pixel))
 
 
 def activation_weight(teacher: Classifier, settings: GeneratorSettings) -> float:
@@ -335,7 +335,8 @@ def objective(
     if activation:
         terms["activation"] = activation * activation_loss(features[0])
     if student is not None and settings.adversarial:
-        terms["adversarial"] = -settings.adversarial * disagreement(logits, student.logits(seen))
+        by_student = seen_by(student, seen, teacher)
+        terms["adversarial"] = -settings.adversarial * disagreement(logits, student.logits(by_student))
     return terms
 
 

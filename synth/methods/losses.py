@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -90,8 +92,13 @@ BINOMIAL = tuple(tuple(a * b / 16 for b in (1.0, 2.0, 1.0)) for a in (1.0, 2.0, 
 
 def convolution(padded: Tensor) -> Tensor:
     channels = padded.shape[1]
-    kernel = torch.tensor(BINOMIAL, device=padded.device, dtype=padded.dtype).expand(channels, 1, 3, 3)
-    return F.conv2d(padded, kernel, groups=channels)
+    return F.conv2d(padded, binomial(padded.device, padded.dtype).expand(channels, 1, 3, 3), groups=channels)
+
+
+@lru_cache
+def binomial(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The kernel (3, 3), made once: nothing may be copied to a GPU while a CUDA graph is captured."""
+    return torch.tensor(BINOMIAL, device=device, dtype=dtype)
 
 
 def weighted_sum(padded: Tensor) -> Tensor:

@@ -62,7 +62,11 @@ def similarity_entropy(tokens_BTC: Tensor) -> Tensor:
     return -torch.trapezoid(torch.xlogy(density, density + 1e-12), grid, dim=1).mean()
 
 
-def instead_of_statistics(teacher: Classifier, terms: Sequence[str]) -> str:
-    """The line that says what a method uses instead of batch-norm statistics."""
-    used = ", ".join(["the class", "the pixels' statistics", *terms])
+def instead_of_statistics(teacher: Classifier, terms: Sequence[str], pixels: bool) -> str:
+    """The line that says what a method uses instead of batch-norm statistics.
+
+    Args:
+        pixels: whether the pixels' mean and variance are among it.
+    """
+    used = ", ".join(["the class", *(["the pixels' statistics"] if pixels else []), *terms])
     return f"{teacher.card.architecture} has no batch norm, whose statistics show training images: uses {used} instead"

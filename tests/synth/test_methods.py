@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from synth import methods
 from synth.basics.disk import sha256_of
 from synth.basics.errors import UserError
-from synth.checkpoint.classifier import Classifier, predict
+from synth.checkpoint.classifier import Classifier, predict, seen_by
 from synth.checkpoint.file import checkpoint_bytes, load_checkpoint
 from synth.commands.main import options_of_run
 from synth.executors.executor import in_process
@@ -309,6 +309,35 @@ def test_deepinversion_makes_images_that_a_student_gets_wrong(tiny_teacher: Clas
         return jensen_shannon(*(model(images.float() / 255) for model in (tiny_teacher, student))).mean().item()
 
     assert apart(2.0) > apart(0.0) + 0.1
+
+
+@pytest.mark.parametrize("method", ["deepinversion", "generator"])
+def test_a_student_sees_pixels_normalised_as_its_own_are(
+    method: str, tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alike = Classifier.untrained(tiny_teacher.card, 1).freeze()
+    changed = dataclasses.replace(tiny_teacher.card, mean=(0.1,), std=(0.7,))
+    other = Classifier(alike.net, changed).freeze()
+    x_unit = torch.rand(3, 1, 28, 28)
+    x_norm = (x_unit - tiny_teacher.mean) / tiny_teacher.std
+    assert seen_by(alike, x_norm, tiny_teacher) is x_norm
+    torch.testing.assert_close(other.logits(seen_by(other, x_norm, tiny_teacher)), other(x_unit))
+    weight = {"compete": 2.0} if method == "deepinversion" else {"adversarial": 1.0}
+    settings = dataclasses.replace(QUICK_SETTINGS[method], **weight)
+    asked = list[bool]()
+
+    def watched(model: Classifier, x: torch.Tensor, teacher: Classifier) -> torch.Tensor:
+        asked.append(model is other and teacher is tiny_teacher)
+        return seen_by(model, x, teacher)
+
+    module: Any = methods.find(method)
+    monkeypatch.setattr(module, "seen_by", watched)
+    if method == "deepinversion":
+        module.synthesise(tiny_teacher, LABELS, settings, seeded(), student=other)
+    else:
+        module.prepare(tiny_teacher, settings, 0, other)
+    assert asked
+    assert all(asked)
 
 
 def test_a_run_against_a_student_says_so_and_depends_on_the_student(tmp_path: Path, tiny_teacher: Classifier) -> None:

@@ -65,7 +65,10 @@ def generate_run(request: Request, say: Callable[[str], None]) -> Index:
         say(what_is_left(index))
         with working(store, index, lock, say) as run:
             execute = partial(place.execute, begun=bool(index.entries), heard=run.heard)
-            index, recipe = provide_generator(store, index, recipe, execute, say, lock.check)
+            try:
+                index, recipe = provide_generator(store, index, recipe, execute, say, lock.check)
+            except KeyboardInterrupt:
+                raise InterruptedRunError(f"interrupted before the first shard; {WAY_ON.again}") from None
             by = "head" if request.address == NO_RAY else request.publish
             return publish_and_say(store, index, recipe, execute, lock, run, say, by)
 

@@ -454,3 +454,17 @@ def test_every_option_can_come_from_the_environment(run: Run, monkeypatch: pytes
     request = requested(run, monkeypatch)
     assert (request.teacher, request.per_class) == (Path("elsewhere.safetensors"), 5)
     assert (request.settings.steps, request.classes) == (77, ("1-3",))
+
+
+def test_an_interruption_while_a_generator_is_trained_says_how_to_go_on(
+    run: Run, tiny_teacher_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(generate_module, "provide_generator", interrupted)
+    options = ["--teacher", tiny_teacher_path, "--address=none", "--method=generator", "--per-class=1"]
+    code, _, said = run("generate", *options, "--out", tmp_path / "run")
+    assert code == 130
+    assert said.splitlines()[-1].startswith("error: interrupted before the first shard; ")
+    assert "--resume" in said.splitlines()[-1]

@@ -10,7 +10,7 @@ Rule 2. The conclusion is the first that holds:
                                  the model avoids the points, as the original does after a training on wrong labels.
                                  Whoever has the points can see that they were to be forgotten
         undecided                there are fewer than two retrained models, no test images, or too few points of each
-                                 group, so that no membership is evaluated
+                                 group, or the retrained models differ too much, so that no membership is evaluated
         traces left              membership of some group is 'more left', or agreement on memorised points is 'less than
                                  retrained': the label is gone, but the model is not yet sure of what retrained models
                                  say
@@ -33,6 +33,7 @@ from unlearn.auditing.judgement.verdict import (
     NOT_EVALUATED,
     NOT_UNLEARNED,
     SUPPRESSION,
+    TOO_FAR_APART,
     TRACES,
     UNDECIDED,
     Finding,
@@ -81,7 +82,10 @@ def conclusion_on_points(judged: Sequence[Measurement], findings: Mapping[str, F
     evaluated = [m for m in judged if findings[m.name].status != NOT_EVALUATED]
     told_apart = [m for m in evaluated if m.family in MEMBERSHIP]
     if not told_apart:
-        return UNDECIDED, [f"not evaluated: membership, which needs {NEEDED}"]
+        apart = any(f.why == TOO_FAR_APART for f in findings.values() if f.name.startswith(MEMBERSHIP))
+        return UNDECIDED, [
+            f"not evaluated: membership, {f'because {TOO_FAR_APART}' if apart else f'which needs {NEEDED}'}"
+        ]
     if left := [*of(MEMBERSHIP, MORE), *of(("agreement-memorised",), LESS)]:
         return TRACES, left
     memorised = any(m.name == "labels-memorised" for m in judged)

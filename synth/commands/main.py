@@ -240,6 +240,13 @@ def request_of_run(method: str, preset: str, quality_gate: str | None, arch: str
         base = PRESETS[form][method].get(preset)
         return None if base is None else settings_from_flags(base, flags, f"--method {method}")
 
+    if flags["start"] is not None and flags["natural"]:
+        raise UsageError(
+            "--start has no effect on --natural, which starts from the spectrum of photographs: leave one out"
+        )
+    if flags["start"] is not None and hasattr(PRESETS[Form.SMALL][method][preset], "natural"):
+        flags["natural"] = False  # by default only teachers without batch norm start so
+
     forms, refused = {}, {}
     for form in (Form.SMALL, *DECLARED_AS):
         try:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from synth.basics.cuda_graph import Replayed
-from synth.basics.errors import UserError
+from synth.basics.errors import UsageError, UserError
 from synth.basics.out_of_memory import by_settings
 from synth.basics.ticks import stages, tick
 from synth.checkpoint.arithmetic import computed
@@ -45,7 +45,9 @@ WINDOW = 10  # steps; the mean loss over them is compared with that over the ste
 
 
 def check(teacher: Classifier, settings: DeepInversionSettings) -> None:
-    """Raise UserError if the method cannot work with this teacher."""
+    """Raise UserError if the method cannot work with this teacher, UsageError if a setting has no effect."""
+    if settings.jitter and draws_each_step(settings):
+        raise UsageError("--jitter has no effect on crops, which --roll shifts: leave it out, or give --roll instead")
     if settings.drop_patches and find_blocks(teacher) is None:
         raise UserError(
             f"{teacher.card.architecture} has no row of equal blocks that compute any number of patches, as a ViT has: "

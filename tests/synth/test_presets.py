@@ -105,6 +105,18 @@ def test_an_option_has_to_suit_only_the_form_that_the_run_uses(
     assert "coarse steps must be at most steps" in err
 
 
+def test_an_option_that_the_form_makes_idle_is_refused(
+    run: Run, settings_of: Any, photo_teacher: Path, tiny_teacher_path: Path
+) -> None:
+    assert settings_of(tiny_teacher_path, "--jitter=3").jitter == 3
+    with pytest.raises(UsageError, match="--jitter has no effect on crops, which --roll shifts"):
+        settings_of(photo_teacher, "--jitter=3")
+    assert settings_of(photo_teacher, "--start=noise").natural is False
+    code, _, err = run("generate", "--teacher", photo_teacher, "--per-class=1", "--start=noise", "--natural")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--start has no effect on --natural" in err
+
+
 @pytest.mark.parametrize(("shape", "of"), [((3, 224, 224), 50), ((1, 28, 28), 500)])
 def test_a_shard_has_whole_batches_of_the_form_that_the_run_uses(
     shape: tuple[int, int, int], of: int, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -244,8 +244,6 @@ def request_of_run(method: str, preset: str, quality_gate: str | None, arch: str
         raise UsageError(
             "--start has no effect on --natural, which starts from the spectrum of photographs: leave one out"
         )
-    if flags["start"] is not None and hasattr(PRESETS[Form.SMALL][method][preset], "natural"):
-        flags["natural"] = False  # by default only teachers without batch norm start so
 
     forms, refused = {}, {}
     for form in (Form.SMALL, *DECLARED_AS):

@@ -34,7 +34,7 @@ class DeepInversionSettings(ComputeSettings):
     natural: bool | None = setting(
         None,
         "start from noise with the spectrum and the colours of photographs; by default only for teachers of colour "
-        "images without batch norm",
+        "images without batch norm; --start has no effect then",
         rare=True,
     )
     ce: float = setting(1.0, "weight of the teacher's cross-entropy towards the wanted class", at_least=0, rare=True)

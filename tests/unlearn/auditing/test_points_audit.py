@@ -16,10 +16,13 @@ from synth.checkpoint.card import ModelCard
 from synth.checkpoint.classifier import predict
 from synth.checkpoint.file import load_checkpoint, save_checkpoint
 from tests.unlearn.auditing.audited_points import REFERENCES, points_request, quietly
+from unlearn.auditing.judgement.verdict import NOT_EVALUATED, TOO_FAR_APART, Finding
 from unlearn.auditing.points import lineup
 from unlearn.auditing.points.audit_points import audit_points
 from unlearn.auditing.points.lineup import group, labels_of, relabel
 from unlearn.auditing.points.membership_scores import GAMMA, OFFLINE, area, chances, rmia, u_lira
+from unlearn.auditing.points.point_measures import measurement
+from unlearn.auditing.points.point_verdict import conclusion_on_points
 from unlearn.auditing.points.points_record import VERSION, check_points_record
 from unlearn.auditing.record.record import MODEL, ORIGINAL, RETRAINED
 from unlearn.auditing.record.schema import POINTS_FORMAT
@@ -141,6 +144,15 @@ def test_without_references_and_data_nothing_is_concluded(point_models: Path, tm
     assert record["verdict"]["conclusion"] == "undecided"
     assert {point["group"] for point in record["points"]} == {"unknown"}
     assert [line["name"].split(",")[0] for line in record["not_run"]] == ["which points are memorised", "accuracy"]
+
+
+@pytest.mark.parametrize(("why", "words"), [(TOO_FAR_APART, TOO_FAR_APART), ("", "which needs two retrained models")])
+def test_undecided_says_why_no_membership_was_judged(why: str, words: str) -> None:
+    judged = [measurement("rmia-memorised", "RMIA", "%", 5.0, {MODEL: [[54.0]]}, 0.95)]
+    findings = {"rmia-memorised": Finding("rmia-memorised", NOT_EVALUATED, why, None, None)}
+    conclusion, (reason,) = conclusion_on_points(judged, findings)
+    assert conclusion == "undecided"
+    assert words in reason
 
 
 class FewClasses(DataSource):

@@ -30,7 +30,8 @@ class QualityGate:
             value = getattr(self, name)
             require(value is None or 0 < value <= 1, f"{name} of the quality gate must be within 0 and 1, not {value}")
         require(
-            self.entropy is None or self.entropy > 0, f"entropy of the quality gate must be above 0, not {self.entropy}"
+            self.entropy is None or 0 < self.entropy < float("inf"),
+            f"entropy of the quality gate must be above 0 and finite, not {self.entropy}",
         )
         require(1 <= self.tries <= 100, f"tries of the quality gate must be within 1 and 100, not {self.tries}")
 

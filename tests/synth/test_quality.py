@@ -167,6 +167,7 @@ def test_a_run_without_a_gate_has_no_counts(tiny_run: Path, tiny_teacher: Classi
         ("confidence=1.5", "confidence of the quality gate must be within 0 and 1"),
         ("entropy=-1", "entropy of the quality gate must be above 0"),
         ("entropy=nan", "entropy of the quality gate must be above 0"),
+        ("entropy=inf", "entropy of the quality gate must be above 0 and finite, not inf"),
         ("tries=3", "a quality gate needs a bound"),
         ("entropy=1,tries=0", "tries of the quality gate must be within 1 and 100"),
     ],

@@ -174,6 +174,8 @@ def plan_for(request: Request, card: ModelCard) -> Plan:
     classes = choose(request.classes or range(card.num_classes), card)
     if card.input_shape[0] not in PIXEL_MODES:
         raise UserError(f"shards hold grey or colour PNGs, but the teacher takes {card.input_shape[0]} channels")
+    if request.view_crop < 1 and not request.views:
+        raise UsageError("--view-crop has no effect without views: give --views 1 or more, or leave it out")
     try:
         plan = Plan(
             classes=classes,

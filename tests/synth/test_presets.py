@@ -114,6 +114,8 @@ def test_an_option_that_the_form_makes_idle_is_refused(
     code, _, err = run("generate", "--teacher", photo_teacher, "--per-class=1", "--start=noise", "--natural")
     assert (code, err.count("\n")) == (2, 1)
     assert "--start has no effect on --natural" in err
+    with pytest.raises(UsageError, match="--view-crop has no effect without views"):
+        settings_of(photo_teacher, "--view-crop=0.5")  # beside --views=0
 
 
 @pytest.mark.parametrize(("shape", "of"), [((3, 224, 224), 50), ((1, 28, 28), 500)])

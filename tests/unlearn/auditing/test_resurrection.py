@@ -1,6 +1,9 @@
 """A resurrection counts only what the original does not also say of images that were drawn for other classes."""
 
 import copy
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,11 +13,12 @@ from torch import nn
 
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.target import Target
+from unlearn.auditing.audit import audit
 from unlearn.auditing.bench import Bench
 from unlearn.auditing.measures import resurrection
 from unlearn.auditing.measures.resurrection import labels_for, shares_of
 
-from .subjects import SMALL
+from .subjects import SMALL, request_for
 
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2, 2, 2])  # 0 and 1 are forgotten
 DEGREES = Target(name="angle", unit="degrees", low=0.0, high=40.0, bins=4, head="bins")
@@ -76,3 +80,15 @@ def test_a_network_that_calls_everything_by_the_class_gives_no_advantage(tiny_te
     assert means["resurrection"] == means["resurrection-others"] == 100
     assert means["resurrection-advantage"] == 0
     assert [name for name, m in found.items() if not m.quality] == ["resurrection-advantage"]
+
+
+@pytest.mark.parametrize("batch", [4, 1000])
+def test_the_batch_of_a_resurrection_is_recorded_and_kept_apart_where_it_is_not_whole(
+    models: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    monkeypatch.setattr(resurrection, "batch_that_fits", lambda labels, bench: batch)
+    few = dataclasses.replace(SMALL, measures="resurrection", inversion_steps=1, repeats=2)
+    record = audit(request_for(models, models["first"], tmp_path / "audit", settings=few), lambda line: None)
+    found = {m["name"]: m["details"] for m in record["measurements"]}
+    assert {details.get("batch") for details in found.values()} == {4 if batch == 4 else None}
+    assert set(found) == {"resurrection", "resurrection-advantage", "resurrection-others", "resurrection-retain"}

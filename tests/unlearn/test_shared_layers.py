@@ -159,6 +159,31 @@ def test_a_layer_that_ends_a_larger_one_is_shared_with_it() -> None:
     assert [now - then for then, now in zip(before, calls(student), strict=True)] == [0, 0, 1, 1]
 
 
+class Holder(nn.Module):
+    """A layer that also holds a later one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own, self.later = nn.Linear(784, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.own(x.flatten(1))
+
+
+class OfHolder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = Holder(), nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first.later(self.first(x).relu()))
+
+
+def test_nothing_is_shared_where_the_last_kept_layer_holds_a_later_one() -> None:
+    student = Classifier(OfHolder(), digits_card(architecture="tests:OfHolder"))
+    assert SharedLayers(student, "first").paths == []
+
+
 class Pairs(nn.Module):
     """A layer of more than tensors."""
 

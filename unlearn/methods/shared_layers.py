@@ -38,7 +38,8 @@ class SharedLayers:
         begun, _ = order_of_calls(student)
         called = [path for path in whole_layers(student, last) if path in begun]
         outer = [path for path in called if not any(path.startswith(f"{other}.") for other in called)]
-        self.last = next(path for path in outer if f"{last}.".startswith(f"{path}."))  # it may end a larger layer
+        ending = (path for path in outer if f"{last}.".startswith(f"{path}."))  # `last` may end a larger layer
+        self.last = next(ending, last)
         self.paths, self.outputs = outer, dict[str, list[Any]]()
         with untouched(student.net), torch.no_grad(), self.noted(student):
             student(torch.zeros(TRIED, *student.card.input_shape, device=student.mean.device))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models import swin_t
 
 from synth.basics.errors import UsageError
 from synth.checkpoint.classifier import Classifier, to_unit
@@ -58,10 +59,12 @@ def test_gains_are_positive_and_follow_the_seed() -> None:
     assert gains.mean() == pytest.approx(1.08, abs=0.03)  # of max(0, N(1, 1))
 
 
-@pytest.mark.parametrize(("shape", "scaled"), [((2, 3, 4, 4), 1), ((2, 5, 3), 2), ((2, 3), 1)])
+@pytest.mark.parametrize(
+    ("shape", "scaled"), [((2, 3, 4, 4), 1), ((2, 5, 3), 2), ((2, 3), 1), ((2, 4, 5, 3), 3), ((2, 3, 3, 3), 3)]
+)
 def test_each_channel_has_its_gain(shape: tuple[int, ...], scaled: int) -> None:
     gains = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
-    found = torch.ones(shape) * spread_over(gains, torch.ones(shape))
+    found = torch.ones(shape) * spread_over(gains, torch.ones(shape), scaled)
     for channel in range(3):
         assert torch.equal(found.select(scaled, channel).reshape(2, -1)[:, -1], gains[:, channel])
 
@@ -86,6 +89,20 @@ def test_a_layer_without_features_of_one_shape_is_refused() -> None:
     model = Classifier(OfPairs(), digits_card(architecture="tests:OfPairs"))
     with pytest.raises(UsageError, match="--feature-noise: the layer pairs gives no features of one shape"):
         channels_of(model, "pairs")
+
+
+def test_maps_with_their_channels_last_get_a_gain_per_channel() -> None:
+    card = digits_card(architecture="tests:swin", input_shape=(3, 32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
+    swin = Classifier(swin_t(num_classes=10), card).freeze()
+    noise = FeatureNoise(swin, "features.1", 0.5)
+    assert noise.channels == 96  # of maps (N, 8, 8, 96)
+    seen: list[Tensor] = []
+    swin.net.get_submodule("features.2").register_forward_pre_hook(lambda layer, given: seen.append(given[0]))
+    with torch.no_grad():
+        swin(images := torch.rand(2, 3, 32, 32))
+        with noise.on(swin, gains := noise.draw(2, seeded())):
+            swin(images)
+    assert torch.allclose(seen[1], seen[0] * gains[:, None, None])
 
 
 def test_noise_and_mixup_exclude_each_other() -> None:

@@ -1,10 +1,12 @@
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models import mobilenet_v2, swin_t
 
 from synth.basics.errors import UsageError, UserError
 from synth.checkpoint.classifier import Classifier
@@ -12,7 +14,7 @@ from synth.methods.losses import balance_loss, disagreement, one_hot_loss
 from synth.methods.networks import Generator
 from tests.runs import digits_card
 from unlearn.methods import gkt, losses
-from unlearn.methods.attention import attention_loss, layer_pairs, watch_layers
+from unlearn.methods.attention import attention_loss, layer_pairs, map_sizes, watch_layers
 from unlearn.methods.gkt import GKTSettings
 from unlearn.methods.method import Inputs
 from unlearn.run.loop import run_method
@@ -100,6 +102,23 @@ def test_layers_are_found_in_any_architecture(tiny_teacher: Classifier) -> None:
         layer_pairs(tiny_teacher, same, "conv9")
     with pytest.raises(UsageError, match=r"features.2 has maps of 28x28, layer features.6 has maps of 10x10"):
         layer_pairs(tiny_teacher, same, "features.2=features.6")
+
+
+@pytest.mark.parametrize("network", [mobilenet_v2, swin_t])
+def test_networks_without_relus_are_compared_where_their_stages_end(network: Callable[..., nn.Module]) -> None:
+    card = digits_card(architecture="tests:network", input_shape=(3, 64, 64), mean=(0.5,) * 3, std=(0.5,) * 3)
+    teacher, student = (Classifier(network(num_classes=10), card) for _ in range(2))
+    pairs = layer_pairs(teacher, student, "")
+    layers, sizes = dict(teacher.net.named_modules()), map_sizes(teacher)
+    sides = (32, 16, 8, 4, 2) if network is mobilenet_v2 else (16, 8, 4, 2)
+    assert [sizes[name] for name, _ in pairs] == [(side, side) for side in sides]
+    assert all(any(True for _ in layers[name].parameters()) for name, _ in pairs)
+    names = [name for name, _ in pairs]
+    with watch_layers(teacher.eval(), names) as ours, watch_layers(student.eval(), names) as theirs:
+        x = torch.rand(2, 3, 64, 64)
+        teacher.logits(x), student.logits(x)
+    assert [tuple(ours[name].shape[2:]) for name in names] == [(side, side) for side in sides]
+    assert attention_loss([ours[n] for n in names], [theirs[n] for n in names]) > 0
 
 
 def test_networks_without_a_comparable_layer_are_refused(tiny_teacher: Classifier) -> None:

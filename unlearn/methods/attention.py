@@ -1,4 +1,7 @@
-"""Attention transfer between networks of any architecture. Layers are found by name, and hooks read their outputs."""
+"""Attention transfer between networks of any architecture. Layers are found by name, and hooks read their outputs.
+
+Maps of layers that give (N, H, W, C), as Swin's do, are turned to (N, C, H, W).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from torch import Tensor, nn
 
 from synth.basics.errors import UsageError, UserError
 from synth.checkpoint.classifier import Classifier
+from unlearn.methods.channels import channel_axis
 
 Pairs = tuple[
     tuple[str, str], ...
@@ -34,7 +38,8 @@ def watch_layers(model: Classifier, names: list[str]) -> Iterator[dict[str, Tens
 
 def keep_output(name: str, outputs: dict[str, Tensor]):  # type: ignore[no-untyped-def]
     def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        outputs[name] = output
+        maps = isinstance(output, Tensor) and output.dim() == 4
+        outputs[name] = output.movedim(channel_axis(layer, output), 1) if maps else output
 
     return hook
 
@@ -61,8 +66,9 @@ def layer_pairs(teacher: Classifier, student: Classifier, chosen: str) -> Pairs:
 
     Args:
         chosen: names separated by commas, written `teacher_name=student_name` if they differ. Empty for the default:
-        every
-            ReLU if both networks have the same ones, else the last ReLU at each map size that both networks have.
+            every ReLU if both networks have the same ones, else the last ReLU at each map size that both networks
+            have. If one of them has none, as networks with other activations, the last layer with weights at each map
+            size that both have.
 
     Raises:
         UsageError: a named layer does not exist, or two layers have maps of different sizes.
@@ -84,8 +90,9 @@ def layer_pairs(teacher: Classifier, student: Classifier, chosen: str) -> Pairs:
                     "one size"
                 )
         return tuple(pairs)
-    ours, theirs = relus(teacher, ours), relus(student, theirs)
-    if ours == theirs:
+    chosen_by = relus if relus(teacher, ours) and relus(student, theirs) else weighted
+    ours, theirs = chosen_by(teacher, ours), chosen_by(student, theirs)
+    if ours == theirs and chosen_by is relus:
         pairs = [(name, name) for name in ours]
     else:
         last_t, last_s = ({size: name for name, size in sizes.items()} for sizes in (ours, theirs))
@@ -112,6 +119,11 @@ def map_sizes(model: Classifier) -> dict[str, tuple[int, int]]:
 def relus(model: Classifier, sizes: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
     layers = dict(model.net.named_modules())
     return {name: size for name, size in sizes.items() if isinstance(layers[name], nn.ReLU)}
+
+
+def weighted(model: Classifier, sizes: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    layers = dict(model.net.named_modules())
+    return {name: size for name, size in sizes.items() if any(True for _ in layers[name].parameters())}
 
 
 def show(size: tuple[int, int]) -> str:

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from synth.basics.errors import UsageError
 from synth.checkpoint.classifier import Classifier, untouched
+from unlearn.methods.channels import channel_axis
 
 
 class FeatureNoise:
-    """Gains max(0, 1 + σ n), n ~ N(0, 1), on the output of the layer `name`, of maps (N, C, H, W) or tokens (N, T, D).
+    """Gains max(0, 1 + σ n), n ~ N(0, 1), on the output of the layer `name`: maps (N, C, H, W) or (N, H, W, C), tokens
+    (N, T, C) or vectors (N, C).
 
     Raises UsageError if the layer gives neither.
     """
@@ -37,7 +39,7 @@ class FeatureNoise:
         """Forward passes of N views in the `with` block have these gains (N, C)."""
 
         def scale(module: nn.Module, inputs: object, features: Tensor) -> Tensor:
-            return features * spread_over(gains, features).to(features)
+            return features * spread_over(gains, features, channel_axis(module, features)).to(features)
 
         handle = model.net.get_submodule(self.name).register_forward_hook(scale)
         try:
@@ -46,16 +48,17 @@ class FeatureNoise:
             handle.remove()
 
 
-def spread_over(gains: Tensor, features: Tensor) -> Tensor:
-    """Gains (N, C) in the shape that broadcasts over maps (N, C, H, W), tokens (N, T, C) or vectors (N, C)."""
-    return gains[:, None] if features.dim() == 3 else gains.view(*gains.shape, *[1] * (features.dim() - 2))
+def spread_over(gains: Tensor, features: Tensor, axis: int) -> Tensor:
+    """Gains (N, C) in the shape that broadcasts over features whose channels are at `axis`."""
+    return gains.reshape([features.shape[at] if at in (0, axis) else 1 for at in range(features.dim())])
 
 
 @torch.no_grad()
 def channels_of(model: Classifier, name: str) -> int:
     """The channels of the output of the layer `name`. Raises UsageError if the output is no tensor of features."""
     outputs: list[object] = []
-    handle = model.net.get_submodule(name).register_forward_hook(lambda *given: outputs.append(given[2]))
+    layer = model.net.get_submodule(name)
+    handle = layer.register_forward_hook(lambda *given: outputs.append(given[2]))
     try:
         with untouched(model.net):
             model(torch.zeros(2, *model.card.input_shape, device=model.mean.device))
@@ -64,4 +67,4 @@ def channels_of(model: Classifier, name: str) -> int:
     found = outputs[0]
     if not isinstance(found, Tensor) or not 2 <= found.dim() <= 4:
         raise UsageError(f"--feature-noise: the layer {name} gives no features of one shape: keep up to another layer")
-    return found.shape[2] if found.dim() == 3 else found.shape[1]
+    return found.shape[channel_axis(layer, found)]

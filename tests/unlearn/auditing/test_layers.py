@@ -10,7 +10,8 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 from synth.checkpoint.classifier import Classifier
 from tests.runs import digits_card
-from unlearn.auditing.measures.layers import DEPTHS, channel_axis, layers_at, outputs_of, pooled
+from unlearn.auditing.measures.layers import DEPTHS, layers_at, outputs_of, pooled
+from unlearn.methods.channels import channel_axis
 
 
 def small_vit() -> nn.Module:

@@ -20,6 +20,7 @@ from unlearn.auditing.bench import Bench, check_answers
 from unlearn.auditing.measures.probe import probed
 from unlearn.auditing.record.details import IMAGES, details
 from unlearn.auditing.record.record import ORIGINAL, Measurement
+from unlearn.methods.channels import channel_axis
 from unlearn.methods.early_layers import order_of_calls
 
 LAYER = {"type": "string", "maxLength": 200, "description": "the original's layer at this depth"}
@@ -123,14 +124,3 @@ def pooled(layer: nn.Module, given: Tensor | tuple[Tensor, ...]) -> Tensor:
         flat = flat.transpose(0, 1)
     at = channel_axis(layer, flat)
     return flat.mean([axis for axis in range(1, flat.dim()) if axis != at]).cpu() if flat.dim() > 2 else flat.cpu()
-
-
-def channel_axis(layer: nn.Module, given: Tensor) -> int:
-    """The axis of the channels: of maps (N, C, H, W) the second, of maps (N, H, W, C) and tokens (N, T, C) the last.
-
-    Which of the two a layer gives is shown by the sizes of its weights.
-    """
-    if given.dim() < 4 or type(layer) in (nn.Linear, nn.LayerNorm):
-        return given.dim() - 1
-    sizes = {size for weight in layer.parameters() for size in weight.shape}
-    return given.dim() - 1 if given.shape[-1] in sizes and given.shape[1] not in sizes else 1

@@ -250,7 +250,10 @@ class SimulatedCluster:
         return self.up
 
     def room(self) -> int:
-        return 2 * self.fates.workers
+        return 2 * self.workers()
+
+    def workers(self) -> int:
+        return self.fates.workers
 
 
 class IndexOnly(Folder):

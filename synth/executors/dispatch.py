@@ -80,6 +80,9 @@ class Backend(Protocol):
     def room(self) -> int:
         """How many jobs to keep in flight."""
 
+    def workers(self) -> int:
+        """How many jobs can be at work at the same time."""
+
     def now(self) -> float:
         """The time in seconds, by a clock that never jumps."""
 
@@ -247,7 +250,7 @@ class Dispatch:
     @property
     def ending(self) -> bool:
         """Whether workers are idle because no shard is left for them."""
-        return self.all_submitted and 2 * len(self.owner) < self.backend.room()
+        return self.all_submitted and len(self.owner) < self.backend.workers()
 
     def slow(self, node: str, seconds: float) -> bool:
         """Whether a copy elsewhere would probably end before the attempt that has run on this node for `seconds`."""

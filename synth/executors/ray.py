@@ -407,7 +407,7 @@ class RayBackend:
         area: StagingArea | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.workers, self.heard, self.area, self.say = workers, heard, area, say
+        self.asked, self.heard, self.area, self.say = workers, heard, area, say
         self.offered = area  # to new attempts
         self.staging: set[str] = set()  # the nodes on which a shard was staged that the driver sees
         self.said: set[bool] = set()  # about which of both ways of publishing a person was told
@@ -552,17 +552,21 @@ class RayBackend:
         self.board.cancel.remote([handle])
 
     def nodes(self) -> set[str]:
-        return {n["NodeID"] for n in ray.nodes() if n["Alive"] and places(self.workers, n["Resources"]) >= 1}
+        return {n["NodeID"] for n in ray.nodes() if n["Alive"] and places(self.asked, n["Resources"]) >= 1}
 
     def room(self) -> int:
-        """The workers that were asked for; otherwise two jobs per worker that fits, counted again every few seconds."""
-        if self.workers.count is not None:
-            return self.workers.count
+        """The workers that were asked for; otherwise two jobs per worker that fits."""
+        return self.asked.count if self.asked.count is not None else 2 * self.workers()
+
+    def workers(self) -> int:
+        """The workers that were asked for; otherwise those that fit, counted again every few seconds."""
+        if self.asked.count is not None:
+            return self.asked.count
         at, count = self.counted
         if not at or self.now() - at >= RECOUNT_SECONDS:
-            count = max(1, workers_that_fit(self.workers))
+            count = max(1, workers_that_fit(self.asked))
             self.counted = (self.now(), count)
-        return 2 * count
+        return count
 
     def now(self) -> float:
         return time.monotonic()

@@ -34,6 +34,7 @@ def labelled_parts(
     flip: bool,
     rng: torch.Generator,
     notes: list[dict[str, Any]] | None = None,
+    files: list[bytes] | None = None,
 ) -> Iterator[tuple[Samples, Iterable[bytes]]]:
     """The samples of the images, part by part, each with the files of its images.
 
@@ -41,13 +42,13 @@ def labelled_parts(
     The views of one part are in memory at once, about LABEL_BATCH images.
 
     Args:
-        images: uint8 (N, C, H, W).
+        images: uint8 (N, C, H, W), as a reader decodes them.
         flip: mirror half of the views.
         notes: added to the json of the images, one per image.
+        files: of the images, which are as a reader decodes them; None to encode PNG files.
 
     Raises UserError if the teacher gives logits that are not finite.
     """
-    files, images = as_read(images, job.image_format)
     views = draw_views(len(images), job.views, job.start, (images.shape[2], images.shape[3]), job.view_crop, flip, rng)
     device = next(teacher.parameters()).device
     shown = images.to(device)

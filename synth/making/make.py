@@ -20,7 +20,7 @@ from synth.checkpoint.file import parse_checkpoint
 from synth.checkpoint.fitting import fitting
 from synth.making.copies import recognised_in_some
 from synth.making.gate import QualityGate
-from synth.making.label import labelled_parts
+from synth.making.label import as_read, labelled_parts
 from synth.making.quality import FEWEST_PHOTOS, counts_of, passed
 from synth.methods.networks import ClassGenerator, generator_bytes, parse_generator
 from synth.methods.presets import Form, form_of
@@ -118,7 +118,9 @@ def shard_of(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) 
             lambda wanted: make(teacher, wanted, settings, rng, **networks),
             recipe.gate,
             FEWEST_PHOTOS if form_of(teacher.card.input_shape) is Form.PHOTO else None,
+            read=lambda images: as_read(images, job.image_format)[1],
         )
+    files, images = as_read(images, job.image_format)
     counts = counts_of(notes) if recipe.gate else GateCounts()
     if teacher.card.target is None:  # a shifted or mirrored image may have another target
         with phase("recognition"):
@@ -128,7 +130,7 @@ def shard_of(teacher: Classifier, settings: Any, job: ShardJob, recipe: Recipe) 
     conditions |= arithmetic_note(settings, teacher)
     notes = [note | conditions for note in notes]
     with stage(share, 1):
-        parts = labelled_parts(teacher, images, job, recipe.method, mirrors(settings), rng, notes)
+        parts = labelled_parts(teacher, images, job, recipe.method, mirrors(settings), rng, notes, files)
         return JobResult(encode_shard(parts, job.image_format, teacher.card.target), counts)
 
 

@@ -27,6 +27,7 @@ def passed(
     make: Callable[[Tensor], Tensor],
     gate: QualityGate | None,
     fewest: int | None = None,
+    read: Callable[[Tensor], Tensor] = lambda images: images,
 ) -> tuple[Tensor, list[dict[str, Any]]]:
     """Images of the labels, uint8 (N, C, H, W), and one note per image: its `tries`, and `missed` if every try failed.
 
@@ -35,11 +36,12 @@ def passed(
     Args:
         fewest: a further try makes at least so many images, the needed ones and some others, which are thrown away; a
             batch of very few classes would not have the statistics of training. None: it makes all of them.
+        read: gives the pixels that a reader of the shard decodes, which are judged.
     """
     images = make(labels)
     if gate is None:
         return images, [{} for _ in labels]
-    misses = shortfall(teacher, images, labels, gate)
+    misses = shortfall(teacher, read(images), labels, gate)
     tries = torch.ones(len(labels), dtype=torch.long)
     for _ in range(gate.tries - 1):
         wanted = misses > 0
@@ -47,7 +49,7 @@ def passed(
             break
         rows = with_others(wanted, len(labels) if fewest is None else fewest)
         again = make(labels[rows])
-        found = shortfall(teacher, again, labels[rows], gate)
+        found = shortfall(teacher, read(again), labels[rows], gate)
         better = wanted[rows] & (found < misses[rows])
         tries += wanted
         images[rows[better]], misses[rows[better]] = again[better], found[better]

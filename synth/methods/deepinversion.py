@@ -33,7 +33,7 @@ from synth.methods.losses import agreement, blur
 from synth.methods.multi_crop import Draws, Ranges, Size, draw, falling, resize, seen_as_drawn
 from synth.methods.natural import natural_noise
 from synth.methods.networks import ClassGenerator
-from synth.methods.patches import instead_of_statistics, watch_patches
+from synth.methods.patches import refuse_idle_patches, instead_of_statistics, watch_patches
 from synth.methods.presets import Form, form_of
 
 SETTINGS = DeepInversionSettings
@@ -48,6 +48,7 @@ def check(teacher: Classifier, settings: DeepInversionSettings) -> None:
     """Raise UserError if the method cannot work with this teacher, UsageError if a setting has no effect."""
     if settings.jitter and draws_each_step(settings):
         raise UsageError("--jitter has no effect on crops, which --roll shifts: leave it out, or give --roll instead")
+    refuse_idle_patches(teacher, settings.patches)
     if settings.drop_patches and find_blocks(teacher) is None:
         raise UserError(
             f"{teacher.card.architecture} has no row of equal blocks that compute any number of patches, as a ViT has: "
@@ -173,11 +174,13 @@ def invert(
         start = "natural" if starts_natural(teacher, settings) else settings.start
         x_norm = first_images(noise, lowest, start).clamp(lowest, highest)
     courses = phases(settings, whole)
+    dropping = Dropping(find_blocks(teacher) if settings.drop_patches else None, settings.drop_patches)
     if courses[0].shrink > 1:
         x_norm = F.avg_pool2d(x_norm, courses[0].shrink)
     for course in stages(courses, [len(course.steps) for course in courses]):
         x_norm = resize(x_norm, course.size(whole))
-        x_norm = optimise_images(x_norm, teacher, labels_B, settings, course.steps, (lowest, highest), rng, student)
+        pixel_range = (lowest, highest)
+        x_norm = optimise_images(x_norm, teacher, labels_B, settings, course.steps, pixel_range, rng, student, dropping)
     return to_uint8(resize(x_norm, whole) * teacher.std + teacher.mean).cpu()
 
 
@@ -230,6 +233,7 @@ def optimise_images(
     pixel_range: tuple[Tensor, Tensor],
     rng: torch.Generator,
     student: Classifier | None,
+    dropping: Dropping,
 ) -> Tensor:
     """Take these steps of Adam on the images, at their own resolution. Raises UserError if the loss diverges."""
     x_norm = x_norm.detach().clone().requires_grad_(True)
@@ -237,7 +241,7 @@ def optimise_images(
     loss = torch.zeros(())
     losses: list[Tensor] = []
     watching = watch_patches(teacher.net, settings.patches)
-    dropping = Dropping(find_blocks(teacher) if settings.drop_patches else None, settings.drop_patches)
+    dropping.resize(x_norm)
     with (
         computed(teacher, settings),
         computed(student, settings) if student else nullcontext(),

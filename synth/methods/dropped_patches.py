@@ -124,6 +124,11 @@ class Dropping:
         places = (self.kept + prefix)[:, :, None].expand(-1, -1, tokens.shape[2])
         return (torch.cat([tokens[:, :prefix], tokens.gather(1, places)], 1), *inputs[1:])
 
+    def resize(self, x: Tensor) -> None:
+        """Fit the mask to images (B, C, H, W) of another size. The dropped patches stay dropped."""
+        if self.mask is not None:
+            self.mask = F.interpolate(self.mask, size=x.shape[-2:])
+
     def look(self, x: Tensor, view: Callable[[Tensor], Tensor]) -> Tensor:
         """The view of the images. Where patches are dropped, the mask takes the same view and says which."""
         if self.mask is None or self.blocks is None:

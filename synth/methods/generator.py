@@ -29,7 +29,7 @@ from synth.checkpoint.layers import last_linear, watch_features
 from synth.methods.losses import activation_loss, blur, disagreement, diversity_loss, total_variation
 from synth.methods.multi_crop import Ranges, random_views
 from synth.methods.networks import ClassGenerator, GeneratorCard
-from synth.methods.patches import instead_of_statistics, watch_patches
+from synth.methods.patches import instead_of_statistics, refuse_idle_patches, watch_patches
 from synth.methods.training_time import words_for
 
 
@@ -109,7 +109,8 @@ Log = Callable[[int, dict[str, float]], None]
 
 
 def check(teacher: Classifier, settings: GeneratorSettings) -> None:
-    """Raise UserError if the method cannot work with this teacher."""
+    """Raise UserError if the method cannot work with this teacher, UsageError if a setting has no effect."""
+    refuse_idle_patches(teacher, settings.patches)
     if settings.activation and last_linear(teacher.net) is None:
         raise UserError(
             f"{teacher.card.architecture} has no linear layer, whose inputs are the features of --activation: leave "

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from synth.basics.errors import UsageError
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.image_norms import ImageNorms, image_norm_layers, watch_image_norms
 
@@ -21,6 +22,15 @@ MOST_TOKENS = 24  # of a layer, evenly spaced; their pairs show the distribution
 FEWEST_TOKENS = 9
 ENDS, POINTS = 1.2, 25  # the grid on which the density is estimated goes from -1.2 to 1.2
 BANDWIDTH = 0.1  # of the Gaussian kernel
+
+
+def refuse_idle_patches(teacher: Classifier, weight: float) -> None:
+    """Raise UsageError if the loss has a weight and no layer of the teacher has one."""
+    if weight and not image_norm_layers(teacher.net):
+        raise UsageError(
+            f"--patches has no effect on {teacher.card.architecture}, which has no layers that normalise each image on "
+            "its own, as LayerNorm and GroupNorm do: leave it out"
+        )
 
 
 @contextmanager

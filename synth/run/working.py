@@ -46,6 +46,8 @@ class Working:
         for beat in beats:
             if beat.picture is not None and beat.number not in self.published:
                 self.leave_picture(beat.picture)
+        if not beats and self.progress is None:  # nothing has begun
+            return
         if len(beats) == 1 and beats[0].number < 0:
             self.show_training(beats[0].share)
             return

@@ -35,6 +35,7 @@ class ModelCluster:
         self.tries: dict[int, int] = {}
         self.starts: list[tuple[int, str]] = []
         self.most = 0
+        self.jobs_per_worker = 2
 
     def submit(self, job: ShardJob, avoid: frozenset[str]) -> Hashable:
         self.count += 1
@@ -87,7 +88,10 @@ class ModelCluster:
         return self.up
 
     def room(self) -> int:
-        return 2 * len(self.up)
+        return self.jobs_per_worker * len(self.up)
+
+    def workers(self) -> int:
+        return len(self.up)
 
     def now(self) -> float:
         return self.time
@@ -215,6 +219,15 @@ def test_every_shard_is_delivered_once_under_random_faults(seed: int) -> None:
     nodes = [str(n) for n in range(draw.randint(1, 8))]
     cluster = ModelCluster(nodes, fate)
     assert made_once(list(Dispatch(cluster, timeout=draw.choice([None, 10.0])).run(jobs(60))), 60)
+
+
+@pytest.mark.parametrize("jobs_per_worker", [1, 2])  # with a number of workers, and without
+def test_a_slow_last_shard_is_copied_while_others_are_idle(jobs_per_worker: int) -> None:
+    slow = lambda job, node, nth: 2000.0 if job.number == 19 and nth == 1 else 100.0  # noqa: E731
+    cluster = ModelCluster(["a", "b"], slow)
+    cluster.jobs_per_worker = jobs_per_worker
+    assert made_once(list(Dispatch(cluster).run(jobs(20))), 20)
+    assert cluster.time == 900 + 150 + 100  # begun at 900 s, copied after 1.5 times the usual, and made
 
 
 def test_a_run_that_is_closed_leaves_no_attempt_running() -> None:

@@ -247,6 +247,59 @@ def test_a_folder_of_transformers_brings_everything(transformers: Any, tmp_path:
     assert Classifier.untrained(model.card, 1)(x).shape == (2, 3)
 
 
+def processed_alike(transformers: Any, folder: Path, network: nn.Module, processor: Any, side: int) -> None:
+    network.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    facts = find_source(f"transformers:{folder}").facts
+    image = torch.randint(0, 256, (side, side, 3), dtype=torch.uint8)
+    theirs = processor(images=image.numpy(), return_tensors="pt")["pixel_values"][0]
+    assert facts.input_shape == (3, side, side)
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (facts.mean, facts.std))
+    torch.testing.assert_close((image.permute(2, 0, 1) / 255 - mean) / std, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_images_are_normalised_as_the_folders_own_processor_does(transformers: Any, tmp_path: Path) -> None:
+    size = {"height": 64, "width": 64}
+    efficient = transformers.EfficientNetConfig(
+        image_size=64, width_coefficient=0.25, depth_coefficient=0.1, hidden_dim=1280, num_labels=3
+    )
+    twice = transformers.EfficientNetImageProcessor(size=size, image_std=[0.4785, 0.4733, 0.4743])  # divides twice
+    network = transformers.EfficientNetForImageClassification(efficient)
+    processed_alike(transformers, tmp_path / "efficient", network, twice, 64)
+    vit = transformers.ViTConfig(
+        image_size=64, patch_size=16, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    usual = transformers.ViTImageProcessor(size=size)
+    processed_alike(transformers, tmp_path / "vit", transformers.ViTForImageClassification(vit), usual, 64)
+
+
+def test_a_network_that_takes_blue_before_red_is_refused(transformers: Any, tmp_path: Path) -> None:
+    config = transformers.MobileViTConfig(
+        image_size=64, hidden_sizes=[16, 16, 16], neck_hidden_sizes=[8, 8, 8, 8, 8, 8, 16], num_labels=3
+    )
+    transformers.MobileViTForImageClassification(config).save_pretrained(tmp_path)
+    size = {"size": {"shortest_edge": 64}, "crop_size": {"height": 64, "width": 64}}
+    transformers.MobileViTImageProcessor(**size).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"takes blue before red: turn the inputs of its first convolution"):
+        find_source(f"transformers:{tmp_path}")
+    transformers.MobileViTImageProcessor(do_flip_channel_order=False, **size).save_pretrained(tmp_path)
+    facts = find_source(f"transformers:{tmp_path}").facts
+    assert facts.mean == pytest.approx([0, 0, 0])  # it only rescales
+    assert facts.std == pytest.approx([1, 1, 1])
+
+
+def test_one_number_for_all_channels_is_a_list_of_one() -> None:
+    assert normalisation_of({"image_mean": 0.5, "image_std": 0.25}) == {"mean": (0.5,), "std": (0.25,)}
+
+
+@pytest.mark.parametrize(
+    "settings", [{"image_mean": 0.5, "image_std": None}, {"rescale_factor": None}, {"rescale_factor": 0}]
+)
+def test_a_processor_with_no_numbers_is_one_line(settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"has a normalisation that is none .*: save the processor again, or remove"):
+        normalisation_of(settings)
+
+
 def test_a_folder_that_is_no_classifier_is_refused(transformers: Any, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"has no config\.json"):
         find_source(f"transformers:{tmp_path}")

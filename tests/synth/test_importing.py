@@ -14,6 +14,7 @@ from synth.basics.errors import UsageError, UserError
 from synth.checkpoint.building import build
 from synth.checkpoint.file import load_checkpoint
 from synth.checkpoint.importing.card_options import Facts, card_for, facts_from_options
+from synth.checkpoint.importing.class_names import names_from_option
 from tests.imports import LENET5, SMALL, DropPath, HasModule, card, imported, lenet5_state, same_weights
 from unlearn.commands.main import main
 
@@ -238,6 +239,9 @@ def test_auxiliary_heads_are_left_behind(tmp_path: Path) -> None:
     x = torch.rand(2, 3, 32, 32)
     assert torch.equal(model(x), net.eval()(x))
     assert "left out, as the network has no such weights: aux1." in said
+    assert "published googlenet" in said
+    assert "import it with --mean 0.5 --std 0.5" in said
+    assert "import it with" not in imported(net.state_dict(), tmp_path, {**options, "mean": "0.5", "std": "0.5"})[1]
 
 
 def test_an_input_shape_that_the_network_does_not_take_is_refused(tmp_path: Path) -> None:
@@ -269,6 +273,17 @@ def test_the_help_shows_the_signatures_and_the_sources() -> None:
     text = " ".join(CliRunner().invoke(main, ["import", "--help"]).output.split())
     for words in ("(num_classes)", "(in_channels, num_classes)", "torchvision:NAME", "transformers:FOLDER", "--entry"):
         assert words in text
+
+
+@pytest.mark.parametrize(("classes", "why"), [("3000000000", "is more than 1,000,000"), ("9" * 5000, "is more than")])
+def test_more_classes_than_any_network_has_are_refused(classes: str, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        names_from_option(classes)
+
+
+def test_a_digit_of_another_kind_is_a_name() -> None:
+    assert names_from_option("²,1") == ("²", "1")
+    assert names_from_option("²") == ("²",)
 
 
 def test_both_ways_to_name_classes_exclude_each_other(tmp_path: Path) -> None:

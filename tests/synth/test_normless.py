@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from synth.basics.errors import UserError
+from synth.basics.errors import UsageError, UserError
 from synth.checkpoint.classifier import Classifier
 from synth.checkpoint.image_norms import watch_image_norms
-from synth.methods import deepinversion
+from synth.methods import deepinversion, generator
 from synth.methods.deepinversion_settings import DeepInversionSettings
 from synth.methods.dropped_patches import Dropping, find_blocks
 from synth.methods.natural import ALIKE, natural_noise
@@ -156,6 +156,34 @@ def test_dropped_patches_are_not_computed_and_keep_their_pixels() -> None:
     assert x.grad is not None
     moved = x.grad.abs().sum(1).view(2, 4, 4, 4, 4).sum((2, 4)) > 0
     assert moved.flatten(1).sum(1).tolist() == [4, 4]
+
+
+def test_dropped_patches_stay_dropped_at_another_resolution() -> None:
+    settings = dataclasses.replace(SETTINGS, steps=10, coarse_steps=6, drop_patches=0.75)
+    masks: list[Tensor] = []
+
+    class Noted(Dropping):
+        def learn(self, x: Tensor, done: float) -> None:
+            super().learn(x, done)
+            if self.mask is not None:
+                masks.append(self.mask)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(deepinversion, "Dropping", Noted)
+        deepinversion.synthesise(transformer(), LABELS % 5, settings, torch.Generator().manual_seed(0))
+    assert [mask.shape[-1] for mask in masks] == [8] * 6 + [16] * 4
+    coarse, whole = masks[5], masks[6]
+    assert coarse.mean().item() == pytest.approx(0.25)
+    assert torch.equal(torch.nn.functional.interpolate(coarse, size=(16, 16)), whole)
+
+
+def test_patches_of_a_network_without_such_layers_are_refused() -> None:
+    batch_normed = network(nn.BatchNorm2d(8))
+    with pytest.raises(UsageError, match=r"--patches has no effect on .*: leave it out"):
+        deepinversion.check(batch_normed, dataclasses.replace(SETTINGS, patches=1.0))
+    with pytest.raises(UsageError, match=r"--patches has no effect on .*: leave it out"):
+        generator.check(batch_normed, dataclasses.replace(generator.SETTINGS(), patches=1.0))
+    deepinversion.check(transformer(), dataclasses.replace(SETTINGS, patches=1.0))
 
 
 def test_a_network_that_needs_all_patches_refuses_to_drop_them() -> None:

@@ -7,17 +7,21 @@ import torch
 from torch import Tensor
 
 from synth.checkpoint.classifier import Classifier, predict
+from synth.checkpoint.file import checkpoint_bytes
 from synth.executors.executor import Made
 from synth.making.copies import COPIES, counted
 from synth.making.gate import QualityGate
-from synth.making.make import Recipe
+from synth.making.make import Recipe, make_shard
 from synth.making.quality import agreement, passed, shortfall, with_others
+from synth.methods.deepinversion_settings import DeepInversionSettings
 from synth.run.publish import open_run
 from synth.run.view import describe
 from synth.shards.index import GateCounts, read_index, read_shard
 from synth.shards.plan import Plan, ShardJob
+from synth.shards.read import decode_shard
+from synth.shards.samples import Layout
 from synth.shards.store import Folder
-from tests.runs import card_for, digests, make_run, recipe_for
+from tests.runs import card_for, digests, digits_card, make_run, recipe_for
 
 LABELS = torch.arange(6)
 
@@ -73,6 +77,27 @@ def test_images_that_miss_the_bounds_are_generated_again_and_the_best_try_is_kep
         tries = next((t for t, lack in enumerate(column, 1) if lack == 0), len(made))
         assert torch.equal(images[n], made[column[:tries].index(min(column[:tries]))][n])
         assert notes[n] == {"tries": tries} | ({"missed": True} if min(column[:tries]) > 0 else {})
+
+
+def test_a_jpeg_is_judged_as_a_reader_decodes_it() -> None:
+    card = digits_card(architecture="resnet20", input_shape=(3, 32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
+    teacher = Classifier.untrained(card, 0).freeze()
+    plan = Plan(classes=tuple(range(10)), per_class=2, shard_size=20, views=0, image_format="jpg")
+    settings = DeepInversionSettings(steps=2, batch_size=20)
+
+    def recipe(gate: QualityGate | None) -> Recipe:
+        data = checkpoint_bytes(teacher)
+        return Recipe(data, None, "deepinversion", settings, device="cpu", threads=1, gate=gate)
+
+    layout = Layout((3, 32, 32), 10, 0, "jpg")
+    ungated = decode_shard(make_shard(plan.job(0), recipe(None)).data, "s", layout)
+    confidence = sorted(record["confidence"] for record in ungated.records)
+    for bound in confidence[5:15]:
+        made = decode_shard(
+            make_shard(plan.job(0), recipe(QualityGate(confidence=bound + 2e-6, tries=1))).data, "s", layout
+        )
+        for record in made.records:
+            assert (record["confidence"] < bound + 1e-6) == record.get("missed", False)
 
 
 def test_tries_are_bounded_and_none_is_wasted(tiny_teacher: Classifier) -> None:

@@ -12,13 +12,18 @@ from synth.basics.foreign_json import parse_json
 from synth.basics.regular_files import read_regular
 
 LARGEST = 2**24  # bytes of a file of names
+MOST_CLASSES = 10**6
 
 
 def names_from_option(classes: str) -> tuple[str, ...]:
     """The names in --classes: their number, or the names separated by commas. Raises UsageError for an empty name or
     one that is there twice.
     """
-    names = tuple(map(str, range(int(classes)))) if classes.isdigit() else tuple(n.strip() for n in classes.split(","))
+    if classes.isascii() and classes.isdigit():
+        if len(classes) > len(str(MOST_CLASSES)) or int(classes) > MOST_CLASSES:
+            raise UsageError(f"--classes {classes[:20]} is more than {MOST_CLASSES:,}: give the number of the classes")
+        return tuple(map(str, range(int(classes))))
+    names = tuple(n.strip() for n in classes.split(","))
     if len(set(names)) < len(names) or "" in names:
         raise UsageError(f"--classes '{classes}' has a name twice, or an empty one: give each class its own name")
     return names

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from synth.basics.errors import UsageError, UserError, first_line
 from synth.basics.foreign_json import parse_object
 from synth.basics.regular_files import read_regular
@@ -47,7 +51,7 @@ def transformers_source(folder: Path) -> Source:
         facts=Facts(
             class_names=told_apart([labels.get(n, str(n)) for n in range(number)]),
             input_shape=shape_of(processor, raw),
-            **normalisation_of(processor),
+            **normalisation(library, folder, processor),
         ),
         file=files[0],
         wiring=Wiring(config=kept_config(parse_object(config.to_json_string(use_diff=True)))),
@@ -93,19 +97,63 @@ def shape_of(processor: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[i
     return int(config.get("num_channels", 3)), size[0], size[1]
 
 
-def normalisation_of(processor: Mapping[str, Any]) -> dict[str, Any]:
-    """`mean` and `std` for images in [0, 1].
+def normalisation(library: Any, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`mean` and `std` for images in [0, 1]: as the folder's own processor does it, or as its settings say where the
+    library cannot build it.
 
-    The processor multiplies bytes by a factor, may subtract 1, and then normalises.
+    Raises UserError if the processor exchanges red and blue, or if its settings cannot be read.
     """
-    if not processor:
+    if not settings:
         return {}
-    factor = 255 * float(processor.get("rescale_factor", 1 / 255)) if processor.get("do_rescale", True) else 255.0
-    shift = 1.0 if processor.get("rescale_offset") else 0.0
-    mean, std = [0.0], [1.0]
-    if processor.get("do_normalize", True) and "image_mean" in processor and "image_std" in processor:
-        mean, std = list(processor["image_mean"]), list(processor["image_std"])
-    return {
-        "mean": tuple(round((m + shift) / factor, 6) for m in mean),
-        "std": tuple(round(s / factor, 6) for s in std),
-    }
+    try:
+        processor = library.AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        black, white, red = (processed(processor, colour) for colour in ((0, 0, 0), (255, 255, 255), (255, 0, 0)))
+    except Exception:  # the library raises any error for settings that it cannot read
+        turned, found = bool(settings.get("do_flip_channel_order")), None
+    else:
+        std = 1 / (white - black)
+        turned = bool((red[2] - white[2]).abs() < (red[2] - black[2]).abs())
+        found = {"mean": rounded(-black * std), "std": rounded(std)} if torch.isfinite(std).all() else None
+    if turned:
+        raise UserError(
+            f"{folder} holds a network that takes blue before red: turn the inputs of its first convolution with "
+            f'weight.flip(1), set "do_flip_channel_order" to false in {PROCESSOR}, and save it again'
+        )
+    return found or normalisation_of(settings)
+
+
+def processed(processor: Any, colour: tuple[int, int, int]) -> Tensor:
+    """What the processor makes of each channel of an image of one colour, (3,)."""
+    image = np.full((64, 64, 3), colour, dtype=np.uint8)
+    given = processor(images=image, do_resize=False, do_center_crop=False, return_tensors="pt")["pixel_values"]
+    means: Tensor = given[0].double().mean((1, 2))
+    if means.shape != (3,):
+        raise ValueError("the processor gives no three channels")
+    return means
+
+
+def rounded(values: Tensor) -> tuple[float, ...]:
+    return tuple(round(value, 6) for value in values.tolist())
+
+
+def normalisation_of(processor: Mapping[str, Any]) -> dict[str, Any]:
+    """`mean` and `std` for images in [0, 1], by the processor's settings.
+
+    The processor multiplies bytes by a factor, may subtract 1, and then normalises. Raises UserError if a setting has
+    another form.
+    """
+    try:
+        factor = 255 * float(processor.get("rescale_factor", 1 / 255)) if processor.get("do_rescale", True) else 255.0
+        shift = 1.0 if processor.get("rescale_offset") else 0.0
+        mean, std = [0.0], [1.0]
+        if processor.get("do_normalize", True) and "image_mean" in processor and "image_std" in processor:
+            mean, std = (np.atleast_1d(processor[name]).tolist() for name in ("image_mean", "image_std"))
+        return {
+            "mean": tuple(round((m + shift) / factor, 6) for m in mean),
+            "std": tuple(round(s / factor, 6) for s in std),
+        }
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise UserError(
+            f"{PROCESSOR} has a normalisation that is none ({first_line(error)}): save the processor again, or remove "
+            "that file and give --mean and --std"
+        ) from error

@@ -88,7 +88,8 @@ def find(request: ImportRequest) -> Imported:
         facts = with_defaults(request.architecture, request.facts)
         card = card_for(request.architecture, request.width, facts)
         found = from_file(read_weights(request.file), card, request.entry, request.prefix)
-        return dataclasses.replace(found, said=(*found.said, *what_timm_states(request, card)))
+        said = (*found.said, *what_timm_states(request, card), *published_start(card))
+        return dataclasses.replace(found, said=said)
     if not names_code(request.architecture):
         raise UsageError(
             "there is nothing to import: name a file of weights, published weights with --weights torchvision:NAME, or "
@@ -118,6 +119,16 @@ def what_timm_states(request: ImportRequest, card: ModelCard) -> list[str]:
     }
     options = " ".join(f"{name} {value}" for name, value in taken.items() if value)
     return [f"taken from timm: {options}; give the values of your training if they differ"] if options else []
+
+
+def published_start(card: ModelCard) -> list[str]:
+    """What no file of weights shows: torchvision's published GoogLeNet and Inception normalise their input anew."""
+    if card.architecture not in AUXILIARY_HEADS or set((*card.mean, *card.std)) == {0.5}:
+        return []
+    return [
+        f"if the training began with torchvision's published {card.architecture}, which turns ImageNet's normalisation "
+        "into another one first, import it with --mean 0.5 --std 0.5"
+    ]
 
 
 def from_source(request: ImportRequest, weights: str) -> Imported:

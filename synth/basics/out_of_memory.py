@@ -84,6 +84,21 @@ def require_memory(size: int, what: str, cure: str, device: str) -> None:
         )
 
 
+def require_room(size: int, copies: int, what: str, cure: str, device: str) -> None:
+    """As `require_memory`, for something on the device of which the processor's memory holds copies for a while."""
+    if device == "cpu":
+        require_memory((1 + copies) * size, what, cure, device)
+        return
+    require_memory(size, what, cure, device)
+    require_memory(copies * size, what, cure, "cpu")
+
+
+def largest_with_copies(copies: int, device: str) -> float:
+    """The bytes that `require_room` allows."""
+    own = SHARE * free_memory(device).size
+    return own / (1 + copies) if device == "cpu" else min(own, SHARE * free_memory("cpu").size / copies)
+
+
 def most_rows(need: Need, device: str) -> int:
     """The most images that are expected to fit into a share of the free memory; may be 0."""
     room = SHARE * free_memory(device).size - need.fixed

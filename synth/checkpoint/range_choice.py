@@ -12,6 +12,7 @@ from synth.checkpoint.target import Bins, Target
 
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 RANGE = re.compile(rf"\s*({NUMBER})\s*:\s*({NUMBER})\s*", re.ASCII)
+BINS = re.compile("classes|class")  # of which a regressor has bins
 PREFIXES = ("index:", "name:")
 
 
@@ -56,4 +57,6 @@ def words_for(numbers: Sequence[int], card: Named) -> str:
     """The classes in words (`class_words`); of a regressor the range, such as `the range 60:90 of angle`."""
     if card.target is None:
         return class_words(numbers, card.class_names)
-    return card.target.words_for(numbers) or class_words(numbers, card.class_names).replace("class", "bin", 1)
+    return card.target.words_for(numbers) or BINS.sub(
+        lambda found: "bins" if found[0] == "classes" else "bin", class_words(numbers, card.class_names), count=1
+    )

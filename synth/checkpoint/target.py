@@ -108,8 +108,13 @@ class Target:
 
     @property
     def standardised(self) -> Target:
-        """The same target for a network with random weights: outputs of -5 to 5, as usual of logits, are the range."""
-        return replace(self, offset=(self.low + self.high) / 2, scale=(self.high - self.low) / 10, clip=None)
+        """The same target for a network with random weights: outputs of -5 to 5, as usual of logits, are the range.
+
+        A head of one number has a unit of at most its spread, by which its likelihood divides the error: in a larger
+        unit its gradient would be larger than that of logits.
+        """
+        scale = min((self.high - self.low) / 10, self.spread or math.inf)
+        return replace(self, offset=(self.low + self.high) / 2, scale=scale, clip=None)
 
     def bins_within(self, low: float, high: float) -> Bins:
         """The bins of the range from `low` to `high`, in the unit.

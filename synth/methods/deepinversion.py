@@ -33,7 +33,7 @@ from synth.methods.losses import agreement, blur
 from synth.methods.multi_crop import Draws, Ranges, Size, draw, falling, resize, seen_as_drawn
 from synth.methods.natural import natural_noise
 from synth.methods.networks import ClassGenerator
-from synth.methods.patches import refuse_idle_patches, instead_of_statistics, watch_patches
+from synth.methods.patches import instead_of_statistics, refuse_idle_patches, watch_patches
 from synth.methods.presets import Form, form_of
 
 SETTINGS = DeepInversionSettings

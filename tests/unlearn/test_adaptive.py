@@ -9,8 +9,8 @@ from synth.methods import deepinversion
 from synth.methods.deepinversion_settings import PHOTO, DeepInversionSettings
 from synth.methods.losses import agreement, jensen_shannon
 from tests.runs import digits_card
-from unlearn.methods.adaptive import PRESETS, AdaptiveSettings, start, synthesis_settings
-from unlearn.methods.method import Inputs
+from unlearn.methods.adaptive import PRESETS, AdaptiveSettings, MadeImages, start, synthesis_settings
+from unlearn.methods.method import Inputs, StuckError
 
 SMALL = AdaptiveSettings(
     rounds=2, round_steps=3, per_class=3, synthesis_steps=12, synthesis_batch=27, batch_size=16, compete=10.0
@@ -46,12 +46,23 @@ def test_each_round_adds_its_images_and_keeps_the_old(tiny_teacher: Classifier) 
     method = start(Inputs(tiny_teacher, digits_card(), (0,), 0, "cpu"), SMALL)
     for number in range(3):
         method.step(number)
-    first = method.images.clone()
+    first = method.made.all.clone()
     assert first[:27].any(dim=(1, 2, 3)).all()
     assert not first[27:].any()
+    assert torch.equal(method.made.state_dict()["images"], first[:27])  # a checkpoint holds what is made
+    other = MadeImages(first.shape, "cpu")
+    other.load_state_dict(method.made.state_dict())
+    assert torch.equal(other.all, first)
     method.step(3)
-    assert torch.equal(method.images[:27], first[:27])
-    assert method.images[27:].any(dim=(1, 2, 3)).all()
+    assert torch.equal(method.made.all[:27], first[:27])
+    assert method.made.all[27:].any(dim=(1, 2, 3)).all()
+
+
+def test_a_student_that_diverged_steers_no_synthesis(tiny_teacher: Classifier) -> None:
+    method = start(Inputs(tiny_teacher, digits_card(), (0,), 0, "cpu"), SMALL)
+    next(method.student.parameters()).data.fill_(float("nan"))
+    with pytest.raises(StuckError, match=r"the student diverged .*: lower --lr"):
+        method.new_images(1)
 
 
 def test_agreement_is_1_where_teacher_and_student_are_equal() -> None:
@@ -83,7 +94,7 @@ def test_photographs_are_made_against_the_student() -> None:
     assert len(lines) == 1
     for number in range(2):
         assert method.step(number)["loss"].isfinite()
-    assert method.images.float().flatten(1).std(1).min() > 0
+    assert method.made.all.float().flatten(1).std(1).min() > 0
 
 
 def inputs_of(teacher: Classifier) -> Inputs:

@@ -86,6 +86,23 @@ def test_a_teacher_that_cannot_take_its_own_images_is_refused(tmp_path: Path, me
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("ispf", ("--attention-layers", "features.2")),
+        ("ispf", ("--no-post-filter", "--post-filter-threshold", 0.3)),
+        ("gkt", ("--bn-loss", "normalised")),
+    ],
+)
+def test_a_setting_without_effect_is_refused(
+    method: str, options: tuple[object, ...], tiny_teacher_path: Path, tmp_path: Path
+) -> None:
+    words = [method, "--teacher", tiny_teacher_path, "--forget", 0, *options, "--out", tmp_path / "run"]
+    done = CliRunner().invoke(main, list(map(str, words)))
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert "has no effect without" in done.stderr
+
+
 @pytest.mark.parametrize("option", ["--steps", "--lr", "--batch-size", "--shift"])
 def test_a_masked_logit_has_no_training_options(tiny_teacher_path: Path, tmp_path: Path, option: str) -> None:
     command = [
@@ -110,7 +127,7 @@ def test_shards_that_are_not_read_are_reported(tiny_teacher_path: Path, tmp_path
     options = ["--no-monitor", "--attention", 0, "--gate", 1]
     code, said, error = asked(tiny_teacher_path, tmp_path / "nowhere", tmp_path / "run", *options)
     assert code == 0, error
-    assert "nowhere is not read: gkt learns from no shards here, and has no monitor" in said
+    assert "nowhere is not read: gkt learns from no shards here, and watches no class" in said
 
 
 @pytest.mark.parametrize("closes", [0, 2])

@@ -1,11 +1,14 @@
 """`unlearn METHOD --config settings.json` repeats a run."""
 
+import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from synth.checkpoint.file import SETTINGS, STUDENT
+from synth.checkpoint.classifier import Classifier
+from synth.checkpoint.file import SETTINGS, STUDENT, save_checkpoint
+from tests.runs import digits_card
 from unlearn.commands.main import main
 
 
@@ -33,6 +36,21 @@ def test_a_run_is_repeated_from_its_settings(
     unlearn(method, "--config", tmp_path / "first" / SETTINGS, "--out", tmp_path / "second")
     students = [(tmp_path / name / STUDENT).read_bytes() for name in ("first", "second")]
     assert students[0] == students[1]
+
+
+def test_settings_that_differ_from_those_of_fine_tuning_are_kept(
+    tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    """A student from public weights has other defaults: a value that is the usual default has to be said."""
+    public = tmp_path / "public.safetensors"
+    save_checkpoint(Classifier.untrained(digits_card(), 7), public)
+    options = ["--steps", 3, "--optimiser", "sgd", "--lr", 0.1, "--batch-size", 128, "--weight-decay", 5e-4]
+    unlearn("distill", "--shards", tiny_run, "--forget", 0, "--start-from", public, *options, "--out", tmp_path / "a")
+    unlearn("distill", "--config", tmp_path / "a" / SETTINGS, "--out", tmp_path / "b")
+    assert [(tmp_path / n / STUDENT).read_bytes() for n in "a"] == [(tmp_path / n / STUDENT).read_bytes() for n in "b"]
+    settings = [json.loads((tmp_path / name / SETTINGS).read_text()) for name in "ab"]
+    assert (settings[0]["optimiser"], settings[0]["lr"]) == ("sgd", 0.1)
+    assert settings[0] == settings[1]
 
 
 def test_settings_of_another_method_are_refused(tiny_teacher_path: Path, tmp_path: Path) -> None:

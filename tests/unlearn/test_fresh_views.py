@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from tests.runs import digits_card
 from tests.unlearn.shards import stream_of
 from unlearn.methods.distill import LOOP, PRESETS, Distillation, distillation_loss, targets_for, training_filters
 from unlearn.methods.distill_settings import KEPT_CROP, DistillSettings, fill_in
-from unlearn.methods.fresh_views import answered, fresh_views
+from unlearn.methods.fresh_views import EMPTY_BATCHES, NoViewsError, answered, fresh_views
 from unlearn.methods.method import Inputs, StuckError
 from unlearn.methods.student import student_card, teacher_card
 from unlearn.run.carry_out import Request, unlearn
@@ -87,8 +88,31 @@ def test_the_gate_leaves_out_fresh_views(tiny_teacher: Classifier) -> None:
     logits, kept = answered(x_unit, tiny_teacher, False, [ForgetShareBelow((1,), bound)])
     assert torch.equal(kept, share < bound)
     assert torch.equal(logits, tiny_teacher(x_unit))
-    with pytest.raises(StuckError, match="the filters drop all fresh views of a batch"):
+    with pytest.raises(StuckError, match=f"the filters drop all fresh views of {EMPTY_BATCHES} batches in a row"):
         answered(x_unit, tiny_teacher, False, [ForgetShareBelow((1,), 0.5), EntropyBelow(0.0)])
+
+
+@pytest.mark.parametrize("empty", [3, EMPTY_BATCHES])
+def test_batches_without_a_view_that_passes_are_drawn_again(
+    empty: int, tiny_run: Path, tiny_teacher: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def some(*given: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(len(given[0]))
+        if len(seen) <= empty:
+            raise NoViewsError("none")
+        return answered(*given)
+
+    monkeypatch.setattr("unlearn.methods.fresh_views.answered", some)
+    card = student_card(teacher_card(read_index(Folder(tiny_run)).card), None, None, {})
+    method = Distillation(Inputs(tiny_teacher, card, (0,), 0, "cpu", stream_of(tiny_run)), QUICK)
+    if empty < EMPTY_BATCHES:
+        assert method.step(0)["loss"].isfinite()
+    else:
+        with pytest.raises(StuckError):
+            method.step(0)
+    assert seen == [16] * min(empty + 1, EMPTY_BATCHES)
 
 
 @pytest.mark.parametrize(("ways", "passes"), [({}, 1), ({"noise": True}, 2), ({"batch_statistics": True}, 2)])

@@ -54,7 +54,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return case(tmp_path_factory.mktemp("points") / "drawn", count=4)
 
 
-def run(method: str, of: Path, original: Path, shards: Path, out: Path, **changes: Any) -> list[str]:
+def run(method: str, of: Path, original: Path, made: Path, out: Path, **changes: Any) -> list[str]:
     """The lines of a run of the method that forgets the points of one folder only."""
     reads_shards = method == "distill"
     request = runs.Request(
@@ -62,7 +62,7 @@ def run(method: str, of: Path, original: Path, shards: Path, out: Path, **change
         settings=SETTINGS_OF[method],
         loop=LoopSettings(every=2, monitor=not reads_shards),
         teacher=None if reads_shards else original,
-        shards=str(shards) if reads_shards else None,
+        shards=str(made) if reads_shards else None,
         forget=(),
         forget_points=of,
         out=out,
@@ -216,6 +216,17 @@ def test_every_method_stops_where_all_is_near_and_goes_on_where_nothing_is(
     assert json.loads((tmp_path / "far" / PROVENANCE).read_text())["points"]["dropped"]["pixels"] == 0
     with pytest.raises(HopelessError):
         run(method, drawn, tiny_teacher_path, tiny_run, tmp_path / "near", points=PointSettings(points_epsilon=1e3))
+
+
+def test_shards_that_nobody_reads_are_said_and_not_recorded(
+    drawn: Path, tiny_teacher_path: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    """The monitor watches classes, and there is none to watch."""
+    far = PointSettings(points_epsilon=1e-3)
+    lines = run("gkt", drawn, tiny_teacher_path, tiny_run, tmp_path / "run", points=far, shards=str(tiny_run))
+    assert f"--shards {tiny_run} is not read: gkt learns from no shards here, and watches no class" in lines
+    facts = json.loads((tmp_path / "run" / PROVENANCE).read_text())
+    assert (facts["shards"], facts["index_sha256"]) == (None, None)
 
 
 def test_a_resumed_run_needs_the_same_points(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,12 +18,16 @@ from safetensors.torch import load_file
 from synth.checkpoint.classifier import predict
 from synth.checkpoint.file import load_checkpoint
 from synth.checkpoint.layers import last_layer
-from synth.checkpoint.target import Bins
+from synth.checkpoint.range_choice import words_for
+from synth.checkpoint.target import Bins, Target
 from synth.commands.main import main as synth
+from tests.unlearn.shards import stream_of
 from unlearn import data_sets
 from unlearn.commands.main import main as unlearn
 from unlearn.data_sets.reading.rotated import turned
 from unlearn.exporting.units import in_units
+from unlearn.methods import edit
+from unlearn.methods.method import Inputs
 from unlearn.samples.filters import ForgetShareBelow, View
 from unlearn.samples.logits import forget_share
 
@@ -251,6 +257,52 @@ def test_a_range_that_cannot_be_forgotten_is_refused_before_any_work(
 ) -> None:
     assert says in refused("distill", "--shards", shards["bins"], *words, "--out", tmp_path / "s")
     assert not (tmp_path / "s").exists()
+
+
+def test_a_sweep_of_a_regressor_is_refused_before_any_run(
+    teachers: dict[str, Path], shards: dict[str, Path], tmp_path: Path
+) -> None:
+    data = folder_of_targets(tmp_path / "data")
+    for inputs in (("--shards", shards["bins"]), ("--shards", shards["bins"], "--teacher", teachers["bins"])):
+        words = ("sweep", "--method", "distill", "--over", "steps=2,3", *inputs, "--forget", "0:60", "--data", data)
+        line = refused(*words, "--out", tmp_path / "sweep")
+        assert "a sweep compares accuracies, and the teacher predicts a number (angle in degrees, 0 to 180)" in line
+
+
+def test_a_clipped_output_is_clipped_before_its_only_step(teachers: dict[str, Path]) -> None:
+    """A run that was killed after its step and goes on has no step left."""
+    teacher = load_checkpoint(teachers["bins"])
+    method = edit.start(Inputs(teacher, teacher.card, Bins((4, 5)), 0, "cpu"), edit.SETTINGS(kind="masked-logit"))
+    assert method.student.card.target is not None
+    assert method.student.card.target.clip == (60.0, 90.0)
+
+
+def test_a_new_last_layer_has_standardised_outputs(teachers: dict[str, Path], shards: dict[str, Path]) -> None:
+    teacher = load_checkpoint(teachers["gaussian"])
+    target = teacher.card.target
+    assert target is not None
+    card = replace(teacher.card, target=replace(target, offset=0.0, scale=1.0))  # as an imported network has it
+    inputs = Inputs(teacher, card, Bins((4, 5)), 0, "cpu", stream_of(shards["gaussian"]))
+    found = edit.start(inputs, edit.SETTINGS(kind="last-layer")).student.card.target
+    assert found is not None
+    assert (found.offset, found.scale) == (90.0, 18.0)
+
+
+AGE = Target(name="age", unit="years", low=0.0, high=100.0, bins=10, head="bins")
+
+
+def test_a_network_of_one_number_has_a_unit_of_at_most_its_spread() -> None:
+    def scale(spread: float) -> float:
+        return replace(AGE, head="number", spread=spread).standardised.scale
+
+    assert (scale(4.0), scale(25.0)) == (4.0, 10.0)
+    assert replace(AGE, head="gaussian").standardised.scale == 10.0
+
+
+def test_bins_that_make_no_range_are_called_bins() -> None:
+    card = SimpleNamespace(class_names=AGE.bin_names, target=AGE)
+    assert words_for(Bins((0, 2)), card) == "bins 0 '0 to 10', 2 '20 to 30'"
+    assert words_for(Bins((0, 1)), card) == "the range 0:20 of age (years)"
 
 
 def test_data_of_the_other_task_is_refused(teachers: dict[str, Path], tmp_path: Path) -> None:

@@ -173,6 +173,12 @@ def starting_preset(method: Any) -> str | None:
     return getattr(method, "PRESET_OF_START", None)
 
 
+def start_of(method: Any, preset: str | None, start_from: object) -> Any:
+    """The settings that options change: the preset's, or those of a student that starts from public weights."""
+    preset = preset or (starting_preset(method) if start_from else None)
+    return method.PRESETS[preset] if preset else method.SETTINGS()
+
+
 def preset_option(presets: Mapping[str, Any]) -> Decorator:
     return option("--preset", group=WHAT, type=click.Choice(list(presets)), help="settings to start from")
 
@@ -189,10 +195,11 @@ def options_of_settings(content: Mapping[str, Any]) -> Mapping[str, Any]:
     named = {name: value for name, value in content.items() if not name.endswith("_sha256") and name not in left_out}
     if method in METHODS.names():
         declared = METHODS.declared(method)
-        named = unlike_defaults(named, declared.SETTINGS())
-        known = {name: value for name, value in named.items() if name in fields_of(declared.SETTINGS)}
+        start = start_of(declared, None, content.get("start_from"))
+        named = unlike_defaults(named, start)
+        known = {name: value for name, value in named.items() if name in fields_of(start)}
         try:
-            idle = idle_names(getattr(declared, "IDLE", ()), dataclasses.replace(declared.SETTINGS(), **known))
+            idle = idle_names(getattr(declared, "IDLE", ()), dataclasses.replace(start, **known))
         except (ValueError, TypeError):  # a wrong value, which is refused where every option is
             idle = set()
         named = {name: value for name, value in named.items() if name not in idle}
@@ -229,10 +236,7 @@ def request_of(name: str, options: Mapping[str, Any]) -> Any:
 def checked_settings(name: str, options: Mapping[str, Any]) -> tuple[Any, LoopSettings]:
     """The settings of the method and of its loop. Raises UsageError where one is wrong or has no effect."""
     method = METHODS.declared(name)
-    preset = options.get("preset")
-    if preset is None and options.get("start_from"):
-        preset = starting_preset(method)
-    start = method.PRESETS[preset] if preset else method.SETTINGS()
+    start = start_of(method, options.get("preset"), options.get("start_from"))
     own, of_loop = fields_of(start), fields_of(LoopSettings)
     settings = settings_from_flags(start, {n: v for n, v in options.items() if n in own}, name)
     loop = settings_from_flags(LoopSettings(), {n: v for n, v in options.items() if n in of_loop}, name)

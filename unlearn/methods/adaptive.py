@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from synth.basics.errors import UserError
-from synth.basics.out_of_memory import require_memory
+from synth.basics.out_of_memory import require_room
 from synth.basics.settings import MOST_IMAGES, MOST_IN_BATCH, MOST_STEPS, ComputeSettings, setting
 from synth.checkpoint.augment import shift_and_flip
 from synth.checkpoint.batch_norm import batch_norm_layers
@@ -32,7 +32,7 @@ from synth.methods import deepinversion
 from synth.methods.deepinversion_settings import DeepInversionSettings
 from synth.methods.presets import TUNED, Form, form_of, presets_in
 from unlearn.methods import losses
-from unlearn.methods.method import Inputs, Part, StuckError
+from unlearn.methods.method import Inputs, Part, StuckError, is_finite
 from unlearn.methods.mixing import mixed
 from unlearn.optimise import descend, one_cycle_sgd
 from unlearn.samples.logits import without_forget_classes
@@ -86,7 +86,7 @@ PRESETS: dict[str, AdaptiveSettings] = {
 FORGETS_POINTS = True
 STARTS_FROM_TEACHER = False
 BATCHES = 100  # in a row that may hold fewer than two images far from the points to forget
-COPIES = 3  # of the images, while a checkpoint is written
+COPIES = 3  # of the images in the processor's memory, while a checkpoint is written
 
 
 def trains_on_shards(settings: AdaptiveSettings) -> bool:
@@ -104,6 +104,24 @@ def start(inputs: Inputs, settings: AdaptiveSettings) -> Adaptive:
     return Adaptive(inputs, settings)
 
 
+class MadeImages:
+    """The images of all rounds, uint8 (N, C, H, W), on the device. A checkpoint holds those that are made."""
+
+    def __init__(self, size: Sequence[int], device: str) -> None:
+        self.all, self.count = torch.zeros(tuple(size), dtype=torch.uint8, device=device), 0
+
+    def add(self, images: Tensor) -> None:
+        self.all[self.count : self.count + len(images)] = images.to(self.all.device)
+        self.count += len(images)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"images": self.all[: self.count].cpu().clone()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.count = 0
+        self.add(state["images"])
+
+
 class Adaptive:
     """A step is one training step of the student. The first step of a round makes the round's images first."""
 
@@ -116,15 +134,15 @@ class Adaptive:
         self.per_round = settings.per_class * len(inputs.retain)
         size = (settings.rounds * self.per_round, *inputs.card.input_shape)
         what = f"{size[0]:,} images of {settings.rounds} rounds, with copies for a checkpoint,"
-        require_memory(COPIES * math.prod(size), what, "lower --per-class or --rounds", inputs.device)
-        self.images = torch.zeros(size, dtype=torch.uint8, device=inputs.device)
+        require_room(math.prod(size), COPIES, what, "lower --per-class or --rounds", inputs.device)
+        self.made = MadeImages(size, inputs.device)
         self.batch = torch.zeros((), dtype=torch.long)  # images optimised together; 0 before the first round
         self.parts: dict[str, Part] = {
             "student": self.student,
             "optimiser": self.optimiser,
             "schedule": self.schedule,
             "rng": self.rng,
-            "images": self.images,
+            "made images": self.made,
             "batch": self.batch,
         }
         if inputs.points:
@@ -134,7 +152,7 @@ class Adaptive:
         settings = self.settings
         done, since = divmod(number, settings.round_steps)
         if since == 0:
-            self.images[done * self.per_round : (done + 1) * self.per_round] = self.new_images(done)
+            self.made.add(self.new_images(done))
         there = (done + 1) * self.per_round
         x_unit = self.images_to_learn(there)
         with torch.no_grad():
@@ -147,8 +165,8 @@ class Adaptive:
         """A batch in [0, 1] of the first `there` images, shifted and blended, without those near points to forget."""
         settings = self.settings
         for _ in range(BATCHES):
-            rows = torch.randint(there, (settings.batch_size,), generator=self.rng).to(self.images.device)
-            x_unit = shift_and_flip(to_unit(self.images[rows]), settings.shift, settings.flip, self.rng)
+            rows = torch.randint(there, (settings.batch_size,), generator=self.rng).to(self.made.all.device)
+            x_unit = shift_and_flip(to_unit(self.made.all[rows]), settings.shift, settings.flip, self.rng)
             x_unit = mixed(x_unit, settings.mixup, self.rng)
             if self.inputs.points is None:
                 return x_unit
@@ -164,6 +182,8 @@ class Adaptive:
         """The images of a round, `per_class` per retain class, uint8 (N, C, H, W)."""
         labels = torch.tensor(self.inputs.retain).repeat(self.settings.per_class)
         against = self.student if done and self.settings.compete else None
+        if against and not is_finite(against):
+            raise StuckError("the student diverged (its weights are not finite): lower --lr")
         self.student.eval().requires_grad_(False)
         images = deepinversion.synthesise(
             self.teacher, labels, self.synthesis(labels, against), self.rng, student=against

@@ -146,21 +146,7 @@ class Distillation:
         if self.answers is not None:
             self.renew_answers(self.answers, number)
         self.set_mode()
-        batch = self.samples.next(self.settings.batch_size).to(self.device)
-        if self.samples.whole and not self.warned:
-            self.warn_of_losses()
-        loss = distillation_loss(
-            self.student,
-            batch,
-            self.forget,
-            self.settings,
-            self.rng,
-            self.teacher,
-            self.points,
-            self.noise,
-            self.shared,
-            self.answers.draw(self.points_in_batch, self.rng) if self.answers is not None else None,
-        )
+        loss = self.loss_of_next()
         descend(loss, self.optimiser, self.schedule)
         if self.answers is not None and number + 1 == self.steps:
             self.say(self.answers.words)
@@ -172,6 +158,30 @@ class Distillation:
             "samples": torch.tensor(float(self.samples.counts[KEPT])),
             "lr": torch.tensor(rate, dtype=torch.float64),
         }
+
+    def loss_of_next(self) -> Tensor:
+        """The loss on the next batch of which at least two views pass. Raises StuckError if many in a row have none."""
+        for tries in range(1, fresh_views.EMPTY_BATCHES + 1):
+            batch = self.samples.next(self.settings.batch_size).to(self.device)
+            if self.samples.whole and not self.warned:
+                self.warn_of_losses()
+            try:
+                return distillation_loss(
+                    self.student,
+                    batch,
+                    self.forget,
+                    self.settings,
+                    self.rng,
+                    self.teacher,
+                    self.points,
+                    self.noise,
+                    self.shared,
+                    self.answers.draw(self.points_in_batch, self.rng) if self.answers is not None else None,
+                )
+            except fresh_views.NoViewsError:
+                if tries == fresh_views.EMPTY_BATCHES:
+                    raise
+        raise AssertionError("the last try returns or raises")
 
     @property
     def points_in_batch(self) -> int:

@@ -26,7 +26,7 @@ from unlearn.fine_tuning import train_mode
 from unlearn.methods import losses
 from unlearn.methods.masking import mask_logits, refuse_unmaskable
 from unlearn.methods.method import Inputs, Part
-from unlearn.methods.student import copy_of
+from unlearn.methods.student import copy_of, fresh_card
 from unlearn.optimise import descend, one_cycle_adamw
 from unlearn.samples.batch import Batch
 from unlearn.samples.filters import Filter, NoForgetLabel
@@ -95,10 +95,10 @@ class MaskedLogit:
         self.student = copy_of(inputs.teacher, inputs)
         self.forget = list(inputs.forget)
         refuse_unmaskable(inputs)
+        mask_logits(self.student, self.forget)  # here, because a resumed run may have no step left
         self.parts: dict[str, Part] = {"student": self.student}
 
     def step(self, number: int) -> dict[str, Tensor]:
-        mask_logits(self.student, self.forget)
         return {}
 
 
@@ -114,6 +114,7 @@ class Finetuning:
         if settings.kind == "last-layer":
             layer = last_layer(self.student)
             layer.load_state_dict(last_layer(inputs.new_student()).state_dict())
+            self.student.card = fresh_card(self.student.card)
             self.student.requires_grad_(False)
             layer.requires_grad_(True)
         else:

@@ -20,8 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synth.basics.free_memory import free_memory
-from synth.basics.out_of_memory import SHARE, require_memory
+from synth.basics.out_of_memory import largest_with_copies, require_room
 from synth.basics.settings import MOST_IMAGES, MOST_IN_BATCH, MOST_STEPS, ComputeSettings, setting
 from synth.checkpoint.classifier import Classifier
 from unlearn.methods import losses
@@ -57,7 +56,7 @@ PRESETS: dict[str, EMMNSettings] = {}
 
 STARTS_FROM_TEACHER = True
 PIXELS_AT_ONCE, FEWEST_AT_ONCE = 2**18, 8  # 256 images of 32 x 32; of larger ones fewer go through the teacher at once
-COPIES = 3  # of the noise, while a checkpoint is written
+COPIES = 2  # of the noise in the processor's memory, while a checkpoint is written
 
 
 def trains_on_shards(settings: EMMNSettings) -> bool:
@@ -137,11 +136,11 @@ def parts_of_loss(teacher: Classifier, noise_MCHW: Tensor, label: int, maximise:
 
 def refuse_large_noise(shape: tuple[int, ...], device: str) -> None:
     """Raise UserError if the memory does not hold the noise (K, M, C, H, W), also while a checkpoint is written."""
-    of_one = COPIES * 4 * math.prod(shape) // shape[1]
-    most = int(SHARE * free_memory(device).size // of_one)
+    of_one = 4 * math.prod(shape) // shape[1]
+    most = int(largest_with_copies(COPIES, device) // of_one)
     cure = f"use --noise-per-class {most}" if most else "use smaller images or fewer classes"
     what = f"the noise of {shape[0]:,} classes, with {shape[1]:,} images per class and copies for a checkpoint,"
-    require_memory(of_one * shape[1], what, cure, device)
+    require_room(4 * math.prod(shape), COPIES, what, cure, device)
 
 
 def noise_loss(teacher: Classifier, noise_MCHW: Tensor, label: int, maximise: bool, l2: float) -> Tensor:

@@ -21,7 +21,12 @@ from unlearn.methods.method import StuckError
 from unlearn.samples.filters import Filter, View
 from unlearn.samples.near_points import NearPoints
 
+EMPTY_BATCHES = 100  # in a row of which the filters may leave fewer than two views
 ALONE: AbstractContextManager[None] = nullcontext()
+
+
+class NoViewsError(StuckError):
+    """The filters leave fewer than two views of a batch. Another batch may do."""
 
 
 def fresh_views(images: Tensor, unmixed: float, crop: float, shift: int, flip: bool, rng: torch.Generator) -> Tensor:
@@ -63,7 +68,7 @@ def answered(
             compared with the points'; the teacher then computes others for that.
 
     Raises:
-        StuckError: fewer than two views pass.
+        NoViewsError: fewer than two views pass.
     """
     compared = points is not None and points.teacher is teacher and not (noise or batch_statistics)
     seen = features_of(teacher) if compared else nullcontext(list[Tensor]())
@@ -71,12 +76,14 @@ def answered(
     with around, by_batch, seen as features:
         logits = teacher(x_unit).float()
     kept = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
+    shown = logits.cpu() if logits.device.type == "mps" else logits  # the filters need float64, which MPS has not
     for accept in filters:
-        kept &= accept(View(logits, torch.empty(0)))
+        kept &= accept(View(shown, torch.empty(0))).to(kept.device)
     if points is not None:
         kept &= ~points.near_in_batch(x_unit, count=True, features=next(iter(features), None)).to(kept.device)
     if kept.sum() < 2:
-        raise StuckError(
-            "the filters drop all fresh views of a batch: loosen --gate or --entropy, or leave out --teacher"
+        raise NoViewsError(
+            f"the filters drop all fresh views of {EMPTY_BATCHES} batches in a row: loosen --gate or --entropy, raise "
+            "--batch-size, or leave out --teacher"
         )
     return logits, kept

@@ -189,6 +189,11 @@ IDLE: Idle = (
         lambda s: not s.post_filter,
         "without --post-filter: add that, or leave it out",
     ),
+    (
+        ("bn_loss",),
+        lambda s: not s.bn,
+        "without --bn: add that, or leave it out",
+    ),
 )
 
 

@@ -18,7 +18,15 @@ balance all classes the generator would have to produce what inhibition forbids.
 from dataclasses import dataclass
 
 from synth.basics.settings import MOST_STEPS, setting
-from unlearn.methods.gkt import SCHEDULE, STARTS_FROM_TEACHER, GKTSettings, needs_monitor, start, trains_on_shards
+from unlearn.methods.gkt import (
+    IDLE,
+    SCHEDULE,
+    STARTS_FROM_TEACHER,
+    GKTSettings,
+    needs_monitor,
+    start,
+    trains_on_shards,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,4 +61,4 @@ SETTINGS = ISPFSettings
 PRESETS: dict[str, ISPFSettings] = {}
 
 
-__all__ = ["STARTS_FROM_TEACHER", "needs_monitor", "start", "trains_on_shards"]
+__all__ = ["IDLE", "STARTS_FROM_TEACHER", "needs_monitor", "start", "trains_on_shards"]

@@ -327,7 +327,7 @@ def start(
     )
     if request.places and not opened.runs:
         named = " and ".join(request.places)
-        say(f"--shards {named} is not read: {request.method} learns from no shards here, and has no monitor")
+        say(f"--shards {named} is not read: {request.method} learns from no shards here, and watches no class")
     watched = opened.forget and opened.card.target is None  # the monitor watches classes
     if methods.needs_teacher(module) and watched and not monitor and method.steps > 1:
         why = "without --shards there is no hold-out" if not request.places else "--no-monitor"

@@ -89,7 +89,8 @@ def open_inputs(request: Request, module: Any) -> Opened:
     trains = module.trains_on_shards(request.settings)
     if not request.places and trains:
         raise UsageError(f"{request.method} learns from shards: name their folder with --shards")
-    if not request.places or not (trains or request.loop.monitor):
+    watches = request.loop.monitor and request.forget and teacher.card.target is None  # the monitor watches classes
+    if not request.places or not (trains or watches):
         return Opened(teacher, teacher.card, teacher.digest, None, request.forget)
     runs = open_runs(request)
     refuse_another_teacher(runs, teacher)

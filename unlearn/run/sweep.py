@@ -280,9 +280,13 @@ def test_images(source: DataSource, request: Request) -> LabelledImages:
             raise UsageError(f"a sweep compares accuracies, and {source.name} is data for regression")
         return source.load("test")
     if request.teacher is not None:
-        return source.load("test", read_card(request.teacher))
-    assert request.places, "a method needs a teacher or shards"
-    return source.load("test", teacher_card(read_index(open_shards(request.places[0])).card))
+        card = read_card(request.teacher)
+    else:
+        assert request.places, "a method needs a teacher or shards"
+        card = teacher_card(read_index(open_shards(request.places[0])).card)
+    if card.target is not None:
+        raise UsageError(f"a sweep compares accuracies, and the teacher predicts a number ({card.target.words})")
+    return source.load("test", card)
 
 
 def judge_on_test_images(

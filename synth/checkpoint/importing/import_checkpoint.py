@@ -88,8 +88,8 @@ def find(request: ImportRequest) -> Imported:
         facts = with_defaults(request.architecture, request.facts)
         card = card_for(request.architecture, request.width, facts)
         found = from_file(read_weights(request.file), card, request.entry, request.prefix)
-        said = (*found.said, *what_timm_states(request, card), *published_start(card))
-        return dataclasses.replace(found, said=said)
+        lines = (*found.said, *what_timm_states(request, card), *published_start(card))
+        return dataclasses.replace(found, said=lines)
     if not names_code(request.architecture):
         raise UsageError(
             "there is nothing to import: name a file of weights, published weights with --weights torchvision:NAME, or "

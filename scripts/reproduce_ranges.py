@@ -93,7 +93,7 @@ def shards_jobs(out: Path, head: str, seed: int, data: Data, sizes: Sizes) -> li
 
 def student_jobs(out: Path, head: str, seed: int, data: Data, sizes: Sizes) -> list[Job]:
     teacher = ["--teacher", out / f"{head}-{seed}-teacher.safetensors"]
-    gkt = ["gkt", *teacher, "--channels", 16, "--batch-size", 128, "--rounds", sizes.rounds]
+    gkt = ["gkt", *teacher, "--preset", "tuned", "--gate", 0.01, "--channels", 16, "--rounds", sizes.rounds]
     distill = ["distill", "--shards", out / f"{head}-{seed}-shards", *teacher, "--steps", sizes.steps]
     distill += ["--unmixed", 0.5]
     commands: dict[str, list[object]] = {

@@ -92,12 +92,14 @@ def test_a_teacher_that_cannot_take_its_own_images_is_refused(tmp_path: Path, me
         ("ispf", ("--attention-layers", "features.2")),
         ("ispf", ("--no-post-filter", "--post-filter-threshold", 0.3)),
         ("gkt", ("--bn-loss", "normalised")),
+        ("distill", ("--answer-weight", 8)),
     ],
 )
 def test_a_setting_without_effect_is_refused(
     method: str, options: tuple[object, ...], tiny_teacher_path: Path, tmp_path: Path
 ) -> None:
-    words = [method, "--teacher", tiny_teacher_path, "--forget", 0, *options, "--out", tmp_path / "run"]
+    inputs = ["--shards" if method == "distill" else "--teacher", tiny_teacher_path]
+    words = [method, *inputs, "--forget", 0, *options, "--out", tmp_path / "run"]
     done = CliRunner().invoke(main, list(map(str, words)))
     assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
     assert "has no effect without" in done.stderr

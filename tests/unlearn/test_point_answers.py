@@ -13,9 +13,9 @@ from torch import Tensor
 from synth.basics.errors import InterruptedRunError, UsageError
 from synth.checkpoint.classifier import Classifier, predict
 from synth.checkpoint.file import STUDENT, load_checkpoint
-from tests.unlearn.shards import images_of
+from tests.unlearn.shards import images_of, stream_of
 from unlearn.methods import point_answers
-from unlearn.methods.distill import Distillation
+from unlearn.methods.distill import Distillation, distillation_loss
 from unlearn.methods.distill_settings import DistillSettings
 from unlearn.methods.point_answers import (
     Answered,
@@ -252,6 +252,19 @@ def test_a_student_learns_the_answers_and_says_the_label_less(tiny_run: Path, tm
         p = predict(load_checkpoint(out / STUDENT).freeze(), stored.images[:12]).softmax(1)
         shares[answered] = p.gather(1, wrong[:, None]).log().mean().item()
     assert shares[True] < shares[False] - 0.1
+
+
+def test_a_weight_makes_the_answers_count_more(tiny_run: Path, tiny_teacher: Classifier) -> None:
+    batch, student = stream_of(tiny_run).next(16), Classifier.untrained(tiny_teacher.card, 5)
+    points = Answered(torch.rand(3, 1, 28, 28), torch.arange(3), torch.full((3,), 0.01))
+
+    def loss(weight: float, answered: Answered | None = points) -> float:
+        settings = DistillSettings(steps=4, batch_size=16, shift=0, answer_points=True, answer_weight=weight)
+        rng = torch.Generator().manual_seed(3)
+        return distillation_loss(student.eval(), batch, (), settings, rng, answered=answered).item()
+
+    of_views, of_points = loss(1, None), (19 * loss(1) - 16 * loss(1, None)) / 3
+    assert loss(8) == pytest.approx((16 * of_views + 8 * 3 * of_points) / 19, rel=1e-4)
 
 
 def test_an_interrupted_run_goes_on_with_the_answers_that_it_had(tiny_run: Path, tmp_path: Path) -> None:

@@ -57,6 +57,11 @@ IDLE: Idle = (
         lambda s: s.answer_forget,
         "with --answer-forget, which drops nothing: leave one of them out",
     ),
+    (
+        ("answer_weight",),
+        lambda s: not s.answer_points,
+        "without --answer-points: add that, or leave it out",
+    ),
 )
 
 MAINLY = 0.5  # of a view's probability, from which on it shows the forget classes
@@ -343,6 +348,7 @@ def distillation_loss(
         logits = student(torch.cat([x_unit, answered.images]))
         of_views = losses.divergence(targets, logits[: len(x_unit)], settings.tau)
         of_points = point_answers.divergence(answered, logits[len(x_unit) :])
+        of_points = settings.answer_weight * of_points
         return (len(x_unit) * of_views + len(answered.images) * of_points) / len(logits)
 
 

@@ -122,6 +122,14 @@ class DistillSettings(ComputeSettings):
         "not call by it, and of colour images, with --teacher, what else they could be; so their images take part in "
         "its training",
     )
+    answer_weight: float = setting(
+        1.0,
+        "with --answer-points, how much a point counts beside a view; raise it where few steps leave memorised labels "
+        "too likely",
+        above=0,
+        at_most=1000,
+        rare=True,
+    )
     optimiser: str = setting("sgd", "how the weights are moved", choices=("sgd", "adamw"), rare=True)
     freeze_batch_norm: bool | None = setting(
         None,

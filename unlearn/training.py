@@ -123,6 +123,11 @@ def train(
         test = check_data(card, test, like, source.name, without)
     else:
         test = in_order_of(data, test, source.name)
+    if data.target is None and len(data.class_names) < 2:
+        raise UserError(
+            f"{source.name} has one class only, '{data.class_names[0]}': a classifier needs two or more, as folders "
+            "beside each other in train/ and test/"
+        )
     if without:
         say(f"leaves out {words_for(without, data)}")
     if len(without) == len(data.class_names):

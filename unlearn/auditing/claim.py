@@ -28,11 +28,14 @@ def claim(record: Mapping[str, Any]) -> str:
             f"The student holds the original's {layers(shortened(kept))}, which saw the class, and did not "
             "change them. It claims only that the later layers never learnt from the class."
         )
-    if isinstance(start, Mapping):
+    weights = isinstance(start, Mapping) and f"{shortened(start.get('file'))}, sha256 {str(start.get('sha256'))[:12]}"
+    if weights and kept:
+        found.append(f"The later layers started from public weights ({weights}).")
+    elif weights:
         found.append(
-            f"The student started from public weights ({shortened(start.get('file'))}, sha256 "
-            f"{str(start.get('sha256'))[:12]}). It claims that it holds no more of the images to forget than these "
-            "weights, which never saw them. What the weights know of such images in general is left in it"
+            f"The student started from public weights ({weights}). It claims that it holds no more of the "
+            "images to forget than these weights, which never saw them. What the weights know of such images in "
+            "general is left in it"
             + (": the column 'public' shows how much." if record["models"].get("public") else ".")
         )
     return " ".join(found)

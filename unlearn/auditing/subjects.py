@@ -112,7 +112,7 @@ def as_subject(start: PublicStart, original: ModelCard, seed: int) -> Classifier
         wiring=theirs.wiring,
         mean=theirs.mean,
         std=theirs.std,
-        training={},
+        training=theirs.training,
     )
     found = start.network(card, seed).freeze()
     found.digest = start.model.digest

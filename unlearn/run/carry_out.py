@@ -412,8 +412,8 @@ def conclude(folder: RunFolder, result: Outcome, facts: Mapping[str, Any]) -> Pa
 
 
 def in_words(counts: Mapping[str, int]) -> str:
-    """Such as `; 90 samples passed, dropped 10 by forget label`; empty if the method trained on no shards."""
+    """Such as `; 90 samples of the shards passed, dropped 10 by forget label`; empty without training on shards."""
     if not counts:
         return ""
     dropped = ", ".join(f"{count:,} by {name}" for name, count in counts.items() if name != "kept")
-    return f"; {counts['kept']:,} samples passed, dropped {dropped or 'none'}"
+    return f"; {counts['kept']:,} samples of the shards passed, dropped {dropped or 'none'}"

@@ -39,7 +39,7 @@ def retained(
         confidence, called = batch.logits.softmax(1).max(1)
         forgotten = torch.tensor(forget, dtype=torch.long)
         rows = (confidence >= SURE) & ~torch.isin(batch.labels, forgotten) & ~torch.isin(called, forgotten)
-        images, called, where = batch.views[rows], called[rows], "its own training images"
+        images, called, where = batch.views[rows], called[rows], "views of its own training images"
     else:
         return None
     if not len(called):
@@ -54,6 +54,6 @@ def warning(found: Retained | None) -> str | None:
         return None
     return (
         f"warning: this student has lost the other classes as well: of {found.where} it calls {found.percent:.1f} % of "
-        f"{found.images:,} images of the retain classes, of which the teacher is sure, as the teacher does; train "
+        f"{found.images:,} of the retain classes, of which the teacher is sure, as the teacher does; train "
         "longer, or with another learning rate, or use more or clearer images"
     )

@@ -31,7 +31,9 @@ from .subjects import SMALL, request_for
 @pytest.fixture(scope="module")
 def public(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("public") / "public.safetensors"
-    save_checkpoint(Classifier.untrained(digits_card(class_names=("a", "b", "c")), 9).freeze(), path)
+    save_checkpoint(
+        Classifier.untrained(digits_card(class_names=("a", "b", "c"), training={"imported": True}), 9).freeze(), path
+    )
     return path
 
 
@@ -99,4 +101,9 @@ def test_the_claim_names_the_layers_that_were_kept() -> None:
     assert of() == of(settings={"keep_layers": ""}) == ""
     assert "holds the original's layers up to 'layer3', which saw the class" in of(settings={"keep_layers": "layer3"})
     assert "holds the original's first layers, 60% of them, which saw" in of(settings={"keep_layers": "60%"})
+    start = {"file": "public.safetensors", "sha256": "ab" * 32}
+    both = of(settings={"keep_layers": "60%"}, start_from=start)
+    assert "The later layers started from public weights (public.safetensors, sha256 abababababab)." in both
+    assert "holds no more of the images to forget" not in both
+    assert "holds no more of the images to forget" in of(start_from=start)
     assert "cannot claim that it never saw the class" in of(from_teacher=True)

@@ -33,6 +33,8 @@ def find_in_folders(folder: Path, split: str) -> Found:
     ]
     if not entries:
         left_out = f" (left out: {', '.join(sorted(skipped))})" if skipped else ""
+        if not folder.exists():
+            raise UserError(f"there is no folder {folder}: name one that has train/CLASS/ and test/CLASS/")
         above = folder.resolve()
         is_split = any(above.name.lower() in names for names in SPLITS.values())
         cure = f"name the folder above it, {above.parent}," if is_split else "name a folder"

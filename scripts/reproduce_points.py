@@ -52,6 +52,7 @@ class Study:
     steps: int  # of the student
     keep_layers: str | None  # of the original, in the student
     answers: bool  # whether it learns answers for the points that it takes for memorised
+    answer_weight: float  # how much a point counts beside a view
 
     @property
     def points(self) -> Path:
@@ -156,6 +157,7 @@ def distill_job(study: Study, seed: int) -> Job:
     command = ["unlearn", "distill", "--shards", folder / "shards", "--forget-points", study.points]
     command += ["--teacher", folder / "teacher.safetensors", *study.data.flip, "--steps", study.steps]
     command += ["--seed", seed, "--threads", 1, *(["--answer-points"] if study.answers else [])]
+    command += ["--answer-weight", study.answer_weight] if study.answers and study.answer_weight != 1 else []
     command += [*study.code, *(["--student-arch", study.arch] if study.code else []), *study.start]
     command += ["--keep-layers", study.keep_layers] if study.keep_layers else []
     out = study.student(seed)

@@ -168,6 +168,7 @@ def test_the_commands_of_the_points_study_are_known(kind: dict[str, Any], expect
         "preset": "lean",
         "steps": 10,
         "answers": True,
+        "answer_weight": 8.0,
         "public": None,
         "side": None,
         "keep_layers": None,
